@@ -1,0 +1,29 @@
+# The same commands as in README and in CI. Everything lives in .venv; a second call installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup train test check clean
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "minitx needs Python 3.11, 3.12 or 3.13 and this is %d.%d: make setup PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+train: setup  ## the main job, on the embedded text
+	$(BIN)/python train.py model=transformer
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict src
+	$(BIN)/python -m pytest tests/test_layers.py
+
+clean:  ## what can be made again; runs/ stays
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,33 @@
+"""minitx: a small bench for training translators under equal conditions."""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minitx.decoding.translate import Translator
+
+try:
+    __version__ = version("minitx")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0"
+
+
+def load(run_dir: str | Path, device: str = "cpu") -> "Translator":
+    """Load a run directory for translating. device: "cpu", "cuda", or "auto" (a GPU if there is one)
+
+    Errors: `UserError` if there is no such device, or no run with weights.
+    """
+    import torch  # here, not above: `import minitx` and the command line's help stay quick
+
+    from minitx.checkpoint import load_model
+    from minitx.decoding.translate import Translator
+    from minitx.errors import UserError
+
+    gpus = torch.cuda.device_count()
+    if device == "auto":
+        device = "cuda" if gpus else "cpu"
+    if device not in ("cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))):
+        raise UserError(f"device={device}: PyTorch sees {gpus} GPUs here; use auto, cpu or cuda[:index]")
+    model, tokenizers, cfg = load_model(run_dir, torch.device(device))
+    return Translator(model, tokenizers, cfg.decode, device)

@@ -1,0 +1,74 @@
+"""From a config to the parts of a run: device, precision, tokenizer, model, loggers, Lightning's trainer."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from minitx.config import Config, LoggerConfig, TrainerConfig
+from minitx.data.sources import Corpus
+from minitx.data.tokenizer import TokenizerPair
+from minitx.errors import UserError
+from minitx.models.base import Seq2Seq
+from minitx.models.registry import build_model
+from minitx.monitor.provenance import has_amx
+from minitx.training.state import RunState
+from minitx.training.task import TranslationTask
+
+
+def choose_device(trainer: TrainerConfig) -> torch.device:
+    """Return the device that `trainer.accelerator` names. Errors: `UserError` if it is a GPU and none is there."""
+    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("trainer.accelerator=gpu: torch sees no GPU here; use cpu or auto")
+    use_gpu = trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda", 0) if use_gpu else torch.device("cpu")
+
+
+def choose_precision(trainer: TrainerConfig, device: torch.device) -> str:
+    """Decide what `auto` means: bf16 products where the hardware has units for them, fp32 elsewhere."""
+    if trainer.precision != "auto":
+        return trainer.precision
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else has_amx()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def build_tokenizers(cfg: Config, corpus: Corpus, run_dir: Path) -> TokenizerPair:
+    """Load the run's tokenizer, or learn it from the training split alone and save it with the run."""
+    if any(run_dir.glob("tokenizer*.json")):
+        return TokenizerPair.load(run_dir)
+    tokenizers = TokenizerPair.train(corpus.pairs("train"), cfg.tokenizer.vocab_size, cfg.tokenizer.joint)
+    tokenizers.save(run_dir)
+    return tokenizers
+
+
+def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState) -> TranslationTask:
+    """Build model and task, the weights drawn from `cfg.seed`."""
+    assert state.precision is not None
+    torch.manual_seed(cfg.seed)
+    model: Seq2Seq = build_model(cfg.model, src_vocab_size=tokenizers.src.vocab_size,
+                                 tgt_vocab_size=tokenizers.tgt.vocab_size)
+    return TranslationTask(model, cfg.optim, state=state, precision=state.precision, seed=cfg.seed)
+
+
+def build_logger(cfg: LoggerConfig, run_dir: Path, settings: dict[str, Any]) -> Logger | None:
+    """Make the logger beside metrics.jsonl; wandb stays offline unless told otherwise."""
+    if cfg.name == "wandb":
+        run_dir.mkdir(exist_ok=True)
+        return WandbLogger(project=cfg.project, save_dir=run_dir, name=run_dir.name, mode=cfg.mode, config=settings)
+    if cfg.name == "tensorboard":
+        return TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="")
+    return None
+
+
+def build_trainer(device: torch.device, logger: Logger | None, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """Make a trainer that only loops: precision, stopping, checkpoints and the progress line are ours."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning.*", message=".*(does not have many workers|`srun` command).*")
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, precision="32-true", max_epochs=-1,
+        logger=logger or False, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)

@@ -1,0 +1,149 @@
+"""Save so that nothing good is ever lost; load only what proves to be whole.
+
+A checkpoint is one safetensors file, `step-00000300-<sha256>.safetensors`: its name tells its digest, so a truncated or
+altered file gives itself away. It is written beside its place, flushed to the disk, renamed, and only then are older
+ones dropped. Imports neither Lightning nor Hydra: this file, the model's and the tokenizer's serve a run directory.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from minitx.config import Config, parse
+from minitx.data.tokenizer import TokenizerPair
+from minitx.errors import Exit, UserError
+from minitx.models.base import Seq2Seq
+from minitx.models.registry import build_model
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8})-([0-9a-f]{64})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Hold what was read back: tensors by name, and the meta data they were saved with."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+    def section(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose names begin with `prefix/`, without it."""
+        return {n.removeprefix(prefix + "/"): t for n, t in self.tensors.items() if n.startswith(prefix + "/")}
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put a file in place whole or not at all: written beside, flushed, renamed, the folder flushed.
+
+    Errors: OSError as it comes; the file that stood there is untouched.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any],
+                    keep: int) -> Path:
+    """Write a checkpoint, then drop all but the newest `keep`. Errors: OSError; older ones are then still there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = save({n: t.detach().contiguous().cpu() for n, t in tensors.items()},
+                   {"format": str(FORMAT), "meta": json.dumps(meta)})
+    path = folder / f"step-{step:08d}-{hashlib.sha256(content).hexdigest()}.safetensors"
+    write_atomically(path, content)
+    for old in _newest_first(folder)[keep:]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole, or None; of each newer one `warn` hears why it was passed over."""
+    for path in _newest_first(folder):
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != path.stem.rsplit("-", 1)[1]:
+            warn(f"{path.name[:13]} is damaged (its content does not match its name); trying the one before")
+            continue
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:8 + length])["__metadata__"]
+        if header["format"] != str(FORMAT):
+            raise UserError(f"{path}: checkpoint format {header['format']}, this version reads {FORMAT}", Exit.STORAGE)
+        return Checkpoint(path, load(content), json.loads(header["meta"]))
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (path.name[:13], path.stat().st_mtime_ns), reverse=True)
+
+
+def save_model(run_dir: Path, model: Seq2Seq) -> str:
+    """Write RUN/model.safetensors, the weights that serve. Returns their SHA-256."""
+    content = save({n: t.detach().contiguous().cpu() for n, t in model_tensors(model).items()})
+    write_atomically(run_dir / "model.safetensors", content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def model_tensors(model: Seq2Seq) -> dict[str, Tensor]:
+    """Return each of the model's tensors once, under its first name where several are tied."""
+    named = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {n: t for n, t in named.items() if n in model.state_dict()}
+
+
+def load_tensors(model: Seq2Seq, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into a model that has exactly these. Errors: ValueError naming those that differ."""
+    own = model_tensors(model)
+    if own.keys() != tensors.keys():
+        raise ValueError(f"weights do not fit the model: {sorted(own.keys() ^ tensors.keys())[:5]}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if tensor.shape != tensors[name].shape:
+                raise ValueError(f"{name} has shape {list(tensors[name].shape)}, the model wants {list(tensor.shape)}")
+            tensor.copy_(tensors[name])
+
+
+def load_config(run_dir: Path) -> Config:
+    """Read RUN/config.yaml. Errors: `UserError` where this is no run directory."""
+    try:
+        return parse(Config, yaml.safe_load((run_dir / "config.yaml").read_text()))
+    except FileNotFoundError:
+        raise UserError(f"{run_dir}: not a run directory (it has no config.yaml)") from None
+
+
+def load_model(run_dir: Path | str, device: torch.device | str = "cpu") -> tuple[Seq2Seq, TokenizerPair, Config]:
+    """Rebuild the trained model of a run directory, in fp32 and ready to translate.
+
+    Errors: `UserError` where the folder is no run, has no weights yet, or its weights are damaged.
+    """
+    run_dir = Path(run_dir)
+    cfg = load_config(run_dir)
+    path = run_dir / "model.safetensors"
+    if not path.exists():
+        raise UserError(f"{run_dir}: no model.safetensors yet; it is written at the first validation")
+    tokenizers = TokenizerPair.load(run_dir)
+    model = build_model(cfg.model, src_vocab_size=tokenizers.src.vocab_size, tgt_vocab_size=tokenizers.tgt.vocab_size)
+    try:
+        load_tensors(model, load(path.read_bytes()))
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path}: damaged, or of another model: {error}", Exit.STORAGE) from error
+    return model.to(device).eval(), tokenizers, cfg

@@ -1,0 +1,52 @@
+"""What a person sees while something runs: one live line on a terminal, plain lines now and then elsewhere."""
+
+import shutil
+import sys
+from time import monotonic
+from typing import TextIO
+
+
+class Console:
+    """Write lines, and one line that keeps changing.
+
+    On a terminal the live line is redrawn at most 5 times a second; elsewhere it becomes a plain line every so often.
+    """
+
+    def __init__(self, stream: TextIO | None = None, every_s: float = 10.0) -> None:
+        self.stream = stream or sys.stderr
+        self.terminal = self.stream.isatty()
+        self.every_s = 0.2 if self.terminal else every_s
+        self._drawn_at = monotonic() if not self.terminal else 0.0
+        self._live = False
+
+    def line(self, text: str = "") -> None:
+        """Write a line that stays."""
+        self._clear()
+        print(text, file=self.stream, flush=True)
+
+    def live(self, text: str) -> None:
+        """Show the newest state, if it is time to."""
+        if (now := monotonic()) - self._drawn_at < self.every_s:
+            return
+        self._drawn_at = now
+        if not self.terminal:
+            print(text, file=self.stream, flush=True)
+            return
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r\x1b[2K{text[:width]}", end="", file=self.stream, flush=True)
+        self._live = True
+
+    def _clear(self) -> None:
+        if self._live:
+            print("\r\x1b[2K", end="", file=self.stream)
+            self._live = False
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people say them: 42s, 3m05s, 2h07m."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -1,0 +1,169 @@
+"""Text <-> ids: byte-level BPE, lossless on every string.
+
+- `pad`, `bos`, `eos` are ids 0, 1, 2 and no entries of the BPE (its ids are shifted by 3): no text can match them.
+- Text gets one leading space, which decoding takes off again: a word has the same tokens first in a line and inside it.
+- Learned from the pairs it is given, by count and then by bytes: the same pairs give the same file on any machine.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from minitx.errors import Exit, UserError
+
+# Set, not left open: the library prints a warning at each later fork when it has to guess. Encoding uses all cores.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+PAD_ID, BOS_ID, EOS_ID = SPECIAL_IDS = (0, 1, 2)
+N_SPECIALS = len(SPECIAL_IDS)
+MIN_VOCAB, DEFAULT_VOCAB, MAX_VOCAB = 260, 8_000, 65_536
+MIN_COUNT = 2  # a pair of tokens seen once in the training text is not worth an entry
+
+
+class Tokenizer:
+    """Encode text as ids in [3, vocab_size) and decode ids as text."""
+
+    pad_id, bos_id, eos_id = SPECIAL_IDS
+
+    def __init__(self, bpe: tokenizers.Tokenizer) -> None:
+        self._bpe = bpe
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int | None, name: str = "training") -> "Tokenizer":
+        """Learn merges from `texts`; `vocab_size` counts bytes and specials.
+
+        Errors: `UserError` for a size out of range, or one the text cannot fill (`name` says which text).
+        """
+        if vocab_size is not None and not MIN_VOCAB <= vocab_size <= MAX_VOCAB:
+            raise UserError(f"tokenizer.vocab_size={vocab_size}: must be {MIN_VOCAB} to {MAX_VOCAB:,}")
+        bpe = tokenizers.Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bpe.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=(vocab_size or DEFAULT_VOCAB) - N_SPECIALS,
+            min_frequency=MIN_COUNT,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        texts = [" " + text for text in texts]
+        try:
+            bpe.train_from_iterator(texts, trainer)
+        except Exception as error:
+            raise _surrogate(texts) or error from error
+        tokenizer = cls(bpe)
+        if vocab_size is not None and tokenizer.vocab_size < vocab_size:
+            raise UserError(f"tokenizer.vocab_size={vocab_size}: the {name} text supports {tokenizer.vocab_size:,} "
+                            "entries at most; ask for no more, or for null (what the text supports)", Exit.DATA)
+        return tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        return self._bpe.get_vocab_size() + N_SPECIALS
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text` without bos and eos; [] for "".
+
+        Errors: `UserError` for a lone surrogate, which is no text.
+        """
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode many texts on all cores; same errors as `encode`."""
+        spaced = [" " + text if text else "" for text in texts]
+        try:
+            encodings = self._bpe.encode_batch_fast(spaced)
+        except Exception as error:
+            raise _surrogate(spaced) or error from error
+        return [[id_ + N_SPECIALS for id_ in encoding.ids] for encoding in encodings]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`, ignoring specials; bytes that are no UTF-8 become U+FFFD."""
+        return self.decode_batch([ids])[0]
+
+    def decode_batch(self, batch: Iterable[Iterable[int]]) -> list[str]:
+        """Decode many id sequences."""
+        texts = self._bpe.decode_batch([[int(id_) - N_SPECIALS for id_ in ids if id_ >= N_SPECIALS] for ids in batch])
+        return [text.removeprefix(" ") for text in texts]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash entries and merges (sha256, hex), not the library's file format."""
+        model: dict[str, Any] = json.loads(self._bpe.to_str())["model"]
+        return hashlib.sha256(json.dumps([model["vocab"], model["merges"]], sort_keys=True).encode()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the file atomically."""
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_text(self._bpe.to_str(pretty=True), encoding="utf-8")
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """Read what `save` wrote; errors: `UserError` for a damaged file."""
+        try:
+            return cls(tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")))
+        except Exception as error:  # the library raises bare Exceptions
+            raise UserError(f"{path}: not a readable tokenizer ({error})", Exit.DATA) from error
+
+
+class TokenizerPair:
+    """The source's and the target's tokenizer: one and the same object if joint."""
+
+    def __init__(self, src: Tokenizer, tgt: Tokenizer) -> None:
+        self.src, self.tgt = src, tgt
+
+    @classmethod
+    def train(cls, pairs: Sequence[tuple[str, str]], vocab_size: int | None, joint: bool) -> "TokenizerPair":
+        """Learn from training pairs; errors as in `Tokenizer.train`."""
+        if joint:
+            both = Tokenizer.train((text for pair in pairs for text in pair), vocab_size)
+            return cls(both, both)
+        return cls(Tokenizer.train((src for src, _ in pairs), vocab_size, "source"),
+                   Tokenizer.train((tgt for _, tgt in pairs), vocab_size, "target"))
+
+    @property
+    def joint(self) -> bool:
+        return self.src is self.tgt
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash both sides (sha256, hex)."""
+        return hashlib.sha256(f"{self.joint} {self.src.fingerprint} {self.tgt.fingerprint}".encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json, or tokenizer.src.json and tokenizer.tgt.json."""
+        for tokenizer, path in zip([self.src, self.tgt], _paths(folder, self.joint), strict=False):
+            tokenizer.save(path)
+
+    @classmethod
+    def load(cls, folder: Path) -> "TokenizerPair":
+        """Read what `save` wrote; errors: `UserError` for a missing or damaged file."""
+        for joint in (True, False):
+            paths = _paths(folder, joint)
+            if all(path.exists() for path in paths):
+                loaded = [Tokenizer.load(path) for path in paths]
+                return cls(loaded[0], loaded[-1])
+        raise UserError(f"{folder}: no tokenizer.json, and no tokenizer.src.json with tokenizer.tgt.json", Exit.DATA)
+
+
+def _paths(folder: Path, joint: bool) -> list[Path]:
+    names = ["tokenizer.json"] if joint else ["tokenizer.src.json", "tokenizer.tgt.json"]
+    return [Path(folder, name) for name in names]
+
+
+def _surrogate(texts: Sequence[str]) -> UserError | None:
+    """Find what made the library fail: UTF-8 has no lone surrogates (a str made with `surrogateescape` may)."""
+    for number, text in enumerate(texts, 1):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return UserError(f"text {number} of {len(texts)}: character {error.start} is a lone surrogate "
+                             f"(U+{ord(text[error.start]):04X}), which is no text: was the input UTF-8?", Exit.DATA)
+    return None

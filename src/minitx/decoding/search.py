@@ -1,0 +1,189 @@
+"""Search over anything that can `encode`, `init_state` and `step`: greedy, beam, sampling.
+
+- a length counts generated tokens, EOS included; at `max_lengths[b]` a hypothesis is finished as it stands, without EOS
+- BOS and pad are never chosen; equal logits go to the lowest id, equal hypotheses to the lowest parent
+- sentences share a batch and nothing else: each has its own limit and end, and leaves the batch soon after
+- the host waits for the device once a step
+- the logits that `step` returns are overwritten
+
+B sentences, K hypotheses a sentence, V vocabulary, C candidates a hypothesis, t tokens so far.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from minitx.models.base import Seq2Seq
+
+DROP_FRACTION = 1 / 8  # finished sentences that make it worth copying the state of the others
+GROUP = 64  # ids looked at together when the best are searched for
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Hold one finished output and the score that ranks it."""
+
+    ids: list[int]  # without EOS
+    log_prob: float  # nats, EOS included
+    score: float  # log_prob / ((5 + length) / 6) ** length_penalty
+
+
+def greedy(model: Seq2Seq, src: Tensor, src_mask: Tensor, *, bos_id: int, eos_id: int, max_lengths: Tensor,
+           pad_id: int | None = None) -> list[list[int]]:
+    """Take the likeliest token at each step. src, src_mask: [B, S], max_lengths: [B], >= 1 --> ids without EOS"""
+    return _unroll(model, src, src_mask, lambda logits: logits.max(-1).indices, bos_id, eos_id, pad_id, max_lengths)
+
+
+def sample(model: Seq2Seq, src: Tensor, src_mask: Tensor, *, bos_id: int, eos_id: int, max_lengths: Tensor,
+           pad_id: int | None = None, temperature: float = 1.0, top_k: int = 0,
+           generator: torch.Generator | None = None) -> list[list[int]]:
+    """Draw each token from softmax(logits / temperature), of the `top_k` likeliest alone if not 0.
+
+    The draw of a sentence depends on its batch; the generator must be on the model's device.
+    """
+    if temperature <= 0 or top_k < 0:
+        raise ValueError(f"temperature={temperature} must be greater than 0 and top_k={top_k} at least 0")
+
+    def draw(logits: Tensor) -> Tensor:
+        logits = _at_least_fp32(logits) / temperature
+        if not top_k:
+            return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+        values, ids = logits.topk(min(top_k, logits.shape[-1]))
+        return ids.gather(1, torch.multinomial(values.softmax(-1), 1, generator=generator))[:, 0]
+
+    return _unroll(model, src, src_mask, draw, bos_id, eos_id, pad_id, max_lengths)
+
+
+@torch.inference_mode()
+def _unroll(model: Seq2Seq, src: Tensor, src_mask: Tensor, choose: Callable[[Tensor], Tensor], bos_id: int, eos_id: int,
+            pad_id: int | None, max_lengths: Tensor) -> list[list[int]]:
+    """Extend one hypothesis a sentence until EOS or its limit. choose: logits [N, V] --> ids [N]"""
+    limits, longest = max_lengths.to(src.device), int(max_lengths.max())
+    banned = _banned(bos_id, pad_id, src.device)
+    rows = torch.arange(len(src), device=src.device)  # the sentence that each row of the shrinking batch decodes
+    tokens, alive = torch.full_like(rows, bos_id), torch.ones_like(rows, dtype=torch.bool)
+    ids = torch.full((len(src), longest), eos_id, device=src.device)
+    state = model.init_state(model.encode(src, src_mask), src_mask)
+    for t in range(longest):
+        logits, state = model.step(tokens, state)
+        tokens = choose(logits.index_fill_(1, banned, -inf))
+        ids[rows, t] = tokens
+        alive = alive & (tokens != eos_id) & (t + 1 < limits)
+        kept = alive.nonzero()[:, 0]
+        if not len(kept):
+            break
+        if len(rows) - len(kept) >= DROP_FRACTION * len(rows):
+            state = state.keep(kept)
+            rows, tokens, alive, limits = rows[kept], tokens[kept], alive[kept], limits[kept]
+    return [_until(eos_id, row[:limit]) for row, limit in zip(ids.tolist(), max_lengths.tolist(), strict=True)]
+
+
+@torch.inference_mode()
+def beam(model: Seq2Seq, src: Tensor, src_mask: Tensor, *, bos_id: int, eos_id: int, max_lengths: Tensor,
+         beam_size: int, length_penalty: float, n_best: int = 1, pad_id: int | None = None) -> list[list[Hypothesis]]:
+    """Keep the K likeliest hypotheses a sentence. --> up to n_best of them, best first (Wu et al. 2016, section 7)
+
+    Each of K lanes holds one hypothesis. A finished one keeps its lane, so a beam of 1 is greedy search; the others
+    compete for the lanes left. A sentence is done when nothing alive can reach its n_best-th finished score any more:
+    a log-probability only falls and a penalty only grows, so log_prob / penalty(limit) bounds what may come.
+    """
+    if not 1 <= n_best <= beam_size or length_penalty < 0:
+        raise ValueError(f"{n_best=} must be 1 to {beam_size=}, and {length_penalty=} at least 0")
+    device, limits, longest = src.device, max_lengths.to(src.device)[:, None], int(max_lengths.max())
+    banned = _banned(bos_id, pad_id, device)
+    sentences, lanes = torch.arange(len(src), device=device), torch.arange(beam_size, device=device)
+    ids = torch.full((len(src), beam_size, 1), bos_id, device=device)
+    log_probs = torch.zeros(len(src), beam_size, device=device).masked_fill(lanes > 0, -inf)  # all start as one
+    lengths, ended = torch.zeros_like(ids[..., 0]), torch.zeros_like(ids[..., 0], dtype=torch.bool)
+    state = model.init_state(model.encode(src, src_mask), src_mask, beam_size)
+    found: list[list[Hypothesis]] = [[] for _ in range(len(src))]
+
+    for t in range(1, longest + 1):
+        logits, state = model.step(ids[..., -1].flatten(), state)
+        gains, continuations = _best(logits, beam_size, banned)  # --> [B*K, C] each
+        C = gains.shape[1]
+        bids = log_probs.masked_fill(ended, -inf)[..., None] + gains.view(-1, beam_size, C)
+        bids, order = bids.flatten(1).sort(dim=1, descending=True, stable=True)  # --> [B, K*C]
+        rank = ((~ended).cumsum(1) - 1).clamp(min=0)  # the i-th free lane takes the i-th best bid
+        bid, taken = bids.gather(1, rank), order.gather(1, rank)  # --> [B, K]
+
+        idle = ended | (bid == -inf)
+        parents = torch.where(idle, lanes, taken // C)
+        tokens = torch.where(idle, eos_id, continuations.view(-1, beam_size * C).gather(1, taken))
+        ids = torch.cat([ids.gather(1, parents[..., None].expand(-1, -1, t)), tokens[..., None]], dim=2)
+        log_probs, lengths = torch.where(ended, log_probs, bid), torch.where(ended, lengths, t)
+        ended = ended | ~idle & ((tokens == eos_id) | (t >= limits))
+
+        scores = _score(log_probs, lengths, length_penalty).masked_fill(~ended, -inf)
+        hopes = _score(log_probs, limits, length_penalty).masked_fill(ended, -inf).amax(1)
+        done = (scores.topk(n_best).values[:, -1] > hopes) | (hopes == -inf) | (t == longest)
+        *is_done, moved = torch.cat([done, (parents != lanes).any()[None]]).tolist()
+        if sum(is_done) >= DROP_FRACTION * len(is_done):
+            over = torch.tensor([i for i, is_over in enumerate(is_done) if is_over], device=device)
+            columns = (x[over].tolist() for x in (sentences, ids[..., 1:], lengths, log_probs, scores))
+            for b, *hypotheses in zip(*columns, strict=True):
+                found[b] = _ranked(eos_id, *hypotheses)[:n_best]
+            if all(is_done):
+                break
+            kept = torch.tensor([i for i, is_over in enumerate(is_done) if not is_over], device=device)
+            state = state.keep(kept)
+            sentences, limits, ids, log_probs, lengths, ended, parents = (
+                x[kept] for x in (sentences, limits, ids, log_probs, lengths, ended, parents))
+        if moved:
+            state = state.reorder((torch.arange(len(ids), device=device)[:, None] * beam_size + parents).flatten())
+    return found
+
+
+def _best(logits: Tensor, count: int, banned: Tensor) -> tuple[Tensor, Tensor]:
+    """Find each row's likeliest tokens, lowest id first among equals. logits: [N, V] --> log_probs, ids, both [N, C]
+
+    Ranks by logits, as greedy search does: rounding may make two log-probabilities equal. These are the model's own:
+    banned tokens have their share. The C best lie in the C groups of ids whose best are best, so only those are searched:
+    as fast as `topk`, which promises no order among equals (frequent in bf16).
+    """
+    log_probs = _at_least_fp32(logits).log_softmax(-1)
+    logits, count = logits.index_fill_(1, banned, -inf), min(count, logits.shape[1])
+    groups = pad(logits, (0, -logits.shape[1] % GROUP), value=-inf).unflatten(1, (-1, GROUP))  # --> [N, V/64, 64]
+    near = _take_max(groups.amax(2), min(count, groups.shape[1]))[1].sort(1).values  # --> [N, C], lowest ids first
+    values, at = _take_max(groups.gather(1, near[..., None].expand(-1, -1, GROUP)).flatten(1), count)
+    best = near.gather(1, at // GROUP) * GROUP + at % GROUP
+    best = best.masked_fill(values == -inf, 0)  # fewer than C tokens are possible
+    return log_probs.gather(1, best).masked_fill(values == -inf, -inf), best
+
+
+def _take_max(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Find the largest of each row, the first among equals, overwriting them. [N, L] --> values, indices, both [N, C]"""
+    taken = []
+    for _ in range(count):
+        largest = values.max(1, keepdim=True)
+        values.scatter_(1, largest.indices, -inf)
+        taken.append(largest)
+    return torch.cat([t.values for t in taken], 1), torch.cat([t.indices for t in taken], 1)
+
+
+def _ranked(eos_id: int, ids: list[list[int]], lengths: list[int], log_probs: list[float],
+            scores: list[float]) -> list[Hypothesis]:
+    """Order the finished hypotheses of one sentence, best first; equal scores by their ids."""
+    lanes = zip(ids, lengths, log_probs, scores, strict=True)
+    return sorted((Hypothesis(_until(eos_id, row[:length]), log_prob, score)
+                   for row, length, log_prob, score in lanes if score != -inf), key=lambda h: (-h.score, h.ids))
+
+
+def _score(log_probs: Tensor, lengths: Tensor, length_penalty: float) -> Tensor:
+    return log_probs / ((5 + lengths.to(log_probs.dtype)) / 6) ** length_penalty
+
+
+def _banned(bos_id: int, pad_id: int | None, device: torch.device) -> Tensor:
+    return torch.tensor([bos_id] if pad_id is None else [bos_id, pad_id], device=device)
+
+
+def _at_least_fp32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _until(eos_id: int, ids: list[int]) -> list[int]:
+    return ids[: ids.index(eos_id)] if eos_id in ids else ids

@@ -1,0 +1,44 @@
+"""Score a trained model on a corpus's test sets, and keep what it wrote."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from minitx.data.sources import Corpus
+from minitx.data.synthetic import PHENOMENA, role_accuracy_pct, word_for_word
+from minitx.decoding.translate import Translator
+from minitx.metrics import score
+from minitx.result import TestScore
+
+Progress = Callable[[str, int, int], None]  # test set, lines done, lines in all
+
+
+def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Progress | None = None) -> dict[
+        str, TestScore]:
+    """Translate every line of each test set into RUN/hypotheses/SET.LANG, and score it with sacreBLEU.
+
+    The embedded text also gets BLEU per phenomenon, exact role accuracy on the minimal pairs, and, for comparison, the
+    BLEU of a word-for-word dictionary.
+    """
+    scores: dict[str, TestScore] = {}
+    for name in corpus.test_sets:
+        sources, references = (list(side) for side in zip(*corpus.pairs(name), strict=True))
+        told = None if progress is None else lambda done, total, name=name: progress(name, done, total)
+        hypotheses = translator.translate(sources, progress=told)
+        folder = run_dir / "hypotheses"
+        folder.mkdir(exist_ok=True)
+        lines = "".join(" ".join(hypothesis.split("\n")) + "\n" for hypothesis in hypotheses)
+        (folder / f"{name}.{corpus.tgt}").write_text(lines, encoding="utf-8", newline="\n")
+        entry: TestScore = {**asdict(score(hypotheses, references))}  # type: ignore[typeddict-item]
+        phenomena = corpus.phenomena(name)
+        if phenomena is not None and corpus.tgt == "de":
+            entry["dictionary_bleu"] = score([word_for_word(source) for source in sources], references).bleu
+            if name == "minimal_pairs":
+                entry["role_accuracy_pct"] = role_accuracy_pct(hypotheses, references)
+        if phenomena is not None and name != "minimal_pairs":
+            for phenomenon in PHENOMENA:
+                rows = [i for i, found in enumerate(phenomena) if phenomenon in found]
+                part = score([hypotheses[i] for i in rows], [references[i] for i in rows])
+                entry.setdefault("phenomena_bleu", {})[phenomenon] = part.bleu
+        scores[name] = entry
+    return scores

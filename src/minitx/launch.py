@@ -1,0 +1,160 @@
+"""From a checked config to a run: this process's environment, the run directory, the frozen config; then `run.train`.
+
+What must be in place before torch is imported happens here, so torch is imported by the last function's last line.
+"""
+
+import os
+import shutil
+import sys
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from minitx.config import Config, as_dict, resolve_size, show
+from minitx.errors import Exit, UserError
+
+RUNS = Path("runs")
+# Freed memory is kept and never given back: PyTorch on CPU trains 7-35 % faster, for it stops paying a page fault for
+# each page of each large tensor. glibc reads these when a process begins, hence the `execve`.
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "20000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+ALLOCATOR = "MINITX_ALLOCATOR"  # set once the process began again; `run` shows it in its header
+
+
+def launch(cfg: Config) -> int:
+    """Train in this process and return the exit code; a run that could not begin leaves no directory behind."""
+    if cfg.trainer.devices > 1:
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: this version runs one process; set trainer.devices=1")
+    cfg = replace(cfg, model=resolve_size(cfg.model))
+    run_dir, is_new = open_run_dir(cfg)
+    set_threads(cfg)
+    from minitx.run import train  # imports torch and Lightning: seconds
+
+    try:
+        return int(train(replace(cfg, run_dir=str(run_dir))))
+    except UserError as slip:
+        if is_new and slip.code in (Exit.USAGE, Exit.DATA) and not (run_dir / "checkpoints").exists():
+            shutil.rmtree(run_dir, ignore_errors=True)  # all in it is this run's, and nothing was learned
+        raise
+
+
+# --- this process
+
+
+def tune_allocator(cfg: Config) -> None:
+    """Begin this process again with `MALLOC`, once, where that helps: Linux, glibc, training on the CPU.
+
+    Only the owner of the process may call it. Not done under a debugger, nor where the user chose `MALLOC_*` settings.
+    """
+    chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if chosen or ALLOCATOR in os.environ or sys.gettrace() is not None or not _glibc() or _on_gpu(cfg):
+        return
+    note = {ALLOCATOR: "glibc keeps freed memory (this process was begun again with MALLOC_*)"}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | MALLOC | note)
+
+
+def _glibc() -> bool:
+    return "CS_GNU_LIBC_VERSION" in os.confstr_names and bool(os.confstr("CS_GNU_LIBC_VERSION"))
+
+
+def _on_gpu(cfg: Config) -> bool:
+    present = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
+    return cfg.trainer.accelerator == "gpu" or (cfg.trainer.accelerator == "auto" and present)
+
+
+def set_threads(cfg: Config) -> None:
+    """Tell OpenMP and MKL their number of threads: `trainer.threads`, else what the user exported, else all cores."""
+    threads = cfg.trainer.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores() // cfg.trainer.devices)
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+
+
+def cores() -> int:
+    """Return the cores this process may use: its affinity, or a container's quota if that is smaller."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(usable, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup, or no quota ("max")
+        return usable
+
+
+# --- the run directory
+
+
+def open_run_dir(cfg: Config) -> tuple[Path, bool]:
+    """Make or reopen the run directory, with the config frozen in it as `config.yaml`; also say whether it is new.
+
+    Errors: `UserError` (`Exit.STORAGE`) if it cannot be written or holds something else; (`Exit.USAGE`) if a run that
+    is to be resumed was begun with other settings.
+    """
+    run_dir = RUNS if cfg.run_dir is None else Path(cfg.run_dir)
+    try:
+        run_dir = _new_run_dir(cfg) if cfg.run_dir is None else run_dir
+        run_dir.mkdir(parents=True, exist_ok=True)
+        frozen = run_dir / "config.yaml"
+        if is_new := not any(run_dir.iterdir()):
+            _freeze(replace(cfg, run_dir=str(run_dir)), frozen)
+        elif cfg.resume == "never":
+            raise UserError(f"run_dir={run_dir}: is not empty; name a new folder, or add resume=auto", Exit.STORAGE)
+        else:
+            _refuse_changes(as_dict(cfg), _read(frozen), frozen)
+    except FileExistsError as error:
+        why = "is a file, not a folder" if run_dir.is_file() else "another run began here just now"
+        raise UserError(f"run_dir={run_dir}: {why}", Exit.STORAGE) from error
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir}: cannot be used: {error.strerror}", Exit.STORAGE) from error
+    return run_dir, is_new
+
+
+def _new_run_dir(cfg: Config) -> Path:
+    """Make runs/TIME-DATA-MODEL (or TIME-EXPERIMENT), with a number added if two runs begin in one second."""
+    what = cfg.choices.experiment or f"{cfg.choices.data}-{cfg.choices.model}"
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{what}"
+    RUNS.mkdir(exist_ok=True)
+    for number in range(1, 1000):
+        run_dir = RUNS / (name if number == 1 else f"{name}-{number}")
+        try:
+            run_dir.mkdir()
+        except FileExistsError:
+            continue
+        return run_dir
+    raise UserError(f"run_dir=null: {RUNS / name} and 999 more exist", Exit.STORAGE)
+
+
+def _freeze(cfg: Config, path: Path) -> None:
+    """Write the config as YAML; of two runs that begin in one folder at once, the second fails."""
+    with path.open("x", encoding="utf-8") as file:
+        yaml.safe_dump(as_dict(cfg), file, sort_keys=False, allow_unicode=True)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(frozen: Path) -> dict[str, Any]:
+    values = yaml.safe_load(frozen.read_bytes()) if frozen.is_file() else None
+    if not isinstance(values, dict):
+        raise UserError(f"run_dir={frozen.parent}: no run to resume, config.yaml is missing or empty", Exit.STORAGE)
+    return values
+
+
+MAY_CHANGE = ("run_dir", "resume", "debug", "choices", "checkpoint", "decode", "logger", "data.dir",
+              "trainer.accelerator", "trainer.devices", "trainer.threads", "trainer.max_steps", "trainer.max_minutes",
+              "trainer.target_bleu", "trainer.patience", "trainer.samples", "trainer.log_every_n_steps")  # fmt: skip
+
+
+def _refuse_changes(asked: dict[str, Any], frozen: dict[str, Any], path: Path, prefix: str = "") -> None:
+    """Refuse to resume with another text, network or recipe than the run was begun with."""
+    for name, value in asked.items():
+        before, key = frozen.get(name), prefix + name
+        if key in MAY_CHANGE or value == before:
+            continue
+        if isinstance(value, dict) and isinstance(before, dict):
+            _refuse_changes(value, before, path, key + ".")
+        else:
+            raise UserError(f"{key}={show(value)}: {path} says {show(before)}; resume=auto trains on as begun")

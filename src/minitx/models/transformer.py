@@ -1,0 +1,168 @@
+"""The Transformer (Vaswani et al. 2017).
+
+- encoder and decoder of `num_layers` layers; pre-norm with a final norm by default, post-norm as in 2017 by option
+- no biases in attention; ReLU feed-forward; dropout on embeddings and on each sub-layer's output
+- one embedding matrix for source, target and output where the vocabulary is joint
+- positions: sinusoidal, learned, rotary (self-attention only), or none at all: the encoder then sees a bag of tokens,
+  while the causal decoder still senses order on its own side, since each position sees one token more than the last
+
+B sentences, S source tokens, T target tokens, K hypotheses a sentence, D width, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
+from torch import Tensor, nn
+
+from minitx.models.base import DecodeState, Seq2Seq
+from minitx.models.layers import (
+    CrossAttention,
+    Dropout,
+    FeedForward,
+    LearnedPositions,
+    RotaryPositions,
+    SelfAttention,
+    SinusoidalPositions,
+)
+
+
+class Transformer(Seq2Seq):
+    """Translate by attention alone. `src_vocab_size` and `tgt_vocab_size` must agree where embeddings are tied."""
+
+    def __init__(self, *, src_vocab_size: int, tgt_vocab_size: int, num_layers: int, d_model: int, d_ff: int,
+                 n_heads: int, dropout: float, pos_encoding: str, pre_norm: bool, tie_embeddings: bool,
+                 max_positions: int) -> None:
+        super().__init__()
+        self.src_embed = nn.Embedding(src_vocab_size, d_model)
+        self.tgt_embed = self.src_embed if tie_embeddings else nn.Embedding(tgt_vocab_size, d_model)
+        self.positions: nn.Module | None = None
+        if pos_encoding == "sinusoidal":
+            self.positions = SinusoidalPositions(d_model)
+        elif pos_encoding == "learned":
+            self.positions = LearnedPositions(d_model, max_positions)
+            self.max_source_length = self.max_target_length = max_positions
+        rope = RotaryPositions() if pos_encoding == "rope" else None
+        self.dropout = Dropout(dropout)
+        layer = (d_model, d_ff, n_heads, dropout, pre_norm, rope)
+        self.encoder = nn.ModuleList(EncoderLayer(*layer) for _ in range(num_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(*layer) for _ in range(num_layers))
+        self.encoder_norm, self.decoder_norm = (
+            nn.LayerNorm(d_model) if pre_norm else nn.Identity() for _ in range(2))
+        self.output = nn.Linear(d_model, tgt_vocab_size, bias=False)
+        self.reset_parameters()
+        if tie_embeddings:
+            self.output.weight = self.tgt_embed.weight
+
+    def reset_parameters(self) -> None:
+        """Draw Glorot-uniform matrices, and embeddings whose scaled rows have unit variance."""
+        for name, weight in self.named_parameters():
+            if weight.dim() > 1:
+                if "embed" in name or name == "output.weight" or "positions" in name:
+                    nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+                else:
+                    nn.init.xavier_uniform_(weight)
+
+    def embed(self, table: nn.Embedding, tokens: Tensor, start: int = 0) -> Tensor:
+        """[B, L] --> [B, L, D]"""
+        x = table(tokens) * math.sqrt(table.embedding_dim)
+        if self.positions is not None:
+            x = x + self.positions(start, tokens.shape[1], like=x)
+        return self.dropout(x)
+
+    def encode(self, src: Tensor, src_mask: Tensor) -> Tensor:
+        x, mask = self.embed(self.src_embed, src), src_mask[:, None, None, :]
+        for layer in self.encoder:
+            x = layer(x, mask)
+        return self.encoder_norm(x)
+
+    def features(self, memory: Tensor, src_mask: Tensor, tgt_in: Tensor) -> Tensor:
+        x, mask = self.embed(self.tgt_embed, tgt_in), src_mask[:, None, None, :]
+        for layer in self.decoder:
+            x = layer(x, memory, mask)
+        return self.decoder_norm(x)
+
+    def project(self, features: Tensor) -> Tensor:
+        return self.output(features)
+
+    def init_state(self, memory: Tensor, src_mask: Tensor, beam_size: int = 1) -> DecodeState:
+        layers = cast(list[DecoderLayer], list(self.decoder))
+        crossed = [t for layer in layers for t in layer.cross.keys_values(memory)]  # 2 a layer, [B, H, S, d]
+        batch, heads, _, width = crossed[0].shape
+        past = crossed[0].new_empty(batch * beam_size, heads, 0, width)
+        return DecodeState(sentences=[src_mask, *crossed], beams=[past] * len(crossed), beam_size=beam_size)
+
+    def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
+        x = self.embed(self.tgt_embed, tokens[:, None], start=state.position)  # --> [B*K, 1, D]
+        src_mask, *crossed = state.sentences
+        mask, past = src_mask[:, None, None, :], []
+        for i, layer in enumerate(cast(list[DecoderLayer], list(self.decoder))):
+            pair = slice(2 * i, 2 * i + 2)
+            x, *grown = layer.step(x, *state.beams[pair], *crossed[pair], mask, state.beam_size)
+            past += grown
+        logits = self.project(self.decoder_norm(x)[:, 0])
+        return logits, replace(state, beams=past, position=state.position + 1)
+
+
+class Sublayer(nn.Module):
+    """Add what a function makes of x to x, normalising before (pre-norm) or after (post-norm)."""
+
+    def __init__(self, d_model: int, dropout: float, pre_norm: bool) -> None:
+        super().__init__()
+        self.norm, self.dropout, self.pre_norm = nn.LayerNorm(d_model), Dropout(dropout), pre_norm
+
+    def forward(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.pre_norm:
+            return x + self.dropout(function(self.norm(x)))
+        return self.norm(x + self.dropout(function(x)))
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, d_model: int, d_ff: int, n_heads: int, dropout: float, pre_norm: bool,
+                 rope: RotaryPositions | None) -> None:
+        super().__init__()
+        self.attention = SelfAttention(d_model, n_heads, rope=rope)
+        self.feed_forward = FeedForward(d_model, d_ff)
+        self.add_attention, self.add_feed_forward = (Sublayer(d_model, dropout, pre_norm) for _ in range(2))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x: [B, S, D], mask: [B, 1, 1, S] --> [B, S, D]"""
+        x = self.add_attention(x, lambda y: self.attention(y, mask))
+        return self.add_feed_forward(x, self.feed_forward)
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, d_model: int, d_ff: int, n_heads: int, dropout: float, pre_norm: bool,
+                 rope: RotaryPositions | None) -> None:
+        super().__init__()
+        self.attention = SelfAttention(d_model, n_heads, rope=rope)
+        self.cross = CrossAttention(d_model, n_heads)
+        self.feed_forward = FeedForward(d_model, d_ff)
+        self.add_attention, self.add_cross, self.add_feed_forward = (
+            Sublayer(d_model, dropout, pre_norm) for _ in range(3))
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """x: [B, T, D], memory: [B, S, D], mask: [B, 1, 1, S] --> [B, T, D]"""
+        x = self.add_attention(x, lambda y: self.attention(y, causal=True))
+        k, v = self.cross.keys_values(memory)
+        x = self.add_cross(x, lambda y: self.cross(y, k, v, mask))
+        return self.add_feed_forward(x, self.feed_forward)
+
+    def step(self, x: Tensor, past_k: Tensor, past_v: Tensor, k: Tensor, v: Tensor, mask: Tensor,
+             beam_size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode one position. x: [B*K, 1, D], past: [B*K, H, t, d], k, v: [B, H, S, d] --> x, longer past"""
+        grown: list[Tensor] = []
+
+        def self_attention(y: Tensor) -> Tensor:
+            y, *kv = self.attention.step(y, past_k, past_v)
+            grown.extend(kv)
+            return y
+
+        def cross_attention(y: Tensor) -> Tensor:
+            together = y.view(-1, beam_size, y.shape[-1])  # --> [B, K, D]: keys are shared, not copied K times
+            return self.cross(together, k, v, mask).view(y.shape)
+
+        x = self.add_attention(x, self_attention)
+        x = self.add_cross(x, cross_attention)
+        return self.add_feed_forward(x, self.feed_forward), grown[0], grown[1]

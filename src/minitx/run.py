@@ -1,0 +1,253 @@
+"""Train a model and leave a run directory that says all about it."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import Logger
+
+from minitx.build import build_logger, build_task, build_tokenizers, build_trainer, choose_device, choose_precision
+from minitx.checkpoint import (
+    load_checkpoint,
+    load_model,
+    load_tensors,
+    write_atomically,
+)
+from minitx.config import SIZES, Config, as_dict
+from minitx.console import Console, duration
+from minitx.data.module import TranslationData
+from minitx.data.sources import load_corpus
+from minitx.decoding.translate import Translator
+from minitx.errors import Exit, UserError
+from minitx.evaluation import evaluate
+from minitx.monitor.clock import Clock
+from minitx.monitor.provenance import git_state, hardware, peak_memory_gib, versions
+from minitx.result import Result, TestScore
+from minitx.training.callbacks import (
+    Bookkeeping,
+    Checkpoints,
+    Progress,
+    Restore,
+    RunContext,
+    Stopping,
+    Validation,
+)
+from minitx.training.state import RunState
+from minitx.training.validation import Validator
+
+REASON_TO_STATUS = {"interrupted": "interrupted", "terminated": "terminated", "max_nonfinite": "diverged"}
+STATUS_TO_EXIT = {"finished": Exit.OK, "interrupted": Exit.INTERRUPTED, "terminated": Exit.TERMINATED,
+                  "diverged": Exit.DIVERGED}
+
+
+def train(cfg: Config) -> int:
+    """Train `cfg` in its run directory to the end, score the test sets, write result.json. Returns an exit code.
+
+    Errors: `UserError` for text, storage or settings that cannot be used; what was saved before stays whole.
+    """
+    assert cfg.run_dir is not None
+    run_dir = Path(cfg.run_dir)
+    console = Console()
+    with storage_errors(run_dir), held(run_dir):
+        if (run_dir / "result.json").exists() and Result.read(run_dir / "result.json").status == "finished":
+            console.line(f"{run_dir}: this run is finished; see {run_dir / 'result.json'}")
+            return Exit.OK
+        return Run(cfg, run_dir, console).go()
+
+
+class Run:
+    """One training from text to result."""
+
+    def __init__(self, cfg: Config, run_dir: Path, console: Console) -> None:
+        self.cfg, self.run_dir, self.console = cfg, run_dir, console
+        saved = load_checkpoint(run_dir / "checkpoints", warn=lambda text: console.line(f"minitx: warning: {text}"))
+        self.state = RunState.parse(saved.meta["state"]) if saved else RunState()
+        before = {"train": self.state.train_s, "eval": self.state.eval_s, "checkpoint": self.state.checkpoint_s}
+        self.clock = Clock("startup", **before)
+        self.device = choose_device(cfg.trainer)
+        self.state.precision = self.state.precision or choose_precision(cfg.trainer, self.device)
+        self.state.horizon_steps = self.state.horizon_steps or (
+            cfg.trainer.max_steps if cfg.trainer.max_minutes is None else None)
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+        console.line(f"reading {cfg.choices.data}, {cfg.data.src}-{cfg.data.tgt} ...")
+        self.corpus = load_corpus(cfg.data)
+        self.tokenizers = build_tokenizers(cfg, self.corpus, run_dir)
+        self.data = TranslationData(cfg, self.corpus, self.tokenizers, start=(self.state.epoch, self.state.update))
+        self.task = build_task(cfg, self.tokenizers, self.state)
+        self.moments = saved.section("optim") if saved else {}
+        if saved:
+            load_tensors(self.task.model, saved.section("model"))
+            truncate_metrics(run_dir / "metrics.jsonl", self.state.step)
+            console.line(f"resuming at step {self.state.step} from {saved.path.name[:13]}")
+
+    def go(self) -> int:
+        """Fit, score, report."""
+        self.announce()
+        run = RunContext(self.cfg, self.run_dir, self.state, self.clock, self.console, self.data.updates_per_epoch)
+        logger = build_logger(self.cfg.logger, self.run_dir, as_dict(self.cfg))
+        if logger is not None:
+            run.events.append(lambda entry: log_numbers(logger, entry))
+        stopping = Stopping(run)
+        if (reason := stopping.limit()) is None:  # else a resumed run has nothing left to do but its result
+            self.fit(run, stopping, logger)
+            reason = run.stop_reason
+        assert reason is not None
+        status = REASON_TO_STATUS.get(reason, "finished")
+        scores: dict[str, TestScore] = {}
+        if status == "finished":
+            try:
+                with self.clock.during("eval"):
+                    scores = self.score()
+            except KeyboardInterrupt:
+                status, reason = "interrupted", "interrupted"
+        if logger is not None:
+            logger.finalize("success" if status == "finished" else "aborted")
+        self.state.eval_s = self.clock.seconds("eval")
+        result = self.result(status, reason, scores)
+        write_atomically(self.run_dir / "result.json", result.json().encode())
+        self.console.line(summary(result, self.run_dir))
+        return STATUS_TO_EXIT[status]
+
+    def fit(self, run: RunContext, stopping: Stopping, logger: Logger | None) -> None:
+        """Loop over updates until something stops the run."""
+        cfg = self.cfg
+        validator = Validator(
+            self.corpus.pairs("valid"), self.tokenizers, cfg.decode, samples=cfg.trainer.samples,
+            sentences=cfg.trainer.valid_sentences if cfg.trainer.target_bleu is None else sys.maxsize,
+            max_tokens=cfg.data.max_tokens)
+        callbacks = [Restore(self.moments), Bookkeeping(run), Validation(run, validator), stopping, Checkpoints(run),
+                     Progress(run)]
+        build_trainer(self.device, logger, callbacks).fit(self.task, datamodule=self.data)
+        self.clock.switch("startup")
+
+    def score(self) -> dict[str, TestScore]:
+        """Score the weights that serve, as whoever loads the run directory gets them."""
+        model, tokenizers, cfg = load_model(self.run_dir, self.device)
+        translator = Translator(model, tokenizers, self.cfg.decode, self.device)
+        began = perf_counter()
+
+        def progress(name: str, done: int, total: int) -> None:
+            left_s = (perf_counter() - began) * (total - done) / done
+            self.console.live(f"scoring {name}: {done}/{total} sentences  eta {duration(left_s)}")
+
+        return evaluate(translator, self.corpus, self.run_dir, progress)
+
+    def announce(self) -> None:
+        """Print what is about to be trained, and on what."""
+        cfg, data, state = self.cfg, self.data, self.state
+        model = asdict(cfg.model)
+        sizes = "  ".join(f"{name}={model[name]}" for name in SIZES[cfg.model.family][cfg.model.size])
+        limits = {"steps": cfg.trainer.max_steps, "minutes": cfg.trainer.max_minutes, "BLEU": cfg.trainer.target_bleu,
+                  "validations without gain": cfg.trainer.patience}
+        vocabulary = (f"{self.tokenizers.src.vocab_size:,} joint" if self.tokenizers.joint else
+                      f"{self.tokenizers.src.vocab_size:,} + {self.tokenizers.tgt.vocab_size:,}")
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in data.dropped.items() if count)
+        rows = {
+            "model": f"{cfg.choices.model} {cfg.model.size}  {sizes}  {self.params():,} parameters",
+            "text": f"{self.corpus.origin} {cfg.data.src}-{cfg.data.tgt}, {len(data.train):,} training pairs"
+                    + (f" (left out: {dropped})" if dropped else ""),
+            "vocabulary": vocabulary,
+            "updates": f"{cfg.trainer.tokens_per_update:,} target tokens each, {data.updates_per_epoch:,} an epoch; "
+                       f"micro-batches of at most {cfg.data.max_tokens:,} positions, "
+                       f"{100 * data.padding_efficiency:.0f} % of them real",
+            "until": " or ".join(f"{limit:g} {unit}" for unit, limit in limits.items() if limit is not None),
+            "device": f"{self.device.type}  {state.precision}  {torch.get_num_threads()} threads"
+                      + (f"  {os.environ['MINITX_ALLOCATOR']}" if "MINITX_ALLOCATOR" in os.environ else ""),
+            "run": str(self.run_dir),
+        }
+        for name, text in rows.items():
+            self.console.line(f"{name:>10}  {text}")
+
+    def params(self) -> int:
+        """Count the trained numbers, tied ones once."""
+        return sum(p.numel() for p in self.task.model.parameters())
+
+    def result(self, status: str, reason: str, scores: dict[str, TestScore]) -> Result:
+        """Gather all that result.json says."""
+        cfg, state = self.cfg, self.state
+        sha, dirty = git_state()
+        return Result(
+            status=status, stop_reason=reason, experiment=cfg.choices.experiment, model=cfg.choices.model,
+            data=cfg.choices.data, src=cfg.data.src, tgt=cfg.data.tgt, seed=cfg.seed, world_size=1,
+            device=self.device.type, precision=self.task.precision, threads=torch.get_num_threads(),
+            params=self.params(), steps=state.step, epochs=round(state.epoch + state.update / self.data.updates_per_epoch, 4),
+            tokens=state.tokens, nonfinite_steps=state.nonfinite, horizon_steps=state.horizon_steps,
+            best_valid_bleu=state.best_valid_bleu, best_step=state.best_step, valid_loss=state.valid_loss, test=scores,
+            decode={"beam_size": cfg.decode.beam_size, "length_penalty": cfg.decode.length_penalty},
+            train_s=state.train_s, eval_s=state.eval_s, checkpoint_s=state.checkpoint_s, wall_s=self.clock.total(),
+            target_bleu=cfg.trainer.target_bleu, time_to_target_s=state.time_to_target_s,
+            tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
+            padding_efficiency_pct=100 * self.data.padding_efficiency, peak_memory_gib=peak_memory_gib(self.device),
+            git_sha=sha, git_dirty=dirty, config_sha256=sha256_file(self.run_dir / "config.yaml"),
+            data_sha256=self.corpus.fingerprint, tokenizer_sha256=self.tokenizers.fingerprint, versions=versions(),
+            hardware=hardware(self.device),
+            environment={name: value for name, value in os.environ.items()
+                         if name.startswith(("MALLOC_", "OMP_", "MKL_"))})
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory against a second process; the kernel lets go whatever happens to this one."""
+    with (run_dir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"run_dir={run_dir}: another process is training there", Exit.STORAGE) from None
+        yield
+
+
+@contextmanager
+def storage_errors(run_dir: Path) -> Iterator[None]:
+    """Tell a full or forbidden disk from an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        where = error.filename or run_dir
+        raise UserError(f"{where}: cannot be written ({error.strerror}); checkpoints saved before are whole: make room, "
+                        f"then run again with run_dir={run_dir} resume=auto", Exit.STORAGE) from error
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Cut metrics.jsonl back to what the checkpoint knows: the resumed run writes the rest anew."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        write_atomically(path, "".join(kept).encode())
+
+
+def log_numbers(logger: Logger, entry: dict[str, Any]) -> None:
+    """Pass a record's numbers on, named `event/key`."""
+    numbers = {f"{entry['event']}/{name}": value for name, value in entry.items()
+               if isinstance(value, int | float) and name != "step"}
+    logger.log_metrics(numbers, step=entry["step"])
+
+
+def summary(result: Result, run_dir: Path) -> str:
+    """Say in a few lines what came of the run, and how to use it."""
+    lines = [f"{result.status} ({result.stop_reason}): {result.steps:,} steps, {result.epochs:.1f} epochs, "
+             f"{duration(result.train_s)} of training at {result.tgt_tokens_per_s or 0:,.0f} target tokens/s, "
+             f"{duration(result.wall_s)} in all"]
+    for name, entry in result.test.items():
+        extra = f", roles {entry['role_accuracy_pct']:.1f} %" if "role_accuracy_pct" in entry else ""
+        extra += f"  (word-for-word dictionary: {entry['dictionary_bleu']:.1f})" if "dictionary_bleu" in entry else ""
+        lines.append(f"{name:>16}  BLEU {entry['bleu']:.1f}  chrF {entry['chrf']:.1f}{extra}")
+        lines += [f"{phenomenon:>34}  BLEU {bleu:.1f}" for phenomenon, bleu in entry.get("phenomena_bleu", {}).items()]
+    lines.append(f"{'result':>16}  {run_dir / 'result.json'}")
+    lines.append(f"{'try it':>16}  minitx translate {run_dir}")
+    return "\n".join(lines)
+
+
+def sha256_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,272 @@
+"""What happens around the updates: counting, validation, checkpoints, stopping. In this order, after each update."""
+
+import json
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from minitx.checkpoint import model_tensors, save_checkpoint, save_model
+from minitx.config import Config
+from minitx.console import Console, duration
+from minitx.monitor.clock import Clock
+from minitx.training.schedule import decay_begins
+from minitx.training.state import RunState
+from minitx.training.task import TranslationTask, UpdateStats
+from minitx.training.validation import Validator
+
+HORIZON_MARGIN = 0.98  # of the minutes left when the horizon is fixed, so that a slightly slower rest still reaches it
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+@dataclass
+class RunContext:
+    """What the callbacks of one run share."""
+
+    cfg: Config
+    run_dir: Path
+    state: RunState
+    clock: Clock
+    console: Console
+    updates_per_epoch: int
+    stop_reason: str | None = None
+    events: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)  # who wants each metrics record
+
+    def record(self, event: str, **values: Any) -> None:
+        """Append one line to RUN/metrics.jsonl, and tell the loggers."""
+        entry = {"event": event, "step": self.state.step, "train_s": round(self.state.train_s, 3), **values}
+        with (self.run_dir / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        for tell in self.events:
+            tell(entry)
+
+
+class Bookkeeping(pl.Callback):
+    """Count each update, fix the horizon once, and write metrics."""
+
+    def __init__(self, run: RunContext) -> None:
+        self.run, self.state = run, run.state
+        self.pending: list[UpdateStats] = []
+        self.before: tuple[int, float] = (run.state.tokens, run.state.train_s)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.run.clock.switch("train")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        assert isinstance(pl_module, TranslationTask)
+        assert pl_module.stats is not None
+        state, stats = self.state, pl_module.stats
+        state.epoch, state.update = divmod(batch.epoch * self.run.updates_per_epoch + batch.update + 1,
+                                           self.run.updates_per_epoch)
+        state.step += 1
+        state.tokens += stats.n_tokens
+        state.nonfinite += not stats.finite
+        state.train_s = self.run.clock.seconds("train")
+        self.fix_horizon()
+        self.pending.append(stats)
+        if not stats.finite:
+            self.run.console.line(f"step {state.step}: loss or gradient is not finite; update skipped "
+                                  f"({state.nonfinite} of at most {self.run.cfg.trainer.max_nonfinite})")
+        if len(self.pending) >= self.run.cfg.trainer.log_every_n_steps or not stats.finite:
+            self.write()
+
+    def fix_horizon(self) -> None:
+        """Turn minutes into steps from measured speed, once, shortly before any decay would begin."""
+        optim, trainer, state = self.run.cfg.optim, self.run.cfg.trainer, self.state
+        begins = decay_begins(optim.schedule, optim.decay_fraction)
+        if state.horizon_steps is not None or begins is None or trainer.max_minutes is None:
+            return
+        budget_s = trainer.max_minutes * 60
+        if state.step < max(optim.warmup_steps, 3) or state.train_s < 0.85 * begins * budget_s:
+            return
+        steps = state.step + int(HORIZON_MARGIN * (budget_s - state.train_s) * state.step / state.train_s)
+        state.horizon_steps = min(steps, trainer.max_steps or steps)
+        speed = state.step / state.train_s
+        self.run.console.line(f"horizon: {state.horizon_steps:,} steps, at the {speed:.2f} a second so far")
+        self.run.record("horizon", horizon_steps=state.horizon_steps)
+
+    def write(self) -> None:
+        """Write one record over the updates since the last."""
+        state, pending = self.state, self.pending
+        tokens, seconds = state.tokens - self.before[0], state.train_s - self.before[1]
+        finite = [stats for stats in pending if stats.finite]
+        n_tokens = sum(stats.n_tokens for stats in finite)
+        self.run.record(
+            "train", epoch=round(state.epoch + state.update / self.run.updates_per_epoch, 4), tokens=state.tokens,
+            loss=sum(s.loss_sum for s in finite) / n_tokens if finite else None,
+            nll=sum(s.nll_sum for s in finite) / n_tokens if finite else None,
+            grad_norm=finite[-1].grad_norm if finite else None, lr=pending[-1].lr, nonfinite=state.nonfinite,
+            tgt_tokens_per_s=tokens / seconds if seconds else None)
+        self.pending, self.before = [], (state.tokens, state.train_s)
+
+
+class Progress(pl.Callback):
+    """Show how far the run is, how fast, and when it will be done."""
+
+    def __init__(self, run: RunContext) -> None:
+        self.run = run
+        self.started = (run.state.step, run.state.tokens, run.state.train_s)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        assert isinstance(pl_module, TranslationTask)
+        assert pl_module.stats is not None
+        state, stats, limits = self.run.state, pl_module.stats, self.run.cfg.trainer
+        seconds = state.train_s - self.started[2]
+        speed = (state.step - self.started[0]) / seconds if seconds else 0.0
+        horizon = state.horizon_steps or limits.max_steps
+        left_s = [(horizon - state.step) / speed] if horizon and speed else []
+        if limits.max_minutes is not None:
+            left_s.append(limits.max_minutes * 60 - state.train_s)
+        bleu = "-" if state.valid_bleu is None else f"{state.valid_bleu:.1f}"
+        self.run.console.live(
+            f"step {state.step}{f'/{horizon}' if horizon else ''}  loss {stats.loss_sum / stats.n_tokens:.3f}  "
+            f"{(state.tokens - self.started[1]) / seconds if seconds else 0:,.0f} tokens/s  "
+            f"eta {duration(min(left_s)) if left_s else '-'}  valid BLEU {bleu}")
+
+
+class Validation(pl.Callback):
+    """Score the validation set now and then, and keep the best weights as RUN/model.safetensors."""
+
+    def __init__(self, run: RunContext, validator: Validator) -> None:
+        self.run, self.validator = run, validator
+        self.validated_step: int | None = None
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        assert isinstance(pl_module, TranslationTask)
+        if self.run.state.step % self.run.cfg.trainer.valid_every_n_steps == 0:
+            self.validate(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TranslationTask)
+        if self.run.stop_reason not in SIGNALS.values():
+            self.validate(pl_module)
+        elif self.run.state.best_step is None:  # a run stopped this early leaves a model all the same
+            save_model(self.run.run_dir, pl_module.model)
+
+    def validate(self, task: TranslationTask) -> None:
+        """Measure loss and BLEU, once a step, and show some translations."""
+        state, run = self.run.state, self.run
+        if self.validated_step == state.step:
+            return
+        self.validated_step = state.step
+        with run.clock.during("eval"):
+            score = self.validator(task)
+            state.valid_loss, state.valid_bleu = score.loss, score.bleu
+            state.validations_since_best += 1
+            if state.best_valid_bleu is None or score.bleu > state.best_valid_bleu:
+                state.best_valid_bleu, state.best_step, state.validations_since_best = score.bleu, state.step, 0
+                save_model(run.run_dir, task.model)
+            target = run.cfg.trainer.target_bleu
+            if target is not None and score.bleu >= target and state.time_to_target_s is None:
+                state.time_to_target_s = state.train_s
+            state.eval_s = run.clock.seconds("eval")
+            run.console.line(f"step {state.step}: valid loss {score.loss:.3f}, BLEU {score.bleu:.1f} "
+                             f"({score.sentences} sentences, {score.seconds:.1f}s)")
+            for sample in score.samples:
+                run.console.line(f"    {sample.source}\n  = {sample.hypothesis}\n  ~ {sample.reference}")
+        run.record("valid", loss=score.loss, bleu=score.bleu, samples=[asdict(sample) for sample in score.samples])
+
+
+class Stopping(pl.Callback):
+    """End the run at the first limit reached, or when a signal asks for it: at a whole update, with everything saved."""
+
+    def __init__(self, run: RunContext) -> None:
+        self.run = run
+        self.signalled: str | None = None
+        self.handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # after Lightning has set its own: that one stops at a batch of its choice and exits with 0
+        self.handlers = {number: signal.signal(number, self.note) for number in SIGNALS}
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def note(self, number: int, _: FrameType | None) -> None:
+        """Remember the signal; a second one ends the process as usual."""
+        if self.signalled is not None:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.signalled = SIGNALS[signal.Signals(number)]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        self.run.stop_reason = self.signalled or self.limit()
+        trainer.should_stop = self.run.stop_reason is not None
+
+    def limit(self) -> str | None:
+        """Name the limit that is reached, if one is."""
+        state, limits = self.run.state, self.run.cfg.trainer
+        if state.nonfinite >= limits.max_nonfinite:
+            return "max_nonfinite"
+        if limits.max_steps is not None and state.step >= limits.max_steps:
+            return "max_steps"
+        if limits.target_bleu is not None and state.time_to_target_s is not None:
+            return "target_bleu"
+        if limits.patience is not None and state.validations_since_best >= limits.patience:
+            return "patience"
+        if limits.max_minutes is not None:
+            next_s = state.train_s / max(1, state.step)  # the minutes are a bound: no update begins that would pass it
+            if state.train_s + next_s > limits.max_minutes * 60:
+                return "max_minutes"
+            if state.horizon_steps is not None and state.step >= state.horizon_steps:
+                return "max_minutes"
+        return None
+
+
+class Checkpoints(pl.Callback):
+    """Save the run's whole state every so many steps, and at its end."""
+
+    def __init__(self, run: RunContext) -> None:
+        self.run = run
+        self.saved_step: int | None = None
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        if self.run.state.step % self.run.cfg.checkpoint.every_n_steps == 0:
+            self.save(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.run.stop_reason != "max_nonfinite":  # else the last good one stays the newest
+            self.save(trainer, pl_module)
+
+    def save(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Write weights, optimizer moments and counters; the position in the plan is among these."""
+        assert isinstance(task, TranslationTask)
+        run = self.run
+        if self.saved_step == run.state.step:
+            return
+        with run.clock.during("checkpoint"):
+            tensors = {f"model/{n}": t for n, t in model_tensors(task.model).items()}
+            names: dict[Tensor, str] = {p: n for n, p in task.model.named_parameters()}
+            for parameter, moments in trainer.optimizers[0].state.items():
+                tensors |= {f"optim/{names[parameter]}/{key}": value for key, value in moments.items()}
+            save_checkpoint(run.run_dir / "checkpoints", run.state.step, tensors, {"state": run.state.as_dict()},
+                            run.cfg.checkpoint.keep)
+            run.state.checkpoint_s = run.clock.seconds("checkpoint")
+        self.saved_step = run.state.step
+
+
+
+class Restore(pl.Callback):
+    """Give AdamW the moments of a checkpoint back, saved as `parameter/key`, before the first update."""
+
+    def __init__(self, moments: Mapping[str, Tensor]) -> None:
+        self.moments = moments
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TranslationTask)
+        parameters = dict(pl_module.model.named_parameters())
+        for name, value in self.moments.items():
+            parameter, moment = name.rsplit("/", 1)
+            owner = parameters[parameter]
+            trainer.optimizers[0].state[owner][moment] = value.to(owner.device if moment != "step" else value.device)

@@ -1,0 +1,34 @@
+"""What a run has done so far: all that a checkpoint holds beside tensors."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass
+class RunState:
+    """Count a run's progress. `step` counts planned updates, those skipped as non-finite included."""
+
+    epoch: int = 0
+    update: int = 0  # updates of this epoch that are done: with `epoch`, the position in the plan
+    step: int = 0
+    tokens: int = 0  # non-padding target tokens trained on, EOS included
+    nonfinite: int = 0  # updates skipped
+    train_s: float = 0.0
+    eval_s: float = 0.0
+    checkpoint_s: float = 0.0
+    precision: str | None = None  # what `auto` came to, decided once
+    horizon_steps: int | None = None
+    valid_loss: float | None = None
+    valid_bleu: float | None = None
+    best_valid_bleu: float | None = None
+    best_step: int | None = None
+    validations_since_best: int = 0
+    time_to_target_s: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> "RunState":
+        """Build from a checkpoint's values. Errors: KeyError where one is missing."""
+        return cls(**{f.name: values[f.name] for f in fields(cls)})

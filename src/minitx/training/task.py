@@ -1,0 +1,107 @@
+"""One optimizer step over planned micro-batches, under Lightning."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from minitx.batch import Batch
+from minitx.config import OptimConfig
+from minitx.data.module import PlannedUpdate
+from minitx.models.base import Seq2Seq
+from minitx.training.loss import cross_entropy
+from minitx.training.schedule import lr_factor
+from minitx.training.state import RunState
+
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+
+
+@dataclass(frozen=True)
+class UpdateStats:
+    """What one update measured; sums over its real target tokens, in nats."""
+
+    loss_sum: float
+    nll_sum: float
+    n_tokens: int
+    grad_norm: float
+    lr: float
+    finite: bool
+
+
+class TranslationTask(pl.LightningModule):
+    """Train a model on planned updates.
+
+    Losses stay sums until one division by all target tokens of the update, so neither micro-batches nor ranks change
+    the result. Dropout is seeded by position (seed, epoch, update, micro-batch), so neither history nor rank does.
+    """
+
+    def __init__(self, model: Seq2Seq, optim: OptimConfig, *, state: RunState, precision: str, seed: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = model.to(DTYPES[precision])
+        self.optim, self.state, self.precision, self.seed = optim, state, precision, seed
+        self.stats: UpdateStats | None = None  # of the last update
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return AdamW that decays matrices alone, its arithmetic fused."""
+        matrices = [p for p in self.model.parameters() if p.dim() > 1]
+        vectors = [p for p in self.model.parameters() if p.dim() <= 1]
+        groups = [{"params": matrices, "weight_decay": self.optim.weight_decay},
+                  {"params": vectors, "weight_decay": 0.0}]
+        betas = (self.optim.beta1, self.optim.beta2)
+        return torch.optim.AdamW(groups, lr=self.optim.lr, betas=betas, eps=self.optim.eps, fused=True)
+
+    def training_step(self, planned: PlannedUpdate, _: int) -> None:
+        """Accumulate the update's gradient, clip it, step; skip the step if anything is not finite."""
+        lr = self.optim.lr * self.lr_factor()
+        optimizer: Any = self.optimizers()
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, nll
+        for index, (batch, weight) in enumerate(planned.micro_batches):
+            seed_dropout(self.seed, planned.epoch, planned.update, index)
+            loss_sum, nll_sum = self.losses(batch.to(self.device), self.optim.label_smoothing)
+            self.manual_backward(loss_sum * (weight / planned.n_tokens))
+            sums += torch.stack([loss_sum.detach(), nll_sum]) * weight
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = get_total_norm(gradients)
+        loss_total, nll_total, grad_norm = torch.cat([sums, norm[None].to(sums)]).tolist()
+        finite = bool(np.isfinite([loss_total, grad_norm]).all())
+        if finite:
+            if self.optim.clip_norm is not None:
+                clip_grads_with_norm_(self.model.parameters(), self.optim.clip_norm, norm)
+            optimizer.step()
+        optimizer.zero_grad()
+        self.stats = UpdateStats(loss_total, nll_total, planned.n_tokens, grad_norm, lr, finite)
+
+    def lr_factor(self) -> float:
+        """Return the share of the peak learning rate for the next update."""
+        return lr_factor(self.optim.schedule, self.state.step, warmup_steps=self.optim.warmup_steps,
+                         horizon=self.state.horizon_steps, decay_fraction=self.optim.decay_fraction)
+
+    def losses(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
+        """Return loss_sum and nll_sum over the real target tokens; padding never reaches the vocabulary projection."""
+        with self.autocast():
+            logits = self.model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask)  # --> [N, V]
+        return cross_entropy(logits, batch.tgt_out[batch.tgt_mask], smoothing)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Cast each weight once a micro-batch; Lightning's own plugin casts it at every use."""
+        if self.precision != "bf16-mixed":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=True)
+
+    def transfer_batch_to_device(self, batch: PlannedUpdate, device: torch.device,
+                                 dataloader_idx: int) -> PlannedUpdate:
+        """Leave an update where it is: its micro-batches move one at a time."""
+        return batch
+
+
+def seed_dropout(*position: int) -> None:
+    """Seed torch's generators by a position in the run, so that what was drawn before does not matter."""
+    torch.manual_seed(int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0]))

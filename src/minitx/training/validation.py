@@ -1,0 +1,76 @@
+"""Score a model on the validation set while it trains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+
+from minitx.batch import collate
+from minitx.config import DecodeConfig
+from minitx.data.plan import evaluation_plan
+from minitx.data.tokenizer import TokenizerPair
+from minitx.decoding.translate import Translator
+from minitx.metrics import score
+from minitx.training.task import TranslationTask
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Show what a source became, beside what it should have."""
+
+    source: str
+    hypothesis: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class ValidationScore:
+    """Hold loss (nats a token, no smoothing) over all pairs, and BLEU over the decoded subset."""
+
+    loss: float
+    bleu: float
+    sentences: int
+    seconds: float
+    samples: list[Sample]
+
+
+class Validator:
+    """Measure the loss on every pair and the BLEU of greedy search on a fixed subset, spread evenly over the set."""
+
+    def __init__(self, pairs: Sequence[Pair], tokenizers: TokenizerPair, decode: DecodeConfig, *, sentences: int,
+                 samples: int, max_tokens: int) -> None:
+        self.tokenizers, self.decode, self.max_tokens = tokenizers, decode, max_tokens
+        count = min(sentences, len(pairs))
+        self.subset = [pairs[i * len(pairs) // count] for i in range(count)]
+        self.n_samples = min(samples, count)
+        kept = [pair for pair in pairs if all(pair)]  # an empty side has no loss; it is decoded
+        self.src = tokenizers.src.encode_batch([src for src, _ in kept])
+        self.tgt = tokenizers.tgt.encode_batch([tgt for _, tgt in kept])
+
+    def __call__(self, task: TranslationTask) -> ValidationScore:
+        """Evaluate in the model's own number format, without autocast: as it will be served."""
+        began = perf_counter()
+        sources, references = (list(side) for side in zip(*self.subset, strict=True))
+        translator = Translator(task.model, self.tokenizers, self.decode, task.device)
+        hypotheses = translator.translate(sources, beam_size=1)
+        shown = [Sample(*row) for row in zip(sources, hypotheses, references, strict=True)][:self.n_samples]
+        return ValidationScore(self.loss(task), score(hypotheses, references).bleu, len(sources),
+                               perf_counter() - began, shown)
+
+    @torch.inference_mode()
+    def loss(self, task: TranslationTask) -> float:
+        """Return nats a target token, teacher-forced."""
+        tok = self.tokenizers
+        lengths = [max(len(src), len(tgt)) + 1 for src, tgt in zip(self.src, self.tgt, strict=True)]
+        total, n_tokens = 0.0, 0
+        task.model.eval()
+        for rows in evaluation_plan(lengths, self.max_tokens):
+            batch = collate([self.src[i] for i in rows], [self.tgt[i] for i in rows], pad_id=tok.tgt.pad_id,
+                            bos_id=tok.tgt.bos_id, eos_id=tok.tgt.eos_id)
+            total += float(task.losses(batch.to(task.device), 0.0)[1])
+            n_tokens += batch.n_tokens
+        task.model.train()
+        return total / max(1, n_tokens)

@@ -1,0 +1,41 @@
+"""What the tests of data/ share: a `DataConfig` to vary, and real text where $MINITX_DATA has it."""
+
+import os
+
+import pytest
+
+from minitx.config import DataConfig, RecommendsConfig
+from minitx.data.encoded import encode_cached
+from minitx.data.sources import load_corpus
+from minitx.data.tokenizer import TokenizerPair
+
+needs_data = pytest.mark.skipif("MINITX_DATA" not in os.environ, reason="needs MINITX_DATA: a folder with multi30k/")
+
+
+def data_config(**changes) -> DataConfig:
+    recommends = RecommendsConfig(
+        model_size="tiny", vocab_size=None, tokens_per_update=64, max_steps=1, lr=1e-3, dropout=0.0)
+    values = {
+        "source": "files", "src": "en", "tgt": "de", "dir": None, "folder": None, "hub_id": None, "seed": 1,
+        "train_size": 100, "test_sets": None, "max_tokens": 64, "max_length": 32, "pad_to_multiple": 4,
+        "recommends": recommends,
+    }
+    return DataConfig(**values | changes)
+
+
+@pytest.fixture(scope="session")
+def multi30k():
+    """Return the corpus and a joint vocabulary of 8,000."""
+    corpus = load_corpus(data_config(source="hub", folder="multi30k"))
+    return corpus, TokenizerPair.train(corpus.pairs("train"), 8000, joint=True)
+
+
+@pytest.fixture(scope="session")
+def multi30k_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("multi30k")
+
+
+@pytest.fixture(scope="session")
+def multi30k_split(multi30k, multi30k_cache):
+    """Return the encoded training split."""
+    return encode_cached(multi30k[0], "train", multi30k[1], 250, multi30k_cache)

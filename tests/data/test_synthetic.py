@@ -1,0 +1,221 @@
+"""The embedded corpus: one meaning a sentence, order that matters, and nothing in the test set to recall."""
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sacrebleu import corpus_bleu
+
+from minitx.data.lexicon import lexicon
+from minitx.data.synthetic import (
+    LENGTHS,
+    PHENOMENA,
+    Sentence,
+    SyntheticCorpus,
+    role_accuracy_pct,
+    word_for_word,
+)
+
+TRAIN_SIZE = 50_000
+ALL = ("train", "valid", "test", "minimal_pairs", *(f"length_{words}" for words in LENGTHS))
+
+
+@pytest.fixture(scope="module")
+def timed() -> tuple[SyntheticCorpus, float]:
+    """Give a corpus and the CPU time, in seconds, that its training set took."""
+    corpus, start = SyntheticCorpus(seed=1, train_size=TRAIN_SIZE), time.process_time()
+    corpus.sentences("train")
+    return corpus, time.process_time() - start
+
+
+@pytest.fixture(scope="module")
+def corpus(timed: tuple[SyntheticCorpus, float]) -> SyntheticCorpus:
+    return timed[0]
+
+
+def words(sentence: Sentence) -> int:
+    return len(sentence.src.split())
+
+
+def test_fifty_thousand_pairs_are_made_in_seconds(timed: tuple[SyntheticCorpus, float]) -> None:
+    assert timed[1] < 10
+
+
+def test_sets_have_their_names_and_sizes(corpus: SyntheticCorpus) -> None:
+    assert corpus.split_names == ALL
+    sizes = [len(corpus.sentences(split)) for split in ALL]
+    assert sizes == [TRAIN_SIZE, 1000, 1000, 1000, 200, 200, 200, 200, 200]
+    with pytest.raises(KeyError, match="dev"):
+        corpus.sentences("dev")
+
+
+def test_ordinary_sentences_have_four_to_sixteen_words(corpus: SyntheticCorpus) -> None:
+    assert {words(s) for split in ALL[:3] for s in corpus.sentences(split)} == set(range(4, 17))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_length_sets_have_exactly_their_length(corpus: SyntheticCorpus, length: int) -> None:
+    assert {words(sentence) for sentence in corpus.sentences(f"length_{length}")} == {length}
+
+
+def test_sentences_are_plain_text(corpus: SyntheticCorpus) -> None:
+    for split in ALL:
+        for sentence in corpus.sentences(split):
+            for text in (sentence.src, sentence.tgt):
+                assert text[0].isupper()
+                assert text[-1] in ".?"
+                assert not any(fault in text for fault in ("  ", " ,", ",,", ",.", ",?"))
+
+
+def test_each_sentence_has_one_translation_in_both_directions(corpus: SyntheticCorpus) -> None:
+    pairs = {(s.src, s.tgt) for split in ALL for s in corpus.sentences(split)}
+    assert len({src for src, _ in pairs}) == len({tgt for _, tgt in pairs}) == len(pairs)
+
+
+def test_evaluation_shares_no_triple_and_no_sentence_with_training(corpus: SyntheticCorpus) -> None:
+    train = {triple for s in corpus.sentences("train") for triple in s.triples}
+    for split in ALL[1:]:
+        sentences = corpus.sentences(split)
+        assert len({s.src for s in sentences}) == len(sentences)
+        assert all(s.triples for s in sentences)
+        assert train.isdisjoint(triple for s in sentences for triple in s.triples)
+    valid, test = ({s.src for s in corpus.sentences(split)} for split in ("valid", "test"))
+    assert not valid & test
+
+
+def test_every_word_can_be_learned(corpus: SyntheticCorpus) -> None:
+    seen = Counter(
+        word for s in corpus.sentences("train") for word in s.src.lower().rstrip(".?").replace(",", "").split()
+    )
+    lex = lexicon()
+    forms = [{n.en, n.en_plural} for n in lex.nouns]
+    forms += [{v.en, v.en_third, v.en_past, v.en_participle} for v in lex.verbs]
+    others = (lex.adjectives, lex.adverbs, lex.determiners, lex.prepositions, lex.conjunctions, lex.modals)
+    forms += [{word.en} for entries in others for word in entries if word.en]
+    assert min(sum(seen[form] for form in entry) for entry in forms) >= 20
+
+
+def test_every_phenomenon_is_in_a_tenth_of_the_test_set(corpus: SyntheticCorpus) -> None:
+    counts = Counter(name for s in corpus.sentences("test") for name in s.phenomena)
+    assert set(counts) == set(PHENOMENA)
+    assert {name for name, count in counts.items() if count < 100} == set()
+
+
+def test_repeats_in_training_are_rare(corpus: SyntheticCorpus) -> None:
+    assert len({s.src for s in corpus.sentences("train")}) > 0.99 * TRAIN_SIZE
+
+
+def test_a_dictionary_does_not_solve_the_test_set(corpus: SyntheticCorpus) -> None:
+    test = corpus.sentences("test")
+    hypotheses = [word_for_word(s.src) for s in test]
+    assert 5 < corpus_bleu(hypotheses, [[s.tgt for s in test]]).score < 40
+
+
+def test_the_dictionary_knows_every_form(corpus: SyntheticCorpus) -> None:
+    unchanged = {"arm", "ball", "blind", "clown", "hammer", "hotel", "in", "modern", "museum", "park", "park", "ring",
+                 "tiger", "warm", "wild"}  # fmt: skip
+    for sentence in corpus.sentences("test"):
+        for word in sentence.src[:-1].replace(",", "").split():
+            translated = word_for_word(f"x {word}.")[2:-1]
+            assert translated != word or word in unchanged
+    assert word_for_word("The old dog sees an owl, and the boy's cat calls.") == (
+        "Die alt Hund sieht ein Eule, und die Jungen Katze ruft an."
+    )
+
+
+def test_minimal_pairs_differ_in_order_alone(corpus: SyntheticCorpus) -> None:
+    sentences = corpus.sentences("minimal_pairs")
+    for first, second in zip(sentences[::2], sentences[1::2], strict=True):
+        assert first.src != second.src
+        assert first.tgt != second.tgt
+        assert sorted(first.src[:-1].split()) == sorted(second.src[:-1].split())
+
+
+def test_a_bag_of_words_gets_at_most_half_of_the_roles(corpus: SyntheticCorpus) -> None:
+    """Answer each pair with one of its own references, the best that a model blind to order can do."""
+    references = [s.tgt for s in corpus.sentences("minimal_pairs")]
+    assert role_accuracy_pct([text for text in references[::2] for _ in range(2)], references) == 50.0
+    assert role_accuracy_pct(references, references) == 100.0
+
+
+REFERENCE = "Der Hund sieht die Katze."
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "right"),
+    [
+        ("Der Hund sieht die Katze.", True),
+        ("Der Hund hat die Katze gejagt.", True),
+        ("Der Hund greift die Katze an.", True),
+        ("Die Katze sieht den Hund.", False),
+        ("Der Hund sieht den Katze.", False),
+        ("Der Hund sieht eine Katze.", False),
+        ("Den Hund sieht die Katze.", False),
+        ("Der Hund sieht.", False),
+        ("Der Hund die Katze sieht.", False),
+        ("Sieht der Hund die Katze.", False),
+        ("Der Hund sieht die Katze die Maus.", False),
+        ("Der Hund sieht die Katze Maus.", False),
+        ("Der Hund sieht die", False),
+        ("Der Hund sieht die Katze die.", False),
+        ("", False),
+    ],
+)
+def test_roles_are_right_only_when_both_noun_phrases_are(hypothesis: str, right: bool) -> None:
+    assert role_accuracy_pct([hypothesis], [REFERENCE]) == 100 * right
+
+
+def test_roles_are_scored_in_english_too() -> None:
+    assert role_accuracy_pct(["The dog has seen the cat."], ["The dog saw the cat."]) == 100.0
+    assert role_accuracy_pct(["The cat saw the dog."], ["The dog saw the cat."]) == 0.0
+
+
+@given(st.text())
+def test_scoring_and_translating_take_any_text(text: str) -> None:
+    word_for_word(text)
+    assert role_accuracy_pct([text], [REFERENCE]) in (0.0, 100.0)
+
+
+def test_role_accuracy_refuses_what_it_cannot_compare() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        role_accuracy_pct([], [])
+    with pytest.raises(ValueError, match="longer"):
+        role_accuracy_pct([], [REFERENCE])
+
+
+def test_text_depends_on_the_seed_alone_and_not_on_the_process() -> None:
+    program = (
+        "import sys; from minitx.data.synthetic import *; c = SyntheticCorpus(5, 300);"
+        "sys.stdout.buffer.write('\\n'.join(s.src + s.tgt for n in c.split_names[:5] for s in c.sentences(n)).encode())"
+    )
+    path = os.pathsep.join(sys.path)
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    here = SyntheticCorpus(5, 300)
+    outputs.add("\n".join(s.src + s.tgt for n in ALL[:5] for s in here.sentences(n)).encode())
+    assert len(outputs) == 1
+
+
+def test_sets_do_not_depend_on_the_order_of_first_use() -> None:
+    first, second = SyntheticCorpus(3, 100), SyntheticCorpus(3, 200)
+    test = first.sentences("test")
+    assert second.sentences("train")[:100] == first.sentences("train")
+    assert second.sentences("test") == test
+
+
+def test_fingerprint_follows_seed_and_size() -> None:
+    prints = {SyntheticCorpus(seed, size).fingerprint for seed in (1, 2) for size in (10, 20)}
+    assert len(prints) == 4
+    assert SyntheticCorpus(1, 10).fingerprint in prints

@@ -1,0 +1,163 @@
+"""The tokenizer: lossless on any text, learned from what it is given and nothing else."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minitx.data.tokenizer import N_SPECIALS, Tokenizer, TokenizerPair
+from minitx.errors import Exit, UserError
+
+PAIRS = [(f"the {a} dog sees the {b} cat", f"der {a}e Hund sieht die {b}e Katze")
+         for a in ("old", "small", "red", "quick") for b in ("grey", "lazy", "black", "thin")]
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
+ODD = ["", " ", "  ", "<pad>", "</s>", "<s> <unk>", "a\0b", "👩‍👩‍👧 🏳️‍🌈", "e\u0301 ≠ é", " lead", "trail ",
+       "\u2028\x85\x0c", "a\r\nb\n\n", "\ufeffbom", "Ġ Ċ", "x" * 3000, "\t\t  a", "שלום", "\U0010ffff"]
+
+
+@pytest.fixture(scope="module")
+def joint():
+    return TokenizerPair.train(PAIRS, None, joint=True)
+
+
+@pytest.fixture(scope="module")
+def reloaded(joint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    joint.save(folder)
+    return TokenizerPair.load(folder)
+
+
+@given(TEXT)
+@settings(max_examples=200, deadline=None)
+def test_lossless_on_any_text_also_after_reloading(joint, reloaded, text):
+    ids = joint.src.encode(text)
+    assert joint.src.decode(ids) == text
+    assert reloaded.src.encode(text) == ids
+    assert reloaded.src.decode(ids) == text
+    assert all(N_SPECIALS <= i < joint.src.vocab_size for i in ids)
+
+
+@pytest.mark.parametrize("text", ODD, ids=ascii)
+def test_lossless_on_odd_text(joint, reloaded, text):
+    for tokenizer in (joint.src, reloaded.src):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+        assert min(tokenizer.encode(text), default=N_SPECIALS) >= N_SPECIALS
+
+
+def test_batches_equal_single_calls(joint):
+    ids = joint.src.encode_batch(ODD)
+    assert ids == [joint.src.encode(text) for text in ODD]
+    assert joint.src.decode_batch(ids) == ODD
+    assert joint.src.encode_batch([]) == joint.src.decode_batch([]) == []
+
+
+def test_specials_are_ignored_in_decoding(joint):
+    ids = joint.src.encode("the dog")
+    assert joint.src.decode([joint.src.bos_id, *ids, joint.src.eos_id, joint.src.pad_id]) == "the dog"
+    assert joint.src.decode([]) == joint.src.decode([0, 1, 2]) == ""
+
+
+def test_broken_utf8_becomes_a_replacement_character(joint):
+    ids = joint.src.encode("é")
+    assert joint.src.decode(ids[:-1]) == "\ufffd"
+
+
+def test_a_word_is_the_same_first_and_inside(joint):
+    first, inside = joint.src.encode("dog"), joint.src.encode("the dog")
+    assert inside == joint.src.encode("the") + first
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_any_text_can_be_learned_from(pairs, joint):
+    pair = TokenizerPair.train(pairs, None, joint)
+    for src, tgt in pairs:
+        assert pair.src.decode(pair.src.encode(src)) == src
+        assert pair.tgt.decode(pair.tgt.encode(tgt)) == tgt
+
+
+def test_joint_is_one_object_and_separate_are_two(joint, reloaded):
+    assert joint.src is joint.tgt
+    assert joint.joint
+    assert reloaded.src is reloaded.tgt
+    separate = TokenizerPair.train(PAIRS, None, joint=False)
+    assert not separate.joint
+    assert separate.src.fingerprint != separate.tgt.fingerprint
+
+
+def test_saving_keeps_the_fingerprint(joint, reloaded, tmp_path):
+    assert reloaded.fingerprint == joint.fingerprint
+    assert [path.name for path in tmp_path.iterdir()] == []
+    separate = TokenizerPair.train(PAIRS, 270, joint=False)
+    separate.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokenizer.src.json", "tokenizer.tgt.json"]
+    assert TokenizerPair.load(tmp_path).fingerprint == separate.fingerprint
+
+
+def test_only_what_is_given_is_learned():
+    """A word that only other splits have changes nothing, and has no entry of its own."""
+    train, test = PAIRS, [("zyzzyva " * 50, "Zyzzyva " * 50)]
+    pair = TokenizerPair.train(train, None, joint=True)
+    again = TokenizerPair.train(list(train), None, joint=True)
+    assert again.fingerprint == pair.fingerprint
+    leaky = TokenizerPair.train(train + test, None, joint=True)
+    assert leaky.fingerprint != pair.fingerprint
+    assert len(pair.src.encode("zyzzyva")) > 5 > len(leaky.src.encode("zyzzyva"))
+
+
+def test_two_processes_learn_the_same(joint):
+    code = ("import sys; sys.path[:0] = sys.argv[1:]; from data.test_tokenizer import PAIRS, TokenizerPair;"
+            "print(TokenizerPair.train(PAIRS, None, joint=True).fingerprint)")
+    run = [sys.executable, "-c", code, *filter(None, sys.path)]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == joint.fingerprint
+
+
+@pytest.mark.parametrize("size", [260, 280, 300])
+def test_the_size_asked_for_is_the_size(size):
+    assert TokenizerPair.train(PAIRS, size, joint=True).src.vocab_size == size
+
+
+@pytest.mark.parametrize("size", [0, 259, 65_537])
+def test_sizes_out_of_range(size):
+    with pytest.raises(UserError, match=f"tokenizer.vocab_size={size}: must be 260 to 65,536"):
+        TokenizerPair.train(PAIRS, size, joint=True)
+
+
+def test_too_large_a_size_says_what_the_text_supports(joint):
+    supported = joint.src.vocab_size
+    with pytest.raises(UserError, match=f"the training text supports {supported} entries at most") as caught:
+        TokenizerPair.train(PAIRS, 8000, joint=True)
+    assert caught.value.code == Exit.DATA
+    assert TokenizerPair.train(PAIRS, supported, joint=True).fingerprint == joint.fingerprint
+    with pytest.raises(UserError, match="the source text supports"):
+        TokenizerPair.train(PAIRS, 8000, joint=False)
+
+
+def test_one_sentence_is_enough_for_the_default():
+    pair = TokenizerPair.train([("a", "b")], None, joint=True)
+    assert pair.src.vocab_size == 256 + N_SPECIALS
+    assert pair.src.decode(pair.src.encode("anything")) == "anything"
+
+
+def test_a_lone_surrogate_is_named(joint):
+    with pytest.raises(UserError, match=r"text 2 of 3: character 3 is a lone surrogate \(U\+D83D\)"):
+        joint.src.encode_batch(["fine", "ab\ud83d", "fine"])
+    with pytest.raises(UserError, match="lone surrogate"):
+        TokenizerPair.train([("a", "\udcff")], None, joint=True)
+
+
+def test_missing_and_damaged_files(tmp_path):
+    with pytest.raises(UserError, match=r"no tokenizer.json, and no tokenizer.src.json"):
+        TokenizerPair.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="tokenizer.json: not a readable tokenizer"):
+        TokenizerPair.load(tmp_path)
+
+
+def test_the_fingerprint_is_of_entries_and_merges_not_of_the_file():
+    no_merges = [Tokenizer.train([text], None).fingerprint for text in ("a b", "c d")]
+    assert no_merges[0] == no_merges[1]
+    assert len(no_merges[0]) == len(TokenizerPair.train(PAIRS, None, joint=True).fingerprint) == 64

@@ -1,0 +1,218 @@
+"""The real command on a small text: what it leaves, how it stops, and that stopping changes nothing."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from toys import ROOT, write_digits
+
+from minitx.result import Result
+
+QUICK = ("model.size=tiny", "model.d_model=32", "model.d_ff=32", "model.n_heads=2", "model.num_layers=1", "model.dropout=0.1",
+         "trainer.tokens_per_update=256", "data.max_tokens=256", "data.max_length=64", "trainer.valid_every_n_steps=10",
+         "checkpoint.every_n_steps=5", "trainer.valid_sentences=10", "trainer.log_every_n_steps=2", "decode.beam_size=2",
+         "trainer.precision=32-true", "trainer.threads=1", "trainer.samples=1")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_digits(tmp_path_factory.mktemp("digits"))
+
+
+def command(text: Path, run_dir: Path, *overrides: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), "data=files", f"data.dir={text}", f"run_dir={run_dir}", *QUICK,
+            *overrides]
+
+
+def train(text: Path, run_dir: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(text, run_dir, *overrides), capture_output=True, text=True, timeout=120)
+
+
+def weights(run_dir: Path) -> str:
+    """Hash the newest checkpoint's tensors: weights and optimizer moments."""
+    path = max((run_dir / "checkpoints").glob("step-*"))
+    digest = hashlib.sha256()
+    for name, tensor in sorted(load_file(path).items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def losses(run_dir: Path) -> list[tuple[int, float]]:
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [(r["step"], r["loss"]) for r in records if r["event"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One uninterrupted run of 20 updates."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    done = train(text, run_dir, "trainer.max_steps=20")
+    assert done.returncode == 0, done.stderr
+    return run_dir
+
+
+def test_a_run_directory_says_all(whole: Path, text: Path) -> None:
+    names = {path.name for path in whole.iterdir()}
+    assert names == {"config.yaml", "tokenizer.json", "model.safetensors", "checkpoints", "hypotheses", "metrics.jsonl",
+                     "result.json", ".lock"}
+    result = Result.read(whole / "result.json")
+    assert (result.status, result.stop_reason, result.steps) == ("finished", "max_steps", 20)
+    assert (result.data, result.model, result.src, result.tgt) == ("files", "transformer", "en", "de")
+    assert result.test["test"]["sentences"] == len((whole / "hypotheses/test.de").read_text().split("\n")) - 1 == 40
+    assert result.test["test"]["bleu_signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert result.config_sha256 == hashlib.sha256((whole / "config.yaml").read_bytes()).hexdigest()
+    assert 0 < result.train_s < result.wall_s
+    assert result.train_s + result.eval_s + result.checkpoint_s <= result.wall_s + 1e-6
+    assert result.tokens == pytest.approx(20 * 256, rel=0.2)
+    assert yaml.safe_load((whole / "config.yaml").read_text())["model"]["d_model"] == 32
+
+
+def test_the_schema_in_readme_is_the_result(whole: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"`{field.name}`" in readme for field in fields(Result))
+    assert json.loads((whole / "result.json").read_text()).keys() == {field.name for field in fields(Result)}
+
+
+def test_a_finished_run_is_not_run_again(whole: Path, text: Path) -> None:
+    before = (whole / "result.json").read_bytes()
+    again = train(text, whole, "trainer.max_steps=20", "resume=auto")
+    assert again.returncode == 0
+    assert "this run is finished" in again.stderr
+    assert (whole / "result.json").read_bytes() == before
+    refused = train(text, whole, "trainer.max_steps=20")
+    assert refused.returncode == 5
+    assert "is not empty" in refused.stderr
+
+
+def interrupt(text: Path, run_dir: Path, number: int, *overrides: str) -> tuple[int, str]:
+    """Start a run, signal it once it has trained a few updates, and wait for its end."""
+    process = subprocess.Popen(command(text, run_dir, "trainer.max_steps=20", *overrides), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not ((run_dir / "metrics.jsonl").exists() and len((run_dir / "metrics.jsonl").read_text().splitlines()) > 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr
+
+
+@pytest.mark.parametrize(("number", "status", "code"), [
+    (signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)])
+def test_a_signal_ends_cleanly_and_the_resumed_run_is_the_uninterrupted_one(
+        text: Path, whole: Path, tmp_path: Path, number: int, status: str, code: int) -> None:
+    run_dir = tmp_path / "run"
+    returned, stderr = interrupt(text, run_dir, number)
+    result = Result.read(run_dir / "result.json")
+    if result.status == "finished":
+        pytest.skip("the run was over before the signal came")
+    assert (returned, result.status) == (code, status), stderr
+    assert "Traceback" not in stderr
+    assert (run_dir / "model.safetensors").exists()
+    resumed = train(text, run_dir, "trainer.max_steps=20", "resume=auto")
+    assert resumed.returncode == 0, resumed.stderr
+    assert weights(run_dir) == weights(whole)
+
+
+def test_killed_at_once_and_resumed_is_the_uninterrupted_run(text: Path, whole: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert interrupt(text, run_dir, signal.SIGKILL)[0] == -signal.SIGKILL
+    resumed = train(text, run_dir, "trainer.max_steps=20", "resume=auto")
+    assert resumed.returncode == 0, resumed.stderr
+    assert weights(run_dir) == weights(whole)
+    assert dict(losses(run_dir)).items() >= {(s, v) for s, v in losses(whole) if s > 10}
+
+
+def test_updates_do_not_depend_on_micro_batches(text: Path, whole: Path, tmp_path: Path) -> None:
+    """Another data.max_tokens splits the same updates otherwise; without dropout the weights differ by rounding alone."""
+    runs = []
+    for max_tokens in (1024, 128):
+        runs.append(tmp_path / str(max_tokens))
+        done = train(text, runs[-1], "trainer.max_steps=10", "model.dropout=0", f"data.max_tokens={max_tokens}",
+                     "trainer.precision=64-true")
+        assert done.returncode == 0, done.stderr
+    one, other = (load_file(max((run / "checkpoints").glob("step-*"))) for run in runs)
+    assert max(float((one[name] - other[name]).abs().max()) for name in one if name.startswith("model/")) < 1e-9
+
+
+def test_a_loss_that_is_not_finite_is_skipped_counted_and_ends_the_run(text: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    done = train(text, run_dir, "trainer.max_steps=100", "optim.lr=1e30", "optim.clip_norm=null", "optim.warmup_steps=0",
+                 "trainer.max_nonfinite=3")
+    assert done.returncode == 4, done.stderr
+    assert "update skipped (3 of at most 3)" in done.stderr
+    result = Result.read(run_dir / "result.json")
+    assert (result.status, result.stop_reason, result.nonfinite_steps) == ("diverged", "max_nonfinite", 3)
+
+
+def test_minutes_bound_training_and_fix_the_horizon_once(text: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    done = train(text, run_dir, "trainer.max_steps=null", "trainer.max_minutes=0.05", "trainer.valid_every_n_steps=1000",
+                 "optim.warmup_steps=5", "checkpoint.every_n_steps=1000")
+    assert done.returncode == 0, done.stderr
+    result = Result.read(run_dir / "result.json")
+    assert result.train_s <= 3.0
+    assert result.stop_reason == "max_minutes"
+    assert result.horizon_steps is not None
+    assert 0.5 * result.horizon_steps < result.steps <= result.horizon_steps
+    assert done.stderr.count("horizon:") == 1
+
+
+def test_a_target_is_decided_on_the_full_validation_set(text: Path, tmp_path: Path) -> None:
+    done = train(text, tmp_path / "run", "trainer.max_steps=60", "trainer.target_bleu=0.001", "trainer.valid_sentences=2")
+    assert done.returncode == 0, done.stderr
+    assert "(40 sentences" in done.stderr
+    result = Result.read(tmp_path / "run/result.json")
+    if result.stop_reason == "target_bleu":
+        assert result.time_to_target_s == pytest.approx(result.train_s)
+
+
+def test_patience_ends_a_run_that_gains_nothing(text: Path, tmp_path: Path) -> None:
+    done = train(text, tmp_path / "run", "trainer.max_steps=60", "optim.lr=1e-12", "trainer.patience=2",
+                 "trainer.valid_every_n_steps=5")
+    assert done.returncode == 0, done.stderr
+    assert Result.read(tmp_path / "run/result.json").stop_reason == "patience"
+
+
+def test_two_runs_cannot_share_a_directory(text: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    first = subprocess.Popen(command(text, run_dir, "trainer.max_steps=100000"), stderr=subprocess.DEVNULL)
+    try:
+        while not (run_dir / "metrics.jsonl").exists():
+            time.sleep(0.05)
+        second = train(text, run_dir, "trainer.max_steps=100000", "resume=auto")
+        assert second.returncode == 5
+        assert f"run_dir={run_dir}: another process is training there" in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mount a small file system")
+def test_a_full_disk_is_told_in_one_line_and_loses_nothing(text: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", disk], check=True)
+    try:
+        done = train(text, disk / "run", "trainer.max_steps=40", "checkpoint.keep=100")
+        assert done.returncode == 5, done.stderr
+        assert "No space left on device" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_loggers_write_beside_metrics(text: Path, tmp_path: Path) -> None:
+    for name in ("tensorboard", "wandb"):
+        done = train(text, tmp_path / name, "trainer.max_steps=4", f"logger={name}")
+        assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "tensorboard").rglob("events.out.tfevents*"))
+    assert list((tmp_path / "wandb").rglob("offline-run-*"))

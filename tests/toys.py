@@ -1,0 +1,45 @@
+"""Small models, batches and texts that several tests share."""
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from minitx.batch import Batch, collate
+from minitx.models.transformer import Transformer
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = {"vocab": 13, "d_model": 16}
+SPECIALS = {"pad_id": 0, "bos_id": 1, "eos_id": 2}
+
+
+def tiny_transformer(seed: int = 0, **changes: Any) -> Transformer:
+    """A model in evaluation mode, small enough for float64 proofs."""
+    torch.manual_seed(seed)
+    settings: dict[str, Any] = {
+        "src_vocab_size": SIZES["vocab"], "tgt_vocab_size": SIZES["vocab"], "num_layers": 2, "d_model": SIZES["d_model"],
+        "d_ff": 32, "n_heads": 2, "dropout": 0.0, "pos_encoding": "sinusoidal", "pre_norm": True,
+        "tie_embeddings": True, "max_positions": 64}
+    return Transformer(**settings | changes).eval()
+
+
+def random_batch(rows: int, seed: int = 0) -> Batch:
+    """Pairs of 1 to 8 tokens a side."""
+    draw = Random(seed)
+
+    def side() -> list[list[int]]:
+        return [[draw.randrange(3, SIZES["vocab"]) for _ in range(draw.randint(1, 8))] for _ in range(rows)]
+
+    return collate(side(), side(), **SPECIALS)
+
+
+def write_digits(folder: Path, *, train: int = 400, other: int = 40) -> Path:
+    """Write parallel files whose target is the source backwards: a text for runs that need not learn much."""
+    draw = Random(0)
+    folder.mkdir(exist_ok=True)
+    for split, count in (("train", train), ("valid", other), ("test", other)):
+        lines = [" ".join(str(draw.randrange(8)) for _ in range(draw.randint(4, 8))) for _ in range(count)]
+        (folder / f"{split}.en").write_text("".join(line + "\n" for line in lines))
+        (folder / f"{split}.de").write_text("".join(line[::-1] + "\n" for line in lines))
+    return folder
