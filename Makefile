@@ -7,7 +7,8 @@ BIN := .venv/bin
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "minitx needs Python 3.11, 3.12 or 3.13 and this is %d.%d: make setup PYTHON=python3.11" % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "minitx needs Python 3.11, 3.12 or 3.13 and this is %d.%d: make setup PYTHON=python3.11" % v)'
+	@echo 'installing into .venv: once, some minutes'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt torch==2.13.0
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'

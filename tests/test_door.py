@@ -1,6 +1,7 @@
 """The command line: each slip gets its exact line, within 3 s, before torch is imported and anything is created."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,17 @@ run.train = train
 sys.modules["minitx.run"] = run
 from minitx.door import main
 main()
+"""
+WAITS = """
+    import signal, time
+    def stop(kind, frame):
+        time.sleep(0.1)
+        print("CLEAN", flush=True)
+        sys.exit(128 + kind)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    print("READY", flush=True)
+    time.sleep(30)
 """
 
 SLIPS = {
@@ -147,6 +159,22 @@ def test_multirun_gives_each_job_a_process_and_fails_if_one_failed(tmp_path: Pat
     assert done.stderr == "minitx: job failed with exit code 3: seed=13 model=transformer_nope\n"
     assert len([path for path in (tmp_path / "runs").iterdir() if path.name != "multirun"]) == 2
     assert [path.name for path in tmp_path.iterdir() if path.name != "stub.py"] == ["runs"]
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_sweep_by_the_clean_end_of_its_job(kind: signal.Signals, code: int, tmp_path: Path) -> None:
+    (tmp_path / "stub.py").write_text(STUB.replace("    return", WAITS + "    return"))
+    sweep = subprocess.Popen([sys.executable, "stub.py", "--multirun", "seed=1,2"], stdout=subprocess.PIPE, text=True,
+                             env=os.environ | {"MINITX_ALLOCATOR": "as it is"}, start_new_session=True)  # fmt: skip
+    assert sweep.stdout is not None
+    while not sweep.stdout.readline().startswith("READY"):
+        pass
+    if kind is signal.SIGTERM:
+        sweep.terminate()  # a scheduler tells the first process alone
+    else:
+        os.killpg(sweep.pid, kind)  # a terminal tells them all
+    said, _ = sweep.communicate(timeout=30)
+    assert (said.split(), sweep.returncode) == (["CLEAN"], code)
 
 
 def test_a_folder_of_ones_own_configs(tmp_path: Path) -> None:

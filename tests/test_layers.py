@@ -11,6 +11,7 @@ SRC = Path(__file__).parents[1] / "src" / "minitx"
 ROWS = """
 cli
 __init__
+suites.report
 door
 launch
 run
@@ -35,9 +36,9 @@ ROW = {name: number for number, row in enumerate(reversed(ROWS.split("\n"))) for
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}
 WITH_HYDRA = {"door"}
 WITH_LIGHTNING = {"data.module", "run", "build"}  # and all of training/
-NO_TORCH = {"config", "errors", "result", "metrics", "console", "door", "launch", "data.plan", "data.tokenizer",
-            "data.sources", "data.files", "data.synthetic", "data.grammar", "data.english", "data.german",
-            "data.syntax", "data.pools", "data.lexicon"}  # fmt: skip
+NO_TORCH = {"config", "errors", "result", "metrics", "console", "door", "launch", "suites.report", "data.plan",
+            "data.tokenizer", "data.sources", "data.files", "data.synthetic", "data.grammar", "data.english",
+            "data.german", "data.syntax", "data.pools", "data.lexicon"}  # fmt: skip
 SERVES = {"checkpoint", "decoding.translate", "cli", "__init__"}
 
 

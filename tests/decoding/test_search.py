@@ -101,7 +101,8 @@ def test_a_wide_beam_is_exhaustive_search(seed: int, letters: int, limit: int, l
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), vocab=st.integers(3, 300), count=st.integers(1, 12), spread=st.sampled_from([1.0, 50.0]))
+@given(seed=st.integers(0, 10**6), vocab=st.integers(3, 300), count=st.integers(1, 12),
+       spread=st.sampled_from([1.0, 50.0]))
 def test_the_best_tokens_are_those_of_a_stable_sort(seed: int, vocab: int, count: int, spread: float) -> None:
     logits = (torch.randn(4, vocab, generator=torch.Generator().manual_seed(seed)) * spread).round()  # many ties
     log_probs, ids = _best(logits.clone(), count, torch.tensor([PAD, BOS]))
@@ -112,15 +113,18 @@ def test_the_best_tokens_are_those_of_a_stable_sort(seed: int, vocab: int, count
         assert (scores[len(wanted):] == -math.inf).all()
 
 
-def test_pruning_is_exact_and_saves_steps() -> None:
-    src, mask = source(1)
-    for seed in range(10):
+@pytest.mark.parametrize("length_penalty", [1.0, 6.0])
+def test_pruning_is_exact_and_saves_steps(length_penalty: float) -> None:
+    options = {"max_lengths": limits(12), "beam_size": 4, "length_penalty": length_penalty, **SPECIALS}
+    pruned_steps = every_step = 0
+    for seed in range(12):
         model = Toy(5, seed, eos_bonus=2.0)
-        pruned, = beam(model, src, mask, max_lengths=limits(12), beam_size=4, length_penalty=1.0, **SPECIALS)
-        steps, model.steps = model.steps, 0
-        every, = beam(model, src, mask, max_lengths=limits(12), beam_size=4, length_penalty=1.0, n_best=4, **SPECIALS)
+        pruned, = beam(model, *source(1), **options)
+        pruned_steps += model.steps
+        every, = beam(model, *source(1), n_best=4, **options)  # ends when all four have
+        every_step += model.steps
         assert_same(pruned, every[:1])
-        assert steps <= model.steps
+    assert 2 * pruned_steps < every_step or length_penalty > 1
 
 
 @settings(max_examples=60, deadline=None)

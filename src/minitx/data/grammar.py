@@ -26,7 +26,7 @@ PHENOMENA = (
 """What a sentence may show.
 
 `accusative`: an object that its form marks as one; `inversion`: something other than the subject opens a
-statement; `separable`: a verb with a separable prefix; `bracket`: a clause with a participle or an infinitive.
+statement; `separable`: a verb has a separable prefix; `bracket`: a participle or an infinitive ends a clause.
 """
 
 
@@ -104,7 +104,8 @@ class Grammar:
         kind = self._choose(sorted(verb.subjects))
         subject = self._phrase(self._actor(pools.NOUNS[kind], verb))
         self.phenomena.add("coordination")
-        second = self._plain(self._choose(pools.TAKES_SUBJECT[kind]), subject, self._tenses[0])
+        other = self._fitting(pools.TAKES_SUBJECT[kind], lambda candidate: candidate is not verb)
+        second = self._plain(other, subject, self._tenses[0])
         return self._plain(verb, subject, self._tenses[0])._replace(second=second)
 
     def _description(self, subject: NounPhrase, question: bool = False) -> Clause:
@@ -136,7 +137,8 @@ class Grammar:
             tree = tree._replace(opening=self._opening(tense))
         if self._negates(tense, [subject, *tree.objects]):
             return tree._replace(negated=True)
-        if verb.frame == "acc" and self._random() < 0.05:
+        # "must eat no cake" forbids, "muss keinen Kuchen essen" excuses: no negation under a modal.
+        if verb.frame == "acc" and tense != "modal" and self._random() < 0.06:
             return tree._replace(objects=(self._none(tree.objects[0]),))
         return self._adverbs(tree)
 
@@ -168,7 +170,7 @@ class Grammar:
             return tree._replace(middle=middle)
         if 0.12 < draw < 0.24 and not tree.opening:
             time = self._choose(pools.ADVERBS["time"][tense])
-        # German says these before an indefinite object but behind a definite one: one place is enough to learn.
+        # German says these before an indefinite object and behind a definite one; only the latter is drawn.
         free = not verb.en_preposition and all(p.determiner in pools.IDENTIFYING for p in tree.objects)
         animate = tree.subject.noun.kind in ("person", "animal")
         active = animate and not any("animal" in kinds for kinds in verb.objects)

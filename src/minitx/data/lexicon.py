@@ -1,6 +1,7 @@
 """Read the words of the embedded corpus from `lexicon.tsv`.
 
-- One English citation form, one German citation form: no two entries of a part of speech share either.
+- No two content words share an English form of any kind or a German citation form. Function words do share
+  German ones (`in` and `into` are `in`); there the case or the verb decides.
 - One verb, one frame: what a verb governs never varies, so its objects are known from the verb alone.
 - A semantic class is a plain word (`person`, `food`); a group such as `animate` stands for several of them.
 """

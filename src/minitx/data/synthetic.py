@@ -166,7 +166,10 @@ def _minimal_pairs(random: Random, held_out: Callable[[Triple], bool]) -> list[S
         phrases = [NounPhrase(noun, article, plural) for noun in (first, second)]
         for (subject, object_), triple in zip((phrases, phrases[::-1]), triples, strict=True):
             clause = Clause(subject, verb, tense, objects=(object_,))
-            sentences.append(_sentence((Part(None, clause),), {"accusative"}, {triple}))
+            phenomena = {"bracket"} if tense == "perfect" else set()
+            if german.form(object_.noun, plural) == "m":
+                phenomena.add("accusative")
+            sentences.append(_sentence((Part(None, clause),), phenomena, {triple}))
     return sentences
 
 

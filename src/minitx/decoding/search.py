@@ -142,8 +142,8 @@ def _best(logits: Tensor, count: int, banned: Tensor) -> tuple[Tensor, Tensor]:
     """Find each row's likeliest tokens, lowest id first among equals. logits: [N, V] --> log_probs, ids, both [N, C]
 
     Ranks by logits, as greedy search does: rounding may make two log-probabilities equal. These are the model's own:
-    banned tokens have their share. The C best lie in the C groups of ids whose best are best, so only those are searched:
-    as fast as `topk`, which promises no order among equals (frequent in bf16).
+    banned tokens have their share. The C best lie in the C groups whose best are best, so only those are searched: as
+    fast as `topk`, which promises no order among equals (frequent in bf16).
     """
     log_probs = _at_least_fp32(logits).log_softmax(-1)
     logits, count = logits.index_fill_(1, banned, -inf), min(count, logits.shape[1])
@@ -156,7 +156,7 @@ def _best(logits: Tensor, count: int, banned: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _take_max(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Find the largest of each row, the first among equals, overwriting them. [N, L] --> values, indices, both [N, C]"""
+    """Take each row's largest, the first among equals; they are overwritten. [N, L] --> values, indices, both [N, C]"""
     taken = []
     for _ in range(count):
         largest = values.max(1, keepdim=True)

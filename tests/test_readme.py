@@ -1,0 +1,64 @@
+"""Every command in README runs, as written plus at most two updates."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toys import ROOT
+
+from minitx.errors import Exit
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()
+            if line.startswith(("python train.py", "minitx ", "echo "))]
+# Not run here: set-up (`make`, `pip`) is what a person did to get here; `$` marks output shown as an example.
+
+
+def shortened(command: str) -> str:
+    """Let a training end after 2 updates of a small model; all else is as written."""
+    if not command.startswith("python train.py") or any(word in command for word in ("--help", " -c ")):
+        return command
+    return f"{command} trainer.max_steps=2"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to run in, with a trained run and a file pair of the names that README uses."""
+    folder = tmp_path_factory.mktemp("readme")
+    done = run("python train.py experiment=quick run_dir=runs/RUN trainer.max_steps=2", folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "test.en").write_text("The dog sees the cat.\n")
+    (folder / "test.de").write_text("Der Hund sieht die Katze.\n")
+    (folder / "results").mkdir()
+    (folder / "README.md").write_text(README, encoding="utf-8")
+    return folder
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    words = command.replace("python train.py", f"python {shlex.quote(str(ROOT / 'train.py'))}")
+    return subprocess.run(words, shell=True, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True,
+                          timeout=300, stdin=subprocess.DEVNULL)
+
+
+def test_there_are_commands_to_test() -> None:
+    assert len(COMMANDS) >= 12
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command: str, place: Path) -> None:
+    if "multi30k" in command and "MINITX_DATA" not in os.environ:
+        pytest.skip("needs MINITX_DATA: a folder with multi30k/")
+    done = run(shortened(command), place)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_exit_codes_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| (\d+) \|", README, flags=re.MULTILINE)
+    assert [int(code) for code in rows] == sorted(int(code) for code in Exit)
