@@ -290,6 +290,14 @@ def test_slips_get_one_line(argv: str, code: int, line: str, tmp_path: Path, mon
     assert Path("one").read_text() == "a\n"
 
 
+def test_report_hands_over_ledger_readme_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("minitx.suites.report.main", lambda *args: handed.append(args))
+    assert cli.main(["report"]) == cli.main(["report", "runs/a", "runs/b", "--ledger", "l"]) == Exit.OK
+    assert handed == [(Path("results"), Path("README.md"), []),
+                      (Path("l"), Path("README.md"), [Path("runs/a"), Path("runs/b")])]
+
+
 def test_what_is_no_run_gets_one_line(run_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()

@@ -42,8 +42,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     words = command.replace("python train.py", f"python {shlex.quote(str(ROOT / 'train.py'))}")
-    return subprocess.run(words, shell=True, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True,
-                          timeout=300, stdin=subprocess.DEVNULL)
+    return subprocess.run(words, shell=True, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True,
+                          text=True, timeout=300, stdin=subprocess.DEVNULL)
 
 
 def test_there_are_commands_to_test() -> None:

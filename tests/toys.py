@@ -18,8 +18,8 @@ def tiny_transformer(seed: int = 0, **changes: Any) -> Transformer:
     """A model in evaluation mode, small enough for float64 proofs."""
     torch.manual_seed(seed)
     settings: dict[str, Any] = {
-        "src_vocab_size": SIZES["vocab"], "tgt_vocab_size": SIZES["vocab"], "num_layers": 2, "d_model": SIZES["d_model"],
-        "d_ff": 32, "n_heads": 2, "dropout": 0.0, "pos_encoding": "sinusoidal", "pre_norm": True,
+        "src_vocab_size": SIZES["vocab"], "tgt_vocab_size": SIZES["vocab"], "d_model": SIZES["d_model"], "d_ff": 32,
+        "num_layers": 2, "n_heads": 2, "dropout": 0.0, "pos_encoding": "sinusoidal", "pre_norm": True,
         "tie_embeddings": True, "max_positions": 64}
     return Transformer(**settings | changes).eval()
 

@@ -75,9 +75,10 @@ def _parser() -> argparse.ArgumentParser:
                              help="exponent of ((5 + length) / 6) ** A (default: as the run)")
         command.add_argument("--device", default="auto", help="cpu, cuda, or auto = a GPU if there is one (default)")
 
-    report = commands.add_parser("report", help="make tables from result files")
-    report.add_argument("root", nargs="?", type=Path, default=Path("results"), metavar="FOLDER",
-                        help="folder of result files (default: results)")
+    report = commands.add_parser("report", help="publish runs, and write README's tables from the ledger")
+    report.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories to add to the ledger")
+    report.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    report.add_argument("--readme", type=Path, default=Path("README.md"), metavar="FILE", help="default: README.md")
     report.set_defaults(run=_report)
     return parser
 
@@ -149,9 +150,10 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from minitx.suites import report
+    from minitx.suites.report import main as report
 
-    return int(report.main([str(args.root)]) or Exit.OK)
+    report(args.ledger, args.readme, args.runs)
+    return Exit.OK
 
 
 def _search_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -147,8 +147,8 @@ class Run:
         cfg, data, state = self.cfg, self.data, self.state
         model = asdict(cfg.model)
         sizes = "  ".join(f"{name}={model[name]}" for name in SIZES[cfg.model.family][cfg.model.size])
-        limits = {"steps": cfg.trainer.max_steps, "minutes": cfg.trainer.max_minutes, "BLEU": cfg.trainer.target_bleu,
-                  "validations without gain": cfg.trainer.patience}
+        limits = {"steps": cfg.trainer.max_steps, "minutes": cfg.trainer.max_minutes,
+                  "BLEU": cfg.trainer.target_bleu, "validations without gain": cfg.trainer.patience}
         vocabulary = (f"{self.tokenizers.src.vocab_size:,} joint" if self.tokenizers.joint else
                       f"{self.tokenizers.src.vocab_size:,} + {self.tokenizers.tgt.vocab_size:,}")
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in data.dropped.items() if count)
@@ -180,12 +180,13 @@ class Run:
             status=status, stop_reason=reason, experiment=cfg.choices.experiment, model=cfg.choices.model,
             data=cfg.choices.data, src=cfg.data.src, tgt=cfg.data.tgt, seed=cfg.seed, world_size=1,
             device=self.device.type, precision=self.task.precision, threads=torch.get_num_threads(),
-            params=self.params(), steps=state.step, epochs=round(state.epoch + state.update / self.data.updates_per_epoch, 4),
-            tokens=state.tokens, nonfinite_steps=state.nonfinite, horizon_steps=state.horizon_steps,
-            best_valid_bleu=state.best_valid_bleu, best_step=state.best_step, valid_loss=state.valid_loss, test=scores,
+            params=self.params(), steps=state.step, tokens=state.tokens, nonfinite_steps=state.nonfinite,
+            epochs=round(state.epoch + state.update / self.data.updates_per_epoch, 4),
+            horizon_steps=state.horizon_steps, best_valid_bleu=state.best_valid_bleu, best_step=state.best_step,
+            valid_loss=state.valid_loss, test=scores, train_s=state.train_s, eval_s=state.eval_s,
             decode={"beam_size": cfg.decode.beam_size, "length_penalty": cfg.decode.length_penalty},
-            train_s=state.train_s, eval_s=state.eval_s, checkpoint_s=state.checkpoint_s, wall_s=self.clock.total(),
-            target_bleu=cfg.trainer.target_bleu, time_to_target_s=state.time_to_target_s,
+            checkpoint_s=state.checkpoint_s, wall_s=self.clock.total(), target_bleu=cfg.trainer.target_bleu,
+            time_to_target_s=state.time_to_target_s,
             tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
             padding_efficiency_pct=100 * self.data.padding_efficiency, peak_memory_gib=peak_memory_gib(self.device),
             git_sha=sha, git_dirty=dirty, config_sha256=sha256_file(self.run_dir / "config.yaml"),
@@ -215,7 +216,7 @@ def storage_errors(run_dir: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         where = error.filename or run_dir
-        raise UserError(f"{where}: cannot be written ({error.strerror}); checkpoints saved before are whole: make room, "
+        raise UserError(f"{where}: cannot be written ({error.strerror}); what was saved before is whole: make room, "
                         f"then run again with run_dir={run_dir} resume=auto", Exit.STORAGE) from error
 
 

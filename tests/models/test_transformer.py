@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import SIZES, random_batch, tiny_transformer
 from torch import Tensor, nn
+from toys import SIZES, random_batch, tiny_transformer
 
 from minitx.batch import collate
 from minitx.config import MODEL_CONFIGS
@@ -29,10 +29,12 @@ def reference_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_attention_is_the_float64_reference(dtype: torch.dtype, tolerance: float, causal: bool) -> None:
     q, k, v = (torch.randn(3, 2, 5, 8, dtype=dtype) for _ in range(3))
-    mask = torch.ones(5, 5, dtype=torch.bool).tril() if causal else torch.arange(5) < torch.tensor([5, 3, 1]).view(3, 1, 1, 1)
+    lengths = torch.tensor([5, 3, 1]).view(3, 1, 1, 1)
+    mask = torch.ones(5, 5, dtype=torch.bool).tril() if causal else torch.arange(5) < lengths
     out = attend(q, k, v, causal=True) if causal else attend(q, k, v, mask)
     torch.testing.assert_close(out.double(), reference_attention(q, k, v, mask), atol=tolerance, rtol=tolerance)
 
@@ -55,11 +57,12 @@ def test_cross_attention_is_torch_multihead_attention() -> None:
     x, memory = torch.randn(2, 3, 16).double(), torch.randn(2, 5, 16).double()
     mask = torch.arange(5) < torch.tensor([5, 2])[:, None]
     expected, _ = theirs(x, memory, memory, key_padding_mask=~mask)
-    torch.testing.assert_close(ours(x, *ours.keys_values(memory), mask[:, None, None, :]), expected, atol=1e-12, rtol=1e-12)
+    out = ours(x, *ours.keys_values(memory), mask[:, None, None, :])
+    torch.testing.assert_close(out, expected, atol=1e-12, rtol=1e-12)
 
 
 def test_worked_example_of_softmax_weights() -> None:
-    """Unscaled scores .14, .40, .31 weigh 29, 37 and 34 %; the scale of attention, 1/sqrt(2) here, makes it 30, 36, 34."""
+    """Unscaled scores .14, .40, .31 weigh 29, 37 and 34 %; attention's scale, 1/sqrt(2) here, makes it 30, 36, 34."""
     scores = torch.tensor([0.14, 0.40, 0.31])
     assert (100 * scores.softmax(0)).round().tolist() == [29, 37, 34]
     q, k = torch.tensor([[[[1.0, 0.0]]]]), torch.stack([scores, torch.zeros(3)], dim=1)[None, None]
@@ -144,8 +147,8 @@ def test_target_order_is_sensed_even_without_positions() -> None:
     """A causal decoder of two layers tells prefixes apart that hold the same tokens in another order."""
     model = tiny_transformer(pos_encoding="none").double()
     src, mask = torch.tensor([[3, 4, 2]]), torch.ones(1, 3, dtype=torch.bool)
-    change = model(src, mask, torch.tensor([[1, 5, 6, 7]]))[:, -1] - model(src, mask, torch.tensor([[1, 6, 5, 7]]))[:, -1]
-    assert change.abs().max() > 1e-3
+    one, other = (model(src, mask, torch.tensor([prefix]))[:, -1] for prefix in ([1, 5, 6, 7], [1, 6, 5, 7]))
+    assert (one - other).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.3, 0.5])
@@ -185,7 +188,8 @@ def test_tied_embeddings_are_one_matrix() -> None:
 
 def test_initial_loss_is_that_of_guessing() -> None:
     model, batch = tiny_transformer(), random_batch(16)
-    loss = F.cross_entropy(model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask), batch.tgt_out[batch.tgt_mask])
+    logits = model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask)
+    loss = F.cross_entropy(logits, batch.tgt_out[batch.tgt_mask])
     assert loss.item() == pytest.approx(math.log(SIZES["vocab"]), abs=1.5)
 
 

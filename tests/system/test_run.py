@@ -17,10 +17,10 @@ from toys import ROOT, write_digits
 
 from minitx.result import Result
 
-QUICK = ("model.size=tiny", "model.d_model=32", "model.d_ff=32", "model.n_heads=2", "model.num_layers=1", "model.dropout=0.1",
-         "trainer.tokens_per_update=256", "data.max_tokens=256", "data.max_length=64", "trainer.valid_every_n_steps=10",
-         "checkpoint.every_n_steps=5", "trainer.valid_sentences=10", "trainer.log_every_n_steps=2", "decode.beam_size=2",
-         "trainer.precision=32-true", "trainer.threads=1", "trainer.samples=1")
+QUICK = ("model.d_model=32", "model.d_ff=32", "model.n_heads=2", "model.num_layers=1", "model.dropout=0.1",
+         "trainer.tokens_per_update=256", "data.max_tokens=256", "data.max_length=64", "checkpoint.every_n_steps=5",
+         "trainer.valid_every_n_steps=10", "trainer.valid_sentences=10", "trainer.samples=1", "decode.beam_size=2",
+         "trainer.log_every_n_steps=2", "trainer.precision=32-true", "trainer.threads=1")
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +93,9 @@ def test_a_finished_run_is_not_run_again(whole: Path, text: Path) -> None:
     assert "is not empty" in refused.stderr
 
 
-def interrupt(text: Path, run_dir: Path, number: int, *overrides: str) -> tuple[int, str]:
+def interrupt(text: Path, run_dir: Path, number: int) -> tuple[int, str]:
     """Start a run, signal it once it has trained a few updates, and wait for its end."""
-    process = subprocess.Popen(command(text, run_dir, "trainer.max_steps=20", *overrides), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(text, run_dir, "trainer.max_steps=20"), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not ((run_dir / "metrics.jsonl").exists() and len((run_dir / "metrics.jsonl").read_text().splitlines()) > 2):
         assert time.monotonic() < deadline
@@ -132,7 +132,7 @@ def test_killed_at_once_and_resumed_is_the_uninterrupted_run(text: Path, whole: 
 
 
 def test_updates_do_not_depend_on_micro_batches(text: Path, whole: Path, tmp_path: Path) -> None:
-    """Another data.max_tokens splits the same updates otherwise; without dropout the weights differ by rounding alone."""
+    """Another data.max_tokens splits the same updates otherwise; without dropout the weights differ by rounding."""
     runs = []
     for max_tokens in (1024, 128):
         runs.append(tmp_path / str(max_tokens))
@@ -145,8 +145,8 @@ def test_updates_do_not_depend_on_micro_batches(text: Path, whole: Path, tmp_pat
 
 def test_a_loss_that_is_not_finite_is_skipped_counted_and_ends_the_run(text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    done = train(text, run_dir, "trainer.max_steps=100", "optim.lr=1e30", "optim.clip_norm=null", "optim.warmup_steps=0",
-                 "trainer.max_nonfinite=3")
+    done = train(text, run_dir, "trainer.max_steps=100", "optim.lr=1e30", "optim.clip_norm=null",
+                 "optim.warmup_steps=0", "trainer.max_nonfinite=3")
     assert done.returncode == 4, done.stderr
     assert "update skipped (3 of at most 3)" in done.stderr
     result = Result.read(run_dir / "result.json")
@@ -155,8 +155,8 @@ def test_a_loss_that_is_not_finite_is_skipped_counted_and_ends_the_run(text: Pat
 
 def test_minutes_bound_training_and_fix_the_horizon_once(text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    done = train(text, run_dir, "trainer.max_steps=null", "trainer.max_minutes=0.05", "trainer.valid_every_n_steps=1000",
-                 "optim.warmup_steps=5", "checkpoint.every_n_steps=1000")
+    done = train(text, run_dir, "trainer.max_steps=null", "trainer.max_minutes=0.05", "optim.warmup_steps=5",
+                 "trainer.valid_every_n_steps=1000", "checkpoint.every_n_steps=1000")
     assert done.returncode == 0, done.stderr
     result = Result.read(run_dir / "result.json")
     assert result.train_s <= 3.0
@@ -167,7 +167,8 @@ def test_minutes_bound_training_and_fix_the_horizon_once(text: Path, tmp_path: P
 
 
 def test_a_target_is_decided_on_the_full_validation_set(text: Path, tmp_path: Path) -> None:
-    done = train(text, tmp_path / "run", "trainer.max_steps=60", "trainer.target_bleu=0.001", "trainer.valid_sentences=2")
+    done = train(text, tmp_path / "run", "trainer.max_steps=60", "trainer.target_bleu=0.001",
+                 "trainer.valid_sentences=2")
     assert done.returncode == 0, done.stderr
     assert "(40 sentences" in done.stderr
     result = Result.read(tmp_path / "run/result.json")

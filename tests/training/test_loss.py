@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from minitx.training.loss import cross_entropy
 
 
-@given(rows=st.integers(1, 9), vocab=st.integers(2, 30), smoothing=st.sampled_from([0.0, 0.1, 0.5]), seed=st.integers(0, 99))
+@given(rows=st.integers(1, 9), vocab=st.integers(2, 30), smoothing=st.sampled_from([0.0, 0.1, 0.5]),
+       seed=st.integers(0, 99))
 def test_it_is_torchs_loss_and_gradient(rows: int, vocab: int, smoothing: float, seed: int) -> None:
     torch.manual_seed(seed)
     ours = (3 * torch.randn(rows, vocab, dtype=torch.float64)).requires_grad_()

@@ -17,7 +17,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causa
     """
     if q.dtype is torch.bfloat16 and q.device.type == "cpu":
         # torch 2.13's bf16 kernel is 4 to 8 times slower than its fp32 kernel at these lengths, casts included
-        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, is_causal=causal).to(q.dtype)
+        with torch.autocast("cpu", enabled=False):  # which would cast back
+            return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, is_causal=causal).to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
 
 

@@ -98,8 +98,8 @@ class Transformer(Seq2Seq):
         src_mask, *crossed = state.sentences
         mask, past = src_mask[:, None, None, :], []
         for i, layer in enumerate(cast(list[DecoderLayer], list(self.decoder))):
-            pair = slice(2 * i, 2 * i + 2)
-            x, *grown = layer.step(x, *state.beams[pair], *crossed[pair], mask, state.beam_size)
+            (past_k, past_v), (k, v) = state.beams[2 * i:2 * i + 2], crossed[2 * i:2 * i + 2]
+            x, *grown = layer.step(x, past_k, past_v, k, v, mask, state.beam_size)
             past += grown
         logits = self.project(self.decoder_norm(x)[:, 0])
         return logits, replace(state, beams=past, position=state.position + 1)

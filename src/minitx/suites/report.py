@@ -1,4 +1,4 @@
-"""The ledger and its tables: a published run is one small JSON under results/, and README's numbers are made from these.
+"""The ledger and its tables: a published run is one small JSON under results/, and README's numbers come from these.
 
 A row holds the run's result and its validation curve, and no sentence of anybody's.
 """
@@ -17,7 +17,7 @@ Column = tuple[str, Callable[[Row], str]]
 
 
 def add(run_dir: Path, ledger: Path) -> Path:
-    """Copy a finished run into the ledger. Returns the row's file. Errors: `UserError` where there is no result to publish."""
+    """Copy a finished run into the ledger and return its row's file. Errors: `UserError` for any other run."""
     path = run_dir / "result.json"
     if not path.exists():
         raise UserError(f"{run_dir}: no result.json, so nothing to publish")
@@ -25,8 +25,9 @@ def add(run_dir: Path, ledger: Path) -> Path:
     if result.status != "finished":
         raise UserError(f"{run_dir}: the run is {result.status}; only finished runs are published")
     records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    curve = [[r["step"], r["train_s"], r["loss"], r["bleu"]] for r in records if r["event"] == "valid"]
-    row = json.loads(result.json()) | {"curve": {"columns": ["step", "train_s", "valid_loss", "valid_bleu"], "rows": curve}}
+    columns = ("step", "train_s", "loss", "bleu")
+    curve = [[record[name] for name in columns] for record in records if record["event"] == "valid"]
+    row = json.loads(result.json()) | {"curve": {"columns": columns, "rows": curve}}
     name = result.experiment or f"{result.data}_{result.src}_{result.tgt}_{result.model}"
     ledger.mkdir(exist_ok=True)
     place = ledger / f"{name}.seed{result.seed}.json"
@@ -78,7 +79,8 @@ def _conditions(rows: Sequence[Row]) -> list[str]:
         "Hardware": {f"{row['hardware'].get('gpu') or row['hardware']['cpu']}, {row['hardware']['cores']} cores, "
                      f"{row['threads']} threads, {row['precision']}" for row in rows},
         "Seed": {str(row["seed"]) for row in rows},
-        "Search": {f"beam {row['decode']['beam_size']}, length penalty {row['decode']['length_penalty']}" for row in rows},
+        "Search": {f"beam {decode['beam_size']}, length penalty {decode['length_penalty']}"
+                   for decode in (row["decode"] for row in rows)},
         "BLEU": {f"`{score['bleu_signature']}`" for row in rows for score in row["test"].values()},
         "Versions": {f"torch {row['versions']['torch']}, lightning {row['versions']['lightning']}" for row in rows},
     }
@@ -86,7 +88,7 @@ def _conditions(rows: Sequence[Row]) -> list[str]:
 
 
 def fill(text: str, rows: Sequence[Row]) -> str:
-    """Replace what stands between `<!-- report: NAME -->` and `<!-- /report -->`. Errors: `UserError` for a lost marker."""
+    """Put each table between `<!-- report: NAME -->` and `<!-- /report -->`. Errors: `UserError` for a lost marker."""
     for name, (wanted, columns) in TABLES.items():
         start, end = f"<!-- report: {name} -->\n", "<!-- /report -->"
         head, found, rest = text.partition(start)

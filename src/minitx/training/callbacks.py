@@ -73,7 +73,12 @@ class Bookkeeping(pl.Callback):
         if not stats.finite:
             self.run.console.line(f"step {state.step}: loss or gradient is not finite; update skipped "
                                   f"({state.nonfinite} of at most {self.run.cfg.trainer.max_nonfinite})")
-        if len(self.pending) >= self.run.cfg.trainer.log_every_n_steps or not stats.finite:
+        every = self.run.cfg.trainer.log_every_n_steps, self.run.cfg.checkpoint.every_n_steps
+        if not stats.finite or any(state.step % n == 0 for n in every):  # a resumed run then writes the same records
+            self.write()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.pending:
             self.write()
 
     def fix_horizon(self) -> None:
@@ -176,7 +181,7 @@ class Validation(pl.Callback):
 
 
 class Stopping(pl.Callback):
-    """End the run at the first limit reached, or when a signal asks for it: at a whole update, with everything saved."""
+    """End the run at the first limit reached, or when a signal asks for it: after a whole update, with all saved."""
 
     def __init__(self, run: RunContext) -> None:
         self.run = run

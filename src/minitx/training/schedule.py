@@ -6,7 +6,7 @@ import math
 def lr_factor(schedule: str, step: int, *, warmup_steps: int, horizon: int | None, decay_fraction: float) -> float:
     """Return the factor for the update after `step` finished ones.
 
-    All begin with a linear warm-up. inverse_sqrt: Vaswani et al. 2017, equation 3, scaled to 1 at its peak; cosine: to 0
+    All begin with a linear warm-up. inverse_sqrt: Vaswani et al. 2017, equation 3, scaled to a peak of 1; cosine: to 0
     at the horizon; wsd: constant, then linear to 0 over the last `decay_fraction` of the horizon (Hägele et al. 2024).
     A horizon of None is one not known yet: no decay has begun.
     """
