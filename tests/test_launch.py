@@ -152,7 +152,7 @@ def test_resume_refuses_another_training(cfg: Config) -> None:
     open_run_dir(resumed)
     with pytest.raises(UserError) as caught:
         open_run_dir(replace(resumed, optim=replace(cfg.optim, lr=0.5)))
-    assert str(caught.value) == "optim.lr=0.5: run/config.yaml says 0.002; resume=auto trains on as begun"
+    assert str(caught.value) == "optim.lr=0.5: run/config.yaml says 0.003; resume=auto trains on as begun"
 
 
 # --- this process

@@ -13,7 +13,7 @@ from toys import ROOT
 from minitx.errors import Exit
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
 COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()
             if line.startswith(("python train.py", "minitx ", "echo "))]
 # Not run here: set-up (`make`, `pip`) is what a person did to get here; `$` marks output shown as an example.

@@ -67,7 +67,8 @@ def build_logger(cfg: LoggerConfig, run_dir: Path, settings: dict[str, Any]) -> 
 def build_trainer(device: torch.device, logger: Logger | None, callbacks: list[pl.Callback]) -> pl.Trainer:
     """Make a trainer that only loops: precision, stopping, checkpoints and the progress line are ours."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning.*", message=".*(does not have many workers|`srun` command).*")
+    noise = "does not have many workers|`srun` command|isinstance.treespec"  # not about anything a user did
+    warnings.filterwarnings("ignore", message=f".*({noise}).*")
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, precision="32-true", max_epochs=-1,
         logger=logger or False, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=False,

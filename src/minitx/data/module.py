@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import lightning.pytorch as pl
+import torch
 
 from minitx.batch import Batch, collate
 from minitx.config import Config
@@ -82,6 +83,11 @@ class TranslationData(pl.LightningDataModule):
                 pad_to_multiple=self.cfg.data.pad_to_multiple,
             )
         return self._planned[1]
+
+    def transfer_batch_to_device(self, batch: PlannedUpdate, device: torch.device,
+                                 dataloader_idx: int) -> PlannedUpdate:
+        """Leave an update where it is: the task moves its micro-batches one at a time."""
+        return batch
 
     def train_dataloader(self) -> UpdateStream:
         """Iterate over updates across epochs, without end."""

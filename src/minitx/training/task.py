@@ -96,11 +96,6 @@ class TranslationTask(pl.LightningModule):
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=True)
 
-    def transfer_batch_to_device(self, batch: PlannedUpdate, device: torch.device,
-                                 dataloader_idx: int) -> PlannedUpdate:
-        """Leave an update where it is: its micro-batches move one at a time."""
-        return batch
-
 
 def seed_dropout(*position: int) -> None:
     """Seed torch's generators by a position in the run, so that what was drawn before does not matter."""
