@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from minitx.data.sources import Corpus
@@ -11,9 +12,10 @@ from minitx.metrics import score
 from minitx.result import TestScore
 
 Progress = Callable[[str, int, int], None]  # test set, lines done, lines in all
+Warn = Callable[[str], None]
 
 
-def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Progress | None = None) -> dict[
+def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Progress, warn: Warn) -> dict[
         str, TestScore]:
     """Translate every line of each test set into RUN/hypotheses/SET.LANG, and score it with sacreBLEU.
 
@@ -23,8 +25,11 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
     scores: dict[str, TestScore] = {}
     for name in corpus.test_sets:
         sources, references = (list(side) for side in zip(*corpus.pairs(name), strict=True))
-        told = None if progress is None else lambda done, total, name=name: progress(name, done, total)
-        hypotheses = translator.translate(sources, progress=told)
+
+        def cut(row: int, what: str, name: str = name) -> None:
+            warn(f"{name}: line {row + 1}: {what}")
+
+        hypotheses = translator.translate(sources, progress=partial(progress, name), warn=cut)
         folder = run_dir / "hypotheses"
         folder.mkdir(exist_ok=True)
         lines = "".join(" ".join(hypothesis.split("\n")) + "\n" for hypothesis in hypotheses)

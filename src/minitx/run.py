@@ -81,6 +81,8 @@ class Run:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
         console.line(f"reading {cfg.choices.data}, {cfg.data.src}-{cfg.data.tgt} ...")
         self.corpus = load_corpus(cfg.data)
+        for name in ("valid", *self.corpus.test_sets):
+            self.corpus.pairs(name)  # what is wrong with a file is told now, not after the training
         self.tokenizers = build_tokenizers(cfg, self.corpus, run_dir)
         self.data = TranslationData(cfg, self.corpus, self.tokenizers, start=(self.state.epoch, self.state.update))
         self.task = build_task(cfg, self.tokenizers, self.state)
@@ -140,7 +142,10 @@ class Run:
             left_s = (perf_counter() - began) * (total - done) / done
             self.console.live(f"scoring {name}: {done}/{total} sentences  eta {duration(left_s)}")
 
-        return evaluate(translator, self.corpus, self.run_dir, progress)
+        def warn(text: str) -> None:
+            self.console.line(f"minitx: warning: {text}")
+
+        return evaluate(translator, self.corpus, self.run_dir, progress, warn)
 
     def announce(self) -> None:
         """Print what is about to be trained, and on what."""

@@ -45,11 +45,12 @@ class Done:
 def train(text: Path, run_dir: Path, *overrides: str) -> Done:
     """Do what the command does in this process, where torch and Lightning are imported already."""
     stderr = StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stderr(stderr), pytest.raises(SystemExit) as left:
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(stderr):
         patch.setattr(sys, "argv", command(text, run_dir, *overrides)[1:])
         patch.setenv("MINITX_ALLOCATOR", "as it is")  # else the process would begin again
         patch.setenv("OMP_NUM_THREADS", "1")
-        main()
+        with pytest.raises(SystemExit) as left:
+            main()
     return Done(int(left.value.code or 0), stderr.getvalue())
 
 
