@@ -24,20 +24,21 @@ data.module . decoding.search . models.registry . monitor.clock . monitor.proven
 data.encoded
 models.transformer . data.sources
 data.synthetic . data.files . data.tokenizer . data.plan
-models.base . models.layers . training.loss . training.schedule . training.state
+models.base . models.layers . training.loss . training.schedule . training.state . training.signals
 data.grammar
 data.english . data.german
 data.syntax . data.pools
 data.lexicon
-config . batch . metrics . result . console
+config . batch . metrics . result . console . monitor.process
 errors
 """
 ROW = {name: number for number, row in enumerate(reversed(ROWS.split("\n"))) for name in row.split(" . ") if name}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}
 WITH_HYDRA = {"door"}
 WITH_LIGHTNING = {"data.module", "run", "build"}  # and all of training/
-NO_TORCH = {"config", "errors", "result", "metrics", "console", "door", "launch", "suites.report", "data.plan",
-            "data.tokenizer", "data.sources", "data.files", "data.synthetic", "data.grammar", "data.english",
+NO_TORCH = {"config", "errors", "result", "metrics", "console", "door", "launch", "suites.report", "monitor.process",
+            "data.plan", "data.tokenizer", "data.sources", "data.files", "data.synthetic", "data.grammar",
+            "data.english",
             "data.german", "data.syntax", "data.pools", "data.lexicon"}  # fmt: skip
 SERVES = {"checkpoint", "decoding.translate", "cli", "__init__"}
 

@@ -38,7 +38,7 @@ def choose_precision(trainer: TrainerConfig, device: torch.device) -> str:
 
 def build_tokenizers(cfg: Config, corpus: Corpus, run_dir: Path) -> TokenizerPair:
     """Load the run's tokenizer, or learn it from the training split alone and save it with the run."""
-    if any(run_dir.glob("tokenizer*.json")):
+    if TokenizerPair.saved_in(run_dir):
         return TokenizerPair.load(run_dir)
     tokenizers = TokenizerPair.train(corpus.pairs("train"), cfg.tokenizer.vocab_size, cfg.tokenizer.joint)
     tokenizers.save(run_dir)

@@ -83,6 +83,7 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | N
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != path.stem.rsplit("-", 1)[1]:
             warn(f"{path.name[:13]} is damaged (its content does not match its name); trying the one before")
+            path.rename(path.with_suffix(".damaged"))  # out of the way of those to come
             continue
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8:8 + length])["__metadata__"]

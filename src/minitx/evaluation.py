@@ -43,6 +43,8 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
         if phenomena is not None and name != "minimal_pairs":
             for phenomenon in PHENOMENA:
                 rows = [i for i, found in enumerate(phenomena) if phenomenon in found]
+                if not rows:
+                    continue  # a length set has no questions
                 part = score([hypotheses[i] for i in rows], [references[i] for i in rows])
                 entry.setdefault("phenomena_bleu", {})[phenomenon] = part.bleu
         scores[name] = entry

@@ -15,6 +15,7 @@ import yaml
 
 from minitx.config import Config, as_dict, resolve_size, show
 from minitx.errors import Exit, UserError
+from minitx.monitor.process import cores
 
 RUNS = Path("runs")
 # Freed memory is kept and never given back: PyTorch on CPU trains 7-35 % faster, for it stops paying a page fault for
@@ -73,16 +74,6 @@ def set_threads(cfg: Config) -> None:
     """Tell OpenMP and MKL their number of threads: `trainer.threads`, else what the user exported, else all cores."""
     threads = cfg.trainer.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores() // cfg.trainer.devices)
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
-
-
-def cores() -> int:
-    """Return the cores this process may use: its affinity, or a container's quota if that is smaller."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(usable, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup, or no quota ("max")
-        return usable
 
 
 # --- the run directory

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-STATUSES = ("finished", "interrupted", "terminated", "diverged", "failed")
+STATUSES = ("finished", "interrupted", "terminated", "diverged")
 
 
 class TestScore(TypedDict):
@@ -67,7 +67,7 @@ class Result:
     environment: dict[str, str] = field(default_factory=dict)
 
     def json(self) -> str:
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> "Result":

@@ -14,10 +14,12 @@ from time import perf_counter
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch.loggers import Logger
 
 from minitx.build import build_logger, build_task, build_tokenizers, build_trainer, choose_device, choose_precision
 from minitx.checkpoint import (
+    Checkpoint,
     load_checkpoint,
     load_model,
     load_tensors,
@@ -31,6 +33,7 @@ from minitx.decoding.translate import Translator
 from minitx.errors import Exit, UserError
 from minitx.evaluation import evaluate
 from minitx.monitor.clock import Clock
+from minitx.monitor.process import process_age_s
 from minitx.monitor.provenance import git_state, hardware, peak_memory_gib, versions
 from minitx.result import Result, TestScore
 from minitx.training.callbacks import (
@@ -42,12 +45,14 @@ from minitx.training.callbacks import (
     Stopping,
     Validation,
 )
+from minitx.training.schedule import decay_begins
+from minitx.training.signals import Interrupted, Signals
 from minitx.training.state import RunState
 from minitx.training.validation import Validator
 
-REASON_TO_STATUS = {"interrupted": "interrupted", "terminated": "terminated", "max_nonfinite": "diverged"}
-STATUS_TO_EXIT = {"finished": Exit.OK, "interrupted": Exit.INTERRUPTED, "terminated": Exit.TERMINATED,
-                  "diverged": Exit.DIVERGED}
+STATUS_OF = {"interrupted": "interrupted", "terminated": "terminated", "max_nonfinite": "diverged"}
+EXIT_OF = {"finished": Exit.OK, "interrupted": Exit.INTERRUPTED, "terminated": Exit.TERMINATED,
+           "diverged": Exit.DIVERGED}
 
 
 def train(cfg: Config) -> int:
@@ -58,77 +63,106 @@ def train(cfg: Config) -> int:
     assert cfg.run_dir is not None
     run_dir = Path(cfg.run_dir)
     console = Console()
-    with storage_errors(run_dir), held(run_dir):
+    signals = Signals()
+    with storage_errors(run_dir), held(run_dir), signals.caught():
         if (run_dir / "result.json").exists() and Result.read(run_dir / "result.json").status == "finished":
             console.line(f"{run_dir}: this run is finished; see {run_dir / 'result.json'}")
             return Exit.OK
-        return Run(cfg, run_dir, console).go()
+        return Run(cfg, run_dir, console, signals).go()
 
 
 class Run:
     """One training from text to result."""
 
-    def __init__(self, cfg: Config, run_dir: Path, console: Console) -> None:
-        self.cfg, self.run_dir, self.console = cfg, run_dir, console
+    def __init__(self, cfg: Config, run_dir: Path, console: Console, signals: Signals) -> None:
+        self.cfg, self.run_dir, self.console, self.signals = cfg, run_dir, console, signals
+        self.code = git_state()  # now: the tree may change while it trains
         saved = load_checkpoint(run_dir / "checkpoints", warn=lambda text: console.line(f"minitx: warning: {text}"))
-        self.state = RunState.parse(saved.meta["state"]) if saved else RunState()
-        before = {"train": self.state.train_s, "eval": self.state.eval_s, "checkpoint": self.state.checkpoint_s}
-        self.clock = Clock("startup", **before)
+        self.state = state = RunState.parse(saved.meta["state"]) if saved else RunState()
+        self.clock = Clock("startup", startup=state.startup_s + process_age_s(), train=state.train_s, eval=state.eval_s,
+                           checkpoint=state.checkpoint_s)
         self.device = choose_device(cfg.trainer)
-        self.state.precision = self.state.precision or choose_precision(cfg.trainer, self.device)
-        self.state.horizon_steps = self.state.horizon_steps or (
-            cfg.trainer.max_steps if cfg.trainer.max_minutes is None else None)
+        state.precision = state.precision or choose_precision(cfg.trainer, self.device)
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
+        self.set_horizon()
         console.line(f"reading {cfg.choices.data}, {cfg.data.src}-{cfg.data.tgt} ...")
         self.corpus = load_corpus(cfg.data)
         for name in ("valid", *self.corpus.test_sets):
             self.corpus.pairs(name)  # what is wrong with a file is told now, not after the training
         self.tokenizers = build_tokenizers(cfg, self.corpus, run_dir)
-        self.data = TranslationData(cfg, self.corpus, self.tokenizers, start=(self.state.epoch, self.state.update))
-        self.task = build_task(cfg, self.tokenizers, self.state)
+        self.identity = {"data_sha256": self.corpus.fingerprint, "tokenizer_sha256": self.tokenizers.fingerprint}
+        self.data = TranslationData(cfg, self.corpus, self.tokenizers, start=(state.epoch, state.update))
+        self.task = build_task(cfg, self.tokenizers, state)
         self.moments = saved.section("optim") if saved else {}
+        truncate_metrics(run_dir / "metrics.jsonl", state.step)
         if saved:
-            load_tensors(self.task.model, saved.section("model"))
-            truncate_metrics(run_dir / "metrics.jsonl", self.state.step)
-            console.line(f"resuming at step {self.state.step} from {saved.path.name[:13]}")
+            self.resume(saved)
+
+    def resume(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint. Errors: `UserError` if it was of another text or vocabulary."""
+        for name, now in self.identity.items():
+            if saved.meta[name] != now:
+                raise UserError(f"run_dir={self.run_dir}: was begun with another text or vocabulary ({name} was "
+                                f"{saved.meta[name][:12]} and is {now[:12]}); a position in it means nothing here",
+                                Exit.DATA)
+        load_tensors(self.task.model, saved.section("model"))
+        write_atomically(self.run_dir / "config.yaml", yaml.safe_dump(as_dict(self.cfg), sort_keys=False).encode())
+        self.console.line(f"resuming at step {self.state.step} from {saved.path.name[:13]}")
+
+    def set_horizon(self) -> None:
+        """Let a run limited by steps alone decay towards its last one; one limited by minutes finds its horizon later.
+
+        Errors: `UserError` if a resumed run asks for another last step after the decay towards the first has begun.
+        """
+        cfg, state = self.cfg, self.state
+        if cfg.trainer.max_minutes is not None or state.horizon_steps == cfg.trainer.max_steps:
+            return
+        begins = decay_begins(cfg.optim.schedule, cfg.optim.decay_fraction)
+        if state.horizon_steps and begins is not None and state.step > begins * state.horizon_steps:
+            raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: the learning rate already decays towards step "
+                            f"{state.horizon_steps}; finish that run, or begin another")
+        state.horizon_steps = cfg.trainer.max_steps
 
     def go(self) -> int:
         """Fit, score, report."""
         self.announce()
-        run = RunContext(self.cfg, self.run_dir, self.state, self.clock, self.console, self.data.updates_per_epoch)
+        run = RunContext(self.cfg, self.run_dir, self.state, self.clock, self.console, self.signals,
+                         self.data.updates_per_epoch, self.identity)
         logger = build_logger(self.cfg.logger, self.run_dir, as_dict(self.cfg))
         if logger is not None:
             run.events.append(lambda entry: log_numbers(logger, entry))
-        stopping = Stopping(run)
-        if (reason := stopping.limit()) is None:  # else a resumed run has nothing left to do but its result
-            self.fit(run, stopping, logger)
-            reason = run.stop_reason
-        assert reason is not None
-        status = REASON_TO_STATUS.get(reason, "finished")
+        self.fit(run, logger)
         scores: dict[str, TestScore] = {}
-        if status == "finished":
+        reason = self.signals.noted or run.stop_reason
+        assert reason is not None
+        if STATUS_OF.get(reason, "finished") == "finished":
             try:
                 with self.clock.during("eval"):
                     scores = self.score()
-            except KeyboardInterrupt:
-                status, reason = "interrupted", "interrupted"
+            except Interrupted:
+                reason = self.signals.noted or "interrupted"
+        status = STATUS_OF.get(reason, "finished")
         if logger is not None:
             logger.finalize("success" if status == "finished" else "aborted")
         self.state.eval_s = self.clock.seconds("eval")
         result = self.result(status, reason, scores)
         write_atomically(self.run_dir / "result.json", result.json().encode())
         self.console.line(summary(result, self.run_dir))
-        return STATUS_TO_EXIT[status]
+        return EXIT_OF[status]
 
-    def fit(self, run: RunContext, stopping: Stopping, logger: Logger | None) -> None:
-        """Loop over updates until something stops the run."""
+    def fit(self, run: RunContext, logger: Logger | None) -> None:
+        """Loop over updates until something stops the run; one that was killed at its end has only that to do again."""
         cfg = self.cfg
         validator = Validator(
             self.corpus.pairs("valid"), self.tokenizers, cfg.decode, samples=cfg.trainer.samples,
             sentences=cfg.trainer.valid_sentences if cfg.trainer.target_bleu is None else sys.maxsize,
             max_tokens=cfg.data.max_tokens)
-        callbacks = [Restore(self.moments), Bookkeeping(run), Validation(run, validator), stopping, Checkpoints(run),
-                     Progress(run)]
+        validation, stopping = Validation(run, validator), Stopping(run)
+        run.stop_reason = stopping.limit()
+        if run.stop_reason is not None:
+            validation.validate(self.task.to(self.device))
+            return
+        callbacks = [Restore(self.moments), Bookkeeping(run), validation, stopping, Checkpoints(run), Progress(run)]
         build_trainer(self.device, logger, callbacks).fit(self.task, datamodule=self.data)
         self.clock.switch("startup")
 
@@ -139,6 +173,7 @@ class Run:
         began = perf_counter()
 
         def progress(name: str, done: int, total: int) -> None:
+            self.signals.check()
             left_s = (perf_counter() - began) * (total - done) / done
             self.console.live(f"scoring {name}: {done}/{total} sentences  eta {duration(left_s)}")
 
@@ -180,7 +215,7 @@ class Run:
     def result(self, status: str, reason: str, scores: dict[str, TestScore]) -> Result:
         """Gather all that result.json says."""
         cfg, state = self.cfg, self.state
-        sha, dirty = git_state()
+        sha, dirty = self.code
         return Result(
             status=status, stop_reason=reason, experiment=cfg.choices.experiment, model=cfg.choices.model,
             data=cfg.choices.data, src=cfg.data.src, tgt=cfg.data.tgt, seed=cfg.seed, world_size=1,
@@ -194,7 +229,7 @@ class Run:
             time_to_target_s=state.time_to_target_s,
             tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
             padding_efficiency_pct=100 * self.data.padding_efficiency, peak_memory_gib=peak_memory_gib(self.device),
-            git_sha=sha, git_dirty=dirty, config_sha256=sha256_file(self.run_dir / "config.yaml"),
+            git_sha=sha, git_dirty=dirty, config_sha256=config_sha256(self.cfg),
             data_sha256=self.corpus.fingerprint, tokenizer_sha256=self.tokenizers.fingerprint, versions=versions(),
             hardware=hardware(self.device),
             environment={name: value for name, value in os.environ.items()
@@ -255,5 +290,8 @@ def summary(result: Result, run_dir: Path) -> str:
     return "\n".join(lines)
 
 
-def sha256_file(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def config_sha256(cfg: Config) -> str:
+    """Hash what a config asks for, apart from where it is kept and how it is shown."""
+    kept = ("run_dir", "resume", "debug", "logger")
+    asked = {name: value for name, value in as_dict(cfg).items() if name not in kept}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

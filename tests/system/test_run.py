@@ -17,8 +17,10 @@ import yaml
 from safetensors.torch import load_file
 from toys import ROOT, write_digits
 
+from minitx.checkpoint import load_config
 from minitx.door import main
 from minitx.result import Result
+from minitx.run import config_sha256
 
 QUICK = ("model.d_model=32", "model.d_ff=32", "model.n_heads=2", "model.num_layers=1", "model.dropout=0.1",
          "trainer.tokens_per_update=256", "data.max_tokens=256", "data.max_length=64", "checkpoint.every_n_steps=5",
@@ -86,7 +88,7 @@ def test_a_run_directory_says_all(whole: Path, text: Path) -> None:
     assert (result.data, result.model, result.src, result.tgt) == ("files", "transformer", "en", "de")
     assert result.test["test"]["sentences"] == len((whole / "hypotheses/test.de").read_text().split("\n")) - 1 == 40
     assert result.test["test"]["bleu_signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
-    assert result.config_sha256 == hashlib.sha256((whole / "config.yaml").read_bytes()).hexdigest()
+    assert result.config_sha256 == config_sha256(load_config(whole))
     assert 0 < result.train_s < result.wall_s
     assert result.train_s + result.eval_s + result.checkpoint_s <= result.wall_s + 1e-6
     assert result.tokens == pytest.approx(20 * 256, rel=0.2)

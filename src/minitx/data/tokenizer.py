@@ -142,6 +142,11 @@ class TokenizerPair:
         for tokenizer, path in zip([self.src, self.tgt], _paths(folder, self.joint), strict=False):
             tokenizer.save(path)
 
+    @staticmethod
+    def saved_in(folder: Path) -> bool:
+        """Tell whether a whole pair is there."""
+        return any(all(path.exists() for path in _paths(folder, joint)) for joint in (True, False))
+
     @classmethod
     def load(cls, folder: Path) -> "TokenizerPair":
         """Read what `save` wrote; errors: `UserError` for a missing or damaged file."""

@@ -56,10 +56,12 @@ class Transformer(Seq2Seq):
             self.output.weight = self.tgt_embed.weight
 
     def reset_parameters(self) -> None:
-        """Draw Glorot-uniform matrices, and embeddings whose scaled rows have unit variance."""
+        """Draw Glorot-uniform matrices, embeddings of unit variance once scaled, positions as strong as sines."""
         for name, weight in self.named_parameters():
             if weight.dim() > 1:
-                if "embed" in name or name == "output.weight" or "positions" in name:
+                if "positions" in name:
+                    nn.init.normal_(weight, std=math.sqrt(0.5))
+                elif "embed" in name or name == "output.weight":
                     nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
                 else:
                     nn.init.xavier_uniform_(weight)

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from minitx.monitor.process import cores
+
+CODE = (":/src", ":/conf", ":/train.py", ":/pyproject.toml", ":/constraints.txt")  # results and pages may differ
 PACKAGES = ("torch", "lightning", "hydra-core", "datasets", "tokenizers", "sacrebleu", "safetensors", "numpy")
 
 
@@ -20,7 +23,7 @@ def git_state() -> tuple[str | None, bool | None]:
         return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *CODE))
     except (OSError, subprocess.CalledProcessError):
         return None, None
 
@@ -33,7 +36,7 @@ def versions() -> dict[str, str]:
 def hardware(device: torch.device) -> dict[str, Any]:
     """Return processor, cores, memory, and the accelerator if one is used."""
     found: dict[str, Any] = {
-        "cpu": _cpu_name(), "cores": available_cores(),
+        "cpu": _cpu_name(), "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "amx": has_amx(),
     }
@@ -41,11 +44,6 @@ def hardware(device: torch.device) -> dict[str, Any]:
         gpu = torch.cuda.get_device_properties(device)
         found |= {"gpu": gpu.name, "gpu_memory_gib": round(gpu.total_memory / 2**30, 1), "cuda": torch.version.cuda}
     return found
-
-
-def available_cores() -> int:
-    """Return the cores this process may run on."""
-    return len(os.sched_getaffinity(0))
 
 
 def has_amx() -> bool:

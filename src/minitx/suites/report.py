@@ -28,9 +28,8 @@ def add(run_dir: Path, ledger: Path) -> Path:
     columns = ("step", "train_s", "loss", "bleu")
     curve = [[record[name] for name in columns] for record in records if record["event"] == "valid"]
     row = json.loads(result.json()) | {"curve": {"columns": columns, "rows": curve}}
-    name = result.experiment or f"{result.data}_{result.src}_{result.tgt}_{result.model}"
     ledger.mkdir(exist_ok=True)
-    place = ledger / f"{name}.seed{result.seed}.json"
+    place = ledger / f"{result.data}_{result.src}_{result.tgt}_{result.model}.{result.config_sha256[:8]}.json"
     place.write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return place
 
@@ -40,8 +39,12 @@ def read(ledger: Path) -> list[Row]:
     return [json.loads(path.read_text(encoding="utf-8")) | {"row": path.stem} for path in sorted(ledger.glob("*.json"))]
 
 
-def _bleu(test_set: str) -> Callable[[Row], str]:
-    return lambda row: f"{row['test'][test_set]['bleu']:.1f}"
+def _score(test_set: str, key: str, unit: str = "") -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        value = row["test"].get(test_set, {}).get(key)
+        return "-" if value is None else f"{value:.1f}{unit}"
+
+    return cell
 
 
 COMMON: list[Column] = [
@@ -54,15 +57,15 @@ COMMON: list[Column] = [
 TABLES: dict[str, tuple[Callable[[Row], bool], list[Column]]] = {
     "embedded": (lambda row: row["data"] == "synthetic", [
         *COMMON,
-        ("test BLEU", _bleu("test")),
-        ("roles right", lambda row: f"{row['test']['minimal_pairs']['role_accuracy_pct']:.1f} %"),
-        ("dictionary BLEU", lambda row: f"{row['test']['test']['dictionary_bleu']:.1f}"),
+        ("test BLEU", _score("test", "bleu")),
+        ("roles right", _score("minimal_pairs", "role_accuracy_pct", " %")),
+        ("dictionary BLEU", _score("test", "dictionary_bleu")),
     ]),
     "multi30k": (lambda row: row["data"] == "multi30k", [
         ("direction", lambda row: f"{row['src']}-{row['tgt']}"),
         *COMMON,
-        ("test_2016_flickr BLEU", _bleu("test_2016_flickr")),
-        ("chrF", lambda row: f"{row['test']['test_2016_flickr']['chrf']:.1f}"),
+        ("test_2016_flickr BLEU", _score("test_2016_flickr", "bleu")),
+        ("chrF", _score("test_2016_flickr", "chrf")),
     ]),
 }
 

@@ -1,11 +1,10 @@
 """What happens around the updates: counting, validation, checkpoints, stopping. In this order, after each update."""
 
 import json
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,12 +15,12 @@ from minitx.config import Config
 from minitx.console import Console, duration
 from minitx.monitor.clock import Clock
 from minitx.training.schedule import decay_begins
+from minitx.training.signals import STATUS, Signals
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask, UpdateStats
 from minitx.training.validation import Validator
 
 HORIZON_MARGIN = 0.98  # of the minutes left when the horizon is fixed, so that a slightly slower rest still reaches it
-SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 @dataclass
@@ -33,7 +32,9 @@ class RunContext:
     state: RunState
     clock: Clock
     console: Console
+    signals: Signals
     updates_per_epoch: int
+    identity: dict[str, str]  # fingerprints that a checkpoint must share with the run that goes on from it
     stop_reason: str | None = None
     events: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)  # who wants each metrics record
 
@@ -41,7 +42,7 @@ class RunContext:
         """Append one line to RUN/metrics.jsonl, and tell the loggers."""
         entry = {"event": event, "step": self.state.step, "train_s": round(self.state.train_s, 3), **values}
         with (self.run_dir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
         for tell in self.events:
             tell(entry)
 
@@ -82,13 +83,17 @@ class Bookkeeping(pl.Callback):
             self.write()
 
     def fix_horizon(self) -> None:
-        """Turn minutes into steps from measured speed, once, shortly before any decay would begin."""
+        """Turn minutes into steps from measured speed, once, shortly before any decay would begin.
+
+        A warm-up that is still going on by then makes it wait, but not past 60 % of the run.
+        """
         optim, trainer, state = self.run.cfg.optim, self.run.cfg.trainer, self.state
         begins = decay_begins(optim.schedule, optim.decay_fraction)
         if state.horizon_steps is not None or begins is None or trainer.max_minutes is None:
             return
         budget_s = trainer.max_minutes * 60
-        if state.step < max(optim.warmup_steps, 3) or state.train_s < 0.85 * begins * budget_s:
+        share = max(state.train_s / budget_s, state.step / trainer.max_steps if trainer.max_steps else 0)
+        if share < min(0.6, 0.85 * begins) or (state.step < optim.warmup_steps and share < 0.6):
             return
         steps = state.step + int(HORIZON_MARGIN * (budget_s - state.train_s) * state.step / state.train_s)
         state.horizon_steps = min(steps, trainer.max_steps or steps)
@@ -141,7 +146,6 @@ class Validation(pl.Callback):
 
     def __init__(self, run: RunContext, validator: Validator) -> None:
         self.run, self.validator = run, validator
-        self.validated_step: int | None = None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
@@ -151,7 +155,7 @@ class Validation(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TranslationTask)
-        if self.run.stop_reason not in SIGNALS.values():
+        if self.run.stop_reason not in STATUS.values():
             self.validate(pl_module)
         elif self.run.state.best_step is None:  # a run stopped this early leaves a model all the same
             save_model(self.run.run_dir, pl_module.model)
@@ -159,12 +163,12 @@ class Validation(pl.Callback):
     def validate(self, task: TranslationTask) -> None:
         """Measure loss and BLEU, once a step, and show some translations."""
         state, run = self.run.state, self.run
-        if self.validated_step == state.step:
+        if state.validated_step == state.step:
             return
-        self.validated_step = state.step
+        state.validated_step = state.step
         with run.clock.during("eval"):
             score = self.validator(task)
-            state.valid_loss, state.valid_bleu = score.loss, score.bleu
+            state.valid_loss, state.valid_bleu = score.loss if isfinite(score.loss) else None, score.bleu
             state.validations_since_best += 1
             if state.best_valid_bleu is None or score.bleu > state.best_valid_bleu:
                 state.best_valid_bleu, state.best_step, state.validations_since_best = score.bleu, state.step, 0
@@ -177,35 +181,22 @@ class Validation(pl.Callback):
                              f"({score.sentences} sentences, {score.seconds:.1f}s)")
             for sample in score.samples:
                 run.console.line(f"    {sample.source}\n  = {sample.hypothesis}\n  ~ {sample.reference}")
-        run.record("valid", loss=score.loss, bleu=score.bleu, samples=[asdict(sample) for sample in score.samples])
+        samples = [asdict(sample) for sample in score.samples]
+        run.record("valid", loss=state.valid_loss, bleu=score.bleu, samples=samples)
 
 
 class Stopping(pl.Callback):
-    """End the run at the first limit reached, or when a signal asks for it: after a whole update, with all saved."""
+    """End the run at the first limit reached, or at a signal: after a whole update, with all saved."""
 
     def __init__(self, run: RunContext) -> None:
         self.run = run
-        self.signalled: str | None = None
-        self.handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # after Lightning has set its own: that one stops at a batch of its choice and exits with 0
-        self.handlers = {number: signal.signal(number, self.note) for number in SIGNALS}
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-
-    def note(self, number: int, _: FrameType | None) -> None:
-        """Remember the signal; a second one ends the process as usual."""
-        if self.signalled is not None:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.signalled = SIGNALS[signal.Signals(number)]
+        self.run.signals.install()  # Lightning has just set its own, which would stop the run with exit code 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
-        self.run.stop_reason = self.signalled or self.limit()
+        self.run.stop_reason = self.run.signals.noted or self.limit()
         trainer.should_stop = self.run.stop_reason is not None
 
     def limit(self) -> str | None:
@@ -255,8 +246,8 @@ class Checkpoints(pl.Callback):
             names: dict[Tensor, str] = {p: n for n, p in task.model.named_parameters()}
             for parameter, moments in trainer.optimizers[0].state.items():
                 tensors |= {f"optim/{names[parameter]}/{key}": value for key, value in moments.items()}
-            save_checkpoint(run.run_dir / "checkpoints", run.state.step, tensors, {"state": run.state.as_dict()},
-                            run.cfg.checkpoint.keep)
+            meta = {"state": run.state.as_dict(), **run.identity}
+            save_checkpoint(run.run_dir / "checkpoints", run.state.step, tensors, meta, run.cfg.checkpoint.keep)
             run.state.checkpoint_s = run.clock.seconds("checkpoint")
         self.saved_step = run.state.step
 
@@ -274,4 +265,4 @@ class Restore(pl.Callback):
         for name, value in self.moments.items():
             parameter, moment = name.rsplit("/", 1)
             owner = parameters[parameter]
-            trainer.optimizers[0].state[owner][moment] = value.to(owner.device if moment != "step" else value.device)
+            trainer.optimizers[0].state[owner][moment] = value.to(owner.device)  # fused AdamW: "step" too

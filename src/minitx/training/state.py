@@ -13,6 +13,7 @@ class RunState:
     step: int = 0
     tokens: int = 0  # non-padding target tokens trained on, EOS included
     nonfinite: int = 0  # updates skipped
+    startup_s: float = 0.0
     train_s: float = 0.0
     eval_s: float = 0.0
     checkpoint_s: float = 0.0
@@ -22,6 +23,7 @@ class RunState:
     valid_bleu: float | None = None
     best_valid_bleu: float | None = None
     best_step: int | None = None
+    validated_step: int | None = None
     validations_since_best: int = 0
     time_to_target_s: float | None = None
 

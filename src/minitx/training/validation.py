@@ -1,5 +1,6 @@
 """Score a model on the validation set while it trains."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -51,7 +52,7 @@ class Validator:
         self.tgt = tokenizers.tgt.encode_batch([tgt for _, tgt in kept])
 
     def __call__(self, task: TranslationTask) -> ValidationScore:
-        """Evaluate in the model's own number format, without autocast: as it will be served."""
+        """Search in the number format of the weights; the loss also casts as training does."""
         began = perf_counter()
         sources, references = (list(side) for side in zip(*self.subset, strict=True))
         translator = Translator(task.model, self.tokenizers, self.decode, task.device)
@@ -62,13 +63,15 @@ class Validator:
 
     @torch.inference_mode()
     def loss(self, task: TranslationTask) -> float:
-        """Return nats a target token, teacher-forced."""
+        """Return nats a target token, teacher-forced; sides longer than what is read at test time are cut."""
         tok = self.tokenizers
-        lengths = [max(len(src), len(tgt)) + 1 for src, tgt in zip(self.src, self.tgt, strict=True)]
+        longest = min(self.decode.max_source_length, task.model.max_source_length or sys.maxsize) - 1
+        sources, targets = ([ids[:longest] for ids in side] for side in (self.src, self.tgt))
+        lengths = [max(len(src), len(tgt)) + 1 for src, tgt in zip(sources, targets, strict=True)]
         total, n_tokens = 0.0, 0
         task.model.eval()
         for rows in evaluation_plan(lengths, self.max_tokens):
-            batch = collate([self.src[i] for i in rows], [self.tgt[i] for i in rows], pad_id=tok.tgt.pad_id,
+            batch = collate([sources[i] for i in rows], [targets[i] for i in rows], pad_id=tok.tgt.pad_id,
                             bos_id=tok.tgt.bos_id, eos_id=tok.tgt.eos_id)
             total += float(task.losses(batch.to(task.device), 0.0)[1])
             n_tokens += batch.n_tokens
