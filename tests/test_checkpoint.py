@@ -45,6 +45,8 @@ def test_a_damaged_one_is_passed_over_aloud(tmp_path: Path, damage: str) -> None
     step, said = newest(tmp_path)
     assert step == 5
     assert said == ["step-00000010 is damaged (its content does not match its name); trying the one before"]
+    save(tmp_path, 7)
+    assert newest(tmp_path) == (7, []), "a damaged one takes no good one's place"
 
 
 def test_what_a_kill_leaves_half_written_is_not_seen(tmp_path: Path) -> None:

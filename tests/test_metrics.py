@@ -5,7 +5,7 @@ import random
 import pytest
 import sacrebleu
 
-from minitx.metrics import exact_match_pct, score, score_from_statistics, statistics
+from minitx.metrics import score, score_from_statistics, statistics
 
 rng = random.Random(0)
 WORDS = ["The", "dog", "sees", "a", "cat,", "and", "the", "bird", "sings."]
@@ -49,13 +49,6 @@ def test_case_counts_and_perfect_is_100() -> None:
     assert score([""] * 60, REFERENCES).bleu == 0
 
 
-def test_exact_match() -> None:
-    assert exact_match_pct(["a b", "c", "d"], ["a b", "C", "d"]) == pytest.approx(200 / 3)
-    assert exact_match_pct([], []) == 0
-
-
 def test_unequal_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="2 hypotheses for 1 references"):
         statistics(["a", "b"], ["a"])
-    with pytest.raises(ValueError, match="zip"):
-        exact_match_pct(["a", "b"], ["a"])

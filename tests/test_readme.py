@@ -8,15 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from toys import ROOT
+from toys import ROOT, write_digits
 
 from minitx.errors import Exit
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
-COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()
-            if line.startswith(("python train.py", "minitx ", "echo "))]
-# Not run here: set-up (`make`, `pip`) is what a person did to get here; `$` marks output shown as an example.
+LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
+INLINE = re.findall(r"`(python train\.py [^`]*)`", README)
+COMMANDS = [line for line in [*LINES, *INLINE] if line.startswith(("python train.py", "minitx ", "echo "))]
+# Not run here: set-up (`make`, `pip`) is what a person did to get here.
+SLIPS = [line.removeprefix("$ ") for line in LINES if line.startswith("$ ")]
 
 
 def shortened(command: str) -> str:
@@ -35,6 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "test.en").write_text("The dog sees the cat.\n")
     (folder / "test.de").write_text("Der Hund sieht die Katze.\n")
     (folder / "results").mkdir()
+    write_digits(folder / "FOLDER", train=100, other=10, languages=("en", "fr"))
     (folder / "README.md").write_text(README, encoding="utf-8")
     return folder
 
@@ -57,6 +60,19 @@ def test_command(command: str, place: Path) -> None:
     done = run(shortened(command), place)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", SLIPS)
+def test_a_slip_gets_the_line_that_is_shown(command: str, place: Path) -> None:
+    done = run(command, place)
+    assert done.returncode == Exit.USAGE
+    assert done.stderr.strip() in LINES
+
+
+def test_python(place: Path) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_exit_codes_are_those_of_the_code() -> None:

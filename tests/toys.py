@@ -34,12 +34,12 @@ def random_batch(rows: int, seed: int = 0) -> Batch:
     return collate(side(), side(), **SPECIALS)
 
 
-def write_digits(folder: Path, *, train: int = 400, other: int = 40) -> Path:
+def write_digits(folder: Path, *, train: int = 400, other: int = 40, languages: tuple[str, str] = ("en", "de")) -> Path:
     """Write parallel files whose target is the source backwards: a text for runs that need not learn much."""
     draw = Random(0)
     folder.mkdir(exist_ok=True)
     for split, count in (("train", train), ("valid", other), ("test", other)):
         lines = [" ".join(str(draw.randrange(8)) for _ in range(draw.randint(4, 8))) for _ in range(count)]
-        (folder / f"{split}.en").write_text("".join(line + "\n" for line in lines))
-        (folder / f"{split}.de").write_text("".join(line[::-1] + "\n" for line in lines))
+        for language, step in zip(languages, (1, -1), strict=True):
+            (folder / f"{split}.{language}").write_text("".join(line[::step] + "\n" for line in lines))
     return folder

@@ -52,12 +52,6 @@ def score_from_statistics(summed: Sequence[float]) -> Score:
                  sentences=sentences)
 
 
-def exact_match_pct(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """Return the share of hypotheses that are their reference, letter for letter."""
-    matches = [hypothesis == reference for hypothesis, reference in zip(hypotheses, references, strict=True)]
-    return 100 * sum(matches) / max(1, len(matches))
-
-
 def _metrics() -> tuple[BLEU, CHRF]:
     """Make both metrics. sacreBLEU signs a metric once it has seen references; here there is always one a sentence."""
     bleu, chrf = BLEU(tokenize="13a"), CHRF()

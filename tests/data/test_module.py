@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from lightning.fabric.utilities.apply_func import move_data_to_device
 
 from minitx.batch import Batch
-from minitx.data.module import EncodedSplit, TranslationData, default_cache_dir, encode_cached
+from minitx.data.encoded import EncodedSplit, default_cache_dir, encode_cached
+from minitx.data.module import TranslationData
 from minitx.data.plan import epoch_plan
 from minitx.data.sources import Corpus
 from minitx.data.tokenizer import TokenizerPair

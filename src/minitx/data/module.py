@@ -9,13 +9,11 @@ import torch
 
 from minitx.batch import Batch, collate
 from minitx.config import Config
-from minitx.data.encoded import EncodedSplit, default_cache_dir, encode_cached
+from minitx.data.encoded import default_cache_dir, encode_cached
 from minitx.data.plan import Ints, Update, deal, epoch_plan, idle_share, padding_efficiency
 from minitx.data.sources import Corpus
 from minitx.data.tokenizer import TokenizerPair
 from minitx.errors import UserError
-
-__all__ = ["EncodedSplit", "PlannedUpdate", "TranslationData", "default_cache_dir", "encode_cached"]
 
 MAX_IDLE_SHARE = 0.1
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from minitx.config import DataConfig, nearest
-from minitx.data.files import VALID_NAMES, Pair, SplitFiles, find_splits, read_lines, row_pair
+from minitx.data.files import VALID_NAMES, Pair, SplitFiles, find_splits, row_pair
 from minitx.errors import Exit, UserError
-
-__all__ = ["Corpus", "Pair", "load_corpus", "local_folder", "read_lines"]
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ class Bookkeeping(pl.Callback):
         self.before: tuple[int, float] = (run.state.tokens, run.state.train_s)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.state.startup_s = self.run.clock.seconds("startup")
         self.run.clock.switch("train")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
