@@ -201,7 +201,8 @@ class Run:
                        f"micro-batches of at most {cfg.data.max_tokens:,} positions, "
                        f"{100 * data.padding_efficiency:.0f} % of them real",
             "until": " or ".join(f"{limit:g} {unit}" for unit, limit in limits.items() if limit is not None),
-            "device": f"{hardware(self.device).get('gpu', self.device.type)}  {state.precision}  {torch.get_num_threads()} threads"
+            "device": f"{hardware(self.device).get('gpu', self.device.type)}  {state.precision}  "
+                      f"{torch.get_num_threads()} threads"
                       + (f"  {os.environ['MINITX_ALLOCATOR']}" if "MINITX_ALLOCATOR" in os.environ else ""),
             "run": str(self.run_dir),
         }

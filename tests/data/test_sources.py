@@ -12,6 +12,7 @@ from data.conftest import data_config, needs_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minitx.data.files import read_lines
 from minitx.data.sources import load_corpus, local_folder
 from minitx.errors import Exit, UserError
 
