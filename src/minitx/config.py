@@ -280,9 +280,10 @@ def check(cfg: Config) -> None:
     if data.max_length > data.max_tokens:
         raise UserError(f"data.max_length={data.max_length}: must be at most data.max_tokens={data.max_tokens}, "
                         "or the longest pair fits no micro-batch")
-    if model.pos_encoding == "learned" and model.max_positions < cfg.data.max_length + cfg.data.pad_to_multiple:
-        raise UserError(f"model.max_positions={model.max_positions}: is below data.max_length={cfg.data.max_length} "
-                        f"and padding to a multiple of {cfg.data.pad_to_multiple}")
+    longest = cfg.data.max_length + cfg.data.pad_to_multiple
+    if model.pos_encoding == "learned" and model.max_positions < longest:
+        raise UserError(f"model.max_positions={model.max_positions}: must be at least {longest}, as long as a padded "
+                        f"sentence may be; or lower data.max_length={cfg.data.max_length}")
     if model.tie_embeddings and not cfg.tokenizer.joint:
         raise UserError("tokenizer.joint=false: model.tie_embeddings=true needs one vocabulary for both languages")
     if model.d_model is not None and model.n_heads is not None and model.d_model % (2 * model.n_heads):

@@ -66,7 +66,7 @@ def train(cfg: Config) -> int:
     signals = Signals()
     with storage_errors(run_dir), held(run_dir), signals.caught():
         if (run_dir / "result.json").exists() and Result.read(run_dir / "result.json").status == "finished":
-            console.line(f"{run_dir}: this run is finished; see {run_dir / 'result.json'}")
+            console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train longer, begin anew")
             return Exit.OK
         return Run(cfg, run_dir, console, signals).go()
 
@@ -258,7 +258,7 @@ def storage_errors(run_dir: Path) -> Iterator[None]:
             raise
         where = error.filename or run_dir
         raise UserError(f"{where}: cannot be written ({error.strerror}); what was saved before is whole: make room, "
-                        f"then run again with run_dir={run_dir} resume=auto", Exit.STORAGE) from error
+                        f"then repeat the command with run_dir={run_dir} resume=auto", Exit.STORAGE) from error
 
 
 def truncate_metrics(path: Path, step: int) -> None:
@@ -278,7 +278,8 @@ def log_numbers(logger: Logger, entry: dict[str, Any]) -> None:
 
 def summary(result: Result, run_dir: Path) -> str:
     """Say in a few lines what came of the run, and how to use it."""
-    lines = [f"{result.status} ({result.stop_reason}): {result.steps:,} steps, {result.epochs:.1f} epochs, "
+    why = f" ({result.stop_reason})" if result.stop_reason != result.status else ""
+    lines = [f"{result.status}{why}: {result.steps:,} steps, {result.epochs:.1f} epochs, "
              f"{duration(result.train_s)} of training at {result.tgt_tokens_per_s or 0:,.0f} target tokens/s, "
              f"{duration(result.wall_s)} in all"]
     for name, entry in result.test.items():
@@ -288,6 +289,8 @@ def summary(result: Result, run_dir: Path) -> str:
         lines += [f"{phenomenon:>34}  BLEU {bleu:.1f}" for phenomenon, bleu in entry.get("phenomena_bleu", {}).items()]
     lines.append(f"{'result':>16}  {run_dir / 'result.json'}")
     lines.append(f"{'try it':>16}  minitx translate {run_dir}")
+    if result.status in ("interrupted", "terminated"):
+        lines.append(f"{'go on':>16}  the same command with run_dir={run_dir} resume=auto")
     return "\n".join(lines)
 
 
