@@ -8,7 +8,7 @@ import torch
 from toys import write_digits
 
 from minitx import build
-from minitx.config import SIZES, TrainerConfig
+from minitx.config import TrainerConfig, TransformerConfig
 from minitx.data.sources import load_corpus
 from minitx.data.tokenizer import TokenizerPair
 from minitx.door import CONF, compose
@@ -29,14 +29,14 @@ def test_each_option_builds(group: str, option: str, tmp_path: Path) -> None:
     build.build_logger(cfg.logger, tmp_path / "run", {})
 
 
-@pytest.mark.parametrize("size", SIZES["transformer"])
+@pytest.mark.parametrize("size", TransformerConfig.sizes)
 @pytest.mark.parametrize("option", ["transformer", "transformer_nope"])
 def test_each_size_has_its_published_parameters(option: str, size: str) -> None:
     """Attention 4 d^2, feed-forward 2 d d_ff + d_ff + d, norms 2 d, embeddings V d once."""
     cfg = compose([f"model={option}", f"model.size={size}"])
     with torch.device("meta"):
         model = build_model(cfg.model, src_vocab_size=8000, tgt_vocab_size=8000)
-    n, d, d_ff = (SIZES["transformer"][size][name] for name in ("num_layers", "d_model", "d_ff"))
+    n, d, d_ff = (TransformerConfig.sizes[size][name] for name in ("num_layers", "d_model", "d_ff"))
     feed_forward = 2 * d * d_ff + d_ff + d
     expected = n * (4 * d * d + feed_forward + 4 * d) + n * (8 * d * d + feed_forward + 6 * d) + 4 * d + 8000 * d
     assert sum(p.numel() for p in model.parameters()) == expected

@@ -17,7 +17,8 @@ import yaml
 import minitx
 from minitx import cli
 from minitx.checkpoint import save_model
-from minitx.config import Config, DecodeConfig, TransformerConfig, parse
+from minitx.config import Config, DecodeConfig, TransformerConfig
+from minitx.schema import parse
 from minitx.data.tokenizer import TokenizerPair
 from minitx.decoding.translate import Translation
 from minitx.errors import Exit

@@ -5,22 +5,10 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from minitx.config import (
-    MODEL_CONFIGS,
-    SIZES,
-    Config,
-    TransformerConfig,
-    allowed,
-    as_dict,
-    check,
-    keys,
-    nearest,
-    parse,
-    resolve_size,
-    show,
-)
+from minitx.config import Config, ModelConfig, TransformerConfig, as_dict, check, resolve_size
 from minitx.door import compose
 from minitx.errors import UserError
+from minitx.schema import allowed, keys, nearest, parse, show
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +38,7 @@ def dataclasses(cls: type[Any]) -> set[type[Any]]:
 
 
 def test_no_key_has_a_default_and_each_has_a_doc() -> None:
-    for cls in dataclasses(Config) | set(MODEL_CONFIGS.values()):
+    for cls in dataclasses(Config) | set(ModelConfig.members.values()):
         for spec in fields(cls):
             assert spec.default is MISSING
             assert spec.default_factory is MISSING
@@ -62,7 +50,7 @@ def test_no_key_has_a_default_and_each_has_a_doc() -> None:
     ({"optim__lr": 0}, "optim.lr=0.0: must be greater than 0 (peak learning rate of AdamW)"),
     ({"optim__lr": float("nan")}, "optim.lr=nan: must be a number (peak learning rate of AdamW)"),
     ({"model__dropout": 1.0}, "model.dropout=1.0: must be less than 1 "
-                              "(probability, on embeddings and on each sub-layer's output)"),
+                              "(dropout probability)"),
     ({"trainer__max_steps": 1.5}, "trainer.max_steps=1.5: must be a whole number (stop after so many optimizer steps)"),
     ({"trainer__max_steps": True}, "trainer.max_steps=true: must be a whole number "
                                    "(stop after so many optimizer steps)"),
@@ -74,8 +62,8 @@ def test_no_key_has_a_default_and_each_has_a_doc() -> None:
                                "sets)"),
     ({"optim__shedule": "wsd"}, "unknown key optim.shedule=wsd; did you mean optim.schedule?"),
     ({"optim": 3}, "optim=3: is a group of keys, not a value"),
-    ({"model__size": "smal"}, "model.size=smal: must be one of tiny, small, base, big; did you mean small?"),
-    ({"model__family": "lstn"}, "model.family=lstn: must be one of transformer"),
+    ({"model__size": "smal"}, "model.size=smal: must be one of toy, tiny, small, base, big; did you mean small?"),
+    ({"model__family": "lstn"}, "model.family=lstn: must be one of transformer, lstm; did you mean lstm?"),
 ])  # fmt: skip
 def test_a_wrong_value_is_named_in_one_line(cfg: Config, change: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -117,9 +105,10 @@ def test_a_width_of_ones_own_wins_over_the_size(cfg: Config) -> None:
 
 
 def test_sizes_are_those_of_the_papers() -> None:
-    base, big = SIZES["transformer"]["base"], SIZES["transformer"]["big"]  # Vaswani et al. 2017, table 3
-    assert list(base.values()) == [6, 512, 2048, 8]
-    assert list(big.values()) == [6, 1024, 4096, 16]
+    widths = ("num_layers", "d_model", "d_ff", "n_heads")
+    base, big = TransformerConfig.sizes["base"], TransformerConfig.sizes["big"]  # Vaswani et al. 2017, table 3
+    assert [base[name] for name in widths] == [6, 512, 2048, 8]
+    assert [big[name] for name in widths] == [6, 1024, 4096, 16]
 
 
 def test_keys_are_all_keys_of_a_config(cfg: Config) -> None:
@@ -127,7 +116,9 @@ def test_keys_are_all_keys_of_a_config(cfg: Config) -> None:
         nested = [flat(v, f"{path}{k}.") if isinstance(v, dict) else {path + k} for k, v in values.items()]
         return set().union(*nested)
 
-    assert set(keys()) == flat(as_dict(cfg))
+    of_other_families = {f"model.{spec.name}" for member in ModelConfig.members.values() for spec in fields(member)}
+    assert set(keys(Config)) - flat(as_dict(cfg)) == of_other_families - flat(as_dict(cfg))
+    assert flat(as_dict(cfg)) <= set(keys(Config))
 
 
 OUTSIDE = """model.size model.pos_encoding model.dropout data.dir data.src data.tgt data.seed
@@ -137,7 +128,7 @@ OUTSIDE = """model.size model.pos_encoding model.dropout data.dir data.src data.
 
 
 def test_names_that_outside_scripts_rely_on() -> None:
-    assert set(OUTSIDE.split()) <= set(keys())
+    assert set(OUTSIDE.split()) <= set(keys(Config))
 
 
 def test_small_words() -> None:
@@ -145,6 +136,6 @@ def test_small_words() -> None:
     assert show({"a": False}) == "{a:false}"
     assert nearest("dropuot", ["dropout", "size"]) == "; did you mean dropout?"
     assert nearest("zzz", ["dropout", "size"]) == ""
-    assert allowed(keys()["model.dropout"]) == " [>= 0, < 1]"
-    assert allowed(keys()["resume"]) == " [never, auto]"
-    assert allowed(keys()["debug"]) == ""
+    assert allowed(keys(Config)["model.dropout"]) == " [>= 0, < 1]"
+    assert allowed(keys(Config)["resume"]) == " [never, auto]"
+    assert allowed(keys(Config)["debug"]) == ""

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from minitx import launch as launching
-from minitx.config import Config, as_dict, parse, resolve_size
+from minitx.config import Config, as_dict, resolve_size
+from minitx.schema import parse
 from minitx.door import compose
 from minitx.errors import Exit, UserError
 from minitx.launch import launch, open_run_dir, set_threads, tune_allocator
@@ -186,7 +187,7 @@ def test_the_process_begins_again_once_with_the_same_words(chosen: dict[str, str
     script = tmp_path / "script.py"
     script.write_text(
         "import json, os, sys; print('begins', sys.argv[1:], sys.warnoptions, flush=True)\n"
-        "from minitx.config import parse, Config\n"
+        "from minitx.config import Config; from minitx.schema import parse\n"
         "from minitx.launch import tune_allocator\n"
         f"tune_allocator(parse(Config, json.loads({json.dumps(as_dict(compose(['trainer.accelerator=cpu'])))!r})))\n"
         "print(os.environ.get('MALLOC_TOP_PAD_')); sys.exit(7)\n"

@@ -22,21 +22,22 @@ training.task
 decoding.translate . checkpoint
 data.module . decoding.search . models.registry . monitor.clock . monitor.provenance
 data.encoded
-models.transformer . data.sources
+models.transformer . models.lstm . data.sources
 data.synthetic . data.files . data.tokenizer . data.plan
 models.base . models.layers . training.loss . training.schedule . training.state . training.signals
 data.grammar
 data.english . data.german
 data.syntax . data.pools
 data.lexicon
-config . batch . metrics . result . console . monitor.process
+config
+schema . batch . metrics . result . console . monitor.process
 errors
 """
 ROW = {name: number for number, row in enumerate(reversed(ROWS.split("\n"))) for name in row.split(" . ") if name}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}
 WITH_HYDRA = {"door"}
 WITH_LIGHTNING = {"data.module", "run", "build"}  # and all of training/
-NO_TORCH = {"config", "errors", "result", "metrics", "console", "door", "launch", "suites.report", "monitor.process",
+NO_TORCH = {"config", "schema", "errors", "result", "metrics", "console", "door", "launch", "suites.report", "monitor.process",
             "data.plan", "data.tokenizer", "data.sources", "data.files", "data.synthetic", "data.grammar",
             "data.english",
             "data.german", "data.syntax", "data.pools", "data.lexicon"}  # fmt: skip

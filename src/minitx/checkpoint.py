@@ -20,11 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from minitx.config import Config, parse
+from minitx.config import Config
 from minitx.data.tokenizer import TokenizerPair
 from minitx.errors import Exit, UserError
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
+from minitx.schema import parse
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{64})\.safetensors")

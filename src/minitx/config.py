@@ -1,28 +1,22 @@
 """The schema of a run: one dataclass per config group and per model family; types, units and ranges, no torch.
 
 Values live in `conf/*.yaml` alone, so a dataclass has no defaults: a key in one and not in the other is an error.
-`parse` turns the composed, resolved mapping into these classes and checks it; `as_dict` is its inverse.
+`schema.parse` turns the composed, resolved mapping into these classes and checks it; `as_dict` is its inverse.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
-from math import isfinite
-from operator import ge, gt, le, lt
-from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 from minitx.errors import UserError
+from minitx.schema import key
 
-
-def key(doc: str, *, choices: tuple[str, ...] = (), **bounds: float) -> Any:
-    """Declare a config key: what it means, and the values it may take (`ge`, `gt`, `le`, `lt`)."""
-    return field(metadata={"doc": doc, "choices": choices, "bounds": bounds})
+SIZES = ("toy", "tiny", "small", "base", "big")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecommendsConfig:
-    model_size: str = key("size that suits this much text", choices=("tiny", "small", "base", "big"))
+    model_size: str = key("size that suits this much text", choices=SIZES)
     vocab_size: int | None = key("tokenizer entries; null = what the data supports, at most 8,000", ge=260, le=65_536)
     tokens_per_update: int = key("non-padding target tokens an optimizer step", ge=1)
     max_steps: int = key("optimizer steps", ge=1)
@@ -55,32 +49,76 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-    """Widths left null are those of `size`; `resolve_size` fills them in."""
+class ModelConfig:
+    """What every family has. `class F(ModelConfig, family="f")` adds one; widths left null are those of `size`."""
 
-    family: str = key("model family", choices=("transformer",))
-    size: str = key("widths and depth by name", choices=("tiny", "small", "base", "big"))
+    family: str = key("model family")
+    size: str = key("widths and depth by name", choices=SIZES)
+    d_model: int | None = key("width of embeddings and of what is projected to the vocabulary", ge=2)
+    dropout: float = key("dropout probability", ge=0, lt=1)
+    tie_embeddings: bool = key("one matrix for source, target and output; needs a joint vocabulary")
+
+    members: ClassVar[dict[str, type["ModelConfig"]]] = {}
+    sizes: ClassVar[Mapping[str, Mapping[str, int]]]  # by the names in SIZES
+
+    def __init_subclass__(cls, family: str) -> None:
+        ModelConfig.members[family] = cls
+
+    def check(self, data: DataConfig) -> None:
+        """Refuse widths or lengths that do not fit together. Errors: `UserError` naming both keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig(ModelConfig, family="transformer"):
     num_layers: int | None = key("encoder layers, and as many decoder layers", ge=1)
-    d_model: int | None = key("width of the residual stream", ge=2)
     d_ff: int | None = key("width of the feed-forward layer", ge=1)
     n_heads: int | None = key("attention heads; divides d_model", ge=1)
-    dropout: float = key("probability, on embeddings and on each sub-layer's output", ge=0, lt=1)
     pos_encoding: str = key("how positions are told apart", choices=("sinusoidal", "learned", "rope", "none"))
     pre_norm: bool = key("normalise before each sub-layer; false = after it, as in 2017")
-    tie_embeddings: bool = key("one matrix for source, target and output; needs a joint vocabulary")
     max_positions: int = key("rows of the learned position table; longer inputs are cut", ge=2)
 
-
-ModelConfig = TransformerConfig
-MODEL_CONFIGS: dict[str, type[ModelConfig]] = {"transformer": TransformerConfig}
-SIZES: dict[str, dict[str, dict[str, int]]] = {
-    "transformer": {
+    sizes = {
+        "toy": {"num_layers": 1, "d_model": 32, "d_ff": 64, "n_heads": 2},
         "tiny": {"num_layers": 2, "d_model": 128, "d_ff": 512, "n_heads": 4},
         "small": {"num_layers": 3, "d_model": 256, "d_ff": 1024, "n_heads": 4},
         "base": {"num_layers": 6, "d_model": 512, "d_ff": 2048, "n_heads": 8},
         "big": {"num_layers": 6, "d_model": 1024, "d_ff": 4096, "n_heads": 16},
-    },
-}
+    }
+
+    def check(self, data: DataConfig) -> None:
+        longest = data.max_length + data.pad_to_multiple
+        if self.pos_encoding == "learned" and self.max_positions < longest:
+            raise UserError(f"model.max_positions={self.max_positions}: must be at least {longest}, as long as a "
+                            f"padded sentence may be; or lower data.max_length={data.max_length}")
+        if self.d_model is not None and self.n_heads is not None and self.d_model % (2 * self.n_heads):
+            raise UserError(f"model.n_heads={self.n_heads}: must cut model.d_model={self.d_model} into equal even "
+                            "parts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSTMConfig(ModelConfig, family="lstm"):
+    """The sizes have as many parameters as the Transformer's of that name, within 10 %."""
+
+    num_layers: int | None = key("encoder layers, and as many decoder layers", ge=1)
+    d_hidden: int | None = key("width of the recurrent state; even, where the encoder is bidirectional", ge=2)
+    attention: str = key("how the decoder looks at the source; none = its final state is all",
+                         choices=("none", "additive", "dot"))
+    bidirectional: bool = key("read the source both ways, each with half of d_hidden")
+    input_feeding: bool = key("feed the last attentional state back in (Luong et al. 2015): slower to train")
+
+    sizes = {
+        "toy": {"num_layers": 1, "d_model": 32, "d_hidden": 32},
+        "tiny": {"num_layers": 2, "d_model": 128, "d_hidden": 160},
+        "small": {"num_layers": 2, "d_model": 256, "d_hidden": 416},
+        "base": {"num_layers": 3, "d_model": 512, "d_hidden": 960},
+        "big": {"num_layers": 4, "d_model": 1024, "d_hidden": 1664},
+    }
+
+    def check(self, data: DataConfig) -> None:
+        if self.bidirectional and self.d_hidden is not None and self.d_hidden % 2:
+            raise UserError(f"model.d_hidden={self.d_hidden}: must be even, for model.bidirectional=true halves it")
+        if self.input_feeding and self.attention == "none":
+            raise UserError("model.input_feeding=true: there is nothing to feed with model.attention=none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,92 +203,6 @@ class Config:
     logger: LoggerConfig = key("where metrics go")
 
 
-C = TypeVar("C")
-
-
-def parse(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
-    """Build `cls` from a mapping, checking every key, type and range.
-
-    Errors: `UserError` naming the key, the value and, for an unknown name, the nearest valid one.
-    """
-    if cls is ModelConfig and values.get("family") in MODEL_CONFIGS:
-        cls = MODEL_CONFIGS[values["family"]]  # type: ignore[assignment]
-    hints = get_type_hints(cls)
-    specs = {f.name: f.metadata for f in fields(cls)}  # type: ignore[arg-type]
-    if unknown := [name for name in values if name not in specs]:
-        raise UserError(f"unknown key {path}{unknown[0]}={show(values[unknown[0]])}{nearest(unknown[0], specs, path)}")
-    if missing := [name for name in specs if name not in values]:
-        raise UserError(f"{path}{missing[0]} is missing: {specs[missing[0]]['doc']}")
-    return cls(**{name: _value(hints[name], values[name], path + name, spec) for name, spec in specs.items()})
-
-
-def _value(kind: Any, value: Any, path: str, spec: Mapping[str, Any]) -> Any:
-    if get_origin(kind) in (Union, UnionType):
-        if value is None:
-            return None
-        kind = next(arm for arm in get_args(kind) if arm is not NoneType)
-    if is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise UserError(f"{path}={show(value)}: is a group of keys, not a value")
-        return parse(kind, value, path + ".")  # type: ignore[arg-type]
-    if get_origin(kind) is list:
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{path}={show(value)}: must be a list, like [a,b] ({spec['doc']})")
-        return [_value(get_args(kind)[0], item, path, spec) for item in value]
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind or (kind is float and not isfinite(value)):
-        raise UserError(f"{path}={show(value)}: must be {_KINDS[kind]} ({spec['doc']})")
-    if spec["choices"] and value not in spec["choices"]:
-        raise UserError(f"{path}={value}: must be one of {', '.join(spec['choices'])}{nearest(value, spec['choices'])}")
-    for sign, bound in spec["bounds"].items():
-        words, holds = _BOUNDS[sign]
-        if not holds(value, bound):
-            raise UserError(f"{path}={show(value)}: must be {words} {bound:,} ({spec['doc']})")
-    return value
-
-
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-_BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
-    "ge": ("at least", ge), "gt": ("greater than", gt), "le": ("at most", le), "lt": ("less than", lt),
-}  # fmt: skip
-
-
-def show(value: Any) -> str:
-    """Write a value as the command line would: null, true, [a,b]."""
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(show, value))}]"
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{name}:{show(item)}' for name, item in value.items())}}}"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
-
-
-def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
-    """Say which valid name was probably meant, or nothing."""
-    close = get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f"; did you mean {prefix}{close[0]}?" if close else ""
-
-
-def keys(cls: type[Any] = Config, path: str = "") -> dict[str, Mapping[str, Any]]:
-    """Return every dotted key, of every model family, with its doc, choices and bounds."""
-    found: dict[str, Mapping[str, Any]] = {}
-    hints = get_type_hints(cls)
-    for spec in fields(cls):
-        groups = MODEL_CONFIGS.values() if spec.name == "model" and cls is Config else [hints[spec.name]]
-        for kind in groups:
-            found |= keys(kind, f"{path}{spec.name}.") if is_dataclass(kind) else {path + spec.name: spec.metadata}
-    return found
-
-
-def allowed(spec: Mapping[str, Any]) -> str:
-    """Say which values a key may take, ready to follow its doc; nothing where its type says all."""
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    values = [*spec["choices"], *(f"{signs[sign]} {bound:,}" for sign, bound in spec["bounds"].items())]
-    return f" [{', '.join(values)}]" if values else ""
-
-
 def as_dict(cfg: Config) -> dict[str, Any]:
     """Return plain nested dicts, ready for YAML or JSON."""
     return asdict(cfg)
@@ -258,7 +210,7 @@ def as_dict(cfg: Config) -> dict[str, Any]:
 
 def resolve_size(model: ModelConfig) -> ModelConfig:
     """Fill the widths left null with those of `model.size`."""
-    preset: dict[str, Any] = SIZES[model.family][model.size]
+    preset: dict[str, Any] = dict(model.sizes[model.size])
     return replace(model, **{name: width for name, width in preset.items() if getattr(model, name) is None})
 
 
@@ -280,13 +232,8 @@ def check(cfg: Config) -> None:
     if data.max_length > data.max_tokens:
         raise UserError(f"data.max_length={data.max_length}: must be at most data.max_tokens={data.max_tokens}, "
                         "or the longest pair fits no micro-batch")
-    longest = cfg.data.max_length + cfg.data.pad_to_multiple
-    if model.pos_encoding == "learned" and model.max_positions < longest:
-        raise UserError(f"model.max_positions={model.max_positions}: must be at least {longest}, as long as a padded "
-                        f"sentence may be; or lower data.max_length={cfg.data.max_length}")
+    model.check(data)
     if model.tie_embeddings and not cfg.tokenizer.joint:
         raise UserError("tokenizer.joint=false: model.tie_embeddings=true needs one vocabulary for both languages")
-    if model.d_model is not None and model.n_heads is not None and model.d_model % (2 * model.n_heads):
-        raise UserError(f"model.n_heads={model.n_heads}: must cut model.d_model={model.d_model} into equal even parts")
     if cfg.resume == "auto" and cfg.run_dir is None:
         raise UserError("resume=auto: needs run_dir, the run to go on with")

@@ -30,10 +30,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from minitx.config import Config, allowed, check, keys, nearest, parse, show
+from minitx.config import Config, check
 from minitx.data.sources import local_folder
 from minitx.errors import Exit, UserError
 from minitx.launch import launch, tune_allocator
+from minitx.schema import allowed, keys, nearest, parse, show
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -160,7 +161,7 @@ def _check_name(app: Hydra, override: Override) -> None:
         raise UserError(f"{given}: several values need --multirun; one value with commas needs quotes")
     groups = _groups(app)
     if name not in groups:
-        known = [*groups, *keys()]
+        known = [*groups, *keys(Config)]
         if name not in known and not any(key.startswith(name + ".") for key in known):
             leaf = name.rpartition(".")[2]
             same_leaf = [key for key in known if key.rpartition(".")[2] == leaf and key.count(".") < 2]
@@ -278,7 +279,7 @@ def usage(app: Hydra, composed: DictConfig) -> str:
         for option in groups[name]:
             star = "*" if choices.get(name) == option else " "
             lines.append(f"  {star} {name}={option}".ljust(43) + _first_comment(CONF / name / f"{option}.yaml"))
-    schema = keys()
+    schema = keys(Config)
     rows = [(f"{key}={show(OmegaConf.select(composed, key))}", schema[key]) for key in USUAL]
     docs = [f"    {now.ljust(39)}{spec['doc']}{allowed(spec)}" for now, spec in rows]
     program = f"python {sys.argv[0]}"

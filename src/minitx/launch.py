@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from minitx.config import Config, as_dict, resolve_size, show
+from minitx.config import Config, as_dict, resolve_size
 from minitx.errors import Exit, UserError
 from minitx.monitor.process import cores
+from minitx.schema import show
 
 RUNS = Path("runs")
 # Freed memory is kept and never given back: PyTorch on CPU trains 7-35 % faster, for it stops paying a page fault for

@@ -25,7 +25,7 @@ from minitx.checkpoint import (
     load_tensors,
     write_atomically,
 )
-from minitx.config import SIZES, Config, as_dict
+from minitx.config import Config, as_dict
 from minitx.console import Console, duration
 from minitx.data.module import TranslationData
 from minitx.data.sources import load_corpus
@@ -186,7 +186,7 @@ class Run:
         """Print what is about to be trained, and on what."""
         cfg, data, state = self.cfg, self.data, self.state
         model = asdict(cfg.model)
-        sizes = "  ".join(f"{name}={model[name]}" for name in SIZES[cfg.model.family][cfg.model.size])
+        sizes = "  ".join(f"{name}={model[name]}" for name in cfg.model.sizes[cfg.model.size])
         limits = {"steps": cfg.trainer.max_steps, "minutes": cfg.trainer.max_minutes,
                   "BLEU": cfg.trainer.target_bleu, "validations without gain": cfg.trainer.patience}
         vocabulary = (f"{self.tokenizers.src.vocab_size:,} joint" if self.tokenizers.joint else

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from toys import SIZES, random_batch, tiny_transformer
 
 from minitx.batch import collate
-from minitx.config import MODEL_CONFIGS
+from minitx.config import ModelConfig
 from minitx.models.layers import (
     CrossAttention,
     Dropout,
@@ -194,4 +194,4 @@ def test_initial_loss_is_that_of_guessing() -> None:
 
 
 def test_every_family_has_a_schema_and_every_schema_a_family() -> None:
-    assert MODELS.keys() == MODEL_CONFIGS.keys()
+    assert MODELS.keys() == ModelConfig.members.keys()

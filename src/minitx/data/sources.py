@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minitx.config import DataConfig, nearest
+from minitx.config import DataConfig
 from minitx.data.files import VALID_NAMES, Pair, SplitFiles, find_splits, row_pair
 from minitx.errors import Exit, UserError
+from minitx.schema import nearest
 
 
 @dataclass(frozen=True)

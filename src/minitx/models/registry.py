@@ -4,9 +4,10 @@ from dataclasses import asdict
 
 from minitx.config import ModelConfig, resolve_size
 from minitx.models.base import Seq2Seq
+from minitx.models.lstm import LSTMSeq2Seq
 from minitx.models.transformer import Transformer
 
-MODELS: dict[str, type[Seq2Seq]] = {"transformer": Transformer}
+MODELS: dict[str, type[Seq2Seq]] = {"transformer": Transformer, "lstm": LSTMSeq2Seq}
 
 
 def build_model(cfg: ModelConfig, *, src_vocab_size: int, tgt_vocab_size: int) -> Seq2Seq:
