@@ -41,9 +41,9 @@ def _member(cls: type[C], values: Mapping[str, Any], path: str) -> type[C]:
     members: Mapping[str, type[C]] = getattr(cls, "members", {})
     if not members or cls in members.values():
         return cls
-    name = values.get("family")
+    name = show(values.get("family"))
     if name not in members:
-        raise UserError(f"{path}family={show(name)}: must be one of {', '.join(members)}{nearest(str(name), members)}")
+        raise UserError(f"{path}family={name}: must be one of {', '.join(members)}{nearest(name, members)}")
     return members[name]
 
 

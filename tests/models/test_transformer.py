@@ -4,12 +4,10 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from toys import SIZES, random_batch, tiny_transformer
+from toys import POSITIONS, tiny_transformer
 
 from minitx.batch import collate
-from minitx.config import ModelConfig
 from minitx.models.layers import (
     CrossAttention,
     Dropout,
@@ -18,9 +16,6 @@ from minitx.models.layers import (
     SinusoidalPositions,
     attend,
 )
-from minitx.models.registry import MODELS
-
-POSITIONS = ("sinusoidal", "learned", "rope", "none")
 
 
 def reference_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -86,52 +81,6 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
     assert score(7, 4) != pytest.approx(score(7, 5), abs=1e-3)
 
 
-@pytest.mark.parametrize("pre_norm", [True, False])
-@pytest.mark.parametrize("pos_encoding", POSITIONS)
-def test_cached_steps_are_the_full_forward(pos_encoding: str, pre_norm: bool) -> None:
-    model = tiny_transformer(pos_encoding=pos_encoding, pre_norm=pre_norm).double()
-    batch = random_batch(4)
-    full = model(batch.src, batch.src_mask, batch.tgt_in)
-    state = model.init_state(model.encode(batch.src, batch.src_mask), batch.src_mask)
-    for t in range(batch.tgt_in.shape[1]):
-        logits, state = model.step(batch.tgt_in[:, t], state)
-        torch.testing.assert_close(logits, full[:, t], atol=1e-10, rtol=1e-10)
-
-
-def test_beams_share_keys_and_follow_their_parents() -> None:
-    """K hypotheses a sentence, reordered and with a sentence dropped, give what each would alone."""
-    model, batch = tiny_transformer().double(), random_batch(3)
-    memory = model.encode(batch.src, batch.src_mask)
-    state = model.init_state(memory, batch.src_mask, beam_size=2)
-    first = torch.tensor([4, 5, 6, 7, 8, 9])
-    _, state = model.step(first, state)
-    state = state.reorder(torch.tensor([1, 1, 2, 3, 5, 4])).keep(torch.tensor([0, 2]))
-    logits, _ = model.step(torch.tensor([3, 4, 5, 6]), state)
-    prefixes = torch.tensor([[5, 3], [5, 4], [9, 5], [8, 6]])
-    rows = torch.tensor([0, 0, 2, 2])
-    expected = model(batch.src[rows], batch.src_mask[rows], prefixes)[:, -1]
-    torch.testing.assert_close(logits, expected, atol=1e-10, rtol=1e-10)
-
-
-@pytest.mark.parametrize("pos_encoding", POSITIONS)
-def test_padding_and_batch_mates_change_nothing(pos_encoding: str) -> None:
-    model = tiny_transformer(pos_encoding=pos_encoding).double()
-    pairs = [([3, 4, 5], [6, 7]), ([5] * 9, [4] * 8), ([8], [9])]
-    special = {"pad_id": 0, "bos_id": 1, "eos_id": 2}
-    together = collate([s for s, _ in pairs], [t for _, t in pairs], **special, pad_to_multiple=8)
-    logits = model(together.src, together.src_mask, together.tgt_in)
-    for row, (src, tgt) in enumerate(pairs):
-        alone = collate([src], [tgt], **special)
-        expected = model(alone.src, alone.src_mask, alone.tgt_in)[0]
-        torch.testing.assert_close(logits[row, : len(tgt) + 1], expected, atol=1e-10, rtol=1e-10)
-
-
-def test_kept_positions_are_those_of_the_mask() -> None:
-    model, batch = tiny_transformer().double(), random_batch(4)
-    full = model(batch.src, batch.src_mask, batch.tgt_in)
-    torch.testing.assert_close(model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask), full[batch.tgt_mask])
-
-
 @pytest.mark.parametrize("pos_encoding", POSITIONS)
 def test_source_order_is_sensed_with_positions_alone(pos_encoding: str) -> None:
     """Permuted source token ids give the same logits without positions, and other ones with any encoding."""
@@ -177,21 +126,3 @@ def test_dropout_passes_gradients_where_it_kept() -> None:
     out.sum().backward()
     assert x.grad is not None
     torch.testing.assert_close(x.grad, out.detach())
-
-
-def test_tied_embeddings_are_one_matrix() -> None:
-    tied, untied = tiny_transformer(), tiny_transformer(tie_embeddings=False)
-    assert tied.src_embed.weight is tied.tgt_embed.weight is tied.output.weight
-    sizes = [sum(p.numel() for p in model.parameters()) for model in (tied, untied)]
-    assert sizes[1] - sizes[0] == 2 * SIZES["vocab"] * SIZES["d_model"]
-
-
-def test_initial_loss_is_that_of_guessing() -> None:
-    model, batch = tiny_transformer(), random_batch(16)
-    logits = model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask)
-    loss = F.cross_entropy(logits, batch.tgt_out[batch.tgt_mask])
-    assert loss.item() == pytest.approx(math.log(SIZES["vocab"]), abs=1.5)
-
-
-def test_every_family_has_a_schema_and_every_schema_a_family() -> None:
-    assert MODELS.keys() == ModelConfig.members.keys()

@@ -11,6 +11,7 @@ B sentences, S source tokens, T target tokens, K hypotheses a sentence, D d_mode
 """
 
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class LSTMSeq2Seq(Seq2Seq):
                     nn.init.ones_(weight.chunk(4)[1])  # the forget gate's (Jozefowicz et al. 2015)
 
     def encode(self, src: Tensor, src_mask: Tensor) -> Tensor:
-        """Read the source. src, src_mask: [B, S] --> memory [B, S, N*H]: the outputs of all layers, the last one last"""
+        """Read the source. src, src_mask: [B, S] --> memory [B, S, N*H]: what each layer made of it, in turn"""
         x, outputs = self.dropout(self.src_embed(src)), list[Tensor]()
         for layer in self.encoder:
             x = layer(x if not outputs else self.dropout(x), src_mask)
@@ -67,11 +68,10 @@ class LSTMSeq2Seq(Seq2Seq):
 
     def initial(self, memory: Tensor, src_mask: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Make each decoder layer's first h and c of its encoder layer's final state. --> N x (h, c), each [B, H]"""
-        states = []
-        for layer, bridge, outputs in zip(self.encoder, self.bridges, memory.chunk(self.num_layers, -1), strict=True):
-            h, c = bridge(layer.final(outputs, src_mask)).tanh().chunk(2, dim=-1)
-            states.append((h.contiguous(), c.contiguous()))
-        return states
+        layers = zip(cast(list[EncoderLayer], list(self.encoder)), memory.chunk(self.num_layers, -1), strict=True)
+        finals = [layer.final(outputs, src_mask) for layer, outputs in layers]
+        bridged = [bridge(final).tanh() for bridge, final in zip(self.bridges, finals, strict=True)]
+        return [(h.contiguous(), c.contiguous()) for h, c in (both.chunk(2, dim=-1) for both in bridged)]
 
     def features(self, memory: Tensor, src_mask: Tensor, tgt_in: Tensor) -> Tensor:
         states = self.initial(memory, src_mask)
@@ -121,10 +121,9 @@ class LSTMSeq2Seq(Seq2Seq):
 
     def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         *keys, mask = state.sentences
-        *flat, last = state.beams if self.input_feeding else [*state.beams, None]
-        x = self.tgt_embed(tokens)[:, None]  # --> [B*K, 1, D]
-        if last is not None:
-            x = torch.cat([x, last[:, None].to(x)], dim=-1)
+        flat, x = state.beams[:2 * self.num_layers], self.tgt_embed(tokens)[:, None]  # --> [B*K, 1, D]
+        if self.input_feeding:
+            x = torch.cat([x, state.beams[-1][:, None].to(x)], dim=-1)
         h, states = self.decode(x, list(zip(flat[0::2], flat[1::2], strict=True)))
         together = h.view(-1, state.beam_size, self.d_hidden)  # --> [B, K, H]: the source is shared, not copied K times
         features = self.attentional(together, keys, mask).flatten(0, 1)

@@ -1,0 +1,88 @@
+"""docs/add-a-model.md, done: its blocks added to a copy of the tree make a family that has all that ours have."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toys import ROOT, write_digits
+
+PAGE = (ROOT / "docs/add-a-model.md").read_text(encoding="utf-8")
+NEW = dict(re.findall(r"^`([^`\n]+)`\n\n```\w+\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE))
+ADDED = dict(re.findall(r"^`([^`\n]+)`: [^\n]+\n\n```\w+\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE))
+QUICK = ("model.size=toy", "trainer.tokens_per_update=256", "data.max_tokens=256", "trainer.valid_sentences=10",
+         "checkpoint.every_n_steps=5", "trainer.max_steps=12", "trainer.valid_every_n_steps=5",
+         "trainer.precision=32-true", "decode.beam_size=2")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with the page's family in it."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name in ("src", "conf", "train.py", "tests"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tree / name)
+    for name, text in NEW.items():
+        assert not (tree / name).exists()
+        (tree / name).write_text(text, encoding="utf-8")
+    config, registry = tree / "src/minitx/config.py", tree / "src/minitx/models/registry.py"
+    assert ADDED.keys() == {str(path.relative_to(tree)) for path in (config, registry)}
+    config.write_text(config.read_text() + "\n\n" + ADDED["src/minitx/config.py"])
+    line = '    "lstm": "lstm.LSTMSeq2Seq",\n'
+    registry.write_text(registry.read_text().replace(line, line + ADDED["src/minitx/models/registry.py"]))
+    write_digits(tree / "digits")
+    return tree
+
+
+def run(tree: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": f"{tree / 'src'}:{tree / 'tests'}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], cwd=tree, env=environment, input=stdin, capture_output=True,
+                          text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def train(tree: Path, run_dir: str, *overrides: str) -> None:
+    run(tree, "train.py", "data=files", "data.dir=digits", "model=bag", f"run_dir={run_dir}", *QUICK, *overrides)
+
+
+def newest(run_dir: Path) -> Path:
+    """Its name holds the digest of weights, moments and counters."""
+    return max((run_dir / "checkpoints").glob("step-*"))
+
+
+def test_the_page_adds_one_file_one_dataclass_one_yaml_and_one_line() -> None:
+    assert NEW.keys() == {"src/minitx/models/bag.py", "conf/model/bag.yaml", "conf/experiment/bag.yaml"}
+    assert ADDED["src/minitx/config.py"].count("@dataclass") == 1
+    assert len(ADDED["src/minitx/models/registry.py"].splitlines()) == 1
+
+
+def test_the_new_family_trains_resumes_and_serves(tree: Path) -> None:
+    train(tree, "whole")
+    train(tree, "killed")
+    (tree / "killed/result.json").unlink()
+    newest(tree / "killed").unlink()  # as if killed after the checkpoint before
+    train(tree, "killed", "resume=auto")
+    from safetensors.torch import load_file
+    one, other = (load_file(newest(tree / name)) for name in ("whole", "killed"))
+    assert one.keys() == other.keys()
+    assert all(bool((one[name] == other[name]).all()) for name in one)
+    lines = run(tree, "-m", "minitx.cli", "translate", "whole", stdin="1 2 3\n\n4 5\n").stdout.split("\n")
+    assert len(lines) == 4
+    assert lines[1] == ""
+
+
+def test_the_new_family_stands_in_the_matrix(tree: Path) -> None:
+    toys = tree / "tests/toys.py"
+    toys.write_text(toys.read_text() + """
+
+from minitx.models.bag import BagOfWords
+FAMILIES = {"bag": lambda seed=0, tie_embeddings=True: BagOfWords(
+    src_vocab_size=13, tgt_vocab_size=13, d_model=16, dropout=0.0, tie_embeddings=tie_embeddings).eval()}
+""")
+    done = run(tree, "-m", "pytest", "tests/models/test_families.py", "-q", "-p", "no:cacheprovider",
+               "--deselect", "tests/models/test_families.py::test_every_family_has_a_schema_and_a_row_in_the_matrix")
+    assert " passed" in done.stdout or "100%" in done.stdout
