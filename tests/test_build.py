@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toys import write_digits
 
 from minitx import build
@@ -79,3 +80,24 @@ def test_weights_are_those_of_the_seed(tmp_path: Path) -> None:
     name = "model.encoder.0.attention.qkv.weight"
     assert torch.equal(states[0][name], states[1][name])
     assert not torch.equal(states[0][name], states[2][name])
+
+
+def test_tensorboard_shows_a_step_that_a_resumed_run_repeats_once(tmp_path: Path) -> None:
+    cfg = compose(["logger=tensorboard"]).logger
+    for begun_at, steps in ((0, range(1, 9)), (5, range(6, 11))):
+        logger = build.build_logger(cfg, tmp_path, {}, begun_at)
+        assert logger is not None
+        for step in steps:
+            logger.log_metrics({"loss": begun_at + 1.0}, step)
+        logger.finalize("success")
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in events] == [*((n, 1.0) for n in range(1, 6)),
+                                                               *((n, 6.0) for n in range(6, 11))]
+
+
+def test_wandb_knows_a_resumed_run_by_its_id(tmp_path: Path) -> None:
+    cfg = compose(["logger=wandb"]).logger
+    first, again = (build.build_logger(cfg, tmp_path, {}) for _ in range(2))
+    assert first is not None
+    assert again is not None
+    assert first.version == again.version == (tmp_path / "wandb_id").read_text()

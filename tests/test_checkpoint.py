@@ -7,7 +7,16 @@ import pytest
 import torch
 from toys import tiny_transformer
 
-from minitx.checkpoint import load_checkpoint, load_tensors, model_tensors, save_checkpoint, write_atomically
+from minitx.checkpoint import (
+    load_checkpoint,
+    load_tensors,
+    model_tensors,
+    remove_leftovers,
+    save_checkpoint,
+    whole_checkpoints,
+    write_atomically,
+)
+from minitx.errors import Exit, UserError
 
 
 def save(folder: Path, step: int, keep: int = 2) -> Path:
@@ -53,6 +62,45 @@ def test_what_a_kill_leaves_half_written_is_not_seen(tmp_path: Path) -> None:
     save(tmp_path, 5)
     (tmp_path / ".step-00000010-abc.safetensors.123").write_bytes(b"half")
     assert newest(tmp_path) == (5, [])
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    save(tmp_path / "checkpoints", 5)
+    (tmp_path / "hypotheses").mkdir()
+    kept = {".lock", "metrics.jsonl", "config.yaml", "notes.2024", "hypotheses", "checkpoints"}
+    for name in kept - {"hypotheses", "checkpoints"} | {".model.safetensors.12", "tokenizer.json.7.part"}:
+        (tmp_path / name).touch()
+    (tmp_path / "checkpoints/.step-00000010-abc.safetensors.123").touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+
+
+def test_where_none_is_whole_a_person_decides(tmp_path: Path) -> None:
+    for step in (5, 10):
+        save(tmp_path, step).write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(UserError, match="each of its 2 checkpoints is damaged") as caught:
+            load_checkpoint(tmp_path, lambda _: None)
+        assert caught.value.code == Exit.STORAGE
+    save(tmp_path, 15)
+    assert newest(tmp_path) == (15, [])
+
+
+def test_reading_the_whole_ones_touches_nothing(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        path = save(tmp_path, step, keep=3)
+    path.write_bytes(b"damaged")
+    assert [int(found.tensors["model/a"][0]) for found in whole_checkpoints(tmp_path)] == [10, 5]
+    assert path.exists()
+
+
+def test_another_format_says_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minitx.checkpoint.FORMAT", 1)
+    save(tmp_path / "RUN/checkpoints", 5)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="checkpoint format 1, this version reads 2; .* init_from=.*/RUN and"):
+        newest(tmp_path / "RUN/checkpoints")
 
 
 def test_a_failed_write_leaves_what_stood_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

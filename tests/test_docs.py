@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from toys import ROOT, write_digits
 
-PAGE = (ROOT / "docs/add-a-model.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/add-a-model.md").read_text(encoding="utf-8")  # † = no commit holds its code
 NEW = dict(re.findall(r"^`([^`\n]+)`\n\n```\w+\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE))
 ADDED = dict(re.findall(r"^`([^`\n]+)`: [^\n]+\n\n```\w+\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE))
 QUICK = ("model.size=toy", "trainer.tokens_per_update=256", "data.max_tokens=256", "trainer.valid_sentences=10",
@@ -22,7 +22,7 @@ QUICK = ("model.size=toy", "trainer.tokens_per_update=256", "data.max_tokens=256
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with the page's family in it."""
     tree = tmp_path_factory.mktemp("tree")
-    for name in ("src", "conf", "train.py", "tests"):
+    for name in ("src", "conf", "train.py", "tests", "README.md"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tree / name)
     for name, text in NEW.items():
@@ -55,7 +55,7 @@ def newest(run_dir: Path) -> Path:
 
 
 def test_the_page_adds_one_file_one_dataclass_one_yaml_and_one_line() -> None:
-    assert NEW.keys() == {"src/minitx/models/bag.py", "conf/model/bag.yaml", "conf/experiment/bag.yaml"}
+    assert NEW.keys() == {"src/minitx/models/bag.py", "conf/model/bag.yaml", "conf/experiment/synthetic_bag.yaml"}
     assert ADDED["src/minitx/config.py"].count("@dataclass") == 1
     assert len(ADDED["src/minitx/models/registry.py"].splitlines()) == 1
 
@@ -73,6 +73,13 @@ def test_the_new_family_trains_resumes_and_serves(tree: Path) -> None:
     lines = run(tree, "-m", "minitx.cli", "translate", "whole", stdin="1 2 3\n\n4 5\n").stdout.split("\n")
     assert len(lines) == 4
     assert lines[1] == ""
+
+
+def test_the_new_family_gets_its_row(tree: Path) -> None:
+    run(tree, "train.py", "experiment=synthetic_bag", "run_dir=runs/bag", "data.train_size=2000", "model.size=toy",
+        "trainer.max_steps=2", "trainer.valid_sentences=2", "decode.max_length_ratio=0.1", "decode.max_length_extra=1")
+    run(tree, "-m", "minitx.cli", "report", "runs/bag")
+    assert "| bag† | " in (tree / "README.md").read_text(encoding="utf-8")  # † = no commit holds its code
 
 
 def test_the_new_family_stands_in_the_matrix(tree: Path) -> None:

@@ -37,7 +37,14 @@ WAITS = """
 
 SLIPS = {
     "modle=transformer": "unknown key modle=transformer; did you mean model?",
-    "model=trnsformer": "model=trnsformer: no such option; did you mean transformer? (transformer, transformer_nope)",
+    "model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
+                        "(lstm, lstm_attention, transformer, transformer_nope)",
+    "model=lstm model.n_heads=2": "model.n_heads=2: model=lstm has no such key; it has size, num_layers, d_model, "
+                                  "d_hidden, dropout, attention, bidirectional, input_feeding, tie_embeddings",
+    "model.family=lstm": "model.family=lstm: comes with model=lstm, which also brings its keys",
+    "model=lstm model.d_hidden=33": "model.d_hidden=33: must be even, for model.bidirectional=true halves it",
+    "model=lstm model.input_feeding=true": "model.input_feeding=true: there is nothing to feed with "
+                                           "model.attention=none",
     "model.dropuot=0.1": "unknown key model.dropuot=0.1; did you mean model.dropout?",
     "optm.lr=1": "unknown key optm.lr=1; did you mean optim.lr?",
     "lr=0.1": "unknown key lr=0.1; did you mean optim.lr?",
@@ -67,7 +74,7 @@ SLIPS = {
     "--config-dir nowhere": "--config-dir=nowhere: no such folder",
     "data.src=${nothing}": "Interpolation key 'nothing' not found full_key: data.src object_type=dict",
     "--cfg job model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
-                                  "(transformer, transformer_nope)",
+                                  "(lstm, lstm_attention, transformer, transformer_nope)",
 }  # fmt: skip
 IN_A_PROCESS = ("modle=transformer", "model=trnsformer", "model.dropuot=0.1", "+foo=1", "trainer.max_steps=0",
                 "optim.lr=-1", "data=files data.dir=nowhere", "model.n_heads=3", "--multirun seed=1,x",
@@ -123,10 +130,17 @@ def test_help_is_worth_reading() -> None:
     assert done.returncode == 0
     assert "  * model=transformer_nope                 The same network, told nothing about positions." in done.stdout
     assert "    model.pos_encoding=none                how positions are told apart [sinusoidal, learned" in done.stdout
-    groups = [line.split("=")[0].strip(" *") for line in done.stdout.splitlines()[5:24]]
+    listed = done.stdout.partition("The keys used most")[0].splitlines()[5:-1]
+    groups = [line.split("=")[0].strip(" *") for line in listed]
     assert list(dict.fromkeys(groups)) == ["data", "tokenizer", "model", "optim", "trainer", "checkpoint", "decode",
                                            "logger", "experiment"]  # fmt: skip
     assert "Examples" in done.stdout
+
+
+def test_help_shows_the_keys_of_the_chosen_family() -> None:
+    done = python(TRAIN, "model=lstm_attention", "--help")
+    assert "    model.attention=dot " in done.stdout
+    assert "model.pos_encoding" not in done.stdout
 
 
 def test_hydras_own_commands_stay(tmp_path: Path) -> None:

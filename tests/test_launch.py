@@ -15,10 +15,10 @@ import yaml
 
 from minitx import launch as launching
 from minitx.config import Config, as_dict, resolve_size
-from minitx.schema import parse
 from minitx.door import compose
 from minitx.errors import Exit, UserError
 from minitx.launch import launch, open_run_dir, set_threads, tune_allocator
+from minitx.schema import parse
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +152,19 @@ def test_resume_refuses_another_training(cfg: Config) -> None:
     resumed = replace(cfg, run_dir="run", resume="auto")
     open_run_dir(resumed)
     with pytest.raises(UserError) as caught:
-        open_run_dir(replace(resumed, optim=replace(cfg.optim, lr=0.5)))
-    assert str(caught.value) == "optim.lr=0.5: run/config.yaml says 0.003; resume=auto trains on as begun"
+        open_run_dir(replace(resumed, seed=7, optim=replace(cfg.optim, lr=0.5)))
+    assert str(caught.value).splitlines() == [
+        "run_dir=run: was begun with other settings; resume=auto trains on as begun. To begin anew from its weights: "
+        "init_from=run and another run_dir", "  seed: was 1, asked 7", "  optim.lr: was 0.003, asked 0.5"]
+
+
+def test_a_run_killed_while_its_config_was_written_begins(cfg: Config) -> None:
+    Path("run").mkdir()
+    Path("run/config.yaml").touch()
+    with pytest.raises(UserError, match="is not empty"):
+        open_run_dir(replace(cfg, run_dir="run"))
+    assert open_run_dir(replace(cfg, run_dir="run", resume="auto")) == (Path("run"), True)
+    assert Path("run/config.yaml").stat().st_size
 
 
 # --- this process

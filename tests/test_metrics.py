@@ -4,8 +4,17 @@ import random
 
 import pytest
 import sacrebleu
+from hypothesis import given
+from hypothesis import strategies as st
 
-from minitx.metrics import score, score_from_statistics, statistics
+from minitx.metrics import (
+    SENTENCE_COLUMNS,
+    bleu_from_sentences,
+    score,
+    score_from_statistics,
+    sentence_statistics,
+    statistics,
+)
 
 rng = random.Random(0)
 WORDS = ["The", "dog", "sees", "a", "cat,", "and", "the", "bird", "sings."]
@@ -52,3 +61,24 @@ def test_case_counts_and_perfect_is_100() -> None:
 def test_unequal_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="2 hypotheses for 1 references"):
         statistics(["a", "b"], ["a"])
+    with pytest.raises(ValueError, match="2 hypotheses for 1 references"):
+        sentence_statistics(["a", "b"], ["a"])
+
+
+SENTENCES = (st.lists(st.sampled_from([*WORDS, "3.5", "don't", "", "  "]), max_size=8).map(" ".join)
+             | st.text(max_size=12))
+
+
+@given(st.lists(st.tuples(SENTENCES, SENTENCES), max_size=8), st.data())
+def test_bleu_of_any_draw_follows_from_its_sentences_counts(pairs: list[tuple[str, str]], data: st.DataObject) -> None:
+    rows = sentence_statistics([h for h, _ in pairs], [r for _, r in pairs])
+    assert bleu_from_sentences(rows) == score([h for h, _ in pairs], [r for _, r in pairs]).bleu
+    if pairs:
+        drawn = data.draw(st.lists(st.sampled_from(range(len(pairs))), min_size=1, max_size=12))
+        assert bleu_from_sentences(rows[i] for i in drawn) == score(*zip(*(pairs[i] for i in drawn), strict=True)).bleu
+
+
+def test_a_sentence_s_counts_are_what_they_are_called() -> None:
+    (row,) = sentence_statistics(["The dog sees the cat."], ["The dog sees a cat."])
+    assert dict(zip(SENTENCE_COLUMNS, row, strict=True)) == {
+        "hypothesis_tokens": 6, "reference_tokens": 6, "matched_1": 5, "matched_2": 3, "matched_3": 1, "matched_4": 0}

@@ -13,9 +13,10 @@ from toys import ROOT, write_digits
 from minitx.errors import Exit
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+PAGE = re.sub(r"<!-- report: .*?<!-- /report -->", "", README, flags=re.DOTALL)  # test_report composes what is in these
+BLOCKS = re.findall(r"^```\w*\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
-INLINE = re.findall(r"`(python train\.py [^`]*)`", README)
+INLINE = re.findall(r"`(python train\.py [^`]*)`", PAGE)
 COMMANDS = [line for line in [*LINES, *INLINE] if line.startswith(("python train.py", "minitx ", "echo "))]
 # Not run here: set-up (`make`, `pip`) is what a person did to get here.
 SLIPS = [line.removeprefix("$ ") for line in LINES if line.startswith("$ ")]
@@ -32,7 +33,8 @@ def shortened(command: str) -> str:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to run in, with a trained run and a file pair of the names that README uses."""
     folder = tmp_path_factory.mktemp("readme")
-    done = run("python train.py experiment=quick run_dir=runs/RUN trainer.max_steps=2", folder)
+    done = run("python train.py experiment=quick run_dir=runs/RUN trainer.max_steps=2 checkpoint.every_n_steps=1",
+               folder)
     assert done.returncode == 0, done.stderr
     (folder / "test.en").write_text("The dog sees the cat.\n")
     (folder / "test.de").write_text("Der Hund sieht die Katze.\n")

@@ -1,35 +1,159 @@
-"""README's tables are those of the ledger, and each number in them has its row."""
+"""README's tables are those of the ledger: each number in them has its row, and each row its run and its command."""
 
+import random
+import re
+import shlex
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from published import write_run
 from toys import ROOT
 
+from minitx.door import CONF, compose
 from minitx.errors import UserError
-from minitx.result import Result
 from minitx.suites import report
+from minitx.suites.ledger import LARGEST, Row, gather, read
+from minitx.suites.tables import TABLES, render
 
 LEDGER = ROOT / "results"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"<!-- report: .*?<!-- /report -->", README, flags=re.DOTALL)
+COMMANDS = re.findall(r"^python train\.py (.*)$", "\n".join(BLOCKS), flags=re.MULTILINE)
+EXPERIMENTS = [path.stem for path in CONF.glob("experiment/*.yaml")]
+PAGE = "".join(f"# {name}\n<!-- report: {name} -->\nold\n<!-- /report -->\nkept\n" for name in TABLES)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """Two families on Multi30k, one of them with two seeds and then with code that is in no commit."""
+    folder = tmp_path_factory.mktemp("runs")
+    one = gather(write_run(folder / "lstm", "multi30k_10min_lstm"))
+    two = gather(write_run(folder / "transformer", "multi30k_10min_transformer", ["seed=10"]))
+    return [two, replace(two, result=replace(two.result, seed=2, git_dirty=True)), one]
+
+
+# --- this repository's README and ledger
 
 
 def test_readme_is_what_the_ledger_makes_of_it() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert report.fill(text, report.read(LEDGER)) == text, "run: minitx report"
+    assert report.fill(README, read(LEDGER)) == README, "run: minitx report"
 
 
 @pytest.mark.parametrize("path", sorted(LEDGER.glob("*")), ids=lambda path: path.name)
-def test_each_row_is_small_and_finished(path: Path) -> None:
-    assert path.stat().st_size <= 100_000
-    row = report.read(LEDGER)[[p.name for p in sorted(LEDGER.glob("*.json"))].index(path.name)]
-    assert row["status"] == "finished"
-    assert row.keys() - {"curve", "row"} == set(Result.__dataclass_fields__)
+def test_each_row_is_small_and_of_an_experiment_that_is_there(path: Path) -> None:
+    assert path.stat().st_size <= LARGEST
+    (row,) = [row for row in read(LEDGER) if path.name in (f"{row.name}.json", f"{row.name}.json.gz")]
+    assert row.result.experiment in EXPERIMENTS
+    assert any(table.shows(row) for table in TABLES.values())
 
 
-def test_a_lost_marker_is_an_error() -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_below_a_table_composes(command: str) -> None:
+    compose(shlex.split(command))
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
+def test_each_table_has_experiments(table: object) -> None:
+    assert [name for name in EXPERIMENTS if fnmatchcase(name, table.experiments)]  # type: ignore[attr-defined]
+
+
+# --- any
+
+
+def test_a_table_shows_its_rows_their_conditions_and_their_commands(rows: list[Row]) -> None:
+    bleu = rows[0].result.test["test_2016_flickr"]["bleu"]
+    chrf = rows[0].result.test["test_2016_flickr"]["chrf"]
+    end = f"800 | 2.5 | 1.250 | 10,397 | {bleu:.1f} | {chrf:.1f} | 2.5 GiB |"
+    assert render(TABLES["families"], rows).splitlines() == [
+        "| model | parameters | steps | epochs | valid loss | target tokens/s | test_2016_flickr BLEU | chrF "
+        "| peak memory |",
+        "|---|---|---|---|---|---|---|---|---|",
+        f"| lstm | 1,234,567 | {end}",
+        f"| transformer† | 1,234,567 | {end}",
+        f"| transformer | 1,234,567 | {end}",
+        "",
+        "Hardware: A Processor, 2 cores, 2 threads, 32-true.",
+        "Seed: 1; 2; 10.",
+        "Search: beam 5, length penalty 1.0.",
+        f"BLEU: `{rows[0].result.test['test_2016_flickr']['bleu_signature']}`.",
+        "Versions: torch 2.13.0, lightning 2.6.6.",
+        "† Trained with code that is in no commit.",
+        "",
+        "```",
+        "python train.py experiment=multi30k_10min_lstm",
+        "python train.py experiment=multi30k_10min_transformer seed=10",
+        "```",
+    ]
+
+
+def test_a_missing_number_is_a_dash(rows: list[Row]) -> None:
+    bare = replace(rows[0].result, valid_loss=None, tgt_tokens_per_s=None, test={})
+    line = render(TABLES["families"], [replace(rows[0], result=bare)]).splitlines()[2]
+    assert [cell.strip() for cell in line.split("|")][5:9] == ["-", "-", "-", "-"]
+
+
+def test_tables_are_the_same_whatever_the_order_and_however_often(rows: list[Row]) -> None:
+    filled = report.fill(PAGE, rows)
+    assert report.fill(filled, rows) == filled
+    for seed in range(5):
+        assert report.fill(filled, random.Random(seed).sample(rows, len(rows))) == filled
+    assert filled.count("kept\n") == len(TABLES)
+    assert "old" not in filled
+    assert filled.count("No rows yet: `python train.py --multirun") == len(TABLES) - 1
+
+
+def test_a_number_edited_by_hand_does_not_last(rows: list[Row]) -> None:
+    filled = report.fill(PAGE, rows)
+    assert report.fill(filled.replace("10,397", "20,397"), rows) == filled != filled.replace("10,397", "20,397")
+
+
+@pytest.mark.parametrize("text", [
+    "no table here", PAGE.replace("<!-- report: multi30k -->", ""), PAGE.replace("<!-- /report -->", "", 1),
+    PAGE[:PAGE.rindex("<!-- /report")],
+])  # fmt: skip
+def test_a_lost_marker_is_an_error(text: str) -> None:
     with pytest.raises(UserError, match="markers"):
-        report.fill("no table here", [])
+        report.fill(text, [])
 
 
-def test_an_unfinished_run_is_not_published(tmp_path: Path) -> None:
+def test_a_run_goes_into_the_ledger_and_onto_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, ledger = tmp_path / "README.md", tmp_path / "results"
+    page.write_text(PAGE, encoding="utf-8")
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", git_dirty=None, params=7)]
+    other = write_run(tmp_path / "c", overrides=["trainer.max_steps=9"])
+    report.main(ledger, page, runs[:1])
+    assert "published" in capsys.readouterr().out
+    report.main(ledger, page, runs[1:])  # the same config and seed
+    said = capsys.readouterr().out
+    assert "replaced: there was a row of this config and seed" in said
+    assert "marked: its code is in no commit" in said
+    assert [row.result.params for row in read(ledger)] == [7]
+    assert "| lstm† | 7 |" in page.read_text(encoding="utf-8")
+    report.main(ledger, page, [other])
+    assert "of the same experiment and seed, with another config: synthetic_lstm.1." in capsys.readouterr().out
+    assert len(read(ledger)) == 2
+    assert "\npython train.py experiment=synthetic_lstm trainer.max_steps=9\n" in page.read_text(encoding="utf-8")
+    before = page.read_bytes()
+    report.main(ledger, page)
+    assert "up to date" in capsys.readouterr().out
+    assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize(("experiment", "why"), [("quick", "in no table of README"), (None, "names no experiment")])
+def test_a_smoke_run_and_an_unnamed_one_are_not_published(experiment: str | None, why: str, tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run", "quick", experiment=experiment)
+    with pytest.raises(UserError, match=why):
+        report.publish(run_dir, tmp_path / "ledger")
+    assert not (tmp_path / "ledger").exists()
+
+
+def test_a_folder_without_a_result_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no result.json"):
-        report.add(tmp_path, tmp_path / "ledger")
+        report.publish(tmp_path, tmp_path / "ledger")
+
+
+def test_a_missing_page_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"README\.md: No such file"):
+        report.main(tmp_path, tmp_path / "README.md")

@@ -3,12 +3,14 @@
 import logging
 import warnings
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from minitx.checkpoint import load_weights, write_atomically
 from minitx.config import Config, LoggerConfig, TrainerConfig
 from minitx.data.sources import Corpus
 from minitx.data.tokenizer import TokenizerPair
@@ -37,31 +39,47 @@ def choose_precision(trainer: TrainerConfig, device: torch.device) -> str:
 
 
 def build_tokenizers(cfg: Config, corpus: Corpus, run_dir: Path) -> TokenizerPair:
-    """Load the run's tokenizer, or learn it from the training split alone and save it with the run."""
+    """Load the run's tokenizer, or that of the run it begins with, or learn it from the training split alone."""
     if TokenizerPair.saved_in(run_dir):
         return TokenizerPair.load(run_dir)
-    tokenizers = TokenizerPair.train(corpus.pairs("train"), cfg.tokenizer.vocab_size, cfg.tokenizer.joint)
+    if cfg.init_from is not None:
+        tokenizers = TokenizerPair.load(Path(cfg.init_from))
+    else:
+        tokenizers = TokenizerPair.train(corpus.pairs("train"), cfg.tokenizer.vocab_size, cfg.tokenizer.joint)
     tokenizers.save(run_dir)
     return tokenizers
 
 
 def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState) -> TranslationTask:
-    """Build model and task, the weights drawn from `cfg.seed`."""
+    """Build model and task, the weights drawn from `cfg.seed`, or once those of the run that `cfg.init_from` names."""
     assert state.precision is not None
     torch.manual_seed(cfg.seed)
     model: Seq2Seq = build_model(cfg.model, src_vocab_size=tokenizers.src.vocab_size,
                                  tgt_vocab_size=tokenizers.tgt.vocab_size)
+    if cfg.init_from is not None and state.init_from_sha256 is None:
+        state.init_from_sha256 = load_weights(Path(cfg.init_from), model)
     return TranslationTask(model, cfg.optim, state=state, precision=state.precision, seed=cfg.seed)
 
 
-def build_logger(cfg: LoggerConfig, run_dir: Path, settings: dict[str, Any]) -> Logger | None:
-    """Make the logger beside metrics.jsonl; wandb stays offline unless told otherwise."""
+def build_logger(cfg: LoggerConfig, run_dir: Path, settings: dict[str, Any], step: int = 0) -> Logger | None:
+    """Make the logger beside metrics.jsonl, for a run that goes on after `step`; wandb stays offline unless told.
+
+    A run keeps its id on wandb, and TensorBoard drops the steps that a resumed run repeats.
+    """
     if cfg.name == "wandb":
         run_dir.mkdir(exist_ok=True)
-        return WandbLogger(project=cfg.project, save_dir=run_dir, name=run_dir.name, mode=cfg.mode, config=settings)
+        return WandbLogger(project=cfg.project, save_dir=run_dir, name=run_dir.name, mode=cfg.mode, config=settings,
+                           id=wandb_id(run_dir / "wandb_id"), resume="allow")
     if cfg.name == "tensorboard":
-        return TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="")
+        return TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="", purge_step=step + 1)
     return None
+
+
+def wandb_id(path: Path) -> str:
+    """Return the run's id, drawn once and kept beside it."""
+    if not path.exists():
+        write_atomically(path, token_hex(8).encode())
+    return path.read_text()
 
 
 def build_trainer(device: torch.device, logger: Logger | None, callbacks: list[pl.Callback]) -> pl.Trainer:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
 from minitx.schema import parse
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{64})\.safetensors")
+_LEFTOVER = re.compile(r"\..+\.\d+|.+\.\d+\.part")  # what a killed writer left beside the file it meant
 
 
 @dataclass(frozen=True)
@@ -79,19 +80,46 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta
 
 
 def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest checkpoint that is whole, or None; of each newer one `warn` hears why it was passed over."""
+    """Return the newest checkpoint that is whole, or None; of each newer one `warn` hears why it was passed over.
+
+    Errors: `UserError` where there are some and none is whole: to begin anew is for a person to decide.
+    """
     for path in _newest_first(folder):
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != path.stem.rsplit("-", 1)[1]:
-            warn(f"{path.name[:13]} is damaged (its content does not match its name); trying the one before")
-            path.rename(path.with_suffix(".damaged"))  # out of the way of those to come
-            continue
-        length = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8:8 + length])["__metadata__"]
-        if header["format"] != str(FORMAT):
-            raise UserError(f"{path}: checkpoint format {header['format']}, this version reads {FORMAT}", Exit.STORAGE)
-        return Checkpoint(path, load(content), json.loads(header["meta"]))
+        if (found := _read(path)) is not None:
+            return found
+        warn(f"{path.name[:13]} is damaged (its content does not match its name); trying the one before")
+        path.rename(path.with_suffix(".damaged"))  # out of the way of those to come
+    if damaged := list(folder.glob("step-*.damaged")):
+        raise UserError(f"{folder}: each of its {len(damaged)} checkpoints is damaged, nothing is left to go on from; "
+                        f"remove the folder to begin this run anew, or begin another with init_from={folder.parent}",
+                        Exit.STORAGE)
     return None
+
+
+def whole_checkpoints(folder: Path) -> Iterator[Checkpoint]:
+    """Read the checkpoints that are whole, newest first, and touch nothing."""
+    return (found for path in _newest_first(folder) if (found := _read(path)) is not None)
+
+
+def _read(path: Path) -> Checkpoint | None:
+    """Read a checkpoint, or None where it is damaged. Errors: `UserError` for one of another format."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != path.stem.rsplit("-", 1)[1]:
+        return None
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:8 + length])["__metadata__"]
+    if header["format"] != str(FORMAT):
+        raise UserError(f"{path}: checkpoint format {header['format']}, this version reads {FORMAT}; begin anew from "
+                        f"its weights: init_from={path.parents[1]} and another run_dir", Exit.STORAGE)
+    return Checkpoint(path, load(content), json.loads(header["meta"]))
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Remove what killed writers left half written. For who holds the run directory alone."""
+    for folder in (run_dir, run_dir / "checkpoints"):
+        for path in folder.glob("*"):
+            if _LEFTOVER.fullmatch(path.name) and path.is_file():
+                path.unlink()
 
 
 def _newest_first(folder: Path) -> list[Path]:
@@ -124,6 +152,24 @@ def load_tensors(model: Seq2Seq, tensors: Mapping[str, Tensor]) -> None:
             tensor.copy_(tensors[name])
 
 
+def load_weights(run_dir: Path, model: Seq2Seq) -> str:
+    """Copy RUN/model.safetensors into a model. Returns its SHA-256. Errors: `UserError` if it is missing or no fit."""
+    path = _weights(run_dir)
+    content = path.read_bytes()
+    try:
+        load_tensors(model, load(content))
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path}: damaged, or of another model: {error}", Exit.STORAGE) from error
+    return hashlib.sha256(content).hexdigest()
+
+
+def _weights(run_dir: Path) -> Path:
+    path = run_dir / "model.safetensors"
+    if not path.exists():
+        raise UserError(f"{run_dir}: no model.safetensors yet; it is written at the first validation")
+    return path
+
+
 def load_config(run_dir: Path) -> Config:
     """Read RUN/config.yaml. Errors: `UserError` where this is no run directory."""
     try:
@@ -139,13 +185,8 @@ def load_model(run_dir: Path | str, device: torch.device | str = "cpu") -> tuple
     """
     run_dir = Path(run_dir)
     cfg = load_config(run_dir)
-    path = run_dir / "model.safetensors"
-    if not path.exists():
-        raise UserError(f"{run_dir}: no model.safetensors yet; it is written at the first validation")
+    _weights(run_dir)  # before the tokenizer: a run that has just begun may have neither
     tokenizers = TokenizerPair.load(run_dir)
     model = build_model(cfg.model, src_vocab_size=tokenizers.src.vocab_size, tgt_vocab_size=tokenizers.tgt.vocab_size)
-    try:
-        load_tensors(model, load(path.read_bytes()))
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path}: damaged, or of another model: {error}", Exit.STORAGE) from error
+    load_weights(run_dir, model)
     return model.to(device).eval(), tokenizers, cfg

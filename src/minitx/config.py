@@ -25,6 +25,17 @@ class RecommendsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CleanConfig:
+    """What of the training text is left out, beside broken and empty lines; no other set is touched."""
+
+    identical: bool = key("leave out pairs whose sides are the same")
+    duplicates: bool = key("leave out pairs seen before, to the letter")
+    max_ratio: float | None = key("leave out pairs with one side so many times as long (tokens with EOS); null = none",
+                                  gt=1)
+    max_dropped_pct: float = key("share of training pairs left out above which the run refuses to start", ge=0, le=100)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     source: str = key("where pairs come from", choices=("synthetic", "files", "hub"))
     src: str = key("source language, as in the file names")
@@ -32,6 +43,12 @@ class DataConfig:
     dir: str | None = key("folder with {split}.{lang}[.gz], .tsv, .jsonl or .parquet files")
     folder: str | None = key("sub-folder of $MINITX_DATA that is looked in before the hub")
     hub_id: str | None = key("data set on the Hugging Face hub")
+    hub_name: str | None = key("its configuration, or a folder of it; null = src-tgt or tgt-src, where it has them")
+    hub_revision: str | None = key("commit or branch of it; null = the newest")
+    hold_out: int | None = key("pairs of the training text that make the validation set, and as many the test set, "
+                               "where the text has none", ge=1)
+    max_pairs: int | None = key("train on the first so many pairs; null = on all", ge=1)
+    clean: CleanConfig = key("what of the training text is left out")
     seed: int = key("seed of the synthetic text, apart from the run's seed", ge=0)
     train_size: int = key("training pairs of the synthetic text", ge=1)
     test_sets: list[str] | None = key("test sets to score; null = all, but synthetic length sets")
@@ -107,7 +124,7 @@ class LSTMConfig(ModelConfig, family="lstm"):
     input_feeding: bool = key("feed the last attentional state back in (Luong et al. 2015): slower to train")
 
     sizes = {
-        "toy": {"num_layers": 1, "d_model": 32, "d_hidden": 32},
+        "toy": {"num_layers": 1, "d_model": 32, "d_hidden": 36},
         "tiny": {"num_layers": 2, "d_model": 128, "d_hidden": 160},
         "small": {"num_layers": 2, "d_model": 256, "d_hidden": 416},
         "base": {"num_layers": 3, "d_model": 512, "d_hidden": 960},
@@ -133,6 +150,8 @@ class OptimConfig:
     schedule: str = key("learning rate over steps", choices=("inverse_sqrt", "cosine", "wsd", "constant"))
     warmup_steps: int = key("linear warm-up", ge=0)
     decay_fraction: float = key("share of the horizon in which wsd decays to 0", gt=0, le=1)
+    ema_decay: float | None = key("decay of the moving average of the weights, which is then validated and kept; "
+                                  "null = no average", gt=0, lt=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +210,7 @@ class Config:
     seed: int = key("seed of weights, order and dropout", ge=0)
     run_dir: str | None = key("where the run lives; null = a new folder under runs/")
     resume: str = key("auto = go on from run_dir's newest good checkpoint", choices=("never", "auto"))
+    init_from: str | None = key("run whose weights and tokenizer this one begins with; null = drawn from the seed")
     debug: bool = key("show tracebacks of a user's slip too")
     choices: ChoicesConfig = key("names of the group options")
     data: DataConfig = key("the text")
@@ -227,6 +247,8 @@ def check(cfg: Config) -> None:
         raise UserError(f"optim.schedule={cfg.optim.schedule}: needs trainer.max_steps or trainer.max_minutes")
     if data.source == "synthetic" and data.dir is not None:
         raise UserError(f"data.dir={data.dir}: the synthetic text reads no folder; did you mean data=files?")
+    if data.source == "synthetic" and data.hold_out is not None:
+        raise UserError(f"data.hold_out={data.hold_out}: the synthetic text (data.source) has sets of its own")
     if data.src == data.tgt:
         raise UserError(f"data.tgt={data.tgt}: must differ from data.src={data.src}")
     if data.max_length > data.max_tokens:

@@ -21,7 +21,7 @@ class Console:
 
     def line(self, text: str = "") -> None:
         """Write a line that stays."""
-        self._clear()
+        self.clear()
         print(text, file=self.stream, flush=True)
 
     def live(self, text: str) -> None:
@@ -36,9 +36,10 @@ class Console:
         print(f"\r\x1b[2K{text[:width]}", end="", file=self.stream, flush=True)
         self._live = True
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Wipe the live line, if there is one: other text is to stand there."""
         if self._live:
-            print("\r\x1b[2K", end="", file=self.stream)
+            print("\r\x1b[2K", end="", file=self.stream, flush=True)
             self._live = False
 
 

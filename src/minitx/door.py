@@ -5,12 +5,13 @@ and nothing is created before the config is checked. Hydra's own entry prints co
 is composed here first; Hydra then serves `--cfg`, `--info`, completion and sweeps, whose jobs are fresh processes.
 """
 
+import os
 import signal
 import subprocess
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from minitx.config import Config, check
-from minitx.data.sources import local_folder
+from minitx.data.sources import check_text
 from minitx.errors import Exit, UserError
 from minitx.launch import launch, tune_allocator
 from minitx.schema import allowed, keys, nearest, parse, show
@@ -50,6 +51,9 @@ def main() -> NoReturn:
         code = slip.code
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
+    except BrokenPipeError:  # the reader of --help, `head` for one, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = Exit.OK
     sys.exit(code)
 
 
@@ -122,8 +126,10 @@ def _hydra(args: Namespace) -> Iterator[Hydra]:
 
 def _compose(app: Hydra, args: Namespace, overrides: Sequence[str]) -> DictConfig:
     """Compose one job, `hydra` node included, after a look at every name on the command line."""
-    for override in _parse_overrides(app, overrides):
-        _check_name(app, override)
+    parsed, groups = _parse_overrides(app, overrides), _groups(app)  # once: Hydra takes 0.1 s to look around
+    for override in parsed:
+        _check_name(groups, override)
+    _check_family(app, args, parsed)
     composed = app.compose_config(args.config_name, list(overrides), RunMode.RUN, with_log_configuration=False)
     HydraConfig.instance().set_config(composed)  # ${hydra:...} looks here
     return composed
@@ -140,7 +146,7 @@ def _checked(composed: DictConfig) -> Config:
         values["choices"]["experiment"] = experiments[-1].removeprefix("experiment=[").rstrip("]").replace(",", "+")
     cfg = parse(Config, values)
     check(cfg)
-    local_folder(cfg.data)  # refuses a path that is not there
+    check_text(cfg.data)
     return cfg
 
 
@@ -152,14 +158,13 @@ def _parse_overrides(app: Hydra, overrides: Sequence[str]) -> list[Override]:
         raise UserError(f"{what}; write key=value, and quote what is special") from error
 
 
-def _check_name(app: Hydra, override: Override) -> None:
+def _check_name(groups: Mapping[str, list[str]], override: Override) -> None:
     """Refuse an unknown key or group option, or a sweep without --multirun, in our words rather than Hydra's."""
     name, given = override.key_or_group, override.input_line or ""
     if override.is_hydra_override() or override.package is not None or override.is_delete():
         return
     if override.is_sweep_override():
         raise UserError(f"{given}: several values need --multirun; one value with commas needs quotes")
-    groups = _groups(app)
     if name not in groups:
         known = [*groups, *keys(Config)]
         if name not in known and not any(key.startswith(name + ".") for key in known):
@@ -175,6 +180,23 @@ def _check_name(app: Hydra, override: Override) -> None:
         if option not in groups[name] and not (name == "experiment" and option is None):
             options = ", ".join(groups[name])
             raise UserError(f"{name}={show(option)}: no such option{nearest(str(option), groups[name])} ({options})")
+
+
+def _check_family(app: Hydra, args: Namespace, overrides: Sequence[Override]) -> None:
+    """Refuse a key that another model family has and the chosen one has not."""
+    asked = [o for o in overrides if o.key_or_group.startswith("model.") and not o.is_delete()]
+    if not asked:
+        return
+    others = [line for o in overrides if o not in asked and (line := o.input_line)]
+    chosen = app.compose_config(args.config_name, others, RunMode.RUN, with_log_configuration=False)
+    option = chosen.hydra.runtime.choices.get("model")
+    for override in asked:
+        name = override.key_or_group.removeprefix("model.")
+        if name == "family":
+            raise UserError(f"{override.input_line}: comes with model={override.value()}, which also brings its keys")
+        if name not in chosen.model:
+            raise UserError(f"{override.input_line}: model={option} has no such key; it has "
+                            f"{', '.join(key for key in chosen.model if key != 'family')}")
 
 
 def _groups(app: Hydra) -> dict[str, list[str]]:
@@ -238,10 +260,10 @@ def _child(command: list[str]) -> int:
 # --- help
 
 USUAL = (
-    "model.size", "model.pos_encoding", "model.dropout", "data.dir", "data.src", "data.tgt", "data.seed",
-    "data.max_tokens", "tokenizer.vocab_size", "optim.lr", "optim.schedule", "trainer.accelerator", "trainer.devices",
-    "trainer.threads", "trainer.precision", "trainer.tokens_per_update", "trainer.max_steps", "trainer.max_minutes",
-    "trainer.target_bleu", "checkpoint.every_n_steps", "decode.beam_size", "decode.length_penalty",
+    "model.size", "model.pos_encoding", "model.attention", "model.dropout", "data.dir", "data.src", "data.tgt",
+    "data.seed", "data.max_tokens", "tokenizer.vocab_size", "optim.lr", "optim.schedule", "trainer.accelerator",
+    "trainer.devices", "trainer.threads", "trainer.precision", "trainer.tokens_per_update", "trainer.max_steps",
+    "trainer.max_minutes", "trainer.target_bleu", "checkpoint.every_n_steps", "decode.beam_size", "decode.length_penalty",
     "seed", "run_dir", "resume", "debug",
 )  # fmt: skip
 
@@ -280,7 +302,8 @@ def usage(app: Hydra, composed: DictConfig) -> str:
             star = "*" if choices.get(name) == option else " "
             lines.append(f"  {star} {name}={option}".ljust(43) + _first_comment(CONF / name / f"{option}.yaml"))
     schema = keys(Config)
-    rows = [(f"{key}={show(OmegaConf.select(composed, key))}", schema[key]) for key in USUAL]
+    rows = [(f"{key}={show(OmegaConf.select(composed, key))}", schema[key]) for key in USUAL
+            if not key.startswith("model.") or key.removeprefix("model.") in composed.model]
     docs = [f"    {now.ljust(39)}{spec['doc']}{allowed(spec)}" for now, spec in rows]
     program = f"python {sys.argv[0]}"
     return USAGE.format(groups="\n".join(lines), keys="\n".join(docs), program=program)

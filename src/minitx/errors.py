@@ -17,7 +17,7 @@ class Exit(IntEnum):
 
 
 class UserError(Exception):
-    """Carry one line that says what is wrong, where, and what to do."""
+    """Say in one line what is wrong, where, and what to do; below it, if need be, one line for each difference."""
 
     def __init__(self, message: str, code: Exit = Exit.USAGE) -> None:
         super().__init__(message)

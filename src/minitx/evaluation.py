@@ -1,14 +1,16 @@
 """Score a trained model on a corpus's test sets, and keep what it wrote."""
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from minitx.checkpoint import write_atomically
 from minitx.data.sources import Corpus
 from minitx.data.synthetic import PHENOMENA, role_accuracy_pct, word_for_word
 from minitx.decoding.translate import Translator
-from minitx.metrics import score
+from minitx.metrics import SENTENCE_COLUMNS, score, sentence_statistics
 from minitx.result import TestScore
 
 Progress = Callable[[str, int, int], None]  # test set, lines done, lines in all
@@ -19,10 +21,12 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
         str, TestScore]:
     """Translate every line of each test set into RUN/hypotheses/SET.LANG, and score it with sacreBLEU.
 
+    RUN/sentence_statistics.json gets the counts that BLEU is made of, sentence by sentence, and no text.
     The embedded text also gets BLEU per phenomenon, exact role accuracy on the minimal pairs, and, for comparison, the
     BLEU of a word-for-word dictionary.
     """
     scores: dict[str, TestScore] = {}
+    sentences: dict[str, list[list[int]]] = {}
     for name in corpus.test_sets:
         sources, references = (list(side) for side in zip(*corpus.pairs(name), strict=True))
 
@@ -48,4 +52,7 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
                 part = score([hypotheses[i] for i in rows], [references[i] for i in rows])
                 entry.setdefault("phenomena_bleu", {})[phenomenon] = part.bleu
         scores[name] = entry
+        sentences[name] = sentence_statistics(hypotheses, references)
+    counts = json.dumps({"columns": SENTENCE_COLUMNS, "sets": sentences}, separators=(",", ":")) + "\n"
+    write_atomically(run_dir / "sentence_statistics.json", counts.encode())
     return scores

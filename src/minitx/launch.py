@@ -16,7 +16,8 @@ import yaml
 from minitx.config import Config, as_dict, resolve_size
 from minitx.errors import Exit, UserError
 from minitx.monitor.process import cores
-from minitx.schema import show
+from minitx.resuming import refuse_other_settings
+from minitx.warmstart import adopt
 
 RUNS = Path("runs")
 # Freed memory is kept and never given back: PyTorch on CPU trains 7-35 % faster, for it stops paying a page fault for
@@ -31,9 +32,7 @@ ALLOCATOR = "MINITX_ALLOCATOR"  # set once the process began again; `run` shows 
 
 def launch(cfg: Config) -> int:
     """Train in this process and return the exit code; a run that could not begin leaves no directory behind."""
-    if cfg.trainer.devices > 1:
-        raise UserError(f"trainer.devices={cfg.trainer.devices}: this version runs one process; set trainer.devices=1")
-    cfg = replace(cfg, model=resolve_size(cfg.model))
+    cfg = settled(cfg)
     run_dir, is_new = open_run_dir(cfg)
     set_threads(cfg)
     from minitx.run import train  # imports torch and Lightning: seconds
@@ -44,6 +43,16 @@ def launch(cfg: Config) -> int:
         if is_new and slip.code in (Exit.USAGE, Exit.DATA) and not (run_dir / "checkpoints").exists():
             shutil.rmtree(run_dir, ignore_errors=True)  # all in it is this run's, and nothing was learned
         raise
+
+
+def settled(cfg: Config) -> Config:
+    """Return the config as it is trained: widths by `model.size`, what the run it begins with decides.
+
+    Errors: `UserError` for what this version cannot run, or a run that it cannot begin with.
+    """
+    if cfg.trainer.devices > 1:
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: this version runs one process; set trainer.devices=1")
+    return adopt(replace(cfg, model=resolve_size(cfg.model)))
 
 
 # --- this process
@@ -91,12 +100,14 @@ def open_run_dir(cfg: Config) -> tuple[Path, bool]:
         run_dir = _new_run_dir(cfg) if cfg.run_dir is None else run_dir
         run_dir.mkdir(parents=True, exist_ok=True)
         frozen = run_dir / "config.yaml"
+        if cfg.resume == "auto" and _was_killed_at_once(run_dir):
+            frozen.unlink()
         if is_new := not any(run_dir.iterdir()):
             _freeze(replace(cfg, run_dir=str(run_dir)), frozen)
         elif cfg.resume == "never":
             raise UserError(f"run_dir={run_dir}: is not empty; name a new folder, or add resume=auto", Exit.STORAGE)
         else:
-            _refuse_changes(as_dict(cfg), _read(frozen), frozen)
+            refuse_other_settings(as_dict(cfg), _read(frozen), run_dir)
     except FileExistsError as error:
         why = "is a file, not a folder" if run_dir.is_file() else "another run began here just now"
         raise UserError(f"run_dir={run_dir}: {why}", Exit.STORAGE) from error
@@ -128,25 +139,13 @@ def _freeze(cfg: Config, path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def _was_killed_at_once(run_dir: Path) -> bool:
+    """Tell whether all that is there is an empty config.yaml: a run that was killed while it began."""
+    return [(path.name, path.stat().st_size) for path in run_dir.iterdir()] == [("config.yaml", 0)]
+
+
 def _read(frozen: Path) -> dict[str, Any]:
     values = yaml.safe_load(frozen.read_bytes()) if frozen.is_file() else None
     if not isinstance(values, dict):
         raise UserError(f"run_dir={frozen.parent}: no run to resume, config.yaml is missing or empty", Exit.STORAGE)
     return values
-
-
-MAY_CHANGE = ("run_dir", "resume", "debug", "choices", "checkpoint", "decode", "logger", "data.dir",
-              "trainer.accelerator", "trainer.devices", "trainer.threads", "trainer.max_steps", "trainer.max_minutes",
-              "trainer.target_bleu", "trainer.patience", "trainer.samples", "trainer.log_every_n_steps")  # fmt: skip
-
-
-def _refuse_changes(asked: dict[str, Any], frozen: dict[str, Any], path: Path, prefix: str = "") -> None:
-    """Refuse to resume with another text, network or recipe than the run was begun with."""
-    for name, value in asked.items():
-        before, key = frozen.get(name), prefix + name
-        if key in MAY_CHANGE or value == before:
-            continue
-        if isinstance(value, dict) and isinstance(before, dict):
-            _refuse_changes(value, before, path, key + ".")
-        else:
-            raise UserError(f"{key}={show(value)}: {path} says {show(before)}; resume=auto trains on as begun")

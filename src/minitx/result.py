@@ -1,9 +1,12 @@
 """result.json: all of a run that is worth a number, in one typed record; its schema is this class."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
+
+from minitx.errors import UserError
 
 STATUSES = ("finished", "interrupted", "terminated", "diverged")
 
@@ -62,6 +65,8 @@ class Result:
     config_sha256: str
     data_sha256: str
     tokenizer_sha256: str
+    cleaning: dict[str, Any]
+    init_from_sha256: str | None
     versions: dict[str, str]
     hardware: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
@@ -71,11 +76,23 @@ class Result:
 
     @classmethod
     def read(cls, path: Path) -> "Result":
-        """Read and check a result. Errors: ValueError naming the file and what is wrong."""
-        values = json.loads(path.read_text())
+        """Read and check a result. Errors: `UserError` naming the file and what is wrong."""
+        try:
+            return cls.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+        except ValueError as error:
+            raise UserError(f"{path}: not JSON: {error}") from error
+
+    @classmethod
+    def parse(cls, values: Any, where: str) -> "Result":
+        """Check a mapping; only a field with a default may be missing. Errors: `UserError` beginning with `where`."""
+        if not isinstance(values, Mapping):
+            raise UserError(f"{where}: holds no result, a mapping of keys")
         names = {f.name for f in fields(cls)}
-        if values.keys() != names:
-            raise ValueError(f"{path}: keys differ from the schema: {sorted(values.keys() ^ names)}")
+        needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+        wrong = {"missing": needed - values.keys(), "unknown": values.keys() - names}
+        if any(wrong.values()):
+            told = "; ".join(f"{how} {', '.join(sorted(found))}" for how, found in wrong.items() if found)
+            raise UserError(f"{where}: not a result of this version: {told}")
         if values["status"] not in STATUSES:
-            raise ValueError(f"{path}: status {values['status']!r} is none of {', '.join(STATUSES)}")
+            raise UserError(f"{where}: status {values['status']!r} is none of {', '.join(STATUSES)}")
         return cls(**values)

@@ -23,6 +23,7 @@ from minitx.checkpoint import (
     load_checkpoint,
     load_model,
     load_tensors,
+    remove_leftovers,
     write_atomically,
 )
 from minitx.config import Config, as_dict
@@ -36,6 +37,7 @@ from minitx.monitor.clock import Clock
 from minitx.monitor.process import process_age_s
 from minitx.monitor.provenance import git_state, hardware, peak_memory_gib, versions
 from minitx.result import Result, TestScore
+from minitx.resuming import identity, refuse_others, settle_horizon, settle_target
 from minitx.training.callbacks import (
     Bookkeeping,
     Checkpoints,
@@ -45,7 +47,6 @@ from minitx.training.callbacks import (
     Stopping,
     Validation,
 )
-from minitx.training.schedule import decay_begins
 from minitx.training.signals import Interrupted, Signals
 from minitx.training.state import RunState
 from minitx.training.validation import Validator
@@ -66,7 +67,8 @@ def train(cfg: Config) -> int:
     signals = Signals()
     with storage_errors(run_dir), held(run_dir), signals.caught():
         if (run_dir / "result.json").exists() and Result.read(run_dir / "result.json").status == "finished":
-            console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train longer, begin anew")
+            console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train on, begin anew "
+                         f"with init_from={run_dir}")
             return Exit.OK
         return Run(cfg, run_dir, console, signals).go()
 
@@ -77,6 +79,7 @@ class Run:
     def __init__(self, cfg: Config, run_dir: Path, console: Console, signals: Signals) -> None:
         self.cfg, self.run_dir, self.console, self.signals = cfg, run_dir, console, signals
         self.code = git_state()  # now: the tree may change while it trains
+        remove_leftovers(run_dir)
         saved = load_checkpoint(run_dir / "checkpoints", warn=lambda text: console.line(f"minitx: warning: {text}"))
         self.state = state = RunState.parse(saved.meta["state"]) if saved else RunState()
         self.clock = Clock("startup", startup=state.startup_s + process_age_s(), train=state.train_s, eval=state.eval_s,
@@ -84,51 +87,39 @@ class Run:
         self.device = choose_device(cfg.trainer)
         state.precision = state.precision or choose_precision(cfg.trainer, self.device)
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-        self.set_horizon()
+        settle_horizon(cfg, state, saved.meta["limits"] if saved else None)
         console.line(f"reading {cfg.choices.data}, {cfg.data.src}-{cfg.data.tgt} ...")
         self.corpus = load_corpus(cfg.data)
         for name in ("valid", *self.corpus.test_sets):
             self.corpus.pairs(name)  # what is wrong with a file is told now, not after the training
         self.tokenizers = build_tokenizers(cfg, self.corpus, run_dir)
-        self.identity = {"data_sha256": self.corpus.fingerprint, "tokenizer_sha256": self.tokenizers.fingerprint}
+        self.identity = identity(self.corpus.fingerprint, self.tokenizers.fingerprint)
+        if saved:
+            refuse_others(self.identity, saved.meta["identity"], run_dir)
         self.data = TranslationData(cfg, self.corpus, self.tokenizers, start=(state.epoch, state.update))
         self.task = build_task(cfg, self.tokenizers, state)
         self.moments = saved.section("optim") if saved else {}
-        truncate_metrics(run_dir / "metrics.jsonl", state.step)
+        self.records = truncate_metrics(run_dir / "metrics.jsonl", state.step)
         if saved:
             self.resume(saved)
 
     def resume(self, saved: Checkpoint) -> None:
-        """Go on from a checkpoint. Errors: `UserError` if it was of another text or vocabulary."""
-        for name, now in self.identity.items():
-            if saved.meta[name] != now:
-                raise UserError(f"run_dir={self.run_dir}: was begun with another text or vocabulary ({name} was "
-                                f"{saved.meta[name][:12]} and is {now[:12]}); a position in it means nothing here",
-                                Exit.DATA)
+        """Go on from a checkpoint."""
         load_tensors(self.task.model, saved.section("model"))
+        if self.task.ema is not None:
+            self.task.ema.restore(saved.section("ema"))
+        full = len(self.corpus.pairs("valid"))
+        settle_target(self.state, self.cfg.trainer.target_bleu, saved.meta["limits"]["target_bleu"],
+                      [entry for entry in self.records if entry["event"] == "valid" and entry["sentences"] == full])
         write_atomically(self.run_dir / "config.yaml", yaml.safe_dump(as_dict(self.cfg), sort_keys=False).encode())
         self.console.line(f"resuming at step {self.state.step} from {saved.path.name[:13]}")
-
-    def set_horizon(self) -> None:
-        """Let a run limited by steps alone decay towards its last one; one limited by minutes finds its horizon later.
-
-        Errors: `UserError` if a resumed run asks for another last step after the decay towards the first has begun.
-        """
-        cfg, state = self.cfg, self.state
-        if cfg.trainer.max_minutes is not None or state.horizon_steps == cfg.trainer.max_steps:
-            return
-        begins = decay_begins(cfg.optim.schedule, cfg.optim.decay_fraction)
-        if state.horizon_steps and begins is not None and state.step > begins * state.horizon_steps:
-            raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: the learning rate already decays towards step "
-                            f"{state.horizon_steps}; finish that run, or begin another")
-        state.horizon_steps = cfg.trainer.max_steps
 
     def go(self) -> int:
         """Fit, score, report."""
         self.announce()
         run = RunContext(self.cfg, self.run_dir, self.state, self.clock, self.console, self.signals,
                          self.data.updates_per_epoch, self.identity)
-        logger = build_logger(self.cfg.logger, self.run_dir, as_dict(self.cfg))
+        logger = build_logger(self.cfg.logger, self.run_dir, as_dict(self.cfg), self.state.step)
         if logger is not None:
             run.events.append(lambda entry: log_numbers(logger, entry))
         self.fit(run, logger)
@@ -191,11 +182,13 @@ class Run:
                   "BLEU": cfg.trainer.target_bleu, "validations without gain": cfg.trainer.patience}
         vocabulary = (f"{self.tokenizers.src.vocab_size:,} joint" if self.tokenizers.joint else
                       f"{self.tokenizers.src.vocab_size:,} + {self.tokenizers.tgt.vocab_size:,}")
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in data.dropped.items() if count)
+        vocabulary += f" of {cfg.init_from}, whose weights it begins with" if cfg.init_from is not None else ""
+        left_out, seen = data.cleaning.left_out(), data.cleaning.seen()
         rows = {
             "model": f"{cfg.choices.model} {cfg.model.size}  {sizes}  {self.params():,} parameters",
             "text": f"{self.corpus.origin} {cfg.data.src}-{cfg.data.tgt}, {len(data.train):,} training pairs"
-                    + (f" (left out: {dropped})" if dropped else ""),
+                    + (f" (left out: {left_out})" if left_out else ""),
+            **({"trained on": seen} if seen else {}),
             "vocabulary": vocabulary,
             "updates": f"{cfg.trainer.tokens_per_update:,} target tokens each, {data.updates_per_epoch:,} an epoch; "
                        f"micro-batches of at most {cfg.data.max_tokens:,} positions, "
@@ -231,7 +224,8 @@ class Run:
             tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
             padding_efficiency_pct=100 * self.data.padding_efficiency, peak_memory_gib=peak_memory_gib(self.device),
             git_sha=sha, git_dirty=dirty, config_sha256=config_sha256(self.cfg),
-            data_sha256=self.corpus.fingerprint, tokenizer_sha256=self.tokenizers.fingerprint, versions=versions(),
+            data_sha256=self.corpus.fingerprint, tokenizer_sha256=self.tokenizers.fingerprint,
+            init_from_sha256=state.init_from_sha256, cleaning=asdict(self.data.cleaning), versions=versions(),
             hardware=hardware(self.device),
             environment={name: value for name, value in os.environ.items()
                          if name.startswith(("MALLOC_", "OMP_", "MKL_"))})
@@ -261,12 +255,19 @@ def storage_errors(run_dir: Path) -> Iterator[None]:
                         f"then repeat the command with run_dir={run_dir} resume=auto", Exit.STORAGE) from error
 
 
-def truncate_metrics(path: Path, step: int) -> None:
-    """Cut metrics.jsonl back to what the checkpoint knows: the resumed run writes the rest anew."""
+def truncate_metrics(path: Path, step: int) -> list[dict[str, Any]]:
+    """Cut metrics.jsonl back to what the checkpoint knows, and return that: the resumed run writes the rest anew."""
+    kept: list[tuple[bytes, dict[str, Any]]] = []
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        write_atomically(path, "".join(kept).encode())
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break  # a power cut left it half written
+            if entry["step"] <= step:
+                kept.append((line, entry))
+        write_atomically(path, b"".join(line + b"\n" for line, _ in kept))
+    return [entry for _, entry in kept]
 
 
 def log_numbers(logger: Logger, entry: dict[str, Any]) -> None:

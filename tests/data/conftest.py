@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from minitx.config import DataConfig, RecommendsConfig
+from minitx.config import CleanConfig, DataConfig, RecommendsConfig
 from minitx.data.encoded import encode_cached
 from minitx.data.sources import load_corpus
 from minitx.data.tokenizer import TokenizerPair
@@ -12,11 +12,17 @@ from minitx.data.tokenizer import TokenizerPair
 needs_data = pytest.mark.skipif("MINITX_DATA" not in os.environ, reason="needs MINITX_DATA: a folder with multi30k/")
 
 
+def clean_config(**changes) -> CleanConfig:
+    """Leave out nothing but what is broken or empty."""
+    return CleanConfig(**{"identical": False, "duplicates": False, "max_ratio": None, "max_dropped_pct": 100} | changes)
+
+
 def data_config(**changes) -> DataConfig:
     recommends = RecommendsConfig(
         model_size="tiny", vocab_size=None, tokens_per_update=64, max_steps=1, lr=1e-3, dropout=0.0)
     values = {
-        "source": "files", "src": "en", "tgt": "de", "dir": None, "folder": None, "hub_id": None, "seed": 1,
+        "source": "files", "src": "en", "tgt": "de", "dir": None, "folder": None, "hub_id": None,
+        "hub_name": None, "hub_revision": None, "hold_out": None, "max_pairs": None, "clean": clean_config(), "seed": 1,
         "train_size": 100, "test_sets": None, "max_tokens": 64, "max_length": 32, "pad_to_multiple": 4,
         "recommends": recommends,
     }

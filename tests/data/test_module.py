@@ -11,13 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from data.conftest import data_config, needs_data
+from data.conftest import clean_config, data_config, needs_data
 from data.test_tokenizer import PAIRS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lightning.fabric.utilities.apply_func import move_data_to_device
 
 from minitx.batch import Batch
+from minitx.data.clean import REASONS
 from minitx.data.encoded import EncodedSplit, default_cache_dir, encode_cached
 from minitx.data.module import TranslationData
 from minitx.data.plan import epoch_plan
@@ -29,9 +30,9 @@ TRAIN = [(f"{a} {'very ' * n}", f"{b} {'sehr ' * (n % 4)}") for n in range(5) fo
 TOKENIZERS = TokenizerPair.train(TRAIN, None, joint=True)
 
 
-def corpus(train=tuple(TRAIN), valid=tuple(PAIRS), fingerprint="f" * 64) -> Corpus:
+def corpus(train=tuple(TRAIN), valid=tuple(PAIRS), fingerprint="f" * 64, **clean) -> Corpus:
     texts = {"train": list(train), "valid": list(valid)}
-    return Corpus("en", "de", ("train", "valid"), (), fingerprint, "here", texts.__getitem__)
+    return Corpus("en", "de", ("train", "valid"), (), fingerprint, "here", clean_config(**clean), texts.__getitem__)
 
 
 def config(tokens_per_update=200, seed=1, **data):
@@ -70,7 +71,7 @@ def test_encoding_keeps_every_sentence(cache):
 def test_only_training_pairs_are_left_out_and_counted(cache):
     odd = [("", "x"), ("x", "  \t"), ("x " * 50, "x"), ("x", "y " * 50), ("", "y " * 50)]
     train = encode_cached(corpus(TRAIN + odd), "train", TOKENIZERS, 40, cache)
-    assert train.dropped == {"empty side": 3, "longer than 40 tokens": 2}
+    assert train.cleaning.dropped == dict.fromkeys(REASONS, 0) | {"empty side": 3, "longer than 40 tokens": 2}
     assert len(train) == len(TRAIN)
     assert max(train.src_len.max(), train.tgt_len.max()) <= 40
     rows = np.arange(len(train))
@@ -78,7 +79,7 @@ def test_only_training_pairs_are_left_out_and_counted(cache):
     assert TOKENIZERS.tgt.decode_batch(train.tgt(rows)) == [tgt for _, tgt in TRAIN]
     valid = encode_cached(corpus(valid=odd), "valid", TOKENIZERS, 40, cache)
     assert len(valid) == len(odd)
-    assert valid.dropped == {}
+    assert valid.cleaning is None
     assert TOKENIZERS.tgt.decode_batch(valid.tgt(np.arange(5))) == [tgt for _, tgt in odd]
 
 
@@ -89,17 +90,63 @@ def test_the_limit_counts_eos(cache):
     assert len(encode_cached(corpus(pairs), "train", TOKENIZERS, n - 1, cache)) == 1
 
 
+def test_a_lopsided_pair_is_one_so_many_times_as_long(cache):
+    n = len(TOKENIZERS.src.encode("the old dog")) + 1
+    pairs = [("the old dog", ""), ("the old dog", "the"), ("the", "the old dog"), ("the old dog " * 20, "the")]
+    lengths = [(n, 2), (2, n)]
+    for ratio, kept in ((n / 2, 2), (n / 2 - 0.01, 0), (None, 2)):
+        text = corpus([*pairs, ("the", "the")], max_ratio=ratio)
+        train = encode_cached(text, "train", TOKENIZERS, 40, cache)
+        assert list(zip(train.src_len, train.tgt_len, strict=True)) == [*lengths[:kept], (2, 2)]
+        told = {} if ratio is None else {f"length ratio above {ratio:g}": 2 - kept}
+        assert train.cleaning.dropped == dict.fromkeys(REASONS, 0) | {
+            "empty side": 1, "longer than 40 tokens": 1, **told}
+        assert train.cleaning.pairs - sum(train.cleaning.dropped.values()) == train.cleaning.kept == len(train)
+
+
+def test_the_report_of_a_cached_text_is_that_of_the_text(cache):
+    text = corpus([*TRAIN, TRAIN[0], ("", "x")], valid=[*PAIRS, ("new", "neu")], duplicates=True)
+    fresh = encode_cached(text, "train", TOKENIZERS, 40, cache).cleaning
+    assert encode_cached(text, "train", TOKENIZERS, 40, cache).cleaning == fresh
+    assert (fresh.pairs, fresh.kept) == (len(TRAIN) + 2, len(TRAIN))
+    assert (fresh.dropped["duplicate pair"], fresh.dropped["empty side"]) == (1, 1)
+    assert fresh.overlap == {"valid": {"sources": 0, "pairs": 0, "sentences": len(PAIRS) + 1}}
+    twice = corpus([*TRAIN, TRAIN[0], ("", "x")], valid=PAIRS)
+    assert encode_cached(twice, "train", TOKENIZERS, 40, cache).cleaning.dropped["duplicate pair"] == 0
+
+
+def test_the_training_text_is_let_go_of_once_it_is_encoded(cache):
+    read = []
+    text = Corpus("en", "de", ("train",), (), "f" * 64, "here", clean_config(),
+                  lambda split: read.append(split) or list(TRAIN))
+    TokenizerPair.train(text.pairs("train"), None, joint=True)
+    assert len(encode_cached(text, "train", TOKENIZERS, 40, cache)) == len(TRAIN)
+    assert read == ["train"]
+    assert "training" not in vars(text)
+
+
+def test_too_many_pairs_left_out_stop_the_run():
+    long = [("x " * 50, "x")] * len(TRAIN)
+    cfg = config(clean=clean_config(max_dropped_pct=49))
+    with pytest.raises(UserError, match=r"50.0 % of 160 training pairs are left out \(80 longer than 40 tokens\)"):
+        TranslationData(cfg, corpus(TRAIN + long), TOKENIZERS)
+    TranslationData(config(clean=clean_config(max_dropped_pct=50)), corpus(TRAIN + long), TOKENIZERS)
+    with pytest.raises(UserError, match=r"50.0 % of 160 training pairs are left out \(80 empty side\)"):
+        _ = corpus(TRAIN + [("", "")] * len(TRAIN), max_dropped_pct=49).training
+
+
 def test_nothing_left_is_refused(cache):
     with pytest.raises(UserError) as caught:
         encode_cached(corpus([("", "x"), ("x " * 9, "x"), ("y " * 9, "x")]), "train", TOKENIZERS, 5, cache)
     assert str(caught.value) == (
-        "no training pair is left of 3 (1 empty side, 2 longer than 5 tokens): see data.max_length")
+        "no training pair is left of 3 (1 empty side, 2 longer than 5 tokens): see data.max_length and data.clean")
     assert caught.value.code == Exit.DATA
 
 
 def test_the_cache_is_used_and_keyed_by_content(cache):
     encode_cached(corpus(), "valid", TOKENIZERS, 40, cache)
-    unread = Corpus("en", "de", ("train", "valid"), (), "f" * 64, "here", lambda split: pytest.fail("text was read"))
+    unread = Corpus("en", "de", ("train", "valid"), (), "f" * 64, "here", clean_config(),
+                    lambda split: pytest.fail("text was read"))
     assert len(encode_cached(unread, "valid", TOKENIZERS, 7, cache)) == len(PAIRS)
     for other in (
         lambda: encode_cached(corpus(fingerprint="0" * 64), "valid", TOKENIZERS, 40, cache),
@@ -115,7 +162,8 @@ def test_a_damaged_cache_file_is_replaced_with_a_warning(cache):
     encode_cached(corpus(), "valid", TOKENIZERS, 40, cache)
     (path,) = cache.iterdir()
     good = path.read_bytes()
-    for bad in (b"", good[:-8], b"\xff" * 100):
+    flipped = [good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in (-1, -9, len(good) // 2)]
+    for bad in (b"", good[:-8], b"\xff" * 100, *flipped):
         path.write_bytes(bad)
         with pytest.warns(UserWarning, match="a damaged cache file .* the text is encoded anew"):
             assert len(encode_cached(corpus(), "valid", TOKENIZERS, 40, cache)) == len(PAIRS)
@@ -131,10 +179,11 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(cache):
 def test_the_cache_is_safe_with_two_processes_at_once(cache):
     code = ("import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path; from hashlib import sha256\n"
             "from data.test_tokenizer import PAIRS, TokenizerPair; from minitx.data.encoded import encode_cached\n"
-            "from minitx.data.sources import Corpus\n"
+            "from minitx.data.sources import Corpus; from data.conftest import clean_config\n"
             "pair = TokenizerPair.train(PAIRS, None, True)\n"
             "for n in range(30):\n"
-            "    corpus = Corpus('en', 'de', ('train',), (), str(n), '', lambda split: PAIRS * (n + 1))\n"
+            "    pairs = PAIRS * (n + 1)\n"
+            "    corpus = Corpus('en', 'de', ('train',), (), str(n), '', clean_config(), lambda split: pairs)\n"
             "    split = encode_cached(corpus, 'train', pair, 99, Path(sys.argv[1]))\n"
             "    print(sha256(split.src_tokens.tobytes() + split.tgt_offsets.tobytes()).hexdigest())")
     run = [sys.executable, "-W", "error", "-c", code, str(cache), *filter(None, sys.path)]
@@ -243,5 +292,5 @@ def test_an_update_of_multi30k_is_collated_fast(multi30k, multi30k_split, multi3
         begin = time.perf_counter()
         next(stream)
         seconds.append(time.perf_counter() - begin)
-    assert data.dropped == {"empty side": 0, "longer than 250 tokens": 0}
+    assert not any(data.cleaning.dropped.values())
     assert min(seconds) < 5e-3

@@ -103,6 +103,18 @@ def test_deal_covers_every_micro_batch_once_in_equal_rounds(pairs, kw, world_siz
     assert idle_share(plan, world_size) == pytest.approx(idle / turns)
 
 
+@given(LENGTHS, SETTINGS, st.integers(1, 9))
+@settings(max_examples=80, deadline=None)
+def test_every_row_counts_once_in_an_epoch_whatever_the_world(pairs, kw, world_size):
+    src, tgt = lengths(pairs)
+    plan = epoch_plan(src, tgt, **kw)
+    counted = [int(row) for update in plan for rank in range(world_size)
+               for batch, weight in deal(update, rank, world_size) if weight for row in batch.rows]
+    assert sorted(counted) == list(range(len(src)))
+    alone = [(rows(update), update.n_tokens) for update in epoch_plan(src, tgt, **kw)]
+    assert [(rows(update), update.n_tokens) for update in plan] == alone  # the same again, from the same numbers
+
+
 def test_updates_are_alike_in_tokens():
     src, tgt = captions(5_000)
     plan = epoch_plan(src, tgt, tokens_per_update=2048, max_tokens=1024, pad_to_multiple=1, seed=1, epoch=0)

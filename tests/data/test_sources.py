@@ -9,11 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from data.conftest import data_config, needs_data
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from minitx.data.files import read_lines
-from minitx.data.sources import load_corpus, local_folder
+from minitx.data.sources import check_text, load_corpus, local_folder
 from minitx.errors import Exit, UserError
 
 PAIRS = {
@@ -58,7 +55,7 @@ def load(folder, **changes):
 
 def read_all(folder, **changes):
     corpus = load(folder, **changes)
-    return {split: corpus.pairs(split) for split in corpus.splits}
+    return {split: corpus.read(split) for split in corpus.splits}
 
 
 def refusal(folder, **changes) -> str:
@@ -120,25 +117,49 @@ def test_crlf_and_bom(tmp_path):
     assert read_all(tmp_path) == PAIRS
 
 
-LINE = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\n\0"), max_size=20).filter(
-    lambda line: not line.endswith("\r"))
-
-
-@given(st.lists(LINE, min_size=1, max_size=10), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans())
-@settings(max_examples=150, deadline=None)
-def test_lines_end_at_newline_only(tmp_path_factory, lines, end, bom, last):
-    path = tmp_path_factory.mktemp("lines") / "a.txt"
-    data = (end.join(lines) + (end if last or not lines[-1] else "")).encode()
-    path.write_bytes(b"\xef\xbb\xbf" * (bom or data.startswith(b"\xef\xbb\xbf")) + data)
-    assert read_lines(path) == lines
-
-
 def test_odd_separators_never_shift_a_pair(tmp_path):
     fill(tmp_path)
     odd = ["a\u2028b", "c\x85d", "e\x0cf", "g\rh", "\x1c\x1d\x1e", "\v"]
     write(tmp_path / "train.en", odd)
     write(tmp_path / "train.de", "123456")
     assert read_all(tmp_path)["train"] == list(zip(odd, "123456", strict=True))
+
+
+def test_max_pairs_is_the_start_of_the_training_text(tmp_path):
+    fill(tmp_path)
+    whole, part = load(tmp_path), load(tmp_path, max_pairs=2)
+    assert part.read("train") == PAIRS["train"][:2]
+    assert part.read("test_2016") == PAIRS["test_2016"]
+    assert load(tmp_path, max_pairs=9).read("train") == PAIRS["train"]
+    assert len({corpus.fingerprint for corpus in (whole, part, load(tmp_path, max_pairs=1))}) == 3
+    some = load_corpus(data_config(source="synthetic", max_pairs=10))
+    assert some.read("train") == load_corpus(data_config(source="synthetic")).read("train")[:10]
+    (tmp_path / "train.en").write_bytes(b"a dog\n\xff\n")  # shorter than train.de, but not within what is read
+    assert load(tmp_path, max_pairs=1).read("train") == [("a dog", "ein Hund")]
+
+
+def test_what_is_held_out_makes_the_sets_that_are_missing(tmp_path):
+    pairs = [(f"word {n}", f"Wort {n}") for n in range(40)]
+    write(tmp_path / "train.tsv", ["\t".join(pair) for pair in [*pairs, pairs[0], ("", "x")]])
+    assert "no valid split for en-de" in refusal(tmp_path)
+    assert "or hold pairs of train out with data.hold_out" in refusal(tmp_path)
+    corpus = load(tmp_path, hold_out=3)
+    assert (corpus.splits, corpus.test_sets) == (("train", "valid", "test"), ("test",))
+    held = [pair for split in ("valid", "test") for pair in corpus.pairs(split)]
+    assert len(set(held)) == 6
+    assert corpus.read("train") == [pair for pair in [*pairs, pairs[0], ("", "x")] if pair not in held]
+    assert set(corpus.training[1].overlap["test"].values()) == {0, 3}
+    back = load(tmp_path, hold_out=3, src="de", tgt="en")
+    assert back.splits == corpus.splits
+    assert load(tmp_path, hold_out=3, max_pairs=5).read("train") == corpus.read("train")[:5]
+    assert load(tmp_path, hold_out=3, max_pairs=5).read("test") == corpus.read("test")
+    assert refusal(tmp_path, hold_out=20).startswith("data.hold_out=20: takes 40 pairs whose source and target occur")
+    write(tmp_path / "dev.tsv", ["a\tb"])
+    assert load(tmp_path, hold_out=3).read("valid") == [("a", "b")]
+    assert load(tmp_path, hold_out=3).read("test") == corpus.read("test")
+    write(tmp_path / "test.tsv", ["c\td"])
+    assert refusal(tmp_path, hold_out=3) == (
+        "data.hold_out=3: DIR has a validation set and test sets of its own; write data.hold_out=null")
 
 
 def test_validation_and_test_are_never_filtered(tmp_path):
@@ -155,14 +176,14 @@ def test_unequal_line_counts(tmp_path):
 
 
 @pytest.mark.parametrize(("file", "data", "line"), [
-    ("train.en", b"a dog\ncaf\xe9 x\n\n",
-     "train.en: line 2 is not UTF-8 (byte 0xe9 at byte offset 9); convert the file, e.g. with iconv"),
+    ("test_2016.en", b"a dog\ncaf\xe9 x\n\n",
+     "test_2016.en: line 2 is not UTF-8 (byte 0xe9 at byte offset 9); convert the file, e.g. with iconv"),
     ("val.de", b"\xef\xbb\xbf\xff\n",
      "val.de: line 1 is not UTF-8 (byte 0xff at byte offset 3); convert the file, e.g. with iconv"),
     ("test_2016.en", b"dogs\n\x00\x01cats\n",
      "test_2016.en: line 2 holds a NUL byte (byte offset 5): a binary file?"),
     ("train.en", "a\nb\nc\n".encode("utf-16"),
-     "train.en: line 1 holds a NUL byte (byte offset 3): a binary file?"),
+     "train.en: is UTF-16; convert the file, e.g. with iconv -f UTF-16 -t UTF-8"),
 ])
 def test_bytes_that_are_no_text(tmp_path, file, data, line):
     (fill(tmp_path) / file).write_bytes(data)
@@ -236,12 +257,17 @@ def test_the_same_split_twice_is_ambiguous(tmp_path, extra):
     ('{"en": "a"}', "train.jsonl: line 2 has no field de (it has en)"),
     ('{"translation": {"fr": "a"}}', "train.jsonl: line 2 has no field en (it has fr)"),
     ('{"en": "a", "de": null}', "train.jsonl: line 2: field de is null, not text"),
-    ('{"en": "a", "de": "\\ud800"}', "train.jsonl: line 2 holds a lone surrogate, which is no text"),
 ])
 def test_bad_json_lines(tmp_path, row, line):
     table(tmp_path, "jsonl")
     write(tmp_path / "train.jsonl", ['{"en": "a", "de": "b"}', row])
     assert refusal(tmp_path).startswith(line)
+
+
+def test_a_lone_surrogate_in_a_json_line_is_no_text(tmp_path):
+    table(tmp_path, "jsonl")
+    write(tmp_path / "val.jsonl", ['{"en": "a", "de": "b"}', '{"en": "a", "de": "\\ud800"}'])
+    assert refusal(tmp_path) == "val.jsonl: line 2 holds a lone surrogate, which is no text"
 
 
 def test_bad_parquet(tmp_path):
@@ -250,6 +276,23 @@ def test_bad_parquet(tmp_path):
     assert refusal(tmp_path).startswith("train.parquet: not a readable parquet file (")
     pa.parquet.write_table(pa.table({"en": ["a", None], "de": ["b", "c"]}), tmp_path / "train.parquet")
     assert refusal(tmp_path) == "train.parquet: row 2: field en is null, not text"
+
+
+def test_what_needs_no_look_into_the_text_is_told_at_the_door(tmp_path):
+    (tmp_path / "file").touch()
+    for changes, line in (
+        ({"dir": f"{tmp_path}/file"}, f"data.dir={tmp_path}/file: is a file, not a folder"),
+        ({"source": "synthetic", "tgt": "fr"}, "data.src=en data.tgt=fr: the synthetic text is en-de or de-en"),
+        ({"source": "synthetic", "test_sets": ["minimal"]}, "data.test_sets: no test set minimal; there are: test, "
+         "minimal_pairs, length_10, length_20, length_50, length_100, length_200; did you mean minimal_pairs?"),
+        ({"source": "hub"}, "data.hub_id=null: names no data set; or set data.dir to a folder of files"),
+    ):
+        with pytest.raises(UserError) as caught:
+            check_text(data_config(**changes))
+        assert str(caught.value) == line
+        assert caught.value.code == Exit.USAGE
+    check_text(data_config(source="synthetic", src="de", tgt="en", test_sets=["length_10"]))
+    check_text(data_config(dir=str(tmp_path)))
 
 
 def test_missing_paths_are_usage_errors(tmp_path, monkeypatch):
@@ -296,34 +339,6 @@ def test_the_hubs_copy_is_looked_for_in_order(tmp_path, monkeypatch):
     assert local_folder(data_config(**hub | {"folder": "other"})) is None
     monkeypatch.delenv("MINITX_DATA")
     assert local_folder(data_config(**hub)) is None
-
-
-def test_a_repository_as_the_hub_has_it(tmp_path, monkeypatch):
-    monkeypatch.delenv("MINITX_DATA", raising=False)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    (repo := tmp_path / "repo").mkdir()
-    table(repo, "jsonl", {"train": "train", "valid": "val", "test_2016": "test"})
-    corpus = load_corpus(data_config(source="hub", hub_id=str(repo)))
-    assert corpus.splits == ("train", "valid", "test")
-    assert corpus.test_sets == ("test",)
-    assert {split: corpus.pairs(split) for split in corpus.splits} == {
-        "train": PAIRS["train"], "valid": PAIRS["valid"], "test": PAIRS["test_2016"]}
-    assert corpus.origin == f"hub: {repo}"
-    with pytest.raises(UserError, match=r"train: row 1 has no field fr \(it has id, en, de\)"):
-        load_corpus(data_config(source="hub", hub_id=str(repo), tgt="fr"))
-
-
-def test_offline_without_a_copy_names_the_remedies(tmp_path):
-    code = ("import sys; sys.path[:0] = sys.argv[1:]; from data.conftest import *\n"
-            "try: load_corpus(data_config(source='hub', folder='multi30k', hub_id='bentrevett/multi30k'))\n"
-            "except Exception as e: print(type(e).__name__, getattr(e, 'code', None), e)")
-    env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
-    run = [sys.executable, "-c", code, *filter(None, sys.path)]
-    done = subprocess.run(run, env=env, capture_output=True, text=True)
-    assert done.stdout.startswith("UserError 3 data.hub_id=bentrevett/multi30k: not to be had from the hub")
-    assert done.stdout.count("\n") == 1
-    for remedy in ("data.dir=FOLDER", "MINITX_DATA to a folder that holds multi30k/", "connect once"):
-        assert remedy in done.stdout
 
 
 def test_reading_files_imports_neither_torch_nor_datasets(tmp_path):

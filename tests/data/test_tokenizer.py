@@ -46,6 +46,21 @@ def test_lossless_on_odd_text(joint, reloaded, text):
         assert min(tokenizer.encode(text), default=N_SPECIALS) >= N_SPECIALS
 
 
+@given(st.lists(TEXT, max_size=6))
+@settings(max_examples=50)
+def test_a_batch_of_any_texts_is_its_texts(joint, texts):
+    ids = joint.src.encode_batch(texts)
+    assert ids == [joint.src.encode(text) for text in texts]
+    assert joint.src.decode_batch(ids) == texts
+
+
+@given(st.lists(st.integers(0, 400), max_size=20))
+@settings(max_examples=50)
+def test_specials_change_nothing_in_any_ids(joint, ids):
+    ids = [id_ % joint.src.vocab_size for id_ in ids]
+    assert joint.src.decode(ids) == joint.src.decode([id_ for id_ in ids if id_ >= N_SPECIALS])
+
+
 def test_batches_equal_single_calls(joint):
     ids = joint.src.encode_batch(ODD)
     assert ids == [joint.src.encode(text) for text in ODD]

@@ -1,8 +1,6 @@
 """The real command on a small text: what it leaves, how it stops, and that stopping changes nothing."""
 
-import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,29 +9,17 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from safetensors.torch import load_file
 from toys import ROOT, write_digits
+from trials import QUICK, losses, mounted, weights
 
 from minitx.checkpoint import load_checkpoint, load_config
-from minitx.door import compose, main
-from minitx.errors import UserError
+from minitx.door import main
 from minitx.result import Result
-from minitx.run import Run, config_sha256
-from minitx.training.state import RunState
-
-QUICK = ("model.d_model=32", "model.d_ff=32", "model.n_heads=2", "model.num_layers=1", "model.dropout=0.1",
-         "trainer.tokens_per_update=256", "data.max_tokens=256", "data.max_length=64", "checkpoint.every_n_steps=5",
-         "trainer.valid_every_n_steps=10", "trainer.valid_sentences=10", "trainer.samples=1", "decode.beam_size=2",
-         "trainer.log_every_n_steps=2", "trainer.precision=32-true", "trainer.threads=1")
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_digits(tmp_path_factory.mktemp("digits"))
+from minitx.run import config_sha256
 
 
 def command(text: Path, run_dir: Path, *overrides: str) -> list[str]:
@@ -59,20 +45,6 @@ def train(text: Path, run_dir: Path, *overrides: str) -> Done:
     return Done(int(left.value.code or 0), stderr.getvalue())
 
 
-def weights(run_dir: Path) -> str:
-    """Hash the newest checkpoint's tensors: weights and optimizer moments."""
-    path = max((run_dir / "checkpoints").glob("step-*"))
-    digest = hashlib.sha256()
-    for name, tensor in sorted(load_file(path).items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def losses(run_dir: Path) -> list[tuple[int, float]]:
-    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [(r["step"], r["loss"]) for r in records if r["event"] == "train"]
-
-
 @pytest.fixture(scope="module")
 def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One uninterrupted run of 20 updates."""
@@ -85,7 +57,7 @@ def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_directory_says_all(whole: Path, text: Path) -> None:
     names = {path.name for path in whole.iterdir()}
     assert names == {"config.yaml", "tokenizer.json", "model.safetensors", "checkpoints", "hypotheses", "metrics.jsonl",
-                     "result.json", ".lock"}
+                     "result.json", "sentence_statistics.json", ".lock"}
     result = Result.read(whole / "result.json")
     assert (result.status, result.stop_reason, result.steps) == ("finished", "max_steps", 20)
     assert (result.data, result.model, result.src, result.tgt) == ("files", "transformer", "en", "de")
@@ -197,25 +169,16 @@ def test_of_two_limits_the_nearer_one_is_the_horizon(text: Path, tmp_path: Path)
     assert [rate for rate in rates if rate][-1] < 0.2 * max(rate for rate in rates if rate)
 
 
-@pytest.mark.parametrize(("step", "asked", "refused"), [(10, 200, False), (90, 200, True), (90, 100, False)])
-def test_a_last_step_may_move_until_decay_has_begun(step: int, asked: int, refused: bool) -> None:
-    cfg = compose([f"trainer.max_steps={asked}"])  # wsd: the last 30 %
-    run = SimpleNamespace(cfg=cfg, state=RunState(step=step, horizon_steps=100))
-    if refused:
-        with pytest.raises(UserError, match="already decays towards step 100"):
-            Run.set_horizon(run)  # type: ignore[arg-type]
-    else:
-        Run.set_horizon(run)  # type: ignore[arg-type]
-        assert run.state.horizon_steps == asked
-
-
 def test_a_run_does_not_go_on_with_another_text(text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert interrupt(text, run_dir, signal.SIGTERM)[0] == 143
     other = write_digits(tmp_path / "other", train=300)
     done = train(other, run_dir, "trainer.max_steps=20", "resume=auto")
     assert done.returncode == 3, done.stderr
-    assert "was begun with another text or vocabulary (data_sha256 was" in done.stderr
+    first, *lines = done.stderr[done.stderr.index("minitx: error:"):].splitlines()
+    assert f"run_dir={run_dir}: was begun with another text or vocabulary" in first
+    assert f"init_from={run_dir}" in first
+    assert [line.split(":")[0] for line in lines] == ["  data_sha256"]
 
 
 def test_a_target_is_decided_on_the_full_validation_set(text: Path, tmp_path: Path) -> None:
@@ -250,12 +213,9 @@ def test_two_runs_cannot_share_a_directory(text: Path, tmp_path: Path) -> None:
         first.wait()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mount a small file system")
 def test_a_full_disk_is_told_in_one_line_and_loses_nothing(text: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", disk], check=True)
-    try:
+    with mounted(disk, "-t", "tmpfs", "-o", "size=800k", "tmpfs"):
         done = train(text, disk / "run", "trainer.max_steps=40", "checkpoint.keep=100")
         assert done.returncode == 5, done.stderr
         assert "No space left on device" in done.stderr.splitlines()[-1]
@@ -263,8 +223,6 @@ def test_a_full_disk_is_told_in_one_line_and_loses_nothing(text: Path, tmp_path:
         found = load_checkpoint(disk / "run/checkpoints", pytest.fail)
         assert found is not None
         assert found.meta["state"]["step"] >= 5
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.parametrize(("name", "files"), [("tensorboard", "events.out.tfevents*"), ("wandb", "offline-run-*")])

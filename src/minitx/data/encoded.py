@@ -1,42 +1,44 @@
 """A split as flat arrays of ids: encoded once, cached by content, sliced without copies of the rest."""
 
 import hashlib
+import json
 import os
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
+from minitx.data.clean import Cleaning
 from minitx.data.plan import Ints
 from minitx.data.sources import Corpus
 from minitx.data.tokenizer import Tokenizer, TokenizerPair
-from minitx.errors import Exit, UserError
 
 Tokens = npt.NDArray[np.int32]
-FORMAT = "1"  # of the cached files; part of their key
+FORMAT = "2"  # of the cached files; part of their key
 CHUNK = 100_000  # sentences held as lists of Python ints at a time
+ARRAYS = ("src_tokens", "src_offsets", "tgt_tokens", "tgt_offsets")
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedSplit:
     """Ids without specials, all sentences in one array a side; sentence i is tokens[offsets[i]:offsets[i + 1]].
 
-    `dropped`: training pairs left out, by reason.
+    `cleaning`: what became of the pairs that were read; of the training split alone.
     """
 
     src_tokens: Tokens
     src_offsets: Ints
     tgt_tokens: Tokens
     tgt_offsets: Ints
-    dropped: dict[str, int] = field(default_factory=dict)
+    cleaning: Cleaning | None = None
 
     def __len__(self) -> int:
         return len(self.src_offsets) - 1
@@ -59,41 +61,57 @@ class EncodedSplit:
         """Return the target ids of the given sentences."""
         return _take(self.tgt_tokens, self.tgt_offsets, rows)
 
-    def limited(self, max_length: int) -> "EncodedSplit":
-        """Leave out pairs with an empty side, or a side of more than `max_length` tokens with EOS.
+    def limited(self, max_length: int, max_ratio: float | None) -> "EncodedSplit":
+        """Leave out training pairs with a side of more than `max_length` tokens, or `max_ratio` times the other's.
 
+        EOS counts on both sides, which is lenient with the shortest: against one token, a ratio of 9 allows 17.
         Errors: `UserError` if no pair is left.
         """
+        assert self.cleaning is not None
         shorter, longer = np.minimum(self.src_len, self.tgt_len), np.maximum(self.src_len, self.tgt_len)
-        empty, long = shorter == 1, (longer > max_length) & (shorter > 1)
-        dropped = {"empty side": int(empty.sum()), f"longer than {max_length} tokens": int(long.sum())}
-        keep = ~(empty | long)
-        if not keep.any():
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
-            raise UserError(f"no training pair is left of {len(self):,} ({reasons}): see data.max_length", Exit.DATA)
+        long = longer > max_length
+        dropped = {f"longer than {max_length} tokens": int(long.sum())}
+        keep = ~long
+        if max_ratio is not None:
+            lopsided = keep & (longer > max_ratio * shorter)
+            dropped[f"length ratio above {max_ratio:g}"] = int(lopsided.sum())
+            keep &= ~lopsided
+        cleaning = self.cleaning.without(dropped)
+        cleaning.check(100)
         src, tgt = (_kept(*side, keep) for side in
                     ((self.src_tokens, self.src_offsets), (self.tgt_tokens, self.tgt_offsets)))
-        return EncodedSplit(*src, *tgt, dropped)
+        return EncodedSplit(*src, *tgt, cleaning)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file atomically: a temporary file in the same folder takes the name last."""
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "src_tokens": self.src_tokens, "src_offsets": self.src_offsets,
-            "tgt_tokens": self.tgt_tokens, "tgt_offsets": self.tgt_offsets,
-        }
+        arrays: dict[str, npt.NDArray[Any]] = {name: getattr(self, name) for name in ARRAYS}
+        cleaning = asdict(self.cleaning) if self.cleaning else None
+        about = {"cleaning": cleaning, "sha256": _sha256(arrays, cleaning)}
         descriptor, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
         os.close(descriptor)
         try:
-            save_file(arrays, part)
+            save_file(arrays, part, {"about": json.dumps(about)})
             os.replace(part, path)
         finally:
             Path(part).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> "EncodedSplit":
-        """Read what `save` wrote; errors: SafetensorError, KeyError or OSError."""
-        arrays = load_file(path)
-        return cls(arrays["src_tokens"], arrays["src_offsets"], arrays["tgt_tokens"], arrays["tgt_offsets"])
+        """Read what `save` wrote; errors: SafetensorError, KeyError, TypeError, ValueError or OSError."""
+        with safe_open(path, "np") as file:
+            about = json.loads(file.metadata()["about"])
+            arrays = {name: file.get_tensor(name) for name in ARRAYS}
+        if about["sha256"] != _sha256(arrays, about["cleaning"]):
+            raise ValueError("its bytes are not those that were written")
+        return cls(**arrays, cleaning=about["cleaning"] and Cleaning(**about["cleaning"]))
+
+
+def _sha256(arrays: dict[str, npt.NDArray[Any]], cleaning: dict[str, Any] | None) -> str:
+    digest = hashlib.sha256(json.dumps(cleaning).encode())
+    for name in ARRAYS:
+        digest.update(f"{name} {arrays[name].dtype} {len(arrays[name])}".encode())
+        digest.update(arrays[name].data)
+    return digest.hexdigest()
 
 
 def _take(tokens: Tokens, offsets: Ints, rows: Ints) -> list[list[int]]:
@@ -126,12 +144,14 @@ def default_cache_dir() -> Path:
 
 def encode_cached(corpus: Corpus, split: str, tokenizers: TokenizerPair, max_length: int,
                   cache_dir: Path) -> EncodedSplit:
-    """Encode a split, or take it from the cache; only "train" is limited to `max_length`.
+    """Encode a split, or take it from the cache; only "train" is cleaned and limited to `max_length`.
 
     The key is the content, so runs that write at once write the same. A cache that fails is warned of, never fatal.
     """
-    key = "\0".join((FORMAT, corpus.fingerprint, split, tokenizers.fingerprint))
-    path = cache_dir / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+    key = [FORMAT, corpus.fingerprint, split, tokenizers.fingerprint]
+    if split == "train":  # what it is cleaned of, and which sets it is compared with
+        key += [str(corpus.clean.identical), str(corpus.clean.duplicates), *corpus.test_sets]
+    path = cache_dir / f"{hashlib.sha256(chr(0).join(key).encode()).hexdigest()}.safetensors"
     encoded = _load_cached(path)
     if encoded is None:
         encoded = _encode(corpus, split, tokenizers)
@@ -141,7 +161,7 @@ def encode_cached(corpus: Corpus, split: str, tokenizers: TokenizerPair, max_len
         except (OSError, SafetensorError) as error:
             warnings.warn(f"{cache_dir}: encoded text cannot be cached ({error}); MINITX_CACHE names another folder",
                           stacklevel=2)
-    return encoded.limited(max_length) if split == "train" else encoded
+    return encoded.limited(max_length, corpus.clean.max_ratio) if split == "train" else encoded
 
 
 def _load_cached(path: Path) -> EncodedSplit | None:
@@ -149,13 +169,14 @@ def _load_cached(path: Path) -> EncodedSplit | None:
         return None
     try:
         return EncodedSplit.load(path)
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         warnings.warn(f"{path}: a damaged cache file ({error}); the text is encoded anew", stacklevel=3)
         return None
 
 
 def _encode(corpus: Corpus, split: str, tokenizers: TokenizerPair) -> EncodedSplit:
-    src, tgt = (list(side) for side in zip(*corpus.pairs(split), strict=True))
-    if split == "train":  # a side of blanks alone is an empty one
-        src, tgt = ([text if text.strip() else "" for text in side] for side in (src, tgt))
-    return EncodedSplit(*_flat(src, tokenizers.src), *_flat(tgt, tokenizers.tgt))
+    pairs = corpus.pairs(split)
+    cleaning = corpus.training[1] if split == "train" else None
+    src, tgt = (list(side) for side in zip(*pairs, strict=True))
+    corpus.forget()
+    return EncodedSplit(*_flat(src, tokenizers.src), *_flat(tgt, tokenizers.tgt), cleaning)

@@ -2,15 +2,18 @@
 
 - Formats: `{split}.{lang}[.gz]`, `{split}.tsv[.gz]`, `{split}.jsonl[.gz]`, `{split}[-00000-of-00001].parquet`.
 - Lines end at b"\\n" only: U+2028, U+0085, a form feed or a lone CR is text, so it never shifts a pair.
-- A BOM and CRLF are tolerated; anything else odd is a `UserError` that names file and line.
+- A BOM and CRLF are tolerated; anything else odd is a `UserError` that names file and line, but that bytes which are
+  no text cost a training split (`strict` = False) their lines alone: they are warned of here and left out by `clean`.
 """
 
 import gzip
 import json
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ TABLES = ("tsv", "jsonl", "parquet")
 _TABLE = re.compile(r"(?P<split>.+?)(\.(?P<lines>tsv|jsonl)(\.gz)?|(-\d{5}-of-\d{5})?\.parquet)")
 _SHARD = re.compile(r"-(?P<shard>\d{5})-of-(?P<shards>\d{5})\.")
 _BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,17 @@ class SplitFiles:
     format: str
     paths: tuple[Path, ...]
 
-    def read(self, src: str, tgt: str) -> list[Pair]:
-        """Read the pairs; errors: `UserError` naming file and line."""
-        pairs = _READERS[self.format](self.paths, src, tgt)
+    def read(self, src: str, tgt: str, strict: bool = True, limit: int | None = None) -> list[Pair]:
+        """Read the pairs, or the first `limit` of them; errors: `UserError` naming file and line."""
+        pairs = _READERS[self.format](self.paths, src, tgt, strict, limit)[:limit]
         if not pairs:
             raise UserError(f"{' + '.join(map(str, self.paths))}: empty, no pair of sentences in it", Exit.DATA)
         return pairs
 
 
-def find_splits(folder: Path, src: str, tgt: str, test_sets: Sequence[str] | None = None) -> dict[str, SplitFiles]:
-    """Find "train", "valid" and every test set, by file names alone.
+def find_splits(folder: Path, src: str, tgt: str, test_sets: Sequence[str] | None = None,
+                wanted: Sequence[str] = ("train", "valid")) -> dict[str, SplitFiles]:
+    """Find "train", "valid" and every test set, by file names alone; those `wanted` must be there.
 
     Errors: `UserError` for a missing split or language, or a split that is there twice.
     """
@@ -60,10 +65,11 @@ def find_splits(folder: Path, src: str, tgt: str, test_sets: Sequence[str] | Non
             if test_sets is None or split in ("train", "valid", *test_sets):  # one nobody asked for may be broken
                 raise
     for split, stem in (("train", "train"), ("valid", "val")):
-        if split not in splits:
+        if split in wanted and split not in splits:
             shown = ", ".join(path.name for path in names[:8]) + (", ..." if len(names) > 8 else "")
+            hint = "; or hold pairs of train out with data.hold_out" if split == "valid" else ""
             raise UserError(f"{folder}: no {split} split for {src}-{tgt}: wants {stem}.{src} and {stem}.{tgt} (or .gz) "
-                            f"or {stem}.tsv, .jsonl, .parquet; there are: {shown or 'no files'}", Exit.DATA)
+                            f"or {stem}.tsv, .jsonl, .parquet; there are: {shown or 'no files'}{hint}", Exit.DATA)
     return splits
 
 
@@ -108,53 +114,64 @@ def _is_one_table(paths: Sequence[Path]) -> bool:
     return shards == [(i, len(paths)) for i in range(len(paths))] if shards else len(paths) == 1
 
 
-def read_lines(path: Path | str) -> list[str]:
-    """Read a text file, or a gzipped one by its suffix.
+def read_lines(path: Path | str, strict: bool = True, limit: int | None = None) -> list[str]:
+    """Read a text file, or a gzipped one by its suffix; at most `limit` lines of it.
 
-    Errors: `UserError` naming file, line and byte for invalid UTF-8 or a NUL byte.
+    Bytes that are no UTF-8 become lone surrogates, and NUL stays, with one warning, unless `strict`.
+    Errors: `UserError` naming file, line and byte for these, and for another encoding.
     """
-    data = _read_bytes(Path(path))
-    if (nul := data.find(b"\0")) >= 0:
-        raise UserError(f"{path}: line {_line(data, nul):,} holds a NUL byte (byte offset {nul:,}): a binary file?",
-                        Exit.DATA)
-    skipped = len(_BOM) if data.startswith(_BOM) else 0
-    try:
-        text = data[skipped:].decode()
-    except UnicodeDecodeError as error:
-        at = error.start + skipped
-        raise UserError(f"{path}: line {_line(data, at):,} is not UTF-8 (byte 0x{data[at]:02x} at byte offset {at:,}); "
-                        "convert the file, e.g. with iconv", Exit.DATA) from error
-    lines = text.split("\n")
+    data = _read_bytes(Path(path), limit)
+    if data.startswith(_UTF16):
+        raise UserError(f"{path}: is UTF-16; convert the file, e.g. with iconv -f UTF-16 -t UTF-8", Exit.DATA)
+    if odd := _no_text(data):
+        if strict:
+            raise UserError(f"{path}: {odd}", Exit.DATA)
+        warnings.warn(f"{path}: {odd}; training goes on without such pairs", stacklevel=2)
+    lines = data.removeprefix(_BOM).decode(errors="strict" if strict else "surrogateescape").split("\n")
     if lines[-1] == "":
         lines.pop()
-    return [line.removesuffix("\r") for line in lines] if "\r" in text else lines
+    return [line.removesuffix("\r") for line in lines] if b"\r" in data else lines
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, limit: int | None) -> bytes:
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.read() if limit is None else b"".join(islice(file, limit))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: a damaged gzip file ({error})", Exit.DATA) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def _no_text(data: bytes) -> str | None:
+    """Say where the first byte is that belongs in no text, if there is one."""
+    if (nul := data.find(b"\0")) >= 0:
+        return f"line {_line(data, nul):,} holds a NUL byte (byte offset {nul:,}): a binary file?"
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        at = error.start
+        return (f"line {_line(data, at):,} is not UTF-8 (byte 0x{data[at]:02x} at byte offset {at:,}); "
+                "convert the file, e.g. with iconv")
+    return None
+
+
 def _line(data: bytes, offset: int) -> int:
     return data.count(b"\n", 0, offset) + 1
 
 
-def _read_plain(paths: Sequence[Path], src: str, tgt: str) -> list[Pair]:
-    sides = [read_lines(path) for path in paths]
+def _read_plain(paths: Sequence[Path], src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
+    sides = [read_lines(path, strict, limit) for path in paths]
     if len(sides[0]) != len(sides[1]):
         raise UserError(f"{paths[0]} has {len(sides[0]):,} lines and {paths[1].name} has {len(sides[1]):,}: "
                         "line n of one must translate line n of the other", Exit.DATA)
     return list(zip(*sides, strict=True))
 
 
-def _read_tsv(paths: Sequence[Path], src: str, tgt: str) -> list[Pair]:
+def _read_tsv(paths: Sequence[Path], src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
     """Read two columns, source and target in this order; or any columns below a header that names both languages."""
-    rows = [line.split("\t") for path in paths for line in read_lines(path)]
+    most = None if limit is None else limit + 1  # the header
+    rows = [line.split("\t") for path in paths for line in read_lines(path, strict, most)]
     header = rows[0] if rows and {src, tgt} <= set(rows[0]) else None
     width, s, t = (len(header), header.index(src), header.index(tgt)) if header else (2, 0, 1)
     for number, row in enumerate(rows, 1):
@@ -165,35 +182,52 @@ def _read_tsv(paths: Sequence[Path], src: str, tgt: str) -> list[Pair]:
     return [(row[s], row[t]) for row in rows[bool(header):]]
 
 
-def _read_jsonl(paths: Sequence[Path], src: str, tgt: str) -> list[Pair]:
-    return [_json_pair(line, src, tgt, f"{path}: line {number:,}")
-            for path in paths for number, line in enumerate(read_lines(path), 1)]
+def _read_jsonl(paths: Sequence[Path], src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
+    return [_json_pair(line, src, tgt, strict, f"{path}: line {number:,}")
+            for path in paths for number, line in enumerate(read_lines(path, strict, limit), 1)]
 
 
-def _json_pair(line: str, src: str, tgt: str, where: str) -> Pair:
+def _json_pair(line: str, src: str, tgt: str, strict: bool, where: str) -> Pair:
     try:
-        row = json.loads(line)
+        row = json.loads(line, strict=strict)
     except ValueError as error:
         raise UserError(f"{where} is not JSON ({error})", Exit.DATA) from error
     pair = row_pair(row, src, tgt, where)
     try:
         "".join(pair).encode()
     except UnicodeEncodeError as error:  # JSON's \ud800 can say what UTF-8 cannot
-        raise UserError(f"{where} holds a lone surrogate, which is no text", Exit.DATA) from error
+        if strict:
+            raise UserError(f"{where} holds a lone surrogate, which is no text", Exit.DATA) from error
     return pair
 
 
-def _read_parquet(paths: Sequence[Path], src: str, tgt: str) -> list[Pair]:
+def _read_parquet(paths: Sequence[Path], src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     pairs: list[Pair] = []
     for path in paths:
         try:
-            rows = pyarrow.parquet.read_table(path).to_pylist()
+            with pyarrow.parquet.ParquetFile(path) as file:
+                first = 1
+                for batch in file.iter_batches():
+                    if limit is not None and len(pairs) >= limit:
+                        break
+                    pairs += table_pairs(pyarrow.Table.from_batches([batch]), src, tgt, f"{path}: row", first)
+                    first += len(batch)
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid and UnicodeDecodeError are ValueErrors
             raise UserError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})", Exit.DATA) from error
-        pairs += [row_pair(row, src, tgt, f"{path}: row {number:,}") for number, row in enumerate(rows, 1)]
     return pairs
+
+
+def table_pairs(table: Any, src: str, tgt: str, where: str, first: int = 1) -> list[Pair]:
+    """Take the pairs out of an Arrow table whose first row has the number `first`; errors as in `row_pair`."""
+    flat = table.flatten()  # columns: as records, the same rows take ten times as long
+    below = "translation." if "translation" in table.column_names else ""
+    if {below + src, below + tgt} <= set(flat.column_names):
+        sides = [flat[below + lang].to_pylist() for lang in (src, tgt)]
+        if all(isinstance(text, str) for text in chain(*sides)):
+            return list(zip(*sides, strict=True))
+    return [row_pair(row, src, tgt, f"{where} {number:,}") for number, row in enumerate(table.to_pylist(), first)]
 
 
 def row_pair(row: Any, src: str, tgt: str, where: str) -> Pair:
@@ -213,6 +247,6 @@ def row_pair(row: Any, src: str, tgt: str, where: str) -> Pair:
     return fields[src], fields[tgt]
 
 
-_READERS: dict[str, Callable[[Sequence[Path], str, str], list[Pair]]] = {
+_READERS: dict[str, Callable[[Sequence[Path], str, str, bool, int | None], list[Pair]]] = {
     "plain": _read_plain, "tsv": _read_tsv, "jsonl": _read_jsonl, "parquet": _read_parquet,
 }

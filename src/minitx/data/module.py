@@ -46,7 +46,7 @@ class UpdateStream:
 class TranslationData(pl.LightningDataModule):
     """Serve this rank's micro-batches of each update, from `start` = (epoch, update) on.
 
-    Errors: `UserError` if no training pair is left, one fits no micro-batch, or a rank would never work.
+    Errors: `UserError` if too few training pairs are left, one fits no micro-batch, or a rank would never work.
     """
 
     def __init__(self, cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, *, rank: int = 0, world_size: int = 1,
@@ -55,7 +55,9 @@ class TranslationData(pl.LightningDataModule):
         self.cfg, self.rank, self.world_size, self.start = cfg, rank, world_size, start
         self.tokenizer = tokenizers.tgt
         self.train = encode_cached(corpus, "train", tokenizers, cfg.data.max_length, default_cache_dir())
-        self.dropped = self.train.dropped
+        assert self.train.cleaning is not None
+        self.cleaning = self.train.cleaning
+        self.cleaning.check(cfg.data.clean.max_dropped_pct)
         self._planned: tuple[int, list[Update]] = (-1, [])
         first = self.epoch_plan(start[0])
         self.updates_per_epoch = len(first)

@@ -2,15 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
-from minitx.config import DataConfig
-from minitx.data.files import VALID_NAMES, Pair, SplitFiles, find_splits, row_pair
+from minitx.config import CleanConfig, DataConfig
+from minitx.data.clean import Cleaning, clean, hold_out, overlap
+from minitx.data.files import Pair, SplitFiles, find_splits
+from minitx.data.hub import download
 from minitx.errors import Exit, UserError
 from minitx.schema import nearest
+
+Read = Callable[[str, int | None], list[Pair]]  # a split, or its first so many pairs
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Corpus:
     """Name the splits of a parallel text and read them on demand.
 
     `splits`: "train", "valid", then the test sets; `test_sets`: those to score; `fingerprint`: sha256 of content and
-    direction; `origin`: where it was found, to be shown.
+    direction; `origin`: where it was found, to be shown; `read`: a split as it is, every pair in the text's order.
     """
 
     src: str
@@ -27,12 +31,30 @@ class Corpus:
     test_sets: tuple[str, ...]
     fingerprint: str
     origin: str
+    clean: CleanConfig
     read: Callable[[str], list[Pair]]
     read_phenomena: Callable[[str], list[frozenset[str]]] | None = None
 
     def pairs(self, split: str) -> list[Pair]:
-        """Read a split, every pair in file order; errors: `UserError` naming file and line."""
-        return self.read(split)
+        """Return a split: "train" cleaned, any other as it is; errors: `UserError` naming file and line."""
+        return self.training[0] if split == "train" else self.read(split)
+
+    @cached_property
+    def training(self) -> tuple[list[Pair], Cleaning]:
+        """The pairs to train on, kept until `forget`, and what became of the others.
+
+        Errors: `UserError` if more are left out than `clean` allows, before anything is learned from the rest.
+        """
+        read = self.read("train")
+        pairs, dropped = clean(read, self.clean)
+        sets = {name: self.read(name) for name in ("valid", *self.test_sets) if name in self.splits}
+        cleaning = Cleaning(len(read), len(pairs), dropped, overlap(pairs, sets))
+        cleaning.check(self.clean.max_dropped_pct)
+        return pairs, cleaning
+
+    def forget(self) -> None:
+        """Let go of the training text: it may be millions of pairs."""
+        self.__dict__.pop("training", None)
 
     def phenomena(self, split: str) -> list[frozenset[str]] | None:
         """Return what each sentence exercises, or None where the text does not say (all but synthetic)."""
@@ -51,25 +73,39 @@ def load_corpus(cfg: DataConfig) -> Corpus:
     return _hub(cfg)
 
 
+def check_text(cfg: DataConfig) -> None:
+    """Refuse what needs no look into the text: a path that is not there, a language or test set the grammar lacks.
+
+    Errors: `UserError`. Cheap enough for the door.
+    """
+    if cfg.source == "synthetic":
+        _synthetic(cfg)
+    elif local_folder(cfg) is None and cfg.hub_id is None:
+        raise UserError("data.hub_id=null: names no data set; or set data.dir to a folder of files")
+
+
 def local_folder(cfg: DataConfig) -> Path | None:
     """Return the folder to read: data.dir, else for a hub set $MINITX_DATA/folder; None = go to the hub.
 
-    Errors: `UserError` for a path that is not there. Cheap enough for the door.
+    Errors: `UserError` for a path that is not there.
     """
     if cfg.source == "synthetic":
         return None
     if cfg.dir is not None:
-        if not Path(cfg.dir).is_dir():
-            raise UserError(f"data.dir={cfg.dir}: no such folder")
-        return Path(cfg.dir)
+        return _folder("data.dir", cfg.dir)
     if cfg.source == "files":
         raise UserError(f"data=files needs data.dir: a folder with train.{cfg.src}, train.{cfg.tgt}, val.{cfg.src} ...")
-    if (root := os.environ.get("MINITX_DATA")) and cfg.folder:
-        if not Path(root).is_dir():
-            raise UserError(f"MINITX_DATA={root}: no such folder")
-        if (folder := Path(root, cfg.folder)).is_dir():
-            return folder
-    return None
+    if not (root := os.environ.get("MINITX_DATA")) or not cfg.folder:
+        return None
+    folder = _folder("MINITX_DATA", root) / cfg.folder
+    return folder if folder.is_dir() else None
+
+
+def _folder(name: str, value: str) -> Path:
+    path = Path(value)
+    if not path.is_dir():
+        raise UserError(f"{name}={value}: " + ("is a file, not a folder" if path.exists() else "no such folder"))
+    return path
 
 
 def _synthetic(cfg: DataConfig) -> Corpus:
@@ -79,26 +115,25 @@ def _synthetic(cfg: DataConfig) -> Corpus:
         raise UserError(f"data.src={cfg.src} data.tgt={cfg.tgt}: the synthetic text is en-de or de-en")
     text = SyntheticCorpus(cfg.seed, cfg.train_size)
 
-    def read(split: str) -> list[Pair]:
-        pairs = [(sentence.src, sentence.tgt) for sentence in text.sentences(split)]
+    def read(split: str, limit: int | None) -> list[Pair]:
+        pairs = [(sentence.src, sentence.tgt) for sentence in text.sentences(split)[:limit]]
         return pairs if cfg.src == "en" else [(tgt, src) for src, tgt in pairs]
 
-    splits = tuple(text.split_names)
-    ordinary = tuple(split for split in splits[2:] if not split.startswith("length_"))
-    return Corpus(
-        cfg.src, cfg.tgt, splits, _chosen(cfg, splits[2:], ordinary), _sha256(text.fingerprint, cfg.src, cfg.tgt),
-        f"synthetic (data.seed={cfg.seed})", read,
-        lambda split: [sentence.phenomena for sentence in text.sentences(split)],
-    )
+    def phenomena(split: str) -> list[frozenset[str]]:
+        return [sentence.phenomena for sentence in text.sentences(split)]
+
+    return _corpus(cfg, text.split_names, _sha256([text.fingerprint, cfg.src, cfg.tgt]),
+                   f"synthetic (data.seed={cfg.seed})", read, phenomena)
 
 
 def _files(cfg: DataConfig, folder: Path) -> Corpus:
-    found = find_splits(folder, cfg.src, cfg.tgt, cfg.test_sets)
-    splits = tuple(found)
-    return Corpus(
-        cfg.src, cfg.tgt, splits, _chosen(cfg, splits[2:], splits[2:]), _fingerprint(found, cfg), str(folder),
-        lambda split: found[split].read(cfg.src, cfg.tgt),
-    )
+    wanted = ("train", "valid") if cfg.hold_out is None else ("train",)
+    found = find_splits(folder, cfg.src, cfg.tgt, cfg.test_sets, wanted)
+
+    def read(split: str, limit: int | None) -> list[Pair]:
+        return found[split].read(cfg.src, cfg.tgt, strict=split != "train", limit=limit)
+
+    return _corpus(cfg, tuple(found), _fingerprint(found, cfg), str(folder), read)
 
 
 def _fingerprint(found: dict[str, SplitFiles], cfg: DataConfig) -> str:
@@ -110,40 +145,70 @@ def _fingerprint(found: dict[str, SplitFiles], cfg: DataConfig) -> str:
                     parts += [split, path.name, hashlib.file_digest(file, "sha256").hexdigest()]
             except OSError as error:
                 raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    return _sha256(*parts)
+    return _sha256(parts)
 
 
 def _hub(cfg: DataConfig) -> Corpus:
-    tables = _download(cfg)
-    names = {"valid" if name in VALID_NAMES else name: name for name in tables}
-    tests = tuple(sorted(name for name in names if name.startswith("test")))
-    if not {"train", "valid"} <= set(names):
-        raise UserError(f"data.hub_id={cfg.hub_id}: wants a train and a validation split; it has {', '.join(tables)}",
-                        Exit.DATA)
-    splits = ("train", "valid", *tests)
+    found = download(cfg)
+    there = sorted(found.tables, key=lambda name: (name != "train", name != "valid", name))
+    wanted = ("train", "valid") if cfg.hold_out is None else ("train",)
+    if missing := [name for name in wanted if name not in there]:
+        raise UserError(f"data.hub_id={cfg.hub_id}: has no {missing[0]} split, but {', '.join(there)}; data.hold_out "
+                        "takes the other sets from train", Exit.DATA)
+    splits = tuple(name for name in there if name in ("train", "valid") or name.startswith("test"))
+    limit = cfg.max_pairs if cfg.hold_out is None else None
 
-    def read(split: str) -> list[Pair]:
-        where, rows = f"{cfg.hub_id} {names[split]}: row", tables[names[split]].to_list()
-        return [row_pair(row, cfg.src, cfg.tgt, f"{where} {n:,}") for n, row in enumerate(rows, 1)]
+    def content() -> Iterable[str]:
+        yield from (cfg.src, cfg.tgt)
+        for split in splits:
+            yield split
+            for batch in found.batches(split, limit if split == "train" else None):
+                for pair in batch:
+                    yield from pair
 
-    content = [text for split in splits for text in (split, *(side for pair in read(split) for side in pair))]
-    return Corpus(cfg.src, cfg.tgt, splits, _chosen(cfg, tests, tests), _sha256(cfg.src, cfg.tgt, *content),
-                  f"hub: {cfg.hub_id}", read)
+    return _corpus(cfg, splits, _sha256(content()), f"hub: {cfg.hub_id}", found.read)
 
 
-def _download(cfg: DataConfig) -> dict[str, Any]:
-    """Load the hub's data set, or its copy in the hub's own cache."""
-    from datasets import load_dataset  # type: ignore[import-untyped]  # 1.6 s: only when the hub is wanted
+def _corpus(cfg: DataConfig, there: Sequence[str], fingerprint: str, origin: str, read: Read,
+            phenomena: Callable[[str], list[frozenset[str]]] | None = None) -> Corpus:
+    """Put a corpus together from the splits that are there: hold out those that are not, cut the training text."""
+    held_out = _held_out(cfg, there, origin)
 
-    try:
-        return dict(load_dataset(cfg.hub_id))
-    except Exception as error:  # whatever the hub's client, its network library or the cache raise
-        remedies = f"set data.dir=FOLDER (train.{cfg.src}, train.{cfg.tgt}, val.{cfg.src}, ...)"
-        if cfg.folder:
-            remedies += f", or MINITX_DATA to a folder that holds {cfg.folder}/"
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise UserError(f"data.hub_id={cfg.hub_id}: not to be had from the hub, and no copy here ({reason}); "
-                        f"{remedies}, or connect once", Exit.DATA) from error
+    @cache
+    def held() -> dict[str, list[Pair]]:
+        assert cfg.hold_out is not None
+        sets = hold_out(read("train", None), cfg.hold_out, turned=cfg.src > cfg.tgt)
+        return {name: sets[name] for name in held_out}
+
+    def read_part(split: str) -> list[Pair]:
+        if split in held_out:
+            return held()[split]
+        if split != "train":
+            return read(split, None)
+        if not held_out:
+            return read("train", cfg.max_pairs)
+        taken = {pair for pairs in held().values() for pair in pairs}
+        return [pair for pair in read("train", None) if pair not in taken][: cfg.max_pairs]
+
+    part = {"max_pairs": cfg.max_pairs, "hold_out": cfg.hold_out}
+    if limits := [f"{name}={number}" for name, number in part.items() if number is not None]:
+        fingerprint = _sha256([fingerprint, *limits])
+    tests = tuple(name for name in dict.fromkeys((*there, *held_out)) if name not in ("train", "valid"))
+    default = tuple(name for name in tests if not name.startswith("length_"))
+    return Corpus(cfg.src, cfg.tgt, ("train", "valid", *tests), _chosen(cfg, tests, default), fingerprint, origin,
+                  cfg.clean, read_part, phenomena)
+
+
+def _held_out(cfg: DataConfig, there: Sequence[str], origin: str) -> tuple[str, ...]:
+    """Name the sets that are to be taken from the training text."""
+    if cfg.hold_out is None:
+        return ()
+    tested = any(name.startswith("test") for name in there)
+    missing = ("valid",) * ("valid" not in there) + ("test",) * (not tested)
+    if not missing:
+        raise UserError(f"data.hold_out={cfg.hold_out}: {origin} has a validation set and test sets of its own; write "
+                        "data.hold_out=null")
+    return missing
 
 
 def _chosen(cfg: DataConfig, there: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:
@@ -154,7 +219,7 @@ def _chosen(cfg: DataConfig, there: tuple[str, ...], default: tuple[str, ...]) -
     return default if cfg.test_sets is None else tuple(cfg.test_sets)
 
 
-def _sha256(*parts: str) -> str:
+def _sha256(parts: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode()

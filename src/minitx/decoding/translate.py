@@ -68,7 +68,7 @@ class Translator:
     def _search(self, search: Callable[..., list[Found]], lines: Sequence[str], beam_size: int,
                 progress: Progress | None, warn: Warn | None) -> dict[int, Found]:
         """Search for each line that is not blank, longest first: memory peaks at once. --> findings by line index"""
-        sources, tgt = self._encode(lines, warn or _warn), self.tokenizers.tgt
+        sources, tgt = self._encode(lines, warn or warn_of_line), self.tokenizers.tgt
         rows, lengths = list(sources), [len(ids) + 1 for ids in sources.values()]
         found: dict[int, Found] = {}
         was_training = self.model.training
@@ -92,12 +92,17 @@ class Translator:
         """Encode the lines that are not blank. --> ids without EOS by line index, cut to what the model reads"""
         rows = [row for row, line in enumerate(lines) if line.strip()]
         sources = dict(zip(rows, self.tokenizers.src.encode_batch([lines[row] for row in rows]), strict=True))
-        longest = min(self.decode.max_source_length, self.model.max_source_length or self.decode.max_source_length)
+        longest = source_limit(self.decode, self.model)
         for row, ids in sources.items():
             if len(ids) >= longest:
                 warn(row, f"{len(ids) + 1:,} tokens, cut to {longest:,}")
                 sources[row] = ids[: longest - 1]
         return sources
+
+
+def source_limit(decode: DecodeConfig, model: Seq2Seq) -> int:
+    """Return how many tokens of a source are read, EOS included."""
+    return min(decode.max_source_length, model.max_source_length or decode.max_source_length)
 
 
 def output_limits(src_lengths: Tensor, decode: DecodeConfig, model: Seq2Seq) -> Tensor:
@@ -109,5 +114,6 @@ def output_limits(src_lengths: Tensor, decode: DecodeConfig, model: Seq2Seq) -> 
     return limits if model.max_target_length is None else limits.clamp(max=model.max_target_length)
 
 
-def _warn(row: int, what: str) -> None:
+def warn_of_line(row: int, what: str) -> None:
+    """Warn of a line as Python warns: for callers that gave no `warn`."""
     warnings.warn(f"line {row + 1}: {what}", stacklevel=2)

@@ -9,11 +9,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
+from torch.optim import Optimizer
 
 from minitx.checkpoint import model_tensors, save_checkpoint, save_model
 from minitx.config import Config
 from minitx.console import Console, duration
 from minitx.monitor.clock import Clock
+from minitx.resuming import limits
 from minitx.training.schedule import decay_begins
 from minitx.training.signals import STATUS, Signals
 from minitx.training.state import RunState
@@ -34,7 +36,7 @@ class RunContext:
     console: Console
     signals: Signals
     updates_per_epoch: int
-    identity: dict[str, str]  # fingerprints that a checkpoint must share with the run that goes on from it
+    identity: dict[str, str]  # what a checkpoint must share with the run that goes on from it
     stop_reason: str | None = None
     events: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)  # who wants each metrics record
 
@@ -112,9 +114,17 @@ class Bookkeeping(pl.Callback):
             "train", epoch=round(state.epoch + state.update / self.run.updates_per_epoch, 4), tokens=state.tokens,
             loss=sum(s.loss_sum for s in finite) / n_tokens if finite else None,
             nll=sum(s.nll_sum for s in finite) / n_tokens if finite else None,
-            grad_norm=finite[-1].grad_norm if finite else None, lr=pending[-1].lr, nonfinite=state.nonfinite,
+            lr=pending[-1].lr, nonfinite=state.nonfinite, **gradient_norms(finite, self.run.cfg.optim.clip_norm),
             tgt_tokens_per_s=tokens / seconds if seconds else None)
         self.pending, self.before = [], (state.tokens, state.train_s)
+
+
+def gradient_norms(finite: list[UpdateStats], clip_norm: float | None) -> dict[str, float | None]:
+    """Sum up the gradient's norm before clipping: mean, largest, and the share of updates that were clipped."""
+    norms = [stats.grad_norm for stats in finite]
+    clipped = [clip_norm is not None and norm > clip_norm for norm in norms]
+    return {"grad_norm": sum(norms) / len(norms) if norms else None, "grad_norm_max": max(norms, default=None),
+            "clipped_pct": 100 * sum(clipped) / len(norms) if norms else None}
 
 
 class Progress(pl.Callback):
@@ -143,7 +153,10 @@ class Progress(pl.Callback):
 
 
 class Validation(pl.Callback):
-    """Score the validation set now and then, and keep the best weights as RUN/model.safetensors."""
+    """Score the validation set now and then, and keep the best weights as RUN/model.safetensors.
+
+    Where an average of the weights is kept, it is what is scored and kept here.
+    """
 
     def __init__(self, run: RunContext, validator: Validator) -> None:
         self.run, self.validator = run, validator
@@ -159,7 +172,8 @@ class Validation(pl.Callback):
         if self.run.stop_reason not in STATUS.values():
             self.validate(pl_module)
         elif self.run.state.best_step is None:  # a run stopped this early leaves a model all the same
-            save_model(self.run.run_dir, pl_module.model)
+            with pl_module.averaged():
+                save_model(self.run.run_dir, pl_module.model)
 
     def validate(self, task: TranslationTask) -> None:
         """Measure loss and BLEU, once a step, and show some translations."""
@@ -167,7 +181,7 @@ class Validation(pl.Callback):
         if state.validated_step == state.step:
             return
         state.validated_step = state.step
-        with run.clock.during("eval"):
+        with run.clock.during("eval"), task.averaged():
             score = self.validator(task)
             state.valid_loss, state.valid_bleu = score.loss if isfinite(score.loss) else None, score.bleu
             state.validations_since_best += 1
@@ -183,7 +197,7 @@ class Validation(pl.Callback):
             for sample in score.samples:
                 run.console.line(f"    {sample.source}\n  = {sample.hypothesis}\n  ~ {sample.reference}")
         samples = [asdict(sample) for sample in score.samples]
-        run.record("valid", loss=state.valid_loss, bleu=score.bleu, samples=samples)
+        run.record("valid", loss=state.valid_loss, bleu=score.bleu, sentences=score.sentences, samples=samples)
 
 
 class Stopping(pl.Callback):
@@ -237,21 +251,28 @@ class Checkpoints(pl.Callback):
             self.save(trainer, pl_module)
 
     def save(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        """Write weights, optimizer moments and counters; the position in the plan is among these."""
+        """Write `run_tensors`, and counters with the position in the plan."""
         assert isinstance(task, TranslationTask)
         run = self.run
         if self.saved_step == run.state.step:
             return
         with run.clock.during("checkpoint"):
-            tensors = {f"model/{n}": t for n, t in model_tensors(task.model).items()}
-            names: dict[Tensor, str] = {p: n for n, p in task.model.named_parameters()}
-            for parameter, moments in trainer.optimizers[0].state.items():
-                tensors |= {f"optim/{names[parameter]}/{key}": value for key, value in moments.items()}
-            meta = {"state": run.state.as_dict(), **run.identity}
+            tensors = run_tensors(task, trainer.optimizers[0])
+            meta = {"state": run.state.as_dict(), "limits": limits(run.cfg), "identity": run.identity}
             save_checkpoint(run.run_dir / "checkpoints", run.state.step, tensors, meta, run.cfg.checkpoint.keep)
             run.state.checkpoint_s = run.clock.seconds("checkpoint")
         self.saved_step = run.state.step
 
+
+def run_tensors(task: TranslationTask, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return all that a checkpoint holds of tensors: weights (raw as `model/`, averaged as `ema/`) and moments."""
+    tensors = {f"model/{n}": t for n, t in model_tensors(task.model).items()}
+    names: dict[Tensor, str] = {p: n for n, p in task.model.named_parameters()}
+    for parameter, moments in optimizer.state.items():
+        tensors |= {f"optim/{names[parameter]}/{key}": value for key, value in moments.items()}
+    if task.ema is not None:
+        tensors |= {f"ema/{n}": t for n, t in task.ema.named().items()}
+    return tensors
 
 
 class Restore(pl.Callback):

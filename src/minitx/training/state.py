@@ -18,6 +18,7 @@ class RunState:
     eval_s: float = 0.0
     checkpoint_s: float = 0.0
     precision: str | None = None  # what `auto` came to, decided once
+    init_from_sha256: str | None = None  # of the weights it began with, where these are another run's
     horizon_steps: int | None = None
     valid_loss: float | None = None
     valid_bleu: float | None = None

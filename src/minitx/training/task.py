@@ -14,6 +14,7 @@ from minitx.batch import Batch
 from minitx.config import OptimConfig
 from minitx.data.module import PlannedUpdate
 from minitx.models.base import Seq2Seq
+from minitx.training.ema import EMA
 from minitx.training.loss import cross_entropy
 from minitx.training.schedule import lr_factor
 from minitx.training.state import RunState
@@ -45,6 +46,7 @@ class TranslationTask(pl.LightningModule):
         self.automatic_optimization = False
         self.model = model.to(DTYPES[precision])
         self.optim, self.state, self.precision, self.seed = optim, state, precision, seed
+        self.ema = None if optim.ema_decay is None else EMA(self.model, optim.ema_decay)
         self.stats: UpdateStats | None = None  # of the last update
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -76,8 +78,14 @@ class TranslationTask(pl.LightningModule):
             if self.optim.clip_norm is not None:
                 clip_grads_with_norm_(self.model.parameters(), self.optim.clip_norm, norm)
             optimizer.step()
+            if self.ema is not None:
+                self.ema.update(self.state.step - self.state.nonfinite)
         optimizer.zero_grad()
         self.stats = UpdateStats(loss_total, nll_total, planned.n_tokens, grad_norm, lr, finite)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Let the model have its averaged weights inside this block, where an average is kept."""
+        return nullcontext() if self.ema is None else self.ema.swapped_in()
 
     def lr_factor(self) -> float:
         """Return the share of the peak learning rate for the next update."""

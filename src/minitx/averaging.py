@@ -1,0 +1,50 @@
+"""The mean of a run's newest checkpoints, as a run directory that serves (Vaswani et al. 2017, section 6.1)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from minitx.checkpoint import load_config, load_tensors, save_model, whole_checkpoints, write_atomically
+from minitx.config import as_dict
+from minitx.data.tokenizer import TokenizerPair
+from minitx.errors import Exit, UserError
+from minitx.models.registry import build_model
+
+
+def average_checkpoints(run_dir: Path, last: int, out: Path,
+                        progress: Callable[[int, int], None] | None = None) -> list[int]:
+    """Make OUT a run directory whose weights are the mean of the newest `last` whole checkpoints' raw ones.
+
+    Sums are taken in float64. Returns the steps averaged, newest first; `progress` hears how many of them are read.
+    Errors: `UserError` if RUN has fewer, if OUT is not empty or cannot be written.
+    """
+    cfg, tokenizers = load_config(run_dir), TokenizerPair.load(run_dir)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: {'is not empty' if out.is_dir() else 'is a file'}; name a new folder", Exit.STORAGE)
+    sums: dict[str, Tensor] = {}
+    steps: list[int] = []
+    for checkpoint in islice(whole_checkpoints(run_dir / "checkpoints"), last):
+        for name, tensor in checkpoint.section("model").items():
+            sums[name] = sums.get(name, 0) + tensor.to(torch.float64)
+        steps.append(checkpoint.meta["state"]["step"])
+        if progress is not None:
+            progress(len(steps), last)
+    if len(steps) < last:
+        raise UserError(f"{run_dir}: has {len(steps)} whole checkpoints, {last} were to be averaged; ask for fewer, or "
+                        f"train with checkpoint.keep={last}")
+    model = build_model(cfg.model, src_vocab_size=tokenizers.src.vocab_size, tgt_vocab_size=tokenizers.tgt.vocab_size)
+    load_tensors(model, {name: total / last for name, total in sums.items()})
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        settings = yaml.safe_dump(as_dict(replace(cfg, run_dir=str(out))), sort_keys=False, allow_unicode=True)
+        write_atomically(out / "config.yaml", settings.encode())
+        tokenizers.save(out)
+        save_model(out, model)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}", Exit.STORAGE) from error
+    return steps

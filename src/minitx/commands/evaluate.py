@@ -1,0 +1,50 @@
+"""`minitx evaluate`: BLEU and chrF of a run on any file."""
+
+import argparse
+import json
+from contextlib import nullcontext
+from dataclasses import asdict
+
+from minitx import load
+from minitx.commands.arguments import add_json, add_output, add_pairs, add_run, add_search, search_options
+from minitx.commands.meter import Meter
+from minitx.commands.streams import created, encoded, read_pairs
+from minitx.console import Console
+from minitx.errors import Exit
+
+HELP = "score translations of a file"
+DESCRIPTION = "Translate a file and score it with sacreBLEU: detokenised, cased, 13a."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    add_pairs(parser)
+    add_json(parser)
+    add_run(parser)
+    add_output(parser, "translations go")
+    add_search(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Translate, score, print."""
+    sources, references = read_pairs(args.src, args.ref)
+    console = Console()
+    with created(args.output, args.src, args.ref) if args.output else nullcontext() as sink:
+        translator, meter = load(args.model, args.device), Meter(console)
+        hypotheses = translator.translate(
+            sources, **search_options(args), progress=meter,
+            warn=lambda row, what: console.line(f"minitx: warning: {args.src}: line {row + 1}: {what}"))
+        meter.close()
+        if sink:
+            sink.writelines(map(encoded, hypotheses))
+
+    from minitx.metrics import score
+
+    result = score(hypotheses, references)
+    decode = {"beam_size": translator.decode.beam_size, "length_penalty": translator.decode.length_penalty}
+    decode |= {name: value for name, value in search_options(args).items() if value is not None}
+    text = (f"BLEU {result.bleu:.2f}  {result.bleu_signature}\nchrF {result.chrf:.2f}  {result.chrf_signature}\n"
+            f"{result.sentences:,} sentences, beam {decode['beam_size']}, length penalty {decode['length_penalty']}")
+    with created(None) as out:
+        out.write((json.dumps({**asdict(result), **decode}, indent=2) if args.json else text).encode() + b"\n")
+    return Exit.OK

@@ -1,0 +1,91 @@
+"""Pairs of strings to log-probabilities by forced decoding: any order in, the same order out.
+
+B sentences, S source tokens, T target tokens, N real target tokens, V vocabulary.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import exp
+
+import torch
+from torch import Tensor
+
+from minitx.batch import Batch, collate
+from minitx.data.plan import evaluation_plan
+from minitx.data.tokenizer import Tokenizer
+from minitx.decoding.translate import Progress, Translator, Warn, source_limit, warn_of_line
+from minitx.errors import Exit, UserError
+from minitx.models.base import Seq2Seq
+
+MAX_LOGITS = 2**24  # a batch's logits and their log-softmax take 64 MiB each in fp32
+MAX_NATS = 700.0  # a token: exp of more is no float
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """Hold how likely the model finds a target, given its source; sums of these score a corpus."""
+
+    log_prob: float  # nats, EOS included
+    n_tokens: int  # target tokens, EOS included
+
+    @property
+    def perplexity(self) -> float:
+        """Return exp of the nats a token."""
+        return exp(min(-self.log_prob / self.n_tokens, MAX_NATS))
+
+
+def total(scores: Iterable[PairScore]) -> PairScore:
+    """Score many pairs as one: long ones weigh more."""
+    scores = list(scores)
+    return PairScore(sum(score.log_prob for score in scores), sum(score.n_tokens for score in scores))
+
+
+def score_pairs(translator: Translator, sources: Sequence[str], targets: Sequence[str], *,
+                progress: Progress | None = None, warn: Warn | None = None) -> list[PairScore]:
+    """Score each pair, longest first; a blank side is EOS alone.
+
+    `warn` hears of sources too long, which are cut as for translation. Errors: `UserError` for a target longer than the
+    model can write: the score of a part would pass for that of the whole.
+    """
+    model, tokenizers = translator.model, translator.tokenizers
+    src, tgt = _encode(tokenizers.src, sources), _encode(tokenizers.tgt, targets)
+    longest = source_limit(translator.decode, model)
+    for row, ids in enumerate(src):
+        if len(ids) >= longest:
+            (warn or warn_of_line)(row, f"{len(ids) + 1:,} tokens, cut to {longest:,}")
+            src[row] = ids[: longest - 1]
+    for row, ids in enumerate(tgt):
+        if model.max_target_length is not None and len(ids) >= model.max_target_length:
+            raise UserError(f"translation {row + 1}: has {len(ids) + 1:,} tokens, this model writes at most "
+                            f"{model.max_target_length:,}; leave the pair out", Exit.DATA)
+    lengths = [max(len(a), len(b)) + 1 for a, b in zip(src, tgt, strict=True)]
+    max_tokens = min(translator.decode.max_tokens, MAX_LOGITS // tokenizers.tgt.vocab_size)
+    found: dict[int, PairScore] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        for rows in evaluation_plan(lengths, max_tokens):
+            batch = collate([src[i] for i in rows], [tgt[i] for i in rows], pad_id=tokenizers.tgt.pad_id,
+                            bos_id=tokenizers.tgt.bos_id, eos_id=tokenizers.tgt.eos_id).to(translator.device)
+            counts = batch.tgt_mask.sum(1).tolist()
+            found |= zip(rows.tolist(), map(PairScore, log_probs(model, batch).tolist(), counts), strict=True)
+            if progress is not None:
+                progress(len(found), len(lengths))
+    finally:
+        model.train(was_training)
+    return [found[row] for row in range(len(lengths))]
+
+
+@torch.inference_mode()
+def log_probs(model: Seq2Seq, batch: Batch) -> Tensor:
+    """Sum each target's log-probabilities, in float64. --> [B]"""
+    logits = model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask)  # --> [N, V]
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    tokens = logits.to(exact).log_softmax(-1).gather(1, batch.tgt_out[batch.tgt_mask][:, None])[:, 0]
+    table = torch.zeros(batch.tgt_mask.shape, dtype=torch.float64, device=tokens.device)  # [B, T]
+    table[batch.tgt_mask] = tokens.double()
+    return table.sum(1)
+
+
+def _encode(tokenizer: Tokenizer, lines: Sequence[str]) -> list[list[int]]:
+    return tokenizer.encode_batch([line if line.strip() else "" for line in lines])

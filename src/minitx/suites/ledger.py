@@ -1,0 +1,203 @@
+"""The ledger: one file under results/ for each published run, of what can be counted and checked.
+
+A row is the run's result, the command that repeats it, its validation curve and, for each test sentence, the counts
+that BLEU is made of. It holds no sentence of anybody's. What a row promises is checked when it is added, and again
+whenever it is read, so no table shows what does not hold.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from minitx.config import Config
+from minitx.errors import Exit, UserError
+from minitx.metrics import SENTENCE_COLUMNS, bleu_from_sentences
+from minitx.result import Result, TestScore
+from minitx.schema import parse
+from minitx.suites.repeat import command_line
+
+FORMAT = 1
+LARGEST = 100_000  # bytes of a file; git keeps each for ever
+LONGEST = 200  # characters of a string in a result
+CURVE = ("step", "train_s", "loss", "bleu")
+KEYS = {"format", "command", "result", "curve", "statistics"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Hold one published run. curve: by `CURVE`; sentences: for each test set, its `metrics.sentence_statistics`"""
+
+    command: str
+    result: Result
+    curve: list[list[float]]
+    sentences: dict[str, list[list[int]]]
+
+    @classmethod
+    def parse(cls, values: Any, where: str) -> "Row":
+        """Check all that a row promises. Errors: `UserError` beginning with `where`."""
+        found = values.get("format") if isinstance(values, Mapping) else None
+        if found != FORMAT:
+            raise UserError(f"{where}: row format {found}, this version reads {FORMAT}: publish its run anew")
+        if wrong := values.keys() ^ KEYS:
+            raise UserError(f"{where}: a row has the keys {', '.join(sorted(KEYS))}: see {', '.join(sorted(wrong))}")
+        try:
+            curve, statistics = values["curve"], values["statistics"]
+            row = cls(values["command"], Result.parse(values["result"], where), curve["rows"], statistics["sets"])
+            if curve["columns"] != list(CURVE) or statistics["columns"] != list(SENTENCE_COLUMNS):
+                raise UserError(f"{where}: the curve or the statistics have other columns than this version's")
+            why = refusal(row.result) or _mismatch(row) or _text(row)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UserError(f"{where}: not a row: {error!r}") from error
+        if why:
+            raise UserError(f"{where}: {why}")
+        return row
+
+    @property
+    def name(self) -> str:
+        return f"{self.result.experiment}.{self.result.seed}.{self.result.config_sha256[:8]}"
+
+    @property
+    def order(self) -> tuple[str, int, str]:
+        """Return what rows are sorted by."""
+        return str(self.result.experiment), self.result.seed, self.result.config_sha256
+
+    @property
+    def committed(self) -> bool:
+        """Tell whether a commit holds the code it was trained with."""
+        return self.result.git_dirty is False
+
+    def json(self) -> str:
+        """Write the result to be read by people, and each of the others on one line."""
+        result = json.dumps(asdict(self.result), indent=1, ensure_ascii=False, allow_nan=False)
+        others = {
+            "curve": {"columns": CURVE, "rows": self.curve},
+            "statistics": {"columns": SENTENCE_COLUMNS, "sets": self.sentences},
+        }
+        packed = [f'"{key}": {json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)}'
+                  for key, value in others.items()]
+        command = json.dumps(self.command, ensure_ascii=False)
+        head = [f'"format": {FORMAT}', f'"command": {command}', f'"result": {result}']
+        return "{\n" + ",\n".join([*head, *packed]) + "\n}\n"
+
+
+def gather(run_dir: Path) -> Row:
+    """Make a run's row. Errors: `UserError` for a run that is not to be published."""
+    if not (run_dir / "result.json").exists():
+        raise UserError(f"{run_dir}: no result.json, so nothing to publish")
+    result = Result.read(run_dir / "result.json")
+    if why := refusal(result):
+        raise UserError(f"{run_dir}: {why}")
+    statistics = _load(run_dir / "sentence_statistics.json", json.loads)
+    records = _load(run_dir / "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
+    curve = [[record[name] for name in CURVE] for record in records if record["event"] == "valid"]
+    cfg = parse(Config, _load(run_dir / "config.yaml", yaml.safe_load))
+    values = {"format": FORMAT, "command": command_line(cfg), "result": asdict(result),
+              "curve": {"columns": list(CURVE), "rows": curve}, "statistics": statistics}
+    return Row.parse(values, str(run_dir))
+
+
+def refusal(result: Result) -> str | None:
+    """Say why a run is not to be published, if so."""
+    if result.status != "finished":
+        return f"the run is {result.status}; only finished runs are published"
+    if result.experiment is None:
+        return "the run names no experiment, so its row would have no name: python train.py experiment=NAME"
+    if result.nonfinite_steps:
+        return f"{result.nonfinite_steps:,} updates were not finite and were skipped; mend that before publishing"
+    return None
+
+
+def _mismatch(row: Row) -> str | None:
+    """Say which score does not follow from the row's own counts, if any."""
+    scores = row.result.test
+    if row.sentences.keys() != scores.keys():
+        return f"scores of {', '.join(scores)}, but statistics of {', '.join(row.sentences)}"
+    for name, score in scores.items():
+        counts = row.sentences[name]
+        bleu = bleu_from_sentences(counts)
+        if len(counts) != score["sentences"] or not isclose(bleu, score["bleu"], rel_tol=0, abs_tol=1e-9):
+            return (f"{name}: BLEU {score['bleu']} of {score['sentences']:,} sentences, but the statistics give {bleu} "
+                    f"of {len(counts):,}")
+    return None
+
+
+def _text(row: Row) -> str | None:
+    """Say where a row has room for somebody's sentences, if anywhere."""
+    for name, score in row.result.test.items():
+        if unknown := score.keys() - TestScore.__annotations__.keys():
+            return f"{name}: unknown in a test set's scores: {', '.join(sorted(unknown))}"
+    if not row.command.startswith(f"python train.py experiment={row.result.experiment}") or "\n" in row.command:
+        return f"the command is not of experiment={row.result.experiment}: {row.command[:40]!r} ..."
+    if long := [text for text in _strings(asdict(row.result)) if len(text) > LONGEST or "\n" in text]:
+        return f"text has no place in a row: {long[0][:40]!r} ..."
+    if any(_strings([row.curve, row.sentences.values()])):
+        return "a curve and statistics are numbers only"
+    return None
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _strings([*value, *value.values()])
+    elif isinstance(value, Iterable):
+        for item in value:
+            yield from _strings(item)
+
+
+# --- files
+
+
+def read(ledger: Path) -> list[Row]:
+    """Return the ledger's rows by experiment and seed. Errors: `UserError` naming the file that is no row."""
+    rows = []
+    for path in sorted([*ledger.glob("*.json"), *ledger.glob("*.json.gz")]):
+        try:
+            content = path.read_bytes()
+            values = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise UserError(f"{path}: cannot be read: {error}") from error
+        row = Row.parse(values, str(path))
+        if path not in _places(row, ledger):
+            raise UserError(f"{path}: the row in it is named {row.name}: give the file that name")
+        rows.append(row)
+    return sorted(rows, key=lambda row: row.order)
+
+
+def write(row: Row, ledger: Path) -> tuple[Path, bool]:
+    """Put a row in place, packed if it must be: the same bytes for the same row. --> file, whether it replaced one"""
+    plain, packed = _places(row, ledger)
+    content, path, other = row.json().encode(), plain, packed
+    if len(content) > LARGEST:
+        content, path, other = gzip.compress(content, mtime=0), packed, plain
+    if len(content) > LARGEST:
+        raise UserError(f"{row.name}: {len(content):,} bytes when packed, and a row may have {LARGEST:,}: "
+                        "score fewer test sets (data.test_sets)")
+    replaces = plain.exists() or packed.exists()
+    try:
+        ledger.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        other.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}", Exit.STORAGE) from error
+    return path, replaces
+
+
+def _places(row: Row, ledger: Path) -> tuple[Path, Path]:
+    return ledger / f"{row.name}.json", ledger / f"{row.name}.json.gz"
+
+
+def _load(path: Path, decode: Callable[[str], Any]) -> Any:
+    """Read a file that every finished run has. Errors: `UserError` if it is missing or damaged."""
+    try:
+        return decode(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: missing or damaged, so its run cannot be published: "
+                        f"{' '.join(str(error).split())}") from error

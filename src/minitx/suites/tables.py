@@ -1,0 +1,96 @@
+"""README's tables: which rows, which columns, and below them the conditions under which their numbers hold."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from minitx.console import duration
+from minitx.suites.ledger import Row
+
+Cell = Callable[[Row], str]
+UNCOMMITTED = "†"
+
+
+def _value(name: str, form: str, unit: str = "") -> Cell:
+    def cell(row: Row) -> str:
+        value = getattr(row.result, name)
+        return "-" if value is None else f"{value:{form}}{unit}"
+
+    return cell
+
+
+def _score(test_set: str, key: str, unit: str = "") -> Cell:
+    def cell(row: Row) -> str:
+        scores: dict[str, float] = {**row.result.test.get(test_set, {})}  # type: ignore[dict-item]
+        return f"{scores[key]:.1f}{unit}" if key in scores else "-"
+
+    return cell
+
+
+COLUMNS: dict[str, Cell] = {
+    "model": lambda row: row.result.model + ("" if row.committed else UNCOMMITTED),
+    "direction": lambda row: f"{row.result.src}-{row.result.tgt}",
+    "parameters": _value("params", ","),
+    "steps": _value("steps", ","),
+    "epochs": _value("epochs", ".1f"),
+    "training": lambda row: duration(row.result.train_s),
+    "valid loss": _value("valid_loss", ".3f"),
+    "target tokens/s": _value("tgt_tokens_per_s", ",.0f"),
+    "peak memory": _value("peak_memory_gib", ".1f", " GiB"),
+    "test BLEU": _score("test", "bleu"),
+    "roles right": _score("minimal_pairs", "role_accuracy_pct", " %"),
+    "dictionary BLEU": _score("test", "dictionary_bleu"),
+    "test_2016_flickr BLEU": _score("test_2016_flickr", "bleu"),
+    "chrF": _score("test_2016_flickr", "chrf"),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Show every row whose experiment's name fits the pattern."""
+
+    experiments: str
+    columns: tuple[str, ...]
+
+    def shows(self, row: Row) -> bool:
+        return fnmatchcase(str(row.result.experiment), self.experiments)
+
+
+TABLES = {
+    "embedded": Table("synthetic_*", (
+        "model", "parameters", "steps", "training", "target tokens/s", "test BLEU", "roles right", "dictionary BLEU")),
+    "multi30k": Table("multi30k_en_*", (
+        "direction", "model", "parameters", "steps", "training", "target tokens/s", "test_2016_flickr BLEU", "chrF")),
+    "families": Table("multi30k_10min_*", (
+        "model", "parameters", "steps", "epochs", "valid loss", "target tokens/s", "test_2016_flickr BLEU", "chrF",
+        "peak memory")),
+}
+
+
+def render(table: Table, rows: Sequence[Row]) -> str:
+    """Write the table of those rows that it shows, whatever their order, as Markdown; or how to get its first row."""
+    if not (chosen := sorted(filter(table.shows, rows), key=lambda row: row.order)):
+        sweep = f"python train.py --multirun 'experiment=glob({table.experiments})'"
+        return f"No rows yet: `{sweep}` trains them, `minitx report runs/RUN` puts one here."
+    head, *lines = [f"| {' | '.join(line)} |" for line in
+                    (table.columns, *([COLUMNS[name](row) for name in table.columns] for row in chosen))]
+    return "\n".join([head, "|---" * len(table.columns) + "|", *lines, "", *_conditions(chosen)])
+
+
+def _conditions(rows: Sequence[Row]) -> list[str]:
+    """Say what the rows share or differ in, and the command of each."""
+    results = [row.result for row in rows]
+    notes = {
+        "Hardware": [f"{result.hardware.get('gpu') or result.hardware['cpu']}, {result.hardware['cores']} cores, "
+                     f"{result.threads} threads, {result.precision}" for result in results],
+        "Seed": [str(seed) for seed in sorted(result.seed for result in results)],
+        "Search": [f"beam {result.decode['beam_size']}, length penalty {result.decode['length_penalty']}"
+                   for result in results],
+        "BLEU": [f"`{score['bleu_signature']}`" for result in results for score in result.test.values()],
+        "Versions": [f"torch {result.versions['torch']}, lightning {result.versions['lightning']}"
+                     for result in results],
+    }
+    lines = [f"{name}: {'; '.join(dict.fromkeys(values))}." for name, values in notes.items()]
+    if not all(row.committed for row in rows):
+        lines.append(f"{UNCOMMITTED} Trained with code that is in no commit.")
+    return [*lines, "", "```", *dict.fromkeys(row.command for row in rows), "```"]

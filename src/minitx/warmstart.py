@@ -1,0 +1,58 @@
+"""Begin with the weights and the vocabulary of another run: what is asked of it, told before torch is imported."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from minitx.config import Config, ModelConfig, TokenizerConfig, resolve_size
+from minitx.errors import UserError
+from minitx.schema import parse, show
+
+SHAPELESS = ("dropout", "size")  # keys of `model` that no weight depends on, once the widths are written out
+
+
+def adopt(cfg: Config) -> Config:
+    """Return `cfg` with the tokenizer settings of the run it begins with.
+
+    A run that goes on from its own checkpoint asks nothing of that run any more.
+    Errors: `UserError` if that is no run with weights, or its weights do not fit the model asked for.
+    """
+    if cfg.init_from is None:
+        return cfg
+    own = None if cfg.run_dir is None else Path(cfg.run_dir)
+    if own is not None and (own / "config.yaml").is_file() and any((own / "checkpoints").glob("step-*.safetensors")):
+        return replace(cfg, tokenizer=_tokenizer(_read(own, cfg.init_from)))
+    donor = Path(cfg.init_from)
+    values = _read(donor, cfg.init_from)
+    for name, files in (("model.safetensors", "model.safetensors"), ("tokenizer.json", "tokenizer*.json")):
+        if not any(donor.glob(files)):
+            raise UserError(f"init_from={donor}: has no {name} to begin with")
+    _refuse_other_shapes(cfg, values)
+    return replace(cfg, tokenizer=_tokenizer(values))
+
+
+def _read(run_dir: Path, asked: str) -> dict[str, Any]:
+    path = run_dir / "config.yaml"
+    values = yaml.safe_load(path.read_bytes()) if path.is_file() else None
+    if not isinstance(values, dict) or not {"model", "tokenizer", "choices"} <= values.keys():
+        raise UserError(f"init_from={asked}: not a run directory (it has no config.yaml of a run)")
+    return values
+
+
+def _tokenizer(values: dict[str, Any]) -> TokenizerConfig:
+    return parse(TokenizerConfig, values["tokenizer"], "tokenizer.")
+
+
+def _refuse_other_shapes(cfg: Config, values: dict[str, Any]) -> None:
+    asked = asdict(resolve_size(cfg.model))
+    theirs = asdict(resolve_size(parse(ModelConfig, values["model"], "model.")))
+    if asked["family"] != theirs["family"]:
+        raise UserError(f"init_from={cfg.init_from}: its weights are of model.family={theirs['family']}, asked was "
+                        f"{asked['family']}; write model={values['choices']['model']}")
+    differ = {name: value for name, value in theirs.items() if name not in SHAPELESS and asked[name] != value}
+    if differ:
+        lines = [f"model.{name}: is {show(value)} there, asked {show(asked[name])}" for name, value in differ.items()]
+        words = " ".join(f"model.{name}={show(value)}" for name, value in differ.items())
+        raise UserError("\n  ".join([f"init_from={cfg.init_from}: its weights do not fit; write {words}", *lines]))

@@ -1,0 +1,28 @@
+"""`minitx evaluate`, with a stub in place of the model."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minitx import cli
+from minitx.errors import Exit
+
+
+@pytest.mark.usefixtures("shouter")
+class TestEvaluate:
+    def test_scores_with_signatures(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "s").write_text("the dog sees the cat\n\n")
+        (tmp_path / "r").write_text("THE DOG SEES THE CAT\n\n")
+        argv = ["evaluate", "RUN", "--src", str(tmp_path / "s"), "--ref", str(tmp_path / "r")]
+        assert cli.main(argv) == Exit.OK
+        bleu, chrf, counted = capfd.readouterr().out.splitlines()
+        assert bleu.startswith("BLEU 100.00  nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+        assert chrf.startswith("chrF 100.00  nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
+        assert counted == "2 sentences, beam 2, length penalty 1.0"
+        assert cli.main([*argv, "--json", "--beam-size", "4", "-o", str(tmp_path / "h")]) == Exit.OK
+        found = json.loads(capfd.readouterr().out)
+        assert found["bleu"] == pytest.approx(100)
+        assert found["sentences"] == 2
+        assert found["beam_size"] == 4
+        assert (tmp_path / "h").read_text() == "THE DOG SEES THE CAT\n\n"

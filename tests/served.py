@@ -1,0 +1,60 @@
+"""What the tests of `minitx` share: a run that knows nothing, a stub in the model's place, the real process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from minitx.checkpoint import save_model
+from minitx.config import DecodeConfig, as_dict
+from minitx.data.tokenizer import TokenizerPair
+from minitx.decoding.translate import Translation
+from minitx.door import compose
+from minitx.models.registry import build_model
+
+DECODE = {"beam_size": 2, "length_penalty": 1.0, "max_tokens": 400, "max_length_ratio": 0.5, "max_length_extra": 5,
+          "max_source_length": 30}
+SMALL = ("model.size=toy", "model.tie_embeddings=false", "tokenizer.joint=false")
+
+
+def write_run(folder: Path, *overrides: str) -> Path:
+    """Write a run directory as training would leave it, whose model knows nothing."""
+    cfg = compose([*SMALL, *(f"decode.{name}={value}" for name, value in DECODE.items()), *overrides])
+    folder.mkdir(exist_ok=True)
+    pair = TokenizerPair.train([("the dog sees the cat", "der Hund sieht die Katze")] * 3, None, False)
+    pair.save(folder)
+    torch.manual_seed(0)
+    model = build_model(cfg.model, src_vocab_size=pair.src.vocab_size, tgt_vocab_size=pair.tgt.vocab_size)
+    save_model(folder, model)
+    (folder / "config.yaml").write_text(yaml.safe_dump(as_dict(cfg)))
+    return folder
+
+
+class Shouter:
+    """Translate into upper case."""
+
+    decode = DecodeConfig(**DECODE)  # type: ignore[arg-type]
+
+    def translate(self, lines: list[str], *, beam_size: int | None, length_penalty: float | None, progress: Any,
+                  warn: Any) -> list[str]:
+        for row, line in enumerate(lines):
+            if len(line) > 30:
+                warn(row, f"{len(line)} tokens, cut to 30")
+        progress(len(lines), len(lines))
+        return [line[:30].upper() for line in lines]
+
+    def n_best(self, lines: list[str], n: int, **options: Any) -> list[list[Translation]]:
+        return [[Translation(line.upper() + "!" * i, -float(i), -i / 2 - 1) for i in range(n)] for line in lines]
+
+
+ENVIRON = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+COMMAND = [sys.executable, "-m", "minitx.cli"]
+
+
+def start(*argv: str | Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*COMMAND, *argv], bufsize=0, env=ENVIRON, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)

@@ -1,0 +1,181 @@
+"""A row says what its run did, byte for byte the same; what does not hold or is not wanted is refused in one line."""
+
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from published import write_run
+
+from minitx.errors import UserError
+from minitx.result import Result
+from minitx.suites import ledger as ledgers
+from minitx.suites.ledger import LARGEST, Row, gather, read, write
+
+
+@pytest.fixture(scope="module")
+def row(tmp_path_factory: pytest.TempPathFactory) -> Row:
+    return gather(write_run(tmp_path_factory.mktemp("runs") / "run"))
+
+
+def test_a_run_becomes_a_row_of_numbers(row: Row) -> None:
+    assert row.name == f"synthetic_lstm.1.{row.result.config_sha256[:8]}"
+    assert row.command == "python train.py experiment=synthetic_lstm"
+    assert row.curve == [[100, 9.5, 2.0, 3.5]]
+    assert {name: len(counts) for name, counts in row.sentences.items()} == {"test": 40, "minimal_pairs": 40}
+    assert "Katze" not in row.json()
+
+
+def test_what_is_written_is_read_and_has_the_same_bytes_each_time(row: Row, tmp_path: Path) -> None:
+    path, replaced = write(row, tmp_path)
+    before = path.read_bytes()
+    assert (path.name, replaced) == (f"{row.name}.json", False)
+    assert read(tmp_path) == [row]
+    assert write(row, tmp_path) == (path, True)
+    assert path.read_bytes() == before
+
+
+def test_a_large_row_is_packed_and_takes_the_plain_one_s_place(row: Row, tmp_path: Path) -> None:
+    plain, _ = write(row, tmp_path)
+    large = replace(row, curve=row.curve * 9_000)
+    packed, replaced = write(large, tmp_path)
+    assert (packed.name, replaced, plain.exists()) == (f"{row.name}.json.gz", True, False)
+    assert packed.stat().st_size <= LARGEST
+    assert packed.read_bytes()[4:8] == bytes(4)  # no time of day
+    assert read(tmp_path) == [large]
+    assert write(row, tmp_path) == (plain, True)
+    assert not packed.exists()
+
+
+def test_a_row_that_is_too_large_even_so_is_refused(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "LARGEST", 500)
+    with pytest.raises(UserError, match=r"bytes when packed.*data\.test_sets"):
+        write(row, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_seed_or_config_is_another_row(row: Row, tmp_path: Path) -> None:
+    others = [replace(row, result=replace(row.result, seed=10)), replace(row, result=replace(row.result, seed=2)),
+              replace(row, result=replace(row.result, config_sha256="f" * 64))]
+    assert not any(write(one, tmp_path)[1] for one in (row, *others))
+    assert [one.result.seed for one in read(tmp_path)] == [1, 1, 2, 10]
+
+
+@pytest.mark.parametrize(("changes", "why"), [
+    ({"status": "interrupted"}, "the run is interrupted; only finished runs"),
+    ({"status": "diverged"}, "the run is diverged"),
+    ({"experiment": None}, "names no experiment.*experiment=NAME"),
+    ({"nonfinite_steps": 3}, "3 updates were not finite"),
+    ({"environment": {"OMP_NOTE": "Zwei Hunde laufen. " * 20}}, "text has no place"),
+    ({"stop_reason": "max\nsteps"}, "text has no place"),
+])  # fmt: skip
+def test_what_is_not_to_be_published(changes: dict[str, Any], why: str, tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run", **changes)
+    with pytest.raises(UserError, match=why) as slip:
+        gather(run_dir)
+    assert str(slip.value).startswith(f"{run_dir}: ")
+    assert "\n" not in str(slip.value)
+
+
+@pytest.mark.parametrize("name", ["sentence_statistics.json", "metrics.jsonl", "config.yaml", "result.json"])
+def test_a_missing_or_damaged_file_is_named(name: str, tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run")
+    (run_dir / name).write_text('{"columns": [', encoding="utf-8")
+    with pytest.raises(UserError, match=name):
+        gather(run_dir)
+    (run_dir / name).unlink()
+    with pytest.raises(UserError, match=name):
+        gather(run_dir)
+
+
+def test_a_stacked_experiment_has_no_command_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"experiment=synthetic_lstm\+quick: no such option"):
+        gather(write_run(tmp_path / "run", composed="[synthetic_lstm,quick]"))
+
+
+def change_bleu(values: dict[str, Any]) -> None:
+    values["result"]["test"]["test"]["bleu"] += 1e-6
+
+
+def change_count(values: dict[str, Any]) -> None:
+    values["statistics"]["sets"]["test"][7][2] += 1
+
+
+def drop_sentence(values: dict[str, Any]) -> None:
+    values["statistics"]["sets"]["test"].pop()
+
+
+def drop_set(values: dict[str, Any]) -> None:
+    del values["statistics"]["sets"]["test"]
+
+
+def keep_hypotheses(values: dict[str, Any]) -> None:
+    values["result"]["test"]["test"]["hypotheses"] = ["Der Hund"]
+
+
+def put_text_among_numbers(values: dict[str, Any]) -> None:
+    values["curve"]["rows"][0].append("Der Hund")
+
+
+def tell_another_command(values: dict[str, Any]) -> None:
+    values["command"] = "python train.py experiment=quick"
+
+
+def add_key(values: dict[str, Any]) -> None:
+    values["samples"] = []
+
+
+def older(values: dict[str, Any]) -> None:
+    del values["format"]
+
+
+def no_numbers(values: dict[str, Any]) -> None:
+    values["statistics"]["sets"]["test"] = 3
+
+
+def unfinished(values: dict[str, Any]) -> None:
+    values["result"]["status"] = "interrupted"
+
+
+@pytest.mark.parametrize(("edit", "why"), [
+    (change_bleu, "test: BLEU"), (change_count, "test: BLEU"), (drop_sentence, "of 40 sentences.* of 39"),
+    (drop_set, "but statistics of minimal_pairs"), (keep_hypotheses, "unknown in a test set's scores: hypotheses"),
+    (put_text_among_numbers, "numbers only"), (tell_another_command, "the command is not of experiment=synthetic_lstm"),
+    (add_key, "see samples"), (older, "row format None"),
+    (no_numbers, "not a row"), (unfinished, "only finished runs"),
+], ids=lambda value: getattr(value, "__name__", ""))  # fmt: skip
+def test_a_row_that_was_edited_by_hand_is_noticed(edit: Callable[[dict[str, Any]], None], why: str, row: Row,
+                                                  tmp_path: Path) -> None:
+    path, _ = write(row, tmp_path)
+    values = json.loads(path.read_text(encoding="utf-8"))
+    edit(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=why) as slip:
+        read(tmp_path)
+    assert str(slip.value).startswith(f"{path}: ")
+
+
+def test_a_file_of_another_name_is_no_second_row(row: Row, tmp_path: Path) -> None:
+    path, _ = write(row, tmp_path)
+    path.rename(tmp_path / "mine.json")
+    with pytest.raises(UserError, match=rf"mine\.json: the row in it is named {row.name}"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", gzip.compress(b"{}")[:-4], gzip.compress(b"[")])
+def test_a_file_that_is_no_row_is_named(content: bytes, tmp_path: Path) -> None:
+    for name in ("a.json", "a.json.gz"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name}: cannot be read"):
+            read(tmp_path)
+        (tmp_path / name).unlink()
+
+
+def test_a_result_says_which_keys_are_missing_and_which_unknown(row: Row) -> None:
+    values = json.loads(row.result.json())
+    del values["steps"], values["seed"]
+    with pytest.raises(UserError, match="^here: not a result of this version: missing seed, steps; unknown colour$"):
+        Result.parse(values | {"colour": "red"}, "here")

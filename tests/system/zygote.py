@@ -1,0 +1,167 @@
+"""Many short runs at the price of one start: a process that imports all, then forks a child per run of the real door.
+
+A child can be killed at a place of our choice: `Kill(place, nth, share)` is the nth time it gets there, and where the
+place is a write, after that share of the bytes.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+TESTS = Path(__file__).resolve().parents[1]
+WRITES = {"checkpoint write": ".step-", "model write": ".model.safetensors", "metrics write": "metrics.jsonl"}
+
+
+class Kill(NamedTuple):
+    place: str
+    nth: int
+    share: float = 0.0
+
+
+@dataclass
+class Done:
+    returncode: int
+    stderr: str
+    seconds: float
+
+
+class Zygote:
+    """Ask the process for runs, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "stderr"
+        names = ("MALLOC_", "OMP_", "MKL_")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(names)}
+        env |= {"PYTHONPATH": f"{TESTS.parent / 'src'}:{TESTS}", "MINITX_ALLOCATOR": "as it is", "OMP_NUM_THREADS": "1",
+                "XDG_CACHE_HOME": str(folder / "cache")}
+        self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True, env=env, cwd=folder)
+
+    def run(self, words: list[str], kill: Kill | None = None) -> Done:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        job = {"words": words, "kill": kill, "log": str(self.log)}
+        print(json.dumps(job), file=self.process.stdin, flush=True)
+        returncode, seconds = json.loads(self.process.stdout.readline())
+        return Done(returncode, self.log.read_text(), seconds)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+# --- in the process
+
+
+def serve() -> None:
+    import lightning.pytorch  # noqa: F401  what follows would import it late, in each child
+
+    import minitx.run  # noqa: F401
+    from minitx.door import main
+
+    for line in sys.stdin:
+        job, began = json.loads(line), time.monotonic()
+        child = os.fork()
+        if child == 0:
+            with open(job["log"], "w") as log:
+                os.dup2(log.fileno(), 2)
+            os.dup2(2, 1)
+            sys.argv = ["train.py", *job["words"]]
+            if job["kill"] is not None:
+                arm(Kill(*job["kill"]))
+            try:
+                main()
+            except SystemExit as left:
+                os._exit(int(left.code or 0))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        status = os.waitpid(child, 0)[1]
+        print(json.dumps([os.waitstatus_to_exitcode(status), time.monotonic() - began]), flush=True)
+
+
+def arm(kill: Kill) -> None:
+    """Put a trap at each place."""
+    from minitx.training.task import TranslationTask
+    from minitx.training.validation import Validator
+
+    times = {kill.place: kill.nth}
+
+    def due(place: str) -> bool:
+        times[place] = times.get(place, 0) - 1
+        return times[place] == 0
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def trap(owner: Any, name: str, place: str, is_meant: Any = lambda *_: True) -> None:
+        """Die as the function is entered ("before ...") or left ("after ...")."""
+        inner = getattr(owner, name)
+
+        def trapped(*args: Any, **kwargs: Any) -> Any:
+            meant = is_meant(*args)
+            if meant and due(f"before {place}"):
+                die()
+            result = inner(*args, **kwargs)
+            if meant and due(f"after {place}"):
+                die()
+            return result
+
+        setattr(owner, name, trapped)
+
+    def is_checkpoint_file(fd: int) -> bool:
+        return Path(os.readlink(f"/proc/self/fd/{fd}")).name.startswith(".step-")
+
+    trap(TranslationTask, "training_step", "update")
+    if kill.place == "read-only":  # not a kill: the folder of the checkpoints, mounted on itself, turns so
+        inner_step, folder = TranslationTask.training_step, next(w[8:] for w in sys.argv if w.startswith("run_dir="))
+
+        def step(*args: Any) -> None:
+            inner_step(*args)
+            if due("read-only"):
+                subprocess.run(["mount", "-o", "remount,bind,ro", f"{folder}/checkpoints"], check=True)
+
+        TranslationTask.training_step = step  # type: ignore[method-assign]
+    trap(Validator, "loss", "validation loss")
+    trap(os, "fsync", "fsync", is_checkpoint_file)
+    trap(Path, "replace", "rename", lambda path, _: path.name.startswith(".step-"))
+    trap(Path, "unlink", "prune", lambda path, *_: path.name.startswith("step-"))
+    inner_open = Path.open
+
+    def opened(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        place = next((name for name, start in WRITES.items() if path.name.startswith(start)), None)
+        file = inner_open(path, mode, *args, **kwargs)
+        return file if place is None or "r" in mode else partly(file, place)
+
+    @contextmanager
+    def partly(file: Any, place: str) -> Iterator[Any]:
+        with file:
+            inner_write = file.write
+
+            class Written:
+                def write(self, content: Any) -> None:
+                    if due(place):
+                        inner_write(content[: int(kill.share * len(content))])
+                        file.flush()
+                        die()
+                    inner_write(content)
+
+                flush, fileno = file.flush, file.fileno
+
+            yield Written()
+
+    Path.open = opened  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    serve()
