@@ -10,9 +10,11 @@ from toys import tiny_transformer
 from minitx.checkpoint import (
     load_checkpoint,
     load_tensors,
+    load_weights,
     model_tensors,
     remove_leftovers,
     save_checkpoint,
+    save_model,
     whole_checkpoints,
     write_atomically,
 )
@@ -146,3 +148,17 @@ def test_weights_of_another_model_are_refused_by_name() -> None:
         load_tensors(other, model_tensors(one))
     with pytest.raises(ValueError, match="do not fit"):
         load_tensors(tiny_transformer(num_layers=1), model_tensors(one))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_weights_that_serve_are_verified(tmp_path: Path, damage: str) -> None:
+    model, other = tiny_transformer(seed=1), tiny_transformer(seed=2)
+    save_model(tmp_path, model)
+    load_weights(tmp_path, other)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    path = tmp_path / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 64
+    path.write_bytes({"truncated": content[:-4], "flipped": content, "empty": b""}[damage])
+    with pytest.raises(UserError, match="damaged"):
+        load_weights(tmp_path, other)

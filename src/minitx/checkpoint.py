@@ -106,12 +106,22 @@ def _read(path: Path) -> Checkpoint | None:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != path.stem.rsplit("-", 1)[1]:
         return None
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:8 + length])["__metadata__"]
+    header = _metadata(content)
     if header["format"] != str(FORMAT):
         raise UserError(f"{path}: checkpoint format {header['format']}, this version reads {FORMAT}; begin anew from "
                         f"its weights: init_from={path.parents[1]} and another run_dir", Exit.STORAGE)
     return Checkpoint(path, load(content), json.loads(header["meta"]))
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return what a safetensors file says beside its tensors."""
+    length = int.from_bytes(content[:8], "little")
+    found: dict[str, str] = json.loads(content[8:8 + length]).get("__metadata__", {})
+    return found
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    return hashlib.sha256(save(dict(tensors))).hexdigest()
 
 
 def remove_leftovers(run_dir: Path) -> None:
@@ -128,8 +138,9 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def save_model(run_dir: Path, model: Seq2Seq) -> str:
-    """Write RUN/model.safetensors, the weights that serve. Returns their SHA-256."""
-    content = save({n: t.detach().contiguous().cpu() for n, t in model_tensors(model).items()})
+    """Write RUN/model.safetensors, the weights that serve, with their digest. Returns the file's SHA-256."""
+    tensors = {n: t.detach().contiguous().cpu() for n, t in model_tensors(model).items()}
+    content = save(tensors, {"sha256": _digest(tensors)})
     write_atomically(run_dir / "model.safetensors", content)
     return hashlib.sha256(content).hexdigest()
 
@@ -157,7 +168,10 @@ def load_weights(run_dir: Path, model: Seq2Seq) -> str:
     path = _weights(run_dir)
     content = path.read_bytes()
     try:
-        load_tensors(model, load(content))
+        tensors = load(content)
+        if _metadata(content).get("sha256") != _digest(tensors):
+            raise ValueError("its content is not what was written")
+        load_tensors(model, tensors)
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path}: damaged, or of another model: {error}", Exit.STORAGE) from error
     return hashlib.sha256(content).hexdigest()

@@ -263,8 +263,8 @@ USUAL = (
     "model.size", "model.pos_encoding", "model.attention", "model.dropout", "data.dir", "data.src", "data.tgt",
     "data.seed", "data.max_tokens", "tokenizer.vocab_size", "optim.lr", "optim.schedule", "trainer.accelerator",
     "trainer.devices", "trainer.threads", "trainer.precision", "trainer.tokens_per_update", "trainer.max_steps",
-    "trainer.max_minutes", "trainer.target_bleu", "checkpoint.every_n_steps", "decode.beam_size", "decode.length_penalty",
-    "seed", "run_dir", "resume", "debug",
+    "trainer.max_minutes", "trainer.target_bleu", "checkpoint.every_n_steps", "decode.beam_size",
+    "decode.length_penalty", "seed", "run_dir", "resume", "debug",
 )  # fmt: skip
 
 USAGE = """\

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -65,7 +66,7 @@ def train(cfg: Config) -> int:
     run_dir = Path(cfg.run_dir)
     console = Console()
     signals = Signals()
-    with storage_errors(run_dir), held(run_dir), signals.caught():
+    with storage_errors(run_dir), held(run_dir), signals.caught(), warnings_told(console):
         if (run_dir / "result.json").exists() and Result.read(run_dir / "result.json").status == "finished":
             console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train on, begin anew "
                          f"with init_from={run_dir}")
@@ -239,6 +240,17 @@ def held(run_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"run_dir={run_dir}: another process is training there", Exit.STORAGE) from None
+        yield
+
+
+@contextmanager
+def warnings_told(console: Console) -> Iterator[None]:
+    """Say what is warned of in a line like any other, not with a place in our code."""
+    def tell(message: Warning | str, *_: Any) -> None:
+        console.line(f"minitx: warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = tell  # type: ignore[assignment]
         yield
 
 
