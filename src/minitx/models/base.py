@@ -39,7 +39,7 @@ class Seq2Seq(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, src: Tensor, src_mask: Tensor) -> Tensor:
-        """Read the source. src, src_mask: [B, S] --> memory [B, S, D]"""
+        """Read the source. src, src_mask: [B, S] --> memory [B, S, D], or as the family's other methods read it"""
 
     @abstractmethod
     def features(self, memory: Tensor, src_mask: Tensor, tgt_in: Tensor) -> Tensor:

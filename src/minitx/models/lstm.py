@@ -10,6 +10,7 @@
 B sentences, S source tokens, T target tokens, K hypotheses a sentence, D d_model, H d_hidden, N layers, V vocabulary.
 """
 
+import math
 from dataclasses import replace
 from typing import cast
 
@@ -58,9 +59,13 @@ class LSTMSeq2Seq(Seq2Seq):
                 if "bias_ih" in name:
                     nn.init.ones_(weight.chunk(4)[1])  # the forget gate's (Jozefowicz et al. 2015)
 
+    def embed(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
+        """Look up with unit variance, as the Transformer does: a tied matrix is small, for the sake of its logits."""
+        return self.dropout(table(tokens) * math.sqrt(table.embedding_dim))
+
     def encode(self, src: Tensor, src_mask: Tensor) -> Tensor:
         """Read the source. src, src_mask: [B, S] --> memory [B, S, N*H]: what each layer made of it, in turn"""
-        x, outputs = self.dropout(self.src_embed(src)), list[Tensor]()
+        x, outputs = self.embed(self.src_embed, src), list[Tensor]()
         for layer in self.encoder:
             x = layer(x if not outputs else self.dropout(x), src_mask)
             outputs.append(x)
@@ -76,7 +81,7 @@ class LSTMSeq2Seq(Seq2Seq):
     def features(self, memory: Tensor, src_mask: Tensor, tgt_in: Tensor) -> Tensor:
         states = self.initial(memory, src_mask)
         keys, mask = self.keys(memory), src_mask[:, None, :]
-        embedded = self.dropout(self.tgt_embed(tgt_in))
+        embedded = self.embed(self.tgt_embed, tgt_in)
         if not self.input_feeding:
             return self.attentional(self.decode(embedded, states)[0], keys, mask)
         fed, fedback = [], torch.zeros_like(embedded[:, :1])
@@ -121,7 +126,7 @@ class LSTMSeq2Seq(Seq2Seq):
 
     def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         *keys, mask = state.sentences
-        flat, x = state.beams[:2 * self.num_layers], self.tgt_embed(tokens)[:, None]  # --> [B*K, 1, D]
+        flat, x = state.beams[:2 * self.num_layers], self.embed(self.tgt_embed, tokens[:, None])  # --> [B*K, 1, D]
         if self.input_feeding:
             x = torch.cat([x, state.beams[-1][:, None].to(x)], dim=-1)
         h, states = self.decode(x, list(zip(flat[0::2], flat[1::2], strict=True)))
