@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -79,10 +79,10 @@ class Run:
 
     def __init__(self, cfg: Config, run_dir: Path, console: Console, signals: Signals) -> None:
         self.cfg, self.run_dir, self.console, self.signals = cfg, run_dir, console, signals
-        self.code = git_state()  # now: the tree may change while it trains
         remove_leftovers(run_dir)
         saved = load_checkpoint(run_dir / "checkpoints", warn=lambda text: console.line(f"minitx: warning: {text}"))
         self.state = state = RunState.parse(saved.meta["state"]) if saved else RunState()
+        self.note_code()  # now: the tree may change while it trains
         self.clock = Clock("startup", startup=state.startup_s + process_age_s(), train=state.train_s, eval=state.eval_s,
                            checkpoint=state.checkpoint_s)
         self.device = choose_device(cfg.trainer)
@@ -103,6 +103,13 @@ class Run:
         self.records = truncate_metrics(run_dir / "metrics.jsonl", state.step)
         if saved:
             self.resume(saved)
+
+    def note_code(self) -> None:
+        """Note the commit; a run begun with other code was trained by no one commit."""
+        state, (sha, dirty) = self.state, git_state()
+        other = state.step > 0 and state.git_sha != sha
+        state.git_dirty = None if dirty is None else dirty or other or bool(state.git_dirty)
+        state.git_sha = sha
 
     def resume(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint."""
@@ -210,7 +217,6 @@ class Run:
     def result(self, status: str, reason: str, scores: dict[str, TestScore]) -> Result:
         """Gather all that result.json says."""
         cfg, state = self.cfg, self.state
-        sha, dirty = self.code
         return Result(
             status=status, stop_reason=reason, experiment=cfg.choices.experiment, model=cfg.choices.model,
             data=cfg.choices.data, src=cfg.data.src, tgt=cfg.data.tgt, seed=cfg.seed, world_size=1,
@@ -224,7 +230,7 @@ class Run:
             time_to_target_s=state.time_to_target_s,
             tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
             padding_efficiency_pct=100 * self.data.padding_efficiency, peak_memory_gib=peak_memory_gib(self.device),
-            git_sha=sha, git_dirty=dirty, config_sha256=config_sha256(self.cfg),
+            git_sha=state.git_sha, git_dirty=state.git_dirty, config_sha256=config_sha256(self.cfg),
             data_sha256=self.corpus.fingerprint, tokenizer_sha256=self.tokenizers.fingerprint,
             init_from_sha256=state.init_from_sha256, cleaning=asdict(self.data.cleaning), versions=versions(),
             hardware=hardware(self.device),
@@ -308,7 +314,8 @@ def summary(result: Result, run_dir: Path) -> str:
 
 
 def config_sha256(cfg: Config) -> str:
-    """Hash what a config asks for, apart from where it is kept and how it is shown."""
+    """Hash what a config asks for, apart from where text and run are kept and how it is shown."""
     kept = ("run_dir", "resume", "debug", "logger")
-    asked = {name: value for name, value in as_dict(cfg).items() if name not in kept}
+    asked = {name: value for name, value in as_dict(replace(cfg, data=replace(cfg.data, dir=None))).items()
+             if name not in kept}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

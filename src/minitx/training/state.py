@@ -13,6 +13,8 @@ class RunState:
     step: int = 0
     tokens: int = 0  # non-padding target tokens trained on, EOS included
     nonfinite: int = 0  # updates skipped
+    git_sha: str | None = None  # the code that trains it
+    git_dirty: bool | None = None  # whether that is not, all of it, this one commit
     startup_s: float = 0.0
     train_s: float = 0.0
     eval_s: float = 0.0
