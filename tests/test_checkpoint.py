@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back, what is damaged is passed over, what was good is never lost."""
 
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -8,17 +9,19 @@ import torch
 from toys import tiny_transformer
 
 from minitx.checkpoint import (
+    keep_weights,
     load_checkpoint,
     load_tensors,
     load_weights,
     model_tensors,
     remove_leftovers,
+    restore_weights,
     save_checkpoint,
     save_model,
     whole_checkpoints,
-    write_atomically,
 )
 from minitx.errors import Exit, UserError
+from minitx.storage import write_atomically
 
 
 def save(folder: Path, step: int, keep: int = 2) -> Path:
@@ -70,7 +73,7 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
     save(tmp_path / "checkpoints", 5)
     (tmp_path / "hypotheses").mkdir()
     kept = {".lock", "metrics.jsonl", "config.yaml", "notes.2024", "hypotheses", "checkpoints"}
-    for name in kept - {"hypotheses", "checkpoints"} | {".model.safetensors.12", "tokenizer.json.7.part"}:
+    for name in kept - {"hypotheses", "checkpoints"} | {".model.safetensors.12", ".tokenizer.json.7"}:
         (tmp_path / name).touch()
     (tmp_path / "checkpoints/.step-00000010-abc.safetensors.123").touch()
     remove_leftovers(tmp_path)
@@ -148,6 +151,21 @@ def test_weights_of_another_model_are_refused_by_name() -> None:
         load_tensors(other, model_tensors(one))
     with pytest.raises(ValueError, match="do not fit"):
         load_tensors(tiny_transformer(num_layers=1), model_tensors(one))
+
+
+def test_weights_that_a_checkpoint_knows_of_come_back(tmp_path: Path) -> None:
+    """Of a part of the run that is lost, the better weights are lost too: those before them serve again."""
+    digests = []
+    for seed in range(4):
+        digests.append(save_model(tmp_path, tiny_transformer(seed=seed)))
+        if seed < 3:
+            keep_weights(tmp_path, keep=2)
+    assert restore_weights(tmp_path, digests[3]), "they serve"
+    assert restore_weights(tmp_path, digests[2])
+    assert hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest() == digests[2]
+    assert restore_weights(tmp_path, digests[1])
+    assert not restore_weights(tmp_path, digests[0]), "as many are kept as there are checkpoints"
+    assert not restore_weights(tmp_path, digests[3])
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])

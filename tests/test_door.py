@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from minitx.door import main
+from minitx.door import compose, main
+from minitx.errors import UserError
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 STUB = """
@@ -123,6 +124,13 @@ def test_debug_shows_the_traceback_too(monkeypatch: pytest.MonkeyPatch, capsys: 
     err = capsys.readouterr().err
     assert err.startswith("Traceback (most recent call last):")
     assert err.endswith("minitx: error: unknown key modle=transformer; did you mean model?\n")
+
+
+def test_a_config_may_be_of_a_text_that_is_elsewhere() -> None:
+    words = ["data=files", "data.dir=nowhere"]
+    assert compose(words, text=False).data.dir == "nowhere"
+    with pytest.raises(UserError, match="^data.dir=nowhere: no such folder$"):
+        compose(words)
 
 
 def test_help_is_worth_reading() -> None:

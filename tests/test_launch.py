@@ -129,7 +129,7 @@ def make_occupied() -> str:
     (make_file, "never", "run_dir=occupied: is a file, not a folder"),
     (make_below_a_file, "never", "run_dir=occupied/run: cannot be used: Not a directory"),
     (make_occupied, "never", "run_dir=used: is not empty; name a new folder, or add resume=auto"),
-    (make_occupied, "auto", "run_dir=used: no run to resume, config.yaml is missing or empty"),
+    (make_occupied, "auto", "run_dir=used: no run to resume, it has no config.yaml"),
     (lambda: "/proc/minitx", "never", "run_dir=/proc/minitx: cannot be used: No such file or directory"),
 ])  # fmt: skip
 def test_a_directory_that_cannot_be_used(cfg: Config, make: Callable[[], str], resume: str, line: str) -> None:

@@ -38,9 +38,10 @@ data.grammar
 data.english . data.german
 data.syntax . data.pools
 data.lexicon
+frozen
 config
 schema . batch . metrics . result . console . monitor.process . monitor.speed
-errors
+errors . storage
 """
 ROW = {name: number for number, row in enumerate(reversed(ROWS.split("\n"))) for name in row.split(" . ") if name}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}

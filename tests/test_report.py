@@ -18,7 +18,8 @@ from minitx.suites.ledger import LARGEST, Row, gather, read
 from minitx.suites.tables import TABLES, render
 
 LEDGER = ROOT / "results"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PATH = ROOT / "README.md"
+README = PATH.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"<!-- report: .*?<!-- /report -->", README, flags=re.DOTALL)
 COMMANDS = re.findall(r"^python train\.py (.*)$", "\n".join(BLOCKS), flags=re.MULTILINE)
 EXPERIMENTS = [path.stem for path in CONF.glob("experiment/*.yaml")]
@@ -38,7 +39,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 
 def test_readme_is_what_the_ledger_makes_of_it() -> None:
-    assert report.fill(README, read(LEDGER)) == README, "run: minitx report"
+    assert report.fill(README, read(LEDGER), PATH) == README, "run: minitx report"
 
 
 @pytest.mark.parametrize("path", sorted(LEDGER.glob("*")), ids=lambda path: path.name)
@@ -65,14 +66,14 @@ def test_each_table_has_experiments(table: object) -> None:
 def test_a_table_shows_its_rows_their_conditions_and_their_commands(rows: list[Row]) -> None:
     bleu = rows[0].result.test["test_2016_flickr"]["bleu"]
     chrf = rows[0].result.test["test_2016_flickr"]["chrf"]
-    end = f"800 | 2.5 | 1.250 | 10,397 | {bleu:.1f} | {chrf:.1f} | 2.5 GiB |"
-    assert render(TABLES["families"], rows).splitlines() == [
-        "| model | parameters | steps | epochs | valid loss | target tokens/s | test_2016_flickr BLEU | chrF "
-        "| peak memory |",
-        "|---|---|---|---|---|---|---|---|---|",
-        f"| lstm | 1,234,567 | {end}",
-        f"| transformer† | 1,234,567 | {end}",
-        f"| transformer | 1,234,567 | {end}",
+    end = f"800 | 2.5 | 3m05s | 10,397 | 1.250 | {bleu:.1f} | {chrf:.1f} | 2.5 GiB |"
+    assert render(TABLES["multi30k"], rows).splitlines() == [
+        "| direction | model | parameters | steps | epochs | training | target tokens/s | valid loss "
+        "| test_2016_flickr BLEU | chrF | peak memory |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| en-de | lstm | 1,234,567 | {end}",
+        f"| en-de | transformer† | 1,234,567 | {end}",
+        f"| en-de | transformer | 1,234,567 | {end}",
         "",
         "Hardware: A Processor, 2 cores, 2 threads, 32-true.",
         "Seed: 1; 2; 10.",
@@ -90,23 +91,24 @@ def test_a_table_shows_its_rows_their_conditions_and_their_commands(rows: list[R
 
 def test_a_missing_number_is_a_dash(rows: list[Row]) -> None:
     bare = replace(rows[0].result, valid_loss=None, tgt_tokens_per_s=None, test={})
-    line = render(TABLES["families"], [replace(rows[0], result=bare)]).splitlines()[2]
-    assert [cell.strip() for cell in line.split("|")][5:9] == ["-", "-", "-", "-"]
+    line = render(TABLES["multi30k"], [replace(rows[0], result=bare)]).splitlines()[2]
+    assert [cell.strip() for cell in line.split("|")][7:11] == ["-", "-", "-", "-"]
 
 
 def test_tables_are_the_same_whatever_the_order_and_however_often(rows: list[Row]) -> None:
-    filled = report.fill(PAGE, rows)
-    assert report.fill(filled, rows) == filled
+    filled = report.fill(PAGE, rows, PATH)
+    assert report.fill(filled, rows, PATH) == filled
     for seed in range(5):
-        assert report.fill(filled, random.Random(seed).sample(rows, len(rows))) == filled
+        assert report.fill(filled, random.Random(seed).sample(rows, len(rows)), PATH) == filled
     assert filled.count("kept\n") == len(TABLES)
     assert "old" not in filled
     assert filled.count("No rows yet: `python train.py --multirun") == len(TABLES) - 1
 
 
 def test_a_number_edited_by_hand_does_not_last(rows: list[Row]) -> None:
-    filled = report.fill(PAGE, rows)
-    assert report.fill(filled.replace("10,397", "20,397"), rows) == filled != filled.replace("10,397", "20,397")
+    filled = report.fill(PAGE, rows, PATH)
+    edited = filled.replace("10,397", "20,397")
+    assert report.fill(edited, rows, PATH) == filled != edited
 
 
 @pytest.mark.parametrize("text", [
@@ -114,8 +116,8 @@ def test_a_number_edited_by_hand_does_not_last(rows: list[Row]) -> None:
     PAGE[:PAGE.rindex("<!-- /report")],
 ])  # fmt: skip
 def test_a_lost_marker_is_an_error(text: str) -> None:
-    with pytest.raises(UserError, match="markers"):
-        report.fill(text, [])
+    with pytest.raises(UserError, match=r"^docs/page\.md: the markers <!-- report: "):
+        report.fill(text, [], Path("docs/page.md"))
 
 
 def test_a_run_goes_into_the_ledger_and_onto_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,13 +147,37 @@ def test_a_run_goes_into_the_ledger_and_onto_the_page(tmp_path: Path, capsys: py
 def test_a_smoke_run_and_an_unnamed_one_are_not_published(experiment: str | None, why: str, tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run", "quick", experiment=experiment)
     with pytest.raises(UserError, match=why):
-        report.publish(run_dir, tmp_path / "ledger")
+        report.publish([run_dir], tmp_path / "ledger")
+    assert not (tmp_path / "ledger").exists()
+
+
+@pytest.mark.parametrize(("experiment", "test_sets", "why"), [
+    ("multi30k_10min_lstm", ["test"], "has no test_2016_flickr BLEU, chrF for its table, which shows scores of "
+                                      "test_2016_flickr; this run scored test"),
+    ("synthetic_lstm", ["test"], "has no roles right for its table, which shows scores of test, minimal_pairs; this "
+                                 "run scored test"),
+    ("synthetic_lstm", [], "has no test BLEU, roles right, dictionary BLEU for its table, which shows scores of test, "
+                           "minimal_pairs; this run scored no test set"),
+])  # fmt: skip
+def test_a_run_without_the_scores_of_its_table_is_not_published(experiment: str, test_sets: list[str], why: str,
+                                                                tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run", experiment, test_sets=test_sets)
+    with pytest.raises(UserError) as slip:
+        report.publish([run_dir], tmp_path / "ledger")
+    assert str(slip.value) == f"{run_dir}: {why}"
+    assert not (tmp_path / "ledger").exists()
+
+
+def test_one_run_that_is_not_published_keeps_the_others_out(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "good"), write_run(tmp_path / "bad", status="diverged")]
+    with pytest.raises(UserError, match="bad: the run is diverged"):
+        report.publish(runs, tmp_path / "ledger")
     assert not (tmp_path / "ledger").exists()
 
 
 def test_a_folder_without_a_result_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no result.json"):
-        report.publish(tmp_path, tmp_path / "ledger")
+        report.publish([tmp_path], tmp_path / "ledger")
 
 
 def test_a_missing_page_is_one_line(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_each_key_that_does_not_fit_is_named_with_what_to_write(donor: Path) -> 
     with pytest.raises(UserError) as caught:
         adopt(asked("model.d_ff=256", "model.pos_encoding=rope"))
     assert str(caught.value).splitlines() == [
-        "init_from=RUN: its weights do not fit; write model.d_ff=512 model.pos_encoding=sinusoidal",
+        "init_from=RUN: its weights are those of another network; write model.d_ff=512 model.pos_encoding=sinusoidal",
         "  model.d_ff: is 512 there, asked 256", "  model.pos_encoding: is sinusoidal there, asked rope"]
     with pytest.raises(UserError) as caught:
         adopt(asked("model=lstm"))
@@ -57,8 +57,10 @@ def test_each_key_that_does_not_fit_is_named_with_what_to_write(donor: Path) -> 
 
 
 @pytest.mark.parametrize(("spoil", "line"), [
-    (lambda run: (run / "config.yaml").unlink(), "not a run directory (it has no config.yaml of a run)"),
-    (lambda run: (run / "config.yaml").write_text("a: 1"), "not a run directory (it has no config.yaml of a run)"),
+    (lambda run: (run / "config.yaml").unlink(), "RUN: not a run directory (it has no config.yaml)"),
+    (lambda run: (run / "config.yaml").write_text("a: 1"), "its config.yaml is not that of a run"),
+    (lambda run: (run / "config.yaml").write_text(""), "RUN/config.yaml: damaged (it holds no settings)"),
+    (lambda run: (run / "config.yaml").write_text("a: ["), "RUN/config.yaml: damaged (while parsing"),
     (lambda run: (run / "model.safetensors").unlink(), "has no model.safetensors to begin with"),
     (lambda run: (run / "tokenizer.json").unlink(), "has no tokenizer.json to begin with")])
 def test_what_is_no_run_with_weights_is_refused(donor: Path, spoil: Callable[[Path], None], line: str) -> None:

@@ -6,13 +6,12 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
-from minitx.checkpoint import load_config, load_tensors, save_model, whole_checkpoints, write_atomically
-from minitx.config import as_dict
+from minitx.checkpoint import load_tensors, save_model, whole_checkpoints
 from minitx.data.tokenizer import TokenizerPair
 from minitx.errors import Exit, UserError
+from minitx.frozen import freeze, read_config
 from minitx.models.registry import build_model
 
 
@@ -23,7 +22,7 @@ def average_checkpoints(run_dir: Path, last: int, out: Path,
     Sums are taken in float64. Returns the steps averaged, newest first; `progress` hears how many of them are read.
     Errors: `UserError` if RUN has fewer, if OUT is not empty or cannot be written.
     """
-    cfg, tokenizers = load_config(run_dir), TokenizerPair.load(run_dir)
+    cfg, tokenizers = read_config(run_dir), TokenizerPair.load(run_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: {'is not empty' if out.is_dir() else 'is a file'}; name a new folder", Exit.STORAGE)
     sums: dict[str, Tensor] = {}
@@ -41,8 +40,7 @@ def average_checkpoints(run_dir: Path, last: int, out: Path,
     load_tensors(model, {name: total / last for name, total in sums.items()})
     try:
         out.mkdir(parents=True, exist_ok=True)
-        settings = yaml.safe_dump(as_dict(replace(cfg, run_dir=str(out))), sort_keys=False, allow_unicode=True)
-        write_atomically(out / "config.yaml", settings.encode())
+        freeze(replace(cfg, run_dir=str(out)), out)
         tokenizers.save(out)
         save_model(out, model)
     except OSError as error:

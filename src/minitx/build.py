@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from minitx.checkpoint import load_weights, write_atomically
+from minitx.checkpoint import load_weights
 from minitx.config import Config, LoggerConfig, TrainerConfig
 from minitx.data.sources import Corpus
 from minitx.data.tokenizer import TokenizerPair
@@ -18,6 +18,7 @@ from minitx.errors import UserError
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
 from minitx.monitor.provenance import has_amx
+from minitx.storage import write_atomically
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 
@@ -57,7 +58,10 @@ def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState) -> Trans
     model: Seq2Seq = build_model(cfg.model, src_vocab_size=tokenizers.src.vocab_size,
                                  tgt_vocab_size=tokenizers.tgt.vocab_size)
     if cfg.init_from is not None and state.init_from_sha256 is None:
-        state.init_from_sha256 = load_weights(Path(cfg.init_from), model)
+        try:
+            state.init_from_sha256 = load_weights(Path(cfg.init_from), model)
+        except UserError as slip:
+            raise UserError(f"init_from={cfg.init_from}: {slip}") from slip
     return TranslationTask(model, cfg.optim, state=state, precision=state.precision, seed=cfg.seed)
 
 
@@ -67,7 +71,6 @@ def build_logger(cfg: LoggerConfig, run_dir: Path, settings: dict[str, Any], ste
     A run keeps its id on wandb, and TensorBoard drops the steps that a resumed run repeats.
     """
     if cfg.name == "wandb":
-        run_dir.mkdir(exist_ok=True)
         return WandbLogger(project=cfg.project, save_dir=run_dir, name=run_dir.name, mode=cfg.mode, config=settings,
                            id=wandb_id(run_dir / "wandb_id"), resume="allow")
     if cfg.name == "tensorboard":

@@ -10,12 +10,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -23,13 +23,14 @@ from torch import Tensor
 from minitx.config import Config
 from minitx.data.tokenizer import TokenizerPair
 from minitx.errors import Exit, UserError
+from minitx.frozen import read_config
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
-from minitx.schema import parse
+from minitx.storage import write_atomically
 
 FORMAT = 2
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{64})\.safetensors")
-_LEFTOVER = re.compile(r"\..+\.\d+|.+\.\d+\.part")  # what a killed writer left beside the file it meant
+_LEFTOVER = re.compile(r"\..+\.\d+")  # what a killed writer left beside the file it meant
 
 
 @dataclass(frozen=True)
@@ -43,27 +44,6 @@ class Checkpoint:
     def section(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose names begin with `prefix/`, without it."""
         return {n.removeprefix(prefix + "/"): t for n, t in self.tensors.items() if n.startswith(prefix + "/")}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put a file in place whole or not at all: written beside, flushed, renamed, the folder flushed.
-
-    Errors: OSError as it comes; the file that stood there is untouched.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any],
@@ -98,7 +78,13 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | N
 
 def whole_checkpoints(folder: Path) -> Iterator[Checkpoint]:
     """Read the checkpoints that are whole, newest first, and touch nothing."""
-    return (found for path in _newest_first(folder) if (found := _read(path)) is not None)
+    for path in _newest_first(folder):
+        try:
+            found = _read(path)
+        except FileNotFoundError:  # the run that trains there has just dropped it
+            continue
+        if found is not None:
+            yield found
 
 
 def _read(path: Path) -> Checkpoint | None:
@@ -106,22 +92,27 @@ def _read(path: Path) -> Checkpoint | None:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != path.stem.rsplit("-", 1)[1]:
         return None
-    header = _metadata(content)
+    header = _header(content)["__metadata__"]
     if header["format"] != str(FORMAT):
         raise UserError(f"{path}: checkpoint format {header['format']}, this version reads {FORMAT}; begin anew from "
                         f"its weights: init_from={path.parents[1]} and another run_dir", Exit.STORAGE)
     return Checkpoint(path, load(content), json.loads(header["meta"]))
 
 
-def _metadata(content: bytes) -> dict[str, str]:
-    """Return what a safetensors file says beside its tensors."""
-    length = int.from_bytes(content[:8], "little")
-    found: dict[str, str] = json.loads(content[8:8 + length]).get("__metadata__", {})
+def _header(content: bytes) -> dict[str, Any]:
+    """Return what a safetensors file says of its tensors (name: dtype, shape, place), and `__metadata__`."""
+    found: dict[str, Any] = json.loads(content[8:_start(content)])
     return found
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    return hashlib.sha256(save(dict(tensors))).hexdigest()
+def _start(content: bytes) -> int:
+    return 8 + int.from_bytes(content[:8], "little")
+
+
+def _digest(content: bytes) -> str:
+    """Hash names, types, shapes and numbers, but nothing that is said about them."""
+    tensors = {name: place for name, place in _header(content).items() if name != "__metadata__"}
+    return hashlib.sha256(json.dumps(tensors, sort_keys=True).encode() + content[_start(content):]).hexdigest()
 
 
 def remove_leftovers(run_dir: Path) -> None:
@@ -132,15 +123,50 @@ def remove_leftovers(run_dir: Path) -> None:
                 path.unlink()
 
 
+def keep_weights(run_dir: Path, keep: int) -> None:
+    """Keep a copy of the weights that serve beside the checkpoints: a run that goes on from one may need them again.
+
+    The `keep` last are kept, as many as there are checkpoints. Errors: OSError
+    """
+    content = (run_dir / "model.safetensors").read_bytes()
+    folder = run_dir / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    copy = folder / f"best-{hashlib.sha256(content).hexdigest()}.safetensors"
+    if not copy.exists():
+        write_atomically(copy, content)
+    os.utime(copy)
+    for old in sorted(folder.glob("best-*.safetensors"), key=lambda path: path.stat().st_mtime_ns)[:-keep]:
+        old.unlink()
+
+
+def restore_weights(run_dir: Path, sha256: str) -> bool:
+    """Let the weights of this digest serve again, and tell whether they do: a lost part of the run may have put others.
+
+    Errors: OSError
+    """
+    served = run_dir / "model.safetensors"
+    for path in (served, run_dir / "checkpoints" / f"best-{sha256}.safetensors"):
+        content = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(content).hexdigest() == sha256:
+            if path != served:
+                write_atomically(served, content)
+            return True
+    return False
+
+
 def _newest_first(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (path.name[:13], path.stat().st_mtime_ns), reverse=True)
+    found = []
+    for path in folder.glob("step-*.safetensors"):
+        with suppress(FileNotFoundError):  # dropped just now
+            if _NAME.fullmatch(path.name):
+                found.append((path.name[:13], path.stat().st_mtime_ns, path))
+    return [path for *_, path in sorted(found, reverse=True)]
 
 
 def save_model(run_dir: Path, model: Seq2Seq) -> str:
     """Write RUN/model.safetensors, the weights that serve, with their digest. Returns the file's SHA-256."""
     tensors = {n: t.detach().contiguous().cpu() for n, t in model_tensors(model).items()}
-    content = save(tensors, {"sha256": _digest(tensors)})
+    content = save(tensors, {"sha256": _digest(save(tensors))})
     write_atomically(run_dir / "model.safetensors", content)
     return hashlib.sha256(content).hexdigest()
 
@@ -166,11 +192,14 @@ def load_tensors(model: Seq2Seq, tensors: Mapping[str, Tensor]) -> None:
 def load_weights(run_dir: Path, model: Seq2Seq) -> str:
     """Copy RUN/model.safetensors into a model. Returns its SHA-256. Errors: `UserError` if it is missing or no fit."""
     path = _weights(run_dir)
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         tensors = load(content)
-        if _metadata(content).get("sha256") != _digest(tensors):
-            raise ValueError("its content is not what was written")
+        if _header(content).get("__metadata__", {}).get("sha256") != _digest(content):
+            raise ValueError("its content is not what this version writes")
         load_tensors(model, tensors)
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path}: damaged, or of another model: {error}", Exit.STORAGE) from error
@@ -184,21 +213,13 @@ def _weights(run_dir: Path) -> Path:
     return path
 
 
-def load_config(run_dir: Path) -> Config:
-    """Read RUN/config.yaml. Errors: `UserError` where this is no run directory."""
-    try:
-        return parse(Config, yaml.safe_load((run_dir / "config.yaml").read_text()))
-    except FileNotFoundError:
-        raise UserError(f"{run_dir}: not a run directory (it has no config.yaml)") from None
-
-
 def load_model(run_dir: Path | str, device: torch.device | str = "cpu") -> tuple[Seq2Seq, TokenizerPair, Config]:
     """Rebuild the trained model of a run directory, in fp32 and ready to translate.
 
     Errors: `UserError` where the folder is no run, has no weights yet, or its weights are damaged.
     """
     run_dir = Path(run_dir)
-    cfg = load_config(run_dir)
+    cfg = read_config(run_dir)
     _weights(run_dir)  # before the tokenizer: a run that has just begun may have neither
     tokenizers = TokenizerPair.load(run_dir)
     model = build_model(cfg.model, src_vocab_size=tokenizers.src.vocab_size, tgt_vocab_size=tokenizers.tgt.vocab_size)

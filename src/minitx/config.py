@@ -4,6 +4,8 @@ Values live in `conf/*.yaml` alone, so a dataclass has no defaults: a key in one
 `schema.parse` turns the composed, resolved mapping into these classes and checks it; `as_dict` is its inverse.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
@@ -226,6 +228,14 @@ class Config:
 def as_dict(cfg: Config) -> dict[str, Any]:
     """Return plain nested dicts, ready for YAML or JSON."""
     return asdict(cfg)
+
+
+def config_sha256(cfg: Config) -> str:
+    """Hash what a config asks for, apart from where text and run are kept and how it is shown."""
+    kept = ("run_dir", "resume", "debug", "logger")
+    asked = {name: value for name, value in as_dict(replace(cfg, data=replace(cfg.data, dir=None))).items()
+             if name not in kept}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def resolve_size(model: ModelConfig) -> ModelConfig:

@@ -2,8 +2,11 @@
 
 import shutil
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class Console:
@@ -41,6 +44,17 @@ class Console:
         if self._live:
             print("\r\x1b[2K", end="", file=self.stream, flush=True)
             self._live = False
+
+
+@contextmanager
+def warnings_told(console: Console) -> Iterator[None]:
+    """Say what is warned of in a line like any other, not with a place in our code."""
+    def tell(message: Warning | str, *_: Any) -> None:
+        console.line(f"minitx: warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = tell  # type: ignore[assignment]
+        yield
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from minitx.data.module import TranslationData
 from minitx.data.sources import load_corpus
 from minitx.data.tokenizer import TokenizerPair
 from minitx.errors import Exit, UserError
-from minitx.launch import RUNS
+from minitx.launch import RUNS, check_run_dir
 from minitx.monitor.provenance import hardware, versions
 from minitx.monitor.speed import matmul_gflops
 from minitx.rehearsal import Rehearsal, rehearse
@@ -52,7 +53,7 @@ class Doctor:
 
     @property
     def code(self) -> Exit:
-        """Return what the run would end with: a wrong config before unreadable text before full storage."""
+        """Return the problems' code: of several, a wrong config's before unreadable text's before storage's."""
         return min((problem.code for problem in self.problems), default=Exit.OK)
 
     def sections(self) -> Iterator[tuple[str, list[Fact]]]:
@@ -114,7 +115,7 @@ class Doctor:
             yield Fact("chosen", chosen, f"{chosen}, " + (f"by auto: {why}" if asked == "auto" else "as asked"))
 
     def storage(self) -> Iterator[Fact]:
-        """Look where runs and cache go. Errors: `UserError` if no run could begin there."""
+        """Look where runs and cache go. Errors: `UserError` if no run could begin there, or go on."""
         for name, path in (("runs", self.run_dir), ("cache", default_cache_dir())):
             place = standing(path)
             free, writable = shutil.disk_usage(place).free / GIB, os.access(place, os.W_OK)
@@ -124,9 +125,7 @@ class Doctor:
         if not place.is_dir() or not os.access(place, os.W_OK):
             raise UserError(f"run_dir={self.run_dir}: cannot be made, {place} is "
                             f"{'not writable' if place.is_dir() else 'a file'}; name another", Exit.STORAGE)
-        if self.cfg.resume == "never" and self.run_dir.is_dir() and any(self.run_dir.iterdir()):
-            raise UserError(f"run_dir={self.run_dir}: is not empty; name a new folder, or add resume=auto",
-                            Exit.STORAGE)
+        check_run_dir(self.cfg)
 
     def text(self) -> Iterator[Fact]:
         """Read the text as a run would. Errors: `UserError` for text that cannot be trained on."""
@@ -137,7 +136,8 @@ class Doctor:
             pairs = len(corpus.pairs(name))
             yield Fact(name, pairs, f"{pairs:,} pairs")
         with TemporaryDirectory() as folder:
-            self.tokenizers = tokenizers = build_tokenizers(cfg, corpus, Path(folder))
+            kept = cfg.resume == "auto" and TokenizerPair.saved_in(self.run_dir)
+            self.tokenizers = tokenizers = build_tokenizers(cfg, corpus, self.run_dir if kept else Path(folder))
         self.data = TranslationData(cfg, corpus, tokenizers)
         cleaning = self.data.cleaning
         left_out = f" (left out: {cleaning.left_out()})" if cleaning.left_out() else ""
@@ -152,7 +152,8 @@ class Doctor:
             return
         cfg, data = self.cfg, self.data
         state = RunState(precision=choose_precision(cfg.trainer, self.device), horizon_steps=cfg.trainer.max_steps)
-        task = build_task(cfg, self.tokenizers, state)
+        begun = cfg.resume == "auto" and any((self.run_dir / "checkpoints").glob("step-*.safetensors"))
+        task = build_task(replace(cfg, init_from=None) if begun else cfg, self.tokenizers, state)
         params = sum(p.numel() for p in task.model.parameters())
         yield Fact("params", params, f"{params:,}  {cfg.choices.model} {cfg.model.size}")
         plan = data.epoch_plan(0)
@@ -187,14 +188,18 @@ class Doctor:
 
     def sizes(self, measured: Rehearsal) -> Iterator[Fact]:
         """Say what is held and kept. Errors: `UserError` if that is more than the disk has."""
-        yield Fact("peak_memory_gib", measured.peak_memory_gib, f"{measured.peak_memory_gib:.2f}  of the updates")
+        assert self.device is not None
+        whose = "of the updates" if self.device.type == "cuda" else "of this process so far, text included"
+        yield Fact("peak_memory_gib", measured.peak_memory_gib, f"{measured.peak_memory_gib:.2f}  {whose}")
         keep, place = self.cfg.checkpoint.keep, standing(self.run_dir)
-        needed = (keep + 1) * measured.checkpoint_bytes + 2 * measured.model_bytes  # each is written beside the old
+        beside = 1  # each file is written beside the old one
+        needed = ((keep + beside) * (measured.checkpoint_bytes + measured.model_bytes)
+                  + (1 + beside) * measured.model_bytes)
         free = shutil.disk_usage(place).free
         one, needed_mib = measured.checkpoint_bytes / MIB, needed / MIB
         yield Fact("checkpoint_mib", one, f"{one:,.1f}")
-        yield Fact("storage_mib", needed_mib, f"{needed_mib:,.1f}  for checkpoint.keep={keep}, the best weights, and "
-                                              "the newest of both while they are written")
+        yield Fact("storage_mib", needed_mib, f"{needed_mib:,.1f}  for checkpoint.keep={keep} with the best weights of "
+                                              "each, those that serve, and one of all while it is written")
         if needed > free:
             raise UserError(f"{place}: has {free / MIB:,.1f} MiB free, the run needs {needed_mib:,.1f}; make room, "
                             "name run_dir elsewhere, or lower checkpoint.keep", Exit.STORAGE)

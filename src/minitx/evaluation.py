@@ -6,12 +6,12 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from minitx.checkpoint import write_atomically
 from minitx.data.sources import Corpus
 from minitx.data.synthetic import PHENOMENA, role_accuracy_pct, word_for_word
 from minitx.decoding.translate import Translator
 from minitx.metrics import SENTENCE_COLUMNS, score, sentence_statistics
 from minitx.result import TestScore
+from minitx.storage import write_atomically
 
 Progress = Callable[[str, int, int], None]  # test set, lines done, lines in all
 Warn = Callable[[str], None]

@@ -9,10 +9,8 @@ import sys
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from minitx import frozen
 from minitx.config import Config, as_dict, resolve_size
 from minitx.errors import Exit, UserError
 from minitx.monitor.process import cores
@@ -99,21 +97,37 @@ def open_run_dir(cfg: Config) -> tuple[Path, bool]:
     try:
         run_dir = _new_run_dir(cfg) if cfg.run_dir is None else run_dir
         run_dir.mkdir(parents=True, exist_ok=True)
-        frozen = run_dir / "config.yaml"
         if cfg.resume == "auto" and _was_killed_at_once(run_dir):
-            frozen.unlink()
+            (run_dir / frozen.NAME).unlink()
         if is_new := not any(run_dir.iterdir()):
-            _freeze(replace(cfg, run_dir=str(run_dir)), frozen)
-        elif cfg.resume == "never":
-            raise UserError(f"run_dir={run_dir}: is not empty; name a new folder, or add resume=auto", Exit.STORAGE)
+            _freeze(replace(cfg, run_dir=str(run_dir)), run_dir / frozen.NAME)
         else:
-            refuse_other_settings(as_dict(cfg), _read(frozen), run_dir)
+            check_run_dir(cfg)
     except FileExistsError as error:
         why = "is a file, not a folder" if run_dir.is_file() else "another run began here just now"
         raise UserError(f"run_dir={run_dir}: {why}", Exit.STORAGE) from error
     except OSError as error:
         raise UserError(f"run_dir={run_dir}: cannot be used: {error.strerror}", Exit.STORAGE) from error
     return run_dir, is_new
+
+
+def check_run_dir(cfg: Config) -> None:
+    """Refuse a run directory that is in use, or was begun with other settings. Errors: as `open_run_dir`."""
+    run_dir = None if cfg.run_dir is None else Path(cfg.run_dir)
+    try:
+        if run_dir is None or not run_dir.exists() or not any(run_dir.iterdir()):
+            return
+        if cfg.resume == "never":
+            raise UserError(f"run_dir={run_dir}: is not empty; name a new folder, or add resume=auto", Exit.STORAGE)
+        if _was_killed_at_once(run_dir):
+            return
+        if not (run_dir / frozen.NAME).is_file():
+            raise UserError(f"run_dir={run_dir}: no run to resume, it has no {frozen.NAME}", Exit.STORAGE)
+    except NotADirectoryError as error:
+        raise UserError(f"run_dir={run_dir}: is a file, not a folder", Exit.STORAGE) from error
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir}: cannot be used: {error.strerror}", Exit.STORAGE) from error
+    refuse_other_settings(as_dict(cfg), frozen.read_settings(run_dir), run_dir)
 
 
 def _new_run_dir(cfg: Config) -> Path:
@@ -132,9 +146,9 @@ def _new_run_dir(cfg: Config) -> Path:
 
 
 def _freeze(cfg: Config, path: Path) -> None:
-    """Write the config as YAML; of two runs that begin in one folder at once, the second fails."""
-    with path.open("x", encoding="utf-8") as file:
-        yaml.safe_dump(as_dict(cfg), file, sort_keys=False, allow_unicode=True)
+    """Write the config down; of two runs that begin in one folder at once, the second fails."""
+    with path.open("xb") as file:
+        file.write(frozen.to_yaml(cfg))
         file.flush()
         os.fsync(file.fileno())
 
@@ -142,10 +156,3 @@ def _freeze(cfg: Config, path: Path) -> None:
 def _was_killed_at_once(run_dir: Path) -> bool:
     """Tell whether all that is there is an empty config.yaml: a run that was killed while it began."""
     return [(path.name, path.stat().st_size) for path in run_dir.iterdir()] == [("config.yaml", 0)]
-
-
-def _read(frozen: Path) -> dict[str, Any]:
-    values = yaml.safe_load(frozen.read_bytes()) if frozen.is_file() else None
-    if not isinstance(values, dict):
-        raise UserError(f"run_dir={frozen.parent}: no run to resume, config.yaml is missing or empty", Exit.STORAGE)
-    return values

@@ -11,7 +11,8 @@ from minitx.schema import show
 from minitx.training.schedule import decay_begins
 from minitx.training.state import RunState
 
-MAY_CHANGE = ("run_dir", "resume", "debug", "choices", "checkpoint", "decode", "logger", "data.dir",
+MAY_CHANGE = ("run_dir", "resume", "debug", "choices", "checkpoint", "logger", "data.dir",
+              "decode.beam_size", "decode.length_penalty", "decode.max_tokens",  # validation depends on the others
               "trainer.accelerator", "trainer.devices", "trainer.threads", "trainer.max_steps", "trainer.max_minutes",
               "trainer.target_bleu", "trainer.patience", "trainer.samples", "trainer.log_every_n_steps")  # fmt: skip
 TEXT = ("data_sha256", "tokenizer_sha256")
@@ -26,13 +27,15 @@ def refuse_other_settings(asked: Mapping[str, Any], frozen: Mapping[str, Any], r
 def identity(data_sha256: str, tokenizer_sha256: str) -> dict[str, str]:
     """Return what a checkpoint must share with the run that goes on from it, beside the settings."""
     return {"data_sha256": data_sha256, "tokenizer_sha256": tokenizer_sha256,
-            "minitx": version("minitx"), "torch": version("torch")}
+            "minitx": version("minitx"), "torch": version("torch").partition("+")[0]}
 
 
 def refuse_others(now: Mapping[str, str], saved: Mapping[str, str], run_dir: Path) -> None:
     """Errors: `UserError` (`Exit.DATA` where the text is concerned) with each part of the identity that differs."""
-    lines = [f"{name}: was {saved[name][:12]}, is {now[name][:12]}" for name in now if saved[name] != now[name]]
-    text = any(line.startswith(TEXT) for line in lines)
+    differ = [name for name in now if saved[name] != now[name]]
+    shown = {name: 12 if name in TEXT else None for name in differ}  # a digest's beginning tells it
+    lines = [f"{name}: was {saved[name][:end]}, is {now[name][:end]}" for name, end in shown.items()]
+    text = any(name in TEXT for name in differ)
     _refuse(run_dir, "another text or vocabulary, in which a position means nothing here" if text else
             "other versions, which may compute otherwise", lines, Exit.DATA if text else Exit.USAGE)
 
@@ -53,10 +56,11 @@ def settle_horizon(cfg: Config, state: RunState, before: Mapping[str, float | No
     if not moved or horizon == state.horizon_steps:
         return
     begins = decay_begins(cfg.optim.schedule, cfg.optim.decay_fraction)
-    if state.horizon_steps and begins is not None and state.step > begins * state.horizon_steps:
-        asked = " ".join(f"trainer.{name}={show(now[name])}" for name in moved)
-        raise UserError(f"{asked}: the learning rate already decays towards step {state.horizon_steps}; finish that "
-                        "run, or begin another, with init_from from its weights")
+    asked = " ".join(f"trainer.{name}={show(now[name])}" for name in moved)
+    for steps, what in ((state.horizon_steps, "already decays"), (horizon, "would have decayed by now")):
+        if before is not None and steps and begins is not None and state.step > begins * steps:
+            raise UserError(f"{asked}: the learning rate {what} towards step {steps}; finish the run as begun, or "
+                            "begin another from its weights, with init_from")
     state.horizon_steps = horizon
 
 
@@ -70,7 +74,8 @@ def settle_target(state: RunState, now: float | None, before: float | None,
     if now == before:
         return
     if now is None or before is None:
-        state.best_valid_bleu = state.best_step = state.validated_step = state.time_to_target_s = None
+        state.best_valid_bleu = state.best_step = state.best_sha256 = None
+        state.validated_step = state.time_to_target_s = None
         state.validations_since_best = 0
         return
     state.time_to_target_s = next((entry["train_s"] for entry in validations if entry["bleu"] >= now), None)

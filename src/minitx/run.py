@@ -2,20 +2,17 @@
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch.loggers import Logger
 
 from minitx.build import build_logger, build_task, build_tokenizers, build_trainer, choose_device, choose_precision
@@ -25,20 +22,22 @@ from minitx.checkpoint import (
     load_model,
     load_tensors,
     remove_leftovers,
-    write_atomically,
+    restore_weights,
 )
-from minitx.config import Config, as_dict
-from minitx.console import Console, duration
+from minitx.config import Config, as_dict, config_sha256
+from minitx.console import Console, duration, warnings_told
 from minitx.data.module import TranslationData
 from minitx.data.sources import load_corpus
 from minitx.decoding.translate import Translator
 from minitx.errors import Exit, UserError
 from minitx.evaluation import evaluate
+from minitx.frozen import freeze
 from minitx.monitor.clock import Clock
 from minitx.monitor.process import process_age_s
 from minitx.monitor.provenance import git_state, hardware, peak_memory_gib, versions
 from minitx.result import Result, TestScore
 from minitx.resuming import identity, refuse_others, settle_horizon, settle_target
+from minitx.storage import write_atomically
 from minitx.training.callbacks import (
     Bookkeeping,
     Checkpoints,
@@ -71,6 +70,9 @@ def train(cfg: Config) -> int:
             console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train on, begin anew "
                          f"with init_from={run_dir}")
             return Exit.OK
+        if (run_dir / "model.safetensors").exists() and not (run_dir / "metrics.jsonl").exists():
+            raise UserError(f"run_dir={run_dir}: holds weights that were not trained there, and would be overwritten; "
+                            f"to train on from them: init_from={run_dir} and another run_dir", Exit.STORAGE)
         return Run(cfg, run_dir, console, signals).go()
 
 
@@ -103,6 +105,7 @@ class Run:
         self.records = truncate_metrics(run_dir / "metrics.jsonl", state.step)
         if saved:
             self.resume(saved)
+        freeze(cfg, run_dir)  # of a run that goes on, some settings may have changed
 
     def note_code(self) -> None:
         """Note the commit; a run begun with other code was trained by no one commit."""
@@ -119,7 +122,10 @@ class Run:
         full = len(self.corpus.pairs("valid"))
         settle_target(self.state, self.cfg.trainer.target_bleu, saved.meta["limits"]["target_bleu"],
                       [entry for entry in self.records if entry["event"] == "valid" and entry["sentences"] == full])
-        write_atomically(self.run_dir / "config.yaml", yaml.safe_dump(as_dict(self.cfg), sort_keys=False).encode())
+        if self.state.best_sha256 is not None and not restore_weights(self.run_dir, self.state.best_sha256):
+            self.console.line(f"minitx: warning: the weights of step {self.state.best_step}, the best so far, are lost "
+                              "or damaged; the best are chosen anew")
+            self.state.best_valid_bleu = self.state.best_step = self.state.best_sha256 = None
         self.console.line(f"resuming at step {self.state.step} from {saved.path.name[:13]}")
 
     def go(self) -> int:
@@ -162,12 +168,16 @@ class Run:
             validation.validate(self.task.to(self.device))
             return
         callbacks = [Restore(self.moments), Bookkeeping(run), validation, stopping, Checkpoints(run), Progress(run)]
-        build_trainer(self.device, logger, callbacks).fit(self.task, datamodule=self.data)
+        try:
+            build_trainer(self.device, logger, callbacks).fit(self.task, datamodule=self.data)
+        except SystemExit:  # what Lightning makes of a signal that came before our handlers were back
+            if self.signals.noted is None:
+                raise
         self.clock.switch("startup")
 
     def score(self) -> dict[str, TestScore]:
         """Score the weights that serve, as whoever loads the run directory gets them."""
-        model, tokenizers, cfg = load_model(self.run_dir, self.device)
+        model, tokenizers, _ = load_model(self.run_dir, self.device)
         translator = Translator(model, tokenizers, self.cfg.decode, self.device)
         began = perf_counter()
 
@@ -250,17 +260,6 @@ def held(run_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def warnings_told(console: Console) -> Iterator[None]:
-    """Say what is warned of in a line like any other, not with a place in our code."""
-    def tell(message: Warning | str, *_: Any) -> None:
-        console.line(f"minitx: warning: {message}")
-
-    with warnings.catch_warnings():
-        warnings.showwarning = tell  # type: ignore[assignment]
-        yield
-
-
-@contextmanager
 def storage_errors(run_dir: Path) -> Iterator[None]:
     """Tell a full or forbidden disk from an error of ours."""
     try:
@@ -311,11 +310,3 @@ def summary(result: Result, run_dir: Path) -> str:
     if result.status in ("interrupted", "terminated"):
         lines.append(f"{'go on':>16}  the same command with run_dir={run_dir} resume=auto")
     return "\n".join(lines)
-
-
-def config_sha256(cfg: Config) -> str:
-    """Hash what a config asks for, apart from where text and run are kept and how it is shown."""
-    kept = ("run_dir", "resume", "debug", "logger")
-    asked = {name: value for name, value in as_dict(replace(cfg, data=replace(cfg.data, dir=None))).items()
-             if name not in kept}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -4,13 +4,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from minitx.config import Config, ModelConfig, TokenizerConfig, resolve_size
 from minitx.errors import UserError
+from minitx.frozen import read_settings
 from minitx.schema import parse, show
 
-SHAPELESS = ("dropout", "size")  # keys of `model` that no weight depends on, once the widths are written out
+SHAPELESS = ("dropout", "size")  # keys of `model` that trained weights do not depend on, widths being written out
 
 
 def adopt(cfg: Config) -> Config:
@@ -34,10 +33,12 @@ def adopt(cfg: Config) -> Config:
 
 
 def _read(run_dir: Path, asked: str) -> dict[str, Any]:
-    path = run_dir / "config.yaml"
-    values = yaml.safe_load(path.read_bytes()) if path.is_file() else None
-    if not isinstance(values, dict) or not {"model", "tokenizer", "choices"} <= values.keys():
-        raise UserError(f"init_from={asked}: not a run directory (it has no config.yaml of a run)")
+    try:
+        values = read_settings(run_dir)
+    except UserError as slip:
+        raise UserError(f"init_from={asked}: {slip}") from slip
+    if not {"model", "tokenizer", "choices"} <= values.keys():
+        raise UserError(f"init_from={asked}: its config.yaml is not that of a run")
     return values
 
 
@@ -47,12 +48,17 @@ def _tokenizer(values: dict[str, Any]) -> TokenizerConfig:
 
 def _refuse_other_shapes(cfg: Config, values: dict[str, Any]) -> None:
     asked = asdict(resolve_size(cfg.model))
-    theirs = asdict(resolve_size(parse(ModelConfig, values["model"], "model.")))
+    try:
+        theirs = asdict(resolve_size(parse(ModelConfig, values["model"], "model.")))
+    except UserError as slip:
+        raise UserError(f"init_from={cfg.init_from}: a model that this version does not know: {slip}") from slip
     if asked["family"] != theirs["family"]:
         raise UserError(f"init_from={cfg.init_from}: its weights are of model.family={theirs['family']}, asked was "
                         f"{asked['family']}; write model={values['choices']['model']}")
-    differ = {name: value for name, value in theirs.items() if name not in SHAPELESS and asked[name] != value}
+    free = SHAPELESS if theirs.get("pos_encoding") == "learned" else (*SHAPELESS, "max_positions")
+    differ = {name: value for name, value in theirs.items() if name not in free and asked[name] != value}
     if differ:
         lines = [f"model.{name}: is {show(value)} there, asked {show(asked[name])}" for name, value in differ.items()]
         words = " ".join(f"model.{name}={show(value)}" for name, value in differ.items())
-        raise UserError("\n  ".join([f"init_from={cfg.init_from}: its weights do not fit; write {words}", *lines]))
+        raise UserError("\n  ".join([f"init_from={cfg.init_from}: its weights are those of another network; write "
+                                     f"{words}", *lines]))

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +17,11 @@ from served import COMMAND, ENVIRON
 from toys import write_digits
 
 from minitx import cli, doctor, launch, rehearsal
+from minitx.config import resolve_size
 from minitx.data.tokenizer import TokenizerPair
 from minitx.door import compose, main
 from minitx.errors import Exit
+from minitx.frozen import freeze
 from minitx.models.registry import build_model
 from minitx.rehearsal import Rehearsal
 
@@ -74,7 +77,7 @@ def test_what_it_says_is_what_a_run_has(words: list[str], tmp_path: Path, monkey
     cost, params = found["cost"], sum(p.numel() for p in model.parameters())
     assert cost["params"] == params
     assert cost["checkpoint_mib"] == pytest.approx(12 * params / 2**20, rel=0.01)
-    assert cost["storage_mib"] == pytest.approx(3 * cost["checkpoint_mib"] + 8 * params / 2**20, rel=0.01)
+    assert cost["storage_mib"] == pytest.approx(3 * cost["checkpoint_mib"] + 5 * 4 * params / 2**20, rel=0.01)
     assert cost["update_s"]["measured"] == 2
     assert found["text"]["train"]["pairs"] == 200
     assert found["text"]["valid"] == found["text"]["test"] == 20
@@ -88,7 +91,7 @@ def test_times_follow_from_the_median_update(words: list[str], capfd: pytest.Cap
     assert cost["epoch_s"] == 2.0 * cost["updates_per_epoch"]
     assert cost["tgt_tokens_per_s"] == pytest.approx(500 / 6.5)
     assert cost["run_s"] == 100.0
-    assert cost["storage_mib"] == 3 * cost["checkpoint_mib"] + 2 == 11
+    assert cost["storage_mib"] == 3 * cost["checkpoint_mib"] + 5 == 14
 
 
 def test_minutes_bound_a_run_and_a_run_may_be_open(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +124,7 @@ def test_a_disk_too_small_is_a_problem(words: list[str], monkeypatch: pytest.Mon
     code, found = examined(words, capfd)
     assert code == Exit.STORAGE
     (problem,) = found["problems"]
-    assert problem.startswith(f"{Path.cwd()}: has 1.0 MiB free, the run needs 11.0; ")
+    assert problem.startswith(f"{Path.cwd()}: has 1.0 MiB free, the run needs 14.0; ")
     assert problem.endswith("make room, name run_dir elsewhere, or lower checkpoint.keep")
 
 
@@ -139,6 +142,43 @@ def test_where_no_run_can_be_is_a_problem_and_the_rest_is_still_told(
     code, found = examined(words, capfd)
     assert (code, found["problems"]) == (Exit.STORAGE, [f"run_dir=runs/NAME: cannot be made, {Path.cwd()} is not "
                                                         "writable; name another"])
+
+
+def test_a_run_that_goes_on_is_held_to_its_own_settings_and_vocabulary(words: list[str],
+                                                                       capfd: pytest.CaptureFixture[str]) -> None:
+    words += ["run_dir=run", "resume=auto", "init_from=gone"]
+    cfg = compose(words[1:])
+    Path("run/checkpoints").mkdir(parents=True)
+    Path("run/checkpoints/step-00000005-a.safetensors").touch()
+    freeze(replace(cfg, model=resolve_size(cfg.model)), Path("run"))
+    own = TokenizerPair.train([("1 2", "2 1")] * 9, None, True)
+    own.save(Path("run"))
+    before = sorted(Path("run").rglob("*"))
+    code, found = examined(words, capfd)
+    assert (code, found["problems"]) == (Exit.OK, [])
+    assert found["text"]["vocabulary"] == [own.src.vocab_size] * 2
+    assert found["cost"]["params"] > 0
+    code, found = examined([*words, "optim.lr=0.5", "trainer.max_steps=60"], capfd)
+    assert code == Exit.USAGE
+    (problem,) = found["problems"]
+    assert problem.startswith("run_dir=run: was begun with other settings; ")
+    assert problem.splitlines()[1:] == ["  optim.lr: was 0.001, asked 0.5"]
+    assert sorted(Path("run").rglob("*")) == before
+
+
+def test_what_is_warned_of_is_a_line_like_any_other(words: list[str], tmp_path: Path,
+                                                    capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "text/train.en"
+    path.write_bytes(b"\xff" + path.read_bytes())
+    assert cli.main(words) == Exit.OK
+    (told,) = [line for line in capfd.readouterr().err.splitlines() if "train.en" in line]
+    assert told.startswith(f"minitx: warning: {path}: line 1 is not UTF-8 ")
+
+
+def test_memory_is_said_to_be_that_of_what_it_is_of(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*words, "trainer.accelerator=cpu"]) == Exit.OK
+    (told,) = [line for line in capfd.readouterr().out.splitlines() if "peak_memory_gib" in line]
+    assert told.split() == ["peak_memory_gib", "0.50", "of", "this", "process", "so", "far,", "text", "included"]
 
 
 def test_unreadable_text_is_a_problem_and_nothing_is_measured(words: list[str], tmp_path: Path,

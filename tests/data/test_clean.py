@@ -38,17 +38,18 @@ def test_the_first_of_duplicates_stays_so_a_prefix_gives_a_prefix(pairs, more, c
 
 
 @pytest.mark.parametrize(("pair", "reason"), [
-    (("a\udcff", "b"), "invalid UTF-8"), (("\0\udc80", ""), "invalid UTF-8"),
-    (("a", "\ud83d"), "control characters"), (("a\0", "a\0"), "control characters"),
-    (("\x1b[1m", "b"), "control characters"), (("a", "\x7f"), "control characters"),
-    (("\x80", "b"), "control characters"),
-    (("", "b"), "empty side"), (("a", " \t\u3000\u2028\x85"), "empty side"), (("", ""), "empty side"),
-    (("a", "a"), "identical sides"), ((" a", "a\u00a0"), "identical sides"),
+    (("a\udcff", "b"), "with invalid UTF-8"), (("\0\udc80", ""), "with invalid UTF-8"),
+    (("a", "\ud83d"), "with control characters"), (("a\0", "a\0"), "with control characters"),
+    (("\x1b[1m", "b"), "with control characters"), (("a", "\x7f"), "with control characters"),
+    (("\x80", "b"), "with control characters"),
+    (("", "b"), "with an empty side"), (("a", " \t\u3000\u2028\x85"), "with an empty side"),
+    (("", ""), "with an empty side"),
+    (("a", "a"), "with identical sides"), ((" a", "a\u00a0"), "with identical sides"),
     (("a\tb\x0b\x0c\r\nc", "d\x85e\u2028f\ufeff"), None), (("a", "A"), None), (("\U0010ffff", "\u200b"), None),
 ])  # fmt: skip
 def test_the_first_reason_is_the_one_that_counts(pair, reason):
     assert fault(pair, identical=True) == reason
-    if reason == "identical sides":
+    if reason == "with identical sides":
         assert fault(pair, identical=False) is None
 
 
@@ -56,7 +57,7 @@ def test_duplicates_are_pairs_to_the_letter():
     pairs = [("a", "b"), ("a", "c"), ("b", "a"), ("a", "b"), ("a", "b "), ("ab", "c"), ("a", "bc"), ("a", "b")]
     kept, dropped = clean(pairs, clean_config(duplicates=True))
     assert kept == [pair for row, pair in enumerate(pairs) if row not in (3, 7)]
-    assert dropped["duplicate pair"] == 2
+    assert dropped["repeated"] == 2
 
 
 @given(PAIRS, st.dictionaries(st.sampled_from(["valid", "test"]), PAIRS))
@@ -97,21 +98,21 @@ def test_what_is_held_out_shares_no_side_with_what_is_left(pairs, size, random):
 
 
 def test_too_little_left_is_refused_with_counts_and_key():
-    cleaning = Cleaning(10, 8, {"empty side": 0, "duplicate pair": 2}, {})
+    cleaning = Cleaning(10, 8, {"with an empty side": 0, "repeated": 2}, {})
     cleaning.check(20)
     with pytest.raises(UserError) as caught:
         cleaning.without({"longer than 5 tokens": 1}).check(20)
-    assert str(caught.value) == ("30.0 % of 10 training pairs are left out (2 duplicate pair, 1 longer than 5 tokens): "
+    assert str(caught.value) == ("30.0 % of 10 training pairs are left out (2 repeated, 1 longer than 5 tokens): "
                                  "mend the text, or raise data.clean.max_dropped_pct=20")
     assert caught.value.code == Exit.DATA
-    with pytest.raises(UserError, match=r"no training pair is left of 10 \(2 duplicate pair, 8 x\)"):
+    with pytest.raises(UserError, match=r"no training pair is left of 10 \(2 repeated, 8 x\)"):
         cleaning.without({"x": 8}).check(100)
 
 
 def test_what_a_person_reads():
     overlaps = {"valid": {"sources": 0, "pairs": 0, "sentences": 9},
                 "test": {"sources": 2, "pairs": 1, "sentences": 1000}}
-    cleaning = Cleaning(2000, 1999, {"empty side": 1, "duplicate pair": 0}, overlaps)
-    assert cleaning.left_out() == "1 empty side"
+    cleaning = Cleaning(2000, 1999, {"with an empty side": 1, "repeated": 0}, overlaps)
+    assert cleaning.left_out() == "1 with an empty side"
     assert cleaning.seen() == "2 sources, 1 whole pairs of the 1,000 in test"
-    assert Cleaning(1, 1, {"empty side": 0}, {}).left_out() == Cleaning(1, 1, {}, {}).seen() == ""
+    assert Cleaning(1, 1, {"with an empty side": 0}, {}).left_out() == Cleaning(1, 1, {}, {}).seen() == ""

@@ -107,4 +107,4 @@ def test_a_bad_json_line_of_the_training_text_costs_its_pair(tmp_path):
     (tmp_path / "train.jsonl").write_bytes(b"\n".join(rows))
     pairs, cleaning = load(tmp_path).training
     assert pairs == [("a", "b"), ("g", "h")]
-    assert cleaning.dropped | {"invalid UTF-8": 1, "control characters": 3} == cleaning.dropped
+    assert cleaning.dropped | {"with invalid UTF-8": 1, "with control characters": 3} == cleaning.dropped

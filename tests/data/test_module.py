@@ -1,7 +1,9 @@
 """From text to batches: the encoded corpus, its cache, and every rank's share of every update."""
 
+import errno
 import gc
 import itertools
+import os
 import subprocess
 import sys
 import time
@@ -71,7 +73,7 @@ def test_encoding_keeps_every_sentence(cache):
 def test_only_training_pairs_are_left_out_and_counted(cache):
     odd = [("", "x"), ("x", "  \t"), ("x " * 50, "x"), ("x", "y " * 50), ("", "y " * 50)]
     train = encode_cached(corpus(TRAIN + odd), "train", TOKENIZERS, 40, cache)
-    assert train.cleaning.dropped == dict.fromkeys(REASONS, 0) | {"empty side": 3, "longer than 40 tokens": 2}
+    assert train.cleaning.dropped == dict.fromkeys(REASONS, 0) | {"with an empty side": 3, "longer than 40 tokens": 2}
     assert len(train) == len(TRAIN)
     assert max(train.src_len.max(), train.tgt_len.max()) <= 40
     rows = np.arange(len(train))
@@ -98,9 +100,9 @@ def test_a_lopsided_pair_is_one_so_many_times_as_long(cache):
         text = corpus([*pairs, ("the", "the")], max_ratio=ratio)
         train = encode_cached(text, "train", TOKENIZERS, 40, cache)
         assert list(zip(train.src_len, train.tgt_len, strict=True)) == [*lengths[:kept], (2, 2)]
-        told = {} if ratio is None else {f"length ratio above {ratio:g}": 2 - kept}
+        told = {} if ratio is None else {f"with a length ratio above {ratio:g}": 2 - kept}
         assert train.cleaning.dropped == dict.fromkeys(REASONS, 0) | {
-            "empty side": 1, "longer than 40 tokens": 1, **told}
+            "with an empty side": 1, "longer than 40 tokens": 1, **told}
         assert train.cleaning.pairs - sum(train.cleaning.dropped.values()) == train.cleaning.kept == len(train)
 
 
@@ -109,20 +111,21 @@ def test_the_report_of_a_cached_text_is_that_of_the_text(cache):
     fresh = encode_cached(text, "train", TOKENIZERS, 40, cache).cleaning
     assert encode_cached(text, "train", TOKENIZERS, 40, cache).cleaning == fresh
     assert (fresh.pairs, fresh.kept) == (len(TRAIN) + 2, len(TRAIN))
-    assert (fresh.dropped["duplicate pair"], fresh.dropped["empty side"]) == (1, 1)
+    assert (fresh.dropped["repeated"], fresh.dropped["with an empty side"]) == (1, 1)
     assert fresh.overlap == {"valid": {"sources": 0, "pairs": 0, "sentences": len(PAIRS) + 1}}
     twice = corpus([*TRAIN, TRAIN[0], ("", "x")], valid=PAIRS)
-    assert encode_cached(twice, "train", TOKENIZERS, 40, cache).cleaning.dropped["duplicate pair"] == 0
+    assert encode_cached(twice, "train", TOKENIZERS, 40, cache).cleaning.dropped["repeated"] == 0
 
 
 def test_the_training_text_is_let_go_of_once_it_is_encoded(cache):
     read = []
     text = Corpus("en", "de", ("train",), (), "f" * 64, "here", clean_config(),
                   lambda split: read.append(split) or list(TRAIN))
-    TokenizerPair.train(text.pairs("train"), None, joint=True)
-    assert len(encode_cached(text, "train", TOKENIZERS, 40, cache)) == len(TRAIN)
-    assert read == ["train"]
-    assert "training" not in vars(text)
+    for times in (1, 2):  # encoded, and from the cache
+        TokenizerPair.train(text.pairs("train"), None, joint=True)
+        assert len(encode_cached(text, "train", TOKENIZERS, 40, cache)) == len(TRAIN)
+        assert read == ["train"] * times
+        assert "training" not in vars(text)
 
 
 def test_too_many_pairs_left_out_stop_the_run():
@@ -131,7 +134,7 @@ def test_too_many_pairs_left_out_stop_the_run():
     with pytest.raises(UserError, match=r"50.0 % of 160 training pairs are left out \(80 longer than 40 tokens\)"):
         TranslationData(cfg, corpus(TRAIN + long), TOKENIZERS)
     TranslationData(config(clean=clean_config(max_dropped_pct=50)), corpus(TRAIN + long), TOKENIZERS)
-    with pytest.raises(UserError, match=r"50.0 % of 160 training pairs are left out \(80 empty side\)"):
+    with pytest.raises(UserError, match=r"50.0 % of 160 training pairs are left out \(80 with an empty side\)"):
         _ = corpus(TRAIN + [("", "")] * len(TRAIN), max_dropped_pct=49).training
 
 
@@ -139,7 +142,8 @@ def test_nothing_left_is_refused(cache):
     with pytest.raises(UserError) as caught:
         encode_cached(corpus([("", "x"), ("x " * 9, "x"), ("y " * 9, "x")]), "train", TOKENIZERS, 5, cache)
     assert str(caught.value) == (
-        "no training pair is left of 3 (1 empty side, 2 longer than 5 tokens): see data.max_length and data.clean")
+        "no training pair is left of 3 (1 with an empty side, 2 longer than 5 tokens): see data.max_length and "
+        "data.clean")
     assert caught.value.code == Exit.DATA
 
 
@@ -168,6 +172,27 @@ def test_a_damaged_cache_file_is_replaced_with_a_warning(cache):
         with pytest.warns(UserWarning, match="a damaged cache file .* the text is encoded anew"):
             assert len(encode_cached(corpus(), "valid", TOKENIZERS, 40, cache)) == len(PAIRS)
         assert path.read_bytes() == good
+
+
+def test_a_cache_file_that_cannot_be_read_is_not_called_damaged(cache, monkeypatch):
+    encode_cached(corpus(), "valid", TOKENIZERS, 40, cache)
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(EncodedSplit, "load", refuse)
+    with pytest.warns(UserWarning, match=r"a cache file that cannot be read \(Permission denied\); the text is"):
+        assert len(encode_cached(corpus(), "valid", TOKENIZERS, 40, cache)) == len(PAIRS)
+
+
+def test_others_may_read_the_cache_as_far_as_the_umask_lets_them(cache):
+    before = os.umask(0o027)
+    try:
+        encode_cached(corpus(), "valid", TOKENIZERS, 40, cache)
+    finally:
+        os.umask(before)
+    (path,) = cache.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(cache):

@@ -110,6 +110,19 @@ def test_a_tsv_header_names_the_columns(tmp_path):
     assert refusal(tmp_path).startswith("train.tsv: line 2 has 1 tab-separated columns, not 2 (en, de; other layouts")
 
 
+def test_a_tsv_header_that_lacks_a_language_is_no_pair(tmp_path):
+    table(tmp_path, "tsv")
+    slips = (("en\tfr", "en, fr", "de"), ("note\tde\tfr", "note, de, fr", "en"), ("de", "de", "en"))
+    for header, shown, lacking in slips:
+        write(tmp_path / "train.tsv", [header, "a\tb"])
+        assert refusal(tmp_path) == (f"train.tsv: line 1 reads as a header, '{shown}', that lacks {lacking}; write one "
+                                     "that names en and de")
+    write(tmp_path / "train.tsv", ["en\tde", "de\tein Wort"])
+    assert read_all(tmp_path)["train"] == [("de", "ein Wort")]
+    write(tmp_path / "train.tsv", ["the old den\tde la", "a\tb"])
+    assert len(read_all(tmp_path)["train"]) == 2
+
+
 def test_crlf_and_bom(tmp_path):
     fill(tmp_path, end="\r\n")
     path = tmp_path / "train.en"

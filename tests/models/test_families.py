@@ -128,6 +128,32 @@ def test_tied_embeddings_are_one_matrix(name: str) -> None:
     assert sizes[1] - sizes[0] == 2 * SIZES["vocab"] * SIZES["d_model"]
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=["mixed", "true"])
+def test_bf16_gives_the_gradient_but_for_rounding(name: str, weights: torch.dtype) -> None:
+    """As the task computes it: fp32 weights under autocast, or bf16 weights without."""
+    batch, gradients = random_batch(32), []
+    for dtype in (torch.float64, weights):
+        model = FAMILIES[name]().to(dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.float32):
+            logits = model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask)
+        loss, _ = cross_entropy(logits, batch.tgt_out[batch.tgt_mask], 0.1)
+        loss.backward()
+        assert all(p.grad is not None and p.grad.dtype is dtype for p in model.parameters())
+        gradients.append(torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None]))
+    assert F.cosine_similarity(*gradients, dim=0) > 0.98
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("autocast", [True, False])
+def test_search_runs_in_bf16(name: str, autocast: bool) -> None:
+    batch, model = random_batch(4), FAMILIES[name]().to(torch.float32 if autocast else torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = beam(model, batch.src, batch.src_mask, max_lengths=torch.full((4,), 6), beam_size=3,
+                     length_penalty=1.0, **SPECIALS)
+    assert [len(hypotheses) for hypotheses in found] == [1] * 4
+
+
 def test_initial_loss_is_that_of_guessing(model: Seq2Seq) -> None:
     batch = random_batch(16)
     logits = model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask)

@@ -44,7 +44,7 @@ def test_a_large_row_is_packed_and_takes_the_plain_one_s_place(row: Row, tmp_pat
     packed, replaced = write(large, tmp_path)
     assert (packed.name, replaced, plain.exists()) == (f"{row.name}.json.gz", True, False)
     assert packed.stat().st_size <= LARGEST
-    assert packed.read_bytes()[4:8] == bytes(4)  # no time of day
+    assert packed.read_bytes()[:10] == b"\x1f\x8b\x08" + bytes(5) + b"\x02\xff"  # no time of day, no system
     assert read(tmp_path) == [large]
     assert write(row, tmp_path) == (plain, True)
     assert not packed.exists()
@@ -69,6 +69,8 @@ def test_another_seed_or_config_is_another_row(row: Row, tmp_path: Path) -> None
     ({"status": "diverged"}, "the run is diverged"),
     ({"experiment": None}, "names no experiment.*experiment=NAME"),
     ({"nonfinite_steps": 3}, "3 updates were not finite"),
+    ({"init_from_sha256": "a" * 64}, "begun with another run's weights; only runs from drawn weights"),
+    ({"config_sha256": "f" * 64}, "config.yaml is not the config that result.json is of"),
     ({"environment": {"OMP_NOTE": "Zwei Hunde laufen. " * 20}}, "text has no place"),
     ({"stop_reason": "max\nsteps"}, "text has no place"),
 ])  # fmt: skip
@@ -120,8 +122,29 @@ def put_text_among_numbers(values: dict[str, Any]) -> None:
     values["curve"]["rows"][0].append("Der Hund")
 
 
-def tell_another_command(values: dict[str, Any]) -> None:
-    values["command"] = "python train.py experiment=quick"
+def tell(command: str) -> Callable[[dict[str, Any]], None]:
+    def tell_another_command(values: dict[str, Any]) -> None:
+        values["command"] = command
+
+    return tell_another_command
+
+
+def drop(*keys: str) -> Callable[[dict[str, Any]], None]:
+    def drop_a_key(values: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            values = values[key]
+        del values[keys[-1]]
+
+    return drop_a_key
+
+
+def mistype(*keys: str) -> Callable[[dict[str, Any]], None]:
+    def mistype_a_value(values: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            values = values[key]
+        values[keys[-1]] = "many"
+
+    return mistype_a_value
 
 
 def add_key(values: dict[str, Any]) -> None:
@@ -140,10 +163,28 @@ def unfinished(values: dict[str, Any]) -> None:
     values["result"]["status"] = "interrupted"
 
 
+OF_LSTM = "python train.py experiment=synthetic_lstm"
+
+
 @pytest.mark.parametrize(("edit", "why"), [
     (change_bleu, "test: BLEU"), (change_count, "test: BLEU"), (drop_sentence, "of 40 sentences.* of 39"),
     (drop_set, "but statistics of minimal_pairs"), (keep_hypotheses, "unknown in a test set's scores: hypotheses"),
-    (put_text_among_numbers, "numbers only"), (tell_another_command, "the command is not of experiment=synthetic_lstm"),
+    (put_text_among_numbers, "numbers only"),
+    (tell("python train.py experiment=quick"), "the command is not of experiment=synthetic_lstm"),
+    (tell(f"{OF_LSTM}_attention"), "the command is not of experiment=synthetic_lstm"),
+    (tell(f"{OF_LSTM} && rm -r runs"), "the command is more than words"),
+    (tell(f"{OF_LSTM} 'data.src=`rm -r runs`'"), "the command is not one line of 1,000 characters without backticks"),
+    (tell(f"{OF_LSTM}\nrm -r runs"), "the command is not one line"),
+    (tell(f"{OF_LSTM} seed={'1' * 1000}"), "the command is not one line"),
+    (tell(f"{OF_LSTM} 'seed=1"), "not a row"), (drop("command"), "see command"), (mistype("curve"), "not a row"),
+    (drop("result", "hardware", "cores"), "hardware lacks cores"), (drop("result", "hardware", "cpu"), "lacks cpu"),
+    (drop("result", "versions", "torch"), "versions lacks torch"),
+    (drop("result", "decode", "beam_size"), "decode lacks beam_size"),
+    (drop("result", "test", "test", "bleu_signature"), "test: missing in a test set's scores: bleu_signature"),
+    (mistype("result", "params"), "params has a wrong type: 'many'"),
+    (mistype("result", "train_s"), "train_s has a wrong type"),
+    (mistype("result", "valid_loss"), "valid_loss has a wrong type"),
+    (mistype("result", "test", "test", "dictionary_bleu"), "test: dictionary_bleu has a wrong type"),
     (add_key, "see samples"), (older, "row format None"),
     (no_numbers, "not a row"), (unfinished, "only finished runs"),
 ], ids=lambda value: getattr(value, "__name__", ""))  # fmt: skip
@@ -162,6 +203,13 @@ def test_a_file_of_another_name_is_no_second_row(row: Row, tmp_path: Path) -> No
     path, _ = write(row, tmp_path)
     path.rename(tmp_path / "mine.json")
     with pytest.raises(UserError, match=rf"mine\.json: the row in it is named {row.name}"):
+        read(tmp_path)
+
+
+def test_two_files_of_one_row_are_refused(row: Row, tmp_path: Path) -> None:
+    path, _ = write(row, tmp_path)
+    (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(UserError, match=rf"^{path}: {path.name}\.gz is there too, and a row has one file"):
         read(tmp_path)
 
 

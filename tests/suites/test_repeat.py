@@ -31,3 +31,8 @@ def test_a_config_of_no_experiment_is_refused() -> None:
     cfg = compose([])
     with pytest.raises(UserError, match="experiment=gone: no such option"):
         command_line(replace(cfg, choices=replace(cfg.choices, experiment="gone")))
+
+
+def test_the_text_need_not_be_there_any_more() -> None:
+    cfg = compose(["experiment=multi30k_en_de", "data.dir=no/such", "data.tgt=fr"], text=False)
+    assert command_line(cfg) == "python train.py experiment=multi30k_en_de data.tgt=fr"

@@ -1,6 +1,7 @@
 """The real command on a small text: what it leaves, how it stops, and that stopping changes nothing."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from safetensors.torch import load_file
 from toys import ROOT, write_digits
 from trials import QUICK, losses, mounted, weights
 
-from minitx.checkpoint import load_checkpoint, load_config
+from minitx.checkpoint import load_checkpoint
+from minitx.config import config_sha256
 from minitx.door import main
+from minitx.frozen import read_config
 from minitx.result import Result
-from minitx.run import config_sha256
 
 
 def command(text: Path, run_dir: Path, *overrides: str) -> list[str]:
@@ -63,7 +65,7 @@ def test_a_run_directory_says_all(whole: Path, text: Path) -> None:
     assert (result.data, result.model, result.src, result.tgt) == ("files", "transformer", "en", "de")
     assert result.test["test"]["sentences"] == len((whole / "hypotheses/test.de").read_text().split("\n")) - 1 == 40
     assert result.test["test"]["bleu_signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
-    assert result.config_sha256 == config_sha256(load_config(whole))
+    assert result.config_sha256 == config_sha256(read_config(whole))
     assert 0 < result.train_s < result.wall_s
     assert result.train_s + result.eval_s + result.checkpoint_s <= result.wall_s + 1e-6
     assert result.tokens == pytest.approx(20 * 256, rel=0.2)
@@ -167,6 +169,28 @@ def test_of_two_limits_the_nearer_one_is_the_horizon(text: Path, tmp_path: Path)
     assert Result.read(run_dir / "result.json").horizon_steps == 20
     rates = [json.loads(line).get("lr") for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [rate for rate in rates if rate][-1] < 0.2 * max(rate for rate in rates if rate)
+
+
+def test_weights_from_elsewhere_are_not_trained_over(text: Path, whole: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "average"
+    run_dir.mkdir()
+    for name in ("config.yaml", "tokenizer.json", "model.safetensors"):
+        shutil.copy(whole / name, run_dir)
+    before = (run_dir / "model.safetensors").read_bytes()
+    done = train(text, run_dir, "trainer.max_steps=20", "resume=auto")
+    assert done.returncode == 5
+    assert f"to train on from them: init_from={run_dir} and another run_dir" in done.stderr
+    assert (run_dir / "model.safetensors").read_bytes() == before
+
+
+def test_settings_that_changed_before_the_first_checkpoint_are_written_down(text: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert train(text, run_dir, "trainer.max_steps=2", "checkpoint.every_n_steps=50").returncode == 0
+    for path in (run_dir / "result.json", *(run_dir / "checkpoints").iterdir()):
+        path.unlink()
+    assert train(text, run_dir, "trainer.max_steps=3", "decode.beam_size=1", "resume=auto").returncode == 0
+    cfg = read_config(run_dir)
+    assert (cfg.trainer.max_steps, cfg.decode.beam_size, cfg.checkpoint.every_n_steps) == (3, 1, 5)
 
 
 def test_a_run_does_not_go_on_with_another_text(text: Path, tmp_path: Path) -> None:

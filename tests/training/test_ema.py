@@ -64,4 +64,7 @@ def test_it_comes_back_from_what_was_saved() -> None:
 def test_it_is_no_part_of_the_model_and_follows_its_device() -> None:
     model = tiny_transformer()
     assert len(list(model.parameters())) == len(list(EMA(model, 0.9).parameters()))
-    assert not any(p.requires_grad for p in EMA(model, 0.9).parameters())
+    ema = EMA(model, 0.9)
+    assert not any(p.requires_grad for p in ema.parameters())
+    assert {p.device.type for p in ema.to("meta").parameters()} == {"meta"}
+    assert {p.device.type for p in model.parameters()} == {"cpu"}

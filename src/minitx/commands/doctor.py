@@ -6,7 +6,7 @@ from typing import Any
 
 from minitx.commands.arguments import add_json
 from minitx.commands.streams import created
-from minitx.console import Console
+from minitx.console import Console, warnings_told
 
 WIDTH = 24  # of the names of facts
 HELP = "look at this machine, and at what a config would cost on it"
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console()
     doctor, found = Doctor(cfg, console), dict[str, Any]()
-    with created(None) as sink:
+    with created(None) as sink, warnings_told(console):
         for section, facts in doctor.sections():
             found[section] = {fact.name: fact.value for fact in facts}
             rows = [f"    {fact.name:<{WIDTH}}{fact.text}\n" for fact in facts]

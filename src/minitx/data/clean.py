@@ -16,7 +16,7 @@ from minitx.errors import Exit, UserError
 
 Pair = tuple[str, str]
 REASONS = (INVALID, CONTROL, EMPTY, IDENTICAL, DUPLICATE) = (
-    "invalid UTF-8", "control characters", "empty side", "identical sides", "duplicate pair")
+    "with invalid UTF-8", "with control characters", "with an empty side", "with identical sides", "repeated")
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # what reading with `surrogateescape` makes of a byte that is no UTF-8
 # Tab, VT, FF, CR and NEL are white space in real text. Lone surrogates are no text: no tokenizer takes them.
 _NO_TEXT = re.compile("[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
@@ -26,7 +26,8 @@ _NO_TEXT = re.compile("[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 class Cleaning:
     """Say what became of training pairs: `pairs` read, `kept`, `dropped` by reason.
 
-    `overlap`: of each other set's `sentences`, the `sources` and the whole `pairs` that are trained on too.
+    `overlap`: of each other set's `sentences`, the `sources` and the whole `pairs` that are in the cleaned text too,
+    before what is too long or lopsided is left out.
     """
 
     pairs: int
@@ -43,7 +44,7 @@ class Cleaning:
         return ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
 
     def seen(self) -> str:
-        """List how much of other sets is trained on, or nothing."""
+        """List how much of other sets is in the cleaned text, or nothing."""
         return "; ".join(f"{n['sources']:,} sources, {n['pairs']:,} whole pairs of the {n['sentences']:,} in {name}"
                          for name, n in self.overlap.items() if n["sources"] or n["pairs"])
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,15 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from minitx.data.clean import Cleaning
 from minitx.data.plan import Ints
 from minitx.data.sources import Corpus
 from minitx.data.tokenizer import Tokenizer, TokenizerPair
+from minitx.storage import write_atomically
 
 Tokens = npt.NDArray[np.int32]
-FORMAT = "2"  # of the cached files; part of their key
+FORMAT = "3"  # of the cached files; part of their key
 CHUNK = 100_000  # sentences held as lists of Python ints at a time
 ARRAYS = ("src_tokens", "src_offsets", "tgt_tokens", "tgt_offsets")
 
@@ -74,7 +74,7 @@ class EncodedSplit:
         keep = ~long
         if max_ratio is not None:
             lopsided = keep & (longer > max_ratio * shorter)
-            dropped[f"length ratio above {max_ratio:g}"] = int(lopsided.sum())
+            dropped[f"with a length ratio above {max_ratio:g}"] = int(lopsided.sum())
             keep &= ~lopsided
         cleaning = self.cleaning.without(dropped)
         cleaning.check(100)
@@ -83,22 +83,16 @@ class EncodedSplit:
         return EncodedSplit(*src, *tgt, cleaning)
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file atomically: a temporary file in the same folder takes the name last."""
+        """Write one safetensors file, whole or not at all. Errors: OSError or SafetensorError"""
         arrays: dict[str, npt.NDArray[Any]] = {name: getattr(self, name) for name in ARRAYS}
         cleaning = asdict(self.cleaning) if self.cleaning else None
         about = {"cleaning": cleaning, "sha256": _sha256(arrays, cleaning)}
-        descriptor, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        os.close(descriptor)
-        try:
-            save_file(arrays, part, {"about": json.dumps(about)})
-            os.replace(part, path)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        write_atomically(path, save(arrays, {"about": json.dumps(about)}))
 
     @classmethod
     def load(cls, path: Path) -> "EncodedSplit":
         """Read what `save` wrote; errors: SafetensorError, KeyError, TypeError, ValueError or OSError."""
-        with safe_open(path, "np") as file:
+        with path.open("rb"), safe_open(path, "np") as file:  # the library tells any refusal as a missing file
             about = json.loads(file.metadata()["about"])
             arrays = {name: file.get_tensor(name) for name in ARRAYS}
         if about["sha256"] != _sha256(arrays, about["cleaning"]):
@@ -161,6 +155,7 @@ def encode_cached(corpus: Corpus, split: str, tokenizers: TokenizerPair, max_len
         except (OSError, SafetensorError) as error:
             warnings.warn(f"{cache_dir}: encoded text cannot be cached ({error}); MINITX_CACHE names another folder",
                           stacklevel=2)
+    corpus.forget()  # it may have been read for the vocabulary alone
     return encoded.limited(max_length, corpus.clean.max_ratio) if split == "train" else encoded
 
 
@@ -169,14 +164,18 @@ def _load_cached(path: Path) -> EncodedSplit | None:
         return None
     try:
         return EncodedSplit.load(path)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        warnings.warn(f"{path}: a damaged cache file ({error}); the text is encoded anew", stacklevel=3)
-        return None
+    except OSError as error:
+        why = f"a cache file that cannot be read ({error.strerror or error})"
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        why = f"a damaged cache file ({error})"
+    warnings.warn(f"{path}: {why}; the text is encoded anew", stacklevel=3)
+    return None
 
 
 def _encode(corpus: Corpus, split: str, tokenizers: TokenizerPair) -> EncodedSplit:
     pairs = corpus.pairs(split)
     cleaning = corpus.training[1] if split == "train" else None
-    src, tgt = (list(side) for side in zip(*pairs, strict=True))
+    src, tgt = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    del pairs  # and the corpus's: the strings alone stay while they are encoded
     corpus.forget()
     return EncodedSplit(*_flat(src, tokenizers.src), *_flat(tgt, tokenizers.tgt), cleaning)

@@ -172,7 +172,13 @@ def _read_tsv(paths: Sequence[Path], src: str, tgt: str, strict: bool, limit: in
     """Read two columns, source and target in this order; or any columns below a header that names both languages."""
     most = None if limit is None else limit + 1  # the header
     rows = [line.split("\t") for path in paths for line in read_lines(path, strict, most)]
-    header = rows[0] if rows and {src, tgt} <= set(rows[0]) else None
+    first = rows[0] if rows else []
+    lacking = [lang for lang in (src, tgt) if lang not in first]
+    if len(lacking) == 1:
+        shown = ", ".join(first)[:60]
+        raise UserError(f"{paths[0]}: line 1 reads as a header, {shown!r}, that lacks {lacking[0]}; write one that "
+                        f"names {src} and {tgt}", Exit.DATA)
+    header = None if lacking else first
     width, s, t = (len(header), header.index(src), header.index(tgt)) if header else (2, 0, 1)
     for number, row in enumerate(rows, 1):
         if len(row) != width:

@@ -17,6 +17,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from minitx.errors import Exit, UserError
+from minitx.storage import write_atomically
 
 # Set, not left open: the library prints a warning at each later fork when it has to guess. Encoding uses all cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -100,9 +101,7 @@ class Tokenizer:
 
     def save(self, path: Path) -> None:
         """Write the file atomically."""
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(self._bpe.to_str(pretty=True), encoding="utf-8")
-        os.replace(part, path)
+        write_atomically(path, self._bpe.to_str(pretty=True).encode())
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":

@@ -7,7 +7,7 @@
 - input feeding, by option, gives each step the attentional vector of the last: it trains one step at a time
 - what is projected has the width of an embedding, so that one matrix can serve both ends
 
-B sentences, S source tokens, T target tokens, K hypotheses a sentence, D d_model, H d_hidden, N layers, V vocabulary.
+B sentences, S source tokens, T target tokens, K hypotheses a sentence, D d_model, R d_hidden, L layers, V vocabulary.
 """
 
 import math
@@ -64,7 +64,7 @@ class LSTMSeq2Seq(Seq2Seq):
         return self.dropout(table(tokens) * math.sqrt(table.embedding_dim))
 
     def encode(self, src: Tensor, src_mask: Tensor) -> Tensor:
-        """Read the source. src, src_mask: [B, S] --> memory [B, S, N*H]: what each layer made of it, in turn"""
+        """Read the source. src, src_mask: [B, S] --> memory [B, S, L*R]: what each layer made of it, in turn"""
         x, outputs = self.embed(self.src_embed, src), list[Tensor]()
         for layer in self.encoder:
             x = layer(x if not outputs else self.dropout(x), src_mask)
@@ -72,7 +72,7 @@ class LSTMSeq2Seq(Seq2Seq):
         return torch.cat(outputs, dim=-1)
 
     def initial(self, memory: Tensor, src_mask: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Make each decoder layer's first h and c of its encoder layer's final state. --> N x (h, c), each [B, H]"""
+        """Make each decoder layer's first h and c of its encoder layer's final state. --> L x (h, c), each [B, R]"""
         layers = zip(cast(list[EncoderLayer], list(self.encoder)), memory.chunk(self.num_layers, -1), strict=True)
         finals = [layer.final(outputs, src_mask) for layer, outputs in layers]
         bridged = [bridge(final).tanh() for bridge, final in zip(self.bridges, finals, strict=True)]
@@ -94,7 +94,7 @@ class LSTMSeq2Seq(Seq2Seq):
         return self.output(features)
 
     def decode(self, x: Tensor, states: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Run the decoder's layers over consecutive steps. x: [B, T, D] --> [B, T, H], the states after them"""
+        """Run the decoder's layers over consecutive steps. x: [B, T, D] --> [B, T, R], the states after them"""
         after = []
         for number, (lstm, (h, c)) in enumerate(zip(self.decoder, states, strict=True)):
             x, (h, c) = lstm(x if number == 0 else self.dropout(x), (h[None].to(x), c[None].to(x)))
@@ -102,7 +102,7 @@ class LSTMSeq2Seq(Seq2Seq):
         return x, after
 
     def keys(self, memory: Tensor) -> list[Tensor]:
-        """Prepare what attention looks at, once a sentence. --> values [B, S, H] and keys, or nothing"""
+        """Prepare what attention looks at, once a sentence. --> values [B, S, R] and keys, or nothing"""
         if self.attention is None:
             return []
         values = memory[..., -self.d_hidden:].contiguous()
@@ -111,7 +111,7 @@ class LSTMSeq2Seq(Seq2Seq):
     def attentional(self, h: Tensor, keys: list[Tensor], mask: Tensor) -> Tensor:
         """Join each decoder state with what it found: tanh(W [context; h]) (Luong et al. 2015, equation 5).
 
-        h: [B, T, H], mask: [B, 1, S] --> [B, T, D]
+        h: [B, T, R], mask: [B, 1, S] --> [B, T, D]
         """
         if self.attention is not None:
             h = torch.cat([self.attention(h, *keys, mask), h], dim=-1)
@@ -130,7 +130,7 @@ class LSTMSeq2Seq(Seq2Seq):
         if self.input_feeding:
             x = torch.cat([x, state.beams[-1][:, None].to(x)], dim=-1)
         h, states = self.decode(x, list(zip(flat[0::2], flat[1::2], strict=True)))
-        together = h.view(-1, state.beam_size, self.d_hidden)  # --> [B, K, H]: the source is shared, not copied K times
+        together = h.view(-1, state.beam_size, self.d_hidden)  # --> [B, K, R]: the source is shared, not copied K times
         features = self.attentional(together, keys, mask).flatten(0, 1)
         beams = [t for pair in states for t in pair] + ([features] if self.input_feeding else [])
         return self.project(features), replace(state, beams=beams, position=state.position + 1)
@@ -149,7 +149,7 @@ class EncoderLayer(nn.Module):
         self.backwards = nn.LSTM(d_in, width, batch_first=True) if bidirectional else None
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x: [B, S, .], mask: [B, S] --> [B, S, H]"""
+        """x: [B, S, .], mask: [B, S] --> [B, S, R]"""
         ahead = self.forwards(x)[0]
         if self.backwards is None:
             return ahead
@@ -158,7 +158,7 @@ class EncoderLayer(nn.Module):
         return torch.cat([ahead, back], dim=-1)
 
     def final(self, outputs: Tensor, mask: Tensor) -> Tensor:
-        """Return the state after the last token, and the backward one after the first. [B, S, H] --> [B, H]"""
+        """Return the state after the last token, and the backward one after the first. [B, S, R] --> [B, R]"""
         last = mask.sum(1, keepdim=True) - 1
         ends = reordered(outputs, last)[:, 0]
         if self.backwards is None:
@@ -168,14 +168,14 @@ class EncoderLayer(nn.Module):
 
 
 class DotAttention(nn.Module):
-    """softmax(h W k' / sqrt(H)) over source states: Luong et al. 2015, equation 8 (general), scaled."""
+    """softmax(h W k' / sqrt(R)) over source states: Luong et al. 2015, equation 8 (general), scaled."""
 
     def __init__(self, d_hidden: int) -> None:
         super().__init__()
         self.key = nn.Linear(d_hidden, d_hidden, bias=False)
 
     def forward(self, h: Tensor, values: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """h: [B, T, H], values, keys: [B, S, H], mask: [B, 1, S] --> context [B, T, H]"""
+        """h: [B, T, R], values, keys: [B, S, R], mask: [B, 1, S] --> context [B, T, R]"""
         h, keys, values, mask = (t[:, None] for t in (h, keys, values, mask))
         return attend(h, keys, values, mask)[:, 0]
 
@@ -190,7 +190,7 @@ class AdditiveAttention(nn.Module):
         self.score = nn.Linear(d_hidden, 1, bias=False)
 
     def forward(self, h: Tensor, values: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """h: [B, T, H], values, keys: [B, S, H], mask: [B, 1, S] --> context [B, T, H]"""
+        """h: [B, T, R], values, keys: [B, S, R], mask: [B, 1, S] --> context [B, T, R]"""
         scores = self.score(torch.tanh(self.query(h)[:, :, None] + keys[:, None]))[..., 0]  # --> [B, T, S]
         return scores.masked_fill(~mask, -torch.inf).softmax(-1).to(values.dtype) @ values
 
@@ -205,5 +205,5 @@ def reversal(mask: Tensor) -> Tensor:
 
 
 def reordered(x: Tensor, order: Tensor) -> Tensor:
-    """Take each sentence's states in its own order. x: [B, S, H], order: [B, L] --> [B, L, H]"""
+    """Take each sentence's states in its own order. x: [B, S, R], order: [B, P] --> [B, P, R]"""
     return x.gather(1, order[..., None].expand(-1, -1, x.shape[-1]))

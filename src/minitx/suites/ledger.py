@@ -1,33 +1,36 @@
 """The ledger: one file under results/ for each published run, of what can be counted and checked.
 
 A row is the run's result, the command that repeats it, its validation curve and, for each test sentence, the counts
-that BLEU is made of. It holds no sentence of anybody's. What a row promises is checked when it is added, and again
-whenever it is read, so no table shows what does not hold.
+that BLEU is made of. It is checked when it is added, and again whenever it is read: its run finished, with finite
+updates and weights drawn from its seed; BLEU follows from the row's own counts; keys are known, numbers are numbers,
+and strings are short. All else that a row says is taken on trust.
 """
 
 import gzip
 import json
+import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import isclose
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
-
-from minitx.config import Config
+from minitx.config import config_sha256
 from minitx.errors import Exit, UserError
-from minitx.metrics import SENTENCE_COLUMNS, bleu_from_sentences
+from minitx.frozen import read_config
+from minitx.metrics import SENTENCE_COLUMNS, Score, bleu_from_sentences
 from minitx.result import Result, TestScore
-from minitx.schema import parse
+from minitx.storage import write_atomically
 from minitx.suites.repeat import command_line
 
 FORMAT = 1
 LARGEST = 100_000  # bytes of a file; git keeps each for ever
-LONGEST = 200  # characters of a string in a result
+LONGEST, LONGEST_COMMAND = 200, 1_000  # characters of a string in a result, and of the command
 CURVE = ("step", "train_s", "loss", "bleu")
 KEYS = {"format", "command", "result", "curve", "statistics"}
+GZIP_HEADER = bytes.fromhex("1f8b 0800 0000 0000 02ff")  # no time of day, no name, no operating system
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Row:
 
     @classmethod
     def parse(cls, values: Any, where: str) -> "Row":
-        """Check all that a row promises. Errors: `UserError` beginning with `where`."""
+        """Check what can be checked. Errors: `UserError` beginning with `where`."""
         found = values.get("format") if isinstance(values, Mapping) else None
         if found != FORMAT:
             raise UserError(f"{where}: row format {found}, this version reads {FORMAT}: publish its run anew")
@@ -52,7 +55,8 @@ class Row:
             row = cls(values["command"], Result.parse(values["result"], where), curve["rows"], statistics["sets"])
             if curve["columns"] != list(CURVE) or statistics["columns"] != list(SENTENCE_COLUMNS):
                 raise UserError(f"{where}: the curve or the statistics have other columns than this version's")
-            why = refusal(row.result) or _mismatch(row) or _text(row)
+            why = (_unreadable(row.result) or refusal(row.result) or _mismatch(row) or _other_command(row)
+                   or _text(row))
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise UserError(f"{where}: not a row: {error!r}") from error
         if why:
@@ -97,7 +101,9 @@ def gather(run_dir: Path) -> Row:
     statistics = _load(run_dir / "sentence_statistics.json", json.loads)
     records = _load(run_dir / "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
     curve = [[record[name] for name in CURVE] for record in records if record["event"] == "valid"]
-    cfg = parse(Config, _load(run_dir / "config.yaml", yaml.safe_load))
+    cfg = read_config(run_dir)
+    if config_sha256(cfg) != result.config_sha256:
+        raise UserError(f"{run_dir}: config.yaml is not the config that result.json is of (its hash is another)")
     values = {"format": FORMAT, "command": command_line(cfg), "result": asdict(result),
               "curve": {"columns": list(CURVE), "rows": curve}, "statistics": statistics}
     return Row.parse(values, str(run_dir))
@@ -109,8 +115,39 @@ def refusal(result: Result) -> str | None:
         return f"the run is {result.status}; only finished runs are published"
     if result.experiment is None:
         return "the run names no experiment, so its row would have no name: python train.py experiment=NAME"
+    if result.init_from_sha256 is not None:
+        return "begun with another run's weights; only runs from drawn weights are published"
     if result.nonfinite_steps:
         return f"{result.nonfinite_steps:,} updates were not finite and were skipped; mend that before publishing"
+    return None
+
+
+def _unreadable(result: Result) -> str | None:
+    """Say what a table would look for in vain, or find to be no number, if anything."""
+    if wrong := _mistyped(vars(result), get_type_hints(Result)):
+        return wrong
+    wanted = {"decode": {"beam_size", "length_penalty"}, "versions": {"torch", "lightning"},
+              "hardware": {"cores", "gpu" if result.hardware.get("gpu") else "cpu"}}
+    for name, keys in wanted.items():
+        if missing := keys - getattr(result, name).keys():
+            return f"{name} lacks {', '.join(sorted(missing))}"
+    for name, score in result.test.items():
+        if unknown := score.keys() - TestScore.__annotations__.keys():
+            return f"{name}: unknown in a test set's scores: {', '.join(sorted(unknown))}"
+        if missing := {field.name for field in fields(Score)} - score.keys():
+            return f"{name}: missing in a test set's scores: {', '.join(sorted(missing))}"
+        if wrong := _mistyped(score, get_type_hints(TestScore)):
+            return f"{name}: {wrong}"
+    return None
+
+
+def _mistyped(values: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None:
+    """Name a value that is not of its type, as far as JSON tells types apart, if there is one."""
+    for name, value in values.items():
+        kinds = get_args(hints[name]) if isinstance(hints[name], UnionType) else (hints[name],)
+        kinds = tuple(get_origin(kind) or kind for kind in kinds)
+        if type(value) not in kinds and not (type(value) is int and float in kinds):
+            return f"{name} has a wrong type: {str(value)[:40]!r}"
     return None
 
 
@@ -128,13 +165,21 @@ def _mismatch(row: Row) -> str | None:
     return None
 
 
+def _other_command(row: Row) -> str | None:
+    """Say what is wrong with the command, which people copy from README into a shell, if anything."""
+    command = row.command
+    if len(command) > LONGEST_COMMAND or not command.isprintable() or "`" in command:
+        return f"the command is not one line of {LONGEST_COMMAND:,} characters without backticks: {command[:40]!r} ..."
+    words = shlex.split(command)
+    if words[:3] != ["python", "train.py", f"experiment={row.result.experiment}"]:
+        return f"the command is not of experiment={row.result.experiment}: {command[:40]!r} ..."
+    if shlex.join(words) != command:
+        return f"the command is more than words, quoted where they need it: {command[:40]!r} ..."
+    return None
+
+
 def _text(row: Row) -> str | None:
     """Say where a row has room for somebody's sentences, if anywhere."""
-    for name, score in row.result.test.items():
-        if unknown := score.keys() - TestScore.__annotations__.keys():
-            return f"{name}: unknown in a test set's scores: {', '.join(sorted(unknown))}"
-    if not row.command.startswith(f"python train.py experiment={row.result.experiment}") or "\n" in row.command:
-        return f"the command is not of experiment={row.result.experiment}: {row.command[:40]!r} ..."
     if long := [text for text in _strings(asdict(row.result)) if len(text) > LONGEST or "\n" in text]:
         return f"text has no place in a row: {long[0][:40]!r} ..."
     if any(_strings([row.curve, row.sentences.values()])):
@@ -156,7 +201,10 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def read(ledger: Path) -> list[Row]:
-    """Return the ledger's rows by experiment and seed. Errors: `UserError` naming the file that is no row."""
+    """Return the ledger's rows by experiment and seed.
+
+    Errors: `UserError` naming the file that is no row, or the two that are one.
+    """
     rows = []
     for path in sorted([*ledger.glob("*.json"), *ledger.glob("*.json.gz")]):
         try:
@@ -165,8 +213,11 @@ def read(ledger: Path) -> list[Row]:
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise UserError(f"{path}: cannot be read: {error}") from error
         row = Row.parse(values, str(path))
-        if path not in _places(row, ledger):
+        plain, packed = _places(row, ledger)
+        if path not in (plain, packed):
             raise UserError(f"{path}: the row in it is named {row.name}: give the file that name")
+        if plain.exists() and packed.exists():
+            raise UserError(f"{plain}: {packed.name} is there too, and a row has one file: delete the older")
         rows.append(row)
     return sorted(rows, key=lambda row: row.order)
 
@@ -176,18 +227,23 @@ def write(row: Row, ledger: Path) -> tuple[Path, bool]:
     plain, packed = _places(row, ledger)
     content, path, other = row.json().encode(), plain, packed
     if len(content) > LARGEST:
-        content, path, other = gzip.compress(content, mtime=0), packed, plain
+        content, path, other = _packed(content), packed, plain
     if len(content) > LARGEST:
         raise UserError(f"{row.name}: {len(content):,} bytes when packed, and a row may have {LARGEST:,}: "
                         "score fewer test sets (data.test_sets)")
     replaces = plain.exists() or packed.exists()
     try:
         ledger.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write_atomically(path, content)
         other.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}", Exit.STORAGE) from error
     return path, replaces
+
+
+def _packed(content: bytes) -> bytes:
+    """Compress, with a header that is the same on each system."""
+    return GZIP_HEADER + gzip.compress(content, mtime=0)[len(GZIP_HEADER):]
 
 
 def _places(row: Row, ledger: Path) -> tuple[Path, Path]:
@@ -198,6 +254,6 @@ def _load(path: Path, decode: Callable[[str], Any]) -> Any:
     """Read a file that every finished run has. Errors: `UserError` if it is missing or damaged."""
     try:
         return decode(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: missing or damaged, so its run cannot be published: "
                         f"{' '.join(str(error).split())}") from error

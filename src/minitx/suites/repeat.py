@@ -19,10 +19,8 @@ def command_line(cfg: Config) -> str:
     """
     from minitx.door import compose  # Hydra, for this alone
 
-    place = [] if cfg.data.dir is None else [f"data.dir={cfg.data.dir}"]
-
     def meant(words: Sequence[str]) -> Config:
-        return compose([*place, *words])
+        return compose(words, text=False)
 
     def equal(words: Sequence[str]) -> bool:
         try:

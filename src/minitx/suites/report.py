@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minitx.errors import Exit, UserError
+from minitx.storage import write_atomically
 from minitx.suites import ledger as ledgers
 from minitx.suites.ledger import Row
 from minitx.suites.tables import TABLES, render
@@ -13,44 +14,54 @@ END = "<!-- /report -->"
 
 def main(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
     """Add runs to the ledger, then write its tables into README, byte for byte the same for the same rows."""
-    for run_dir in runs:
-        publish(run_dir, ledger)
+    publish(runs, ledger)
     try:
         text = readme.read_text(encoding="utf-8")
-        if (filled := fill(text, ledgers.read(ledger))) != text:
-            readme.write_text(filled, encoding="utf-8", newline="\n")
+        if (filled := fill(text, ledgers.read(ledger), readme)) != text:
+            write_atomically(readme, filled.encode())
     except OSError as error:
         raise UserError(f"{readme}: {error.strerror}", Exit.USAGE if not readme.exists() else Exit.STORAGE) from error
     print(f"{readme}: tables {'are up to date' if filled == text else 'written'}")
 
 
-def publish(run_dir: Path, ledger: Path) -> Path:
-    """Add a run's row, in the place of an older one of that config and seed, and say so.
+def publish(runs: Sequence[Path], ledger: Path) -> None:
+    """Add runs' rows, each in the place of an older one of that config and seed, and say so.
 
-    Errors: `UserError` for a run that is not to be published.
+    Errors: `UserError` for a run that is not to be published; then none of them is.
     """
+    for row in [_admitted(run_dir) for run_dir in runs]:
+        alike = [other.name for other in ledgers.read(ledger) if other.order[:2] == row.order[:2]]
+        path, replaced = ledgers.write(row, ledger)
+        print(f"{path}: {'replaced: there was a row of this config and seed' if replaced else 'published'}"
+              f"{'' if row.committed else ', and marked: its code is in no commit'}")
+        if others := [name for name in alike if name != row.name]:
+            print(f"{path}: of the same experiment and seed, with another config: {', '.join(others)}; delete what "
+                  "this one replaces")
+
+
+def _admitted(run_dir: Path) -> Row:
+    """Make the row of a run that a table shows. Errors: `UserError` for any other, and for one without its scores."""
     row = ledgers.gather(run_dir)
-    if not any(table.shows(row) for table in TABLES.values()):
+    tables = [table for table in TABLES.values() if table.shows(row)]
+    if not tables:
         shown = ", ".join(table.experiments for table in TABLES.values())
         raise UserError(f"{run_dir}: experiment={row.result.experiment} is in no table of README (these show {shown}), "
                         "so it is not published")
-    alike = [other.name for other in ledgers.read(ledger) if other.order[:2] == row.order[:2]]
-    path, replaced = ledgers.write(row, ledger)
-    print(f"{path}: {'replaced: there was a row of this config and seed' if replaced else 'published'}"
-          f"{'' if row.committed else ', and marked: its code is in no commit'}")
-    if others := [name for name in alike if name != row.name]:
-        print(f"{path}: of the same experiment and seed, with another config: {', '.join(others)}; delete what this "
-              "one replaces")
-    return path
+    for table in tables:
+        if lacking := table.lacks(row):
+            scored = ", ".join(row.result.test) or "no test set"
+            raise UserError(f"{run_dir}: has no {', '.join(lacking)} for its table, which shows scores of "
+                            f"{', '.join(table.test_sets)}; this run scored {scored}")
+    return row
 
 
-def fill(text: str, rows: Sequence[Row]) -> str:
+def fill(text: str, rows: Sequence[Row], readme: Path) -> str:
     """Put each table between `<!-- report: NAME -->` and `<!-- /report -->`. Errors: `UserError` for a lost marker."""
     for name, table in TABLES.items():
         start = f"<!-- report: {name} -->\n"
         head, _, rest = text.partition(start)
         old, found, tail = rest.partition(END)
         if not found or "<!-- report:" in old:
-            raise UserError(f"README.md: the markers {start.strip()} ... {END} are not there")
+            raise UserError(f"{readme}: the markers {start.strip()} ... {END} are not there")
         text = f"{head}{start}{render(table, rows)}\n{END}{tail}"
     return text

@@ -19,12 +19,22 @@ def _value(name: str, form: str, unit: str = "") -> Cell:
     return cell
 
 
-def _score(test_set: str, key: str, unit: str = "") -> Cell:
-    def cell(row: Row) -> str:
-        scores: dict[str, float] = {**row.result.test.get(test_set, {})}  # type: ignore[dict-item]
-        return f"{scores[key]:.1f}{unit}" if key in scores else "-"
+@dataclass(frozen=True)
+class Score:
+    """Show a score of a test set."""
 
-    return cell
+    test_set: str
+    key: str
+    unit: str = ""
+
+    def of(self, row: Row) -> float | None:
+        """Return the score, or None where the row has none."""
+        scores: dict[str, float] = {**row.result.test.get(self.test_set, {})}  # type: ignore[dict-item]
+        return scores.get(self.key)
+
+    def __call__(self, row: Row) -> str:
+        score = self.of(row)
+        return "-" if score is None else f"{score:.1f}{self.unit}"
 
 
 COLUMNS: dict[str, Cell] = {
@@ -37,11 +47,11 @@ COLUMNS: dict[str, Cell] = {
     "valid loss": _value("valid_loss", ".3f"),
     "target tokens/s": _value("tgt_tokens_per_s", ",.0f"),
     "peak memory": _value("peak_memory_gib", ".1f", " GiB"),
-    "test BLEU": _score("test", "bleu"),
-    "roles right": _score("minimal_pairs", "role_accuracy_pct", " %"),
-    "dictionary BLEU": _score("test", "dictionary_bleu"),
-    "test_2016_flickr BLEU": _score("test_2016_flickr", "bleu"),
-    "chrF": _score("test_2016_flickr", "chrf"),
+    "test BLEU": Score("test", "bleu"),
+    "roles right": Score("minimal_pairs", "role_accuracy_pct", " %"),
+    "dictionary BLEU": Score("test", "dictionary_bleu"),
+    "test_2016_flickr BLEU": Score("test_2016_flickr", "bleu"),
+    "chrF": Score("test_2016_flickr", "chrf"),
 }
 
 
@@ -55,15 +65,27 @@ class Table:
     def shows(self, row: Row) -> bool:
         return fnmatchcase(str(row.result.experiment), self.experiments)
 
+    @property
+    def scores(self) -> dict[str, Score]:
+        """Return those of its columns that show a score."""
+        return {name: cell for name in self.columns if isinstance(cell := COLUMNS[name], Score)}
+
+    @property
+    def test_sets(self) -> list[str]:
+        """Name the test sets whose scores it shows."""
+        return list(dict.fromkeys(score.test_set for score in self.scores.values()))
+
+    def lacks(self, row: Row) -> list[str]:
+        """Name the columns for which a row has no score."""
+        return [name for name, score in self.scores.items() if score.of(row) is None]
+
 
 TABLES = {
     "embedded": Table("synthetic_*", (
         "model", "parameters", "steps", "training", "target tokens/s", "test BLEU", "roles right", "dictionary BLEU")),
-    "multi30k": Table("multi30k_en_*", (
-        "direction", "model", "parameters", "steps", "training", "target tokens/s", "test_2016_flickr BLEU", "chrF")),
-    "families": Table("multi30k_10min_*", (
-        "model", "parameters", "steps", "epochs", "valid loss", "target tokens/s", "test_2016_flickr BLEU", "chrF",
-        "peak memory")),
+    "multi30k": Table("multi30k_*", (
+        "direction", "model", "parameters", "steps", "epochs", "training", "target tokens/s", "valid loss",
+        "test_2016_flickr BLEU", "chrF", "peak memory")),
 }
 
 

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from torch import Tensor
 from torch.optim import Optimizer
 
-from minitx.checkpoint import model_tensors, save_checkpoint, save_model
+from minitx.checkpoint import keep_weights, model_tensors, save_checkpoint, save_model
 from minitx.config import Config
 from minitx.console import Console, duration
 from minitx.monitor.clock import Clock
@@ -88,7 +88,8 @@ class Bookkeeping(pl.Callback):
     def fix_horizon(self) -> None:
         """Turn minutes into steps from measured speed, once, shortly before any decay would begin.
 
-        A warm-up that is still going on by then makes it wait, but not past 60 % of the run.
+        A decay from the very start waits for a twentieth of the run, since the first updates are slow. A warm-up that
+        is still going on by then makes it wait, but not past 60 % of the run.
         """
         optim, trainer, state = self.run.cfg.optim, self.run.cfg.trainer, self.state
         begins = decay_begins(optim.schedule, optim.decay_fraction)
@@ -96,7 +97,7 @@ class Bookkeeping(pl.Callback):
             return
         budget_s = trainer.max_minutes * 60
         share = max(state.train_s / budget_s, state.step / trainer.max_steps if trainer.max_steps else 0)
-        if share < min(0.6, 0.85 * begins) or (state.step < optim.warmup_steps and share < 0.6):
+        if share < max(0.05, min(0.6, 0.85 * begins)) or (state.step < optim.warmup_steps and share < 0.6):
             return
         steps = state.step + int(HORIZON_MARGIN * (budget_s - state.train_s) * state.step / state.train_s)
         state.horizon_steps = min(steps, trainer.max_steps or steps)
@@ -187,7 +188,7 @@ class Validation(pl.Callback):
             state.validations_since_best += 1
             if state.best_valid_bleu is None or score.bleu > state.best_valid_bleu:
                 state.best_valid_bleu, state.best_step, state.validations_since_best = score.bleu, state.step, 0
-                save_model(run.run_dir, task.model)
+                state.best_sha256 = save_model(run.run_dir, task.model)
             target = run.cfg.trainer.target_bleu
             if target is not None and score.bleu >= target and state.time_to_target_s is None:
                 state.time_to_target_s = state.train_s
@@ -239,7 +240,7 @@ class Checkpoints(pl.Callback):
 
     def __init__(self, run: RunContext) -> None:
         self.run = run
-        self.saved_step: int | None = None
+        self.saved: tuple[int, int | None] | None = None  # the step, and the validation that it knows of
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
@@ -254,14 +255,16 @@ class Checkpoints(pl.Callback):
         """Write `run_tensors`, and counters with the position in the plan."""
         assert isinstance(task, TranslationTask)
         run = self.run
-        if self.saved_step == run.state.step:
+        if self.saved == (now := (run.state.step, run.state.validated_step)):
             return
         with run.clock.during("checkpoint"):
+            if run.state.best_sha256 is not None:
+                keep_weights(run.run_dir, run.cfg.checkpoint.keep)
             tensors = run_tensors(task, trainer.optimizers[0])
             meta = {"state": run.state.as_dict(), "limits": limits(run.cfg), "identity": run.identity}
             save_checkpoint(run.run_dir / "checkpoints", run.state.step, tensors, meta, run.cfg.checkpoint.keep)
             run.state.checkpoint_s = run.clock.seconds("checkpoint")
-        self.saved_step = run.state.step
+        self.saved = now
 
 
 def run_tensors(task: TranslationTask, optimizer: Optimizer) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ class RunState:
     valid_bleu: float | None = None
     best_valid_bleu: float | None = None
     best_step: int | None = None
+    best_sha256: str | None = None  # of the model.safetensors written then
     validated_step: int | None = None
     validations_since_best: int = 0
     time_to_target_s: float | None = None
