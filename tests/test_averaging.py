@@ -65,8 +65,8 @@ def test_the_mean_of_one_is_that_one(begun: Path, tmp_path: Path) -> None:
 def test_slips_get_one_line(begun: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as few:
         average_checkpoints(begun, 4, tmp_path / "OUT")
-    assert str(few.value) == (f"{begun}: has 3 whole checkpoints, 4 were to be averaged; ask for fewer, or train with "
-                              "checkpoint.keep=4")
+    assert str(few.value) == (f"{begun}: has 3 of the 4 whole checkpoints that were to be averaged; ask for fewer, or "
+                              "train with checkpoint.keep=4 and a smaller checkpoint.every_n_steps")
     assert not (tmp_path / "OUT").exists()
     with pytest.raises(UserError, match="RUN: is not empty; name a new folder") as full:
         average_checkpoints(begun, 2, begun)

@@ -27,6 +27,7 @@ def test_each_option_builds(group: str, option: str, tmp_path: Path) -> None:
         model = build_model(cfg.model, src_vocab_size=500, tgt_vocab_size=500)
     assert sum(p.numel() for p in model.parameters()) > 0
     assert build.choose_precision(cfg.trainer, torch.device("cpu")) in ("32-true", "bf16-mixed")
+    (tmp_path / "run").mkdir()
     build.build_logger(cfg.logger, tmp_path / "run", {})
 
 

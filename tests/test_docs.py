@@ -87,8 +87,11 @@ def test_the_new_family_stands_in_the_matrix(tree: Path) -> None:
     toys.write_text(toys.read_text() + """
 
 from minitx.models.bag import BagOfWords
-FAMILIES = {"bag": lambda seed=0, tie_embeddings=True: BagOfWords(
-    src_vocab_size=13, tgt_vocab_size=13, d_model=16, dropout=0.0, tie_embeddings=tie_embeddings).eval()}
+def tiny_bag(seed=0, **changes):
+    torch.manual_seed(seed)
+    settings = {"src_vocab_size": 13, "tgt_vocab_size": 13, "d_model": 16, "dropout": 0.0, "tie_embeddings": True}
+    return BagOfWords(**settings | changes).eval()
+FAMILIES = {"bag": tiny_bag}
 """)
     done = run(tree, "-m", "pytest", "tests/models/test_families.py", "-q", "-p", "no:cacheprovider",
                "--deselect", "tests/models/test_families.py::test_every_family_has_a_schema_and_a_row_in_the_matrix")

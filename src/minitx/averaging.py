@@ -34,8 +34,8 @@ def average_checkpoints(run_dir: Path, last: int, out: Path,
         if progress is not None:
             progress(len(steps), last)
     if len(steps) < last:
-        raise UserError(f"{run_dir}: has {len(steps)} whole checkpoints, {last} were to be averaged; ask for fewer, or "
-                        f"train with checkpoint.keep={last}")
+        raise UserError(f"{run_dir}: has {len(steps)} of the {last} whole checkpoints that were to be averaged; ask "
+                        f"for fewer, or train with checkpoint.keep={last} and a smaller checkpoint.every_n_steps")
     model = build_model(cfg.model, src_vocab_size=tokenizers.src.vocab_size, tgt_vocab_size=tokenizers.tgt.vocab_size)
     load_tensors(model, {name: total / last for name, total in sums.items()})
     try:

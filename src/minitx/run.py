@@ -66,7 +66,12 @@ def train(cfg: Config) -> int:
     console = Console()
     signals = Signals()
     with storage_errors(run_dir), held(run_dir), signals.caught(), warnings_told(console):
-        if (run_dir / "result.json").exists() and Result.read(run_dir / "result.json").status == "finished":
+        done = Result.read(run_dir / "result.json") if (run_dir / "result.json").exists() else None
+        if done is not None and done.status == "finished":
+            if done.stop_reason == "max_steps" and (cfg.trainer.max_steps or done.steps) > done.steps:
+                raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: {run_dir} is finished, after the "
+                                f"{done.steps:,} steps it decayed towards; to train on, begin anew with "
+                                f"init_from={run_dir}")
             console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train on, begin anew "
                          f"with init_from={run_dir}")
             return Exit.OK

@@ -78,6 +78,13 @@ def test_the_schema_in_readme_is_the_result(whole: Path) -> None:
     assert json.loads((whole / "result.json").read_text()).keys() == {field.name for field in fields(Result)}
 
 
+def test_a_finished_run_does_not_go_further(whole: Path, text: Path) -> None:
+    done = train(text, whole, "trainer.max_steps=30", "resume=auto")
+    assert done.returncode == 2
+    assert (f"trainer.max_steps=30: {whole} is finished, after the 20 steps it decayed towards; to train on, begin "
+            f"anew with init_from={whole}") in done.stderr
+
+
 def test_a_finished_run_is_not_run_again(whole: Path, text: Path) -> None:
     before = (whole / "result.json").read_bytes()
     again = train(text, whole, "trainer.max_steps=20", "resume=auto")
