@@ -102,3 +102,11 @@ def test_wandb_knows_a_resumed_run_by_its_id(tmp_path: Path) -> None:
     assert first is not None
     assert again is not None
     assert first.version == again.version == (tmp_path / "wandb_id").read_text()
+
+
+def test_wandb_is_told_a_place_that_holds_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    logger = build.build_logger(compose(["logger=wandb"]).logger, Path("run"), {})
+    assert logger is not None
+    assert logger.save_dir == str(tmp_path / "run")

@@ -159,7 +159,7 @@ def test_weights_that_a_checkpoint_knows_of_come_back(tmp_path: Path) -> None:
     for seed in range(4):
         digests.append(save_model(tmp_path, tiny_transformer(seed=seed)))
         if seed < 3:
-            keep_weights(tmp_path, keep=2)
+            keep_weights(tmp_path, digests[-1], keep=2)
     assert restore_weights(tmp_path, digests[3]), "they serve"
     assert restore_weights(tmp_path, digests[2])
     assert hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest() == digests[2]

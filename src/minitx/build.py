@@ -71,7 +71,8 @@ def build_logger(cfg: LoggerConfig, run_dir: Path, settings: dict[str, Any], ste
     A run keeps its id on wandb, and TensorBoard drops the steps that a resumed run repeats.
     """
     if cfg.name == "wandb":
-        return WandbLogger(project=cfg.project, save_dir=run_dir, name=run_dir.name, mode=cfg.mode, config=settings,
+        place = run_dir.absolute()  # wandb's own process writes too, and from another folder
+        return WandbLogger(project=cfg.project, save_dir=place, name=run_dir.name, mode=cfg.mode, config=settings,
                            id=wandb_id(run_dir / "wandb_id"), resume="allow")
     if cfg.name == "tensorboard":
         return TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="", purge_step=step + 1)

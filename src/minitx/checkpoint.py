@@ -123,17 +123,17 @@ def remove_leftovers(run_dir: Path) -> None:
                 path.unlink()
 
 
-def keep_weights(run_dir: Path, keep: int) -> None:
-    """Keep a copy of the weights that serve beside the checkpoints: a run that goes on from one may need them again.
+def keep_weights(run_dir: Path, sha256: str, keep: int) -> None:
+    """Keep a copy of the weights that serve, which have this digest, beside the checkpoints.
 
-    The `keep` last are kept, as many as there are checkpoints. Errors: OSError
+    A run that goes on from one may need those of its time again. The `keep` last are kept, as many as there are
+    checkpoints. Errors: OSError
     """
-    content = (run_dir / "model.safetensors").read_bytes()
     folder = run_dir / "checkpoints"
     folder.mkdir(exist_ok=True)
-    copy = folder / f"best-{hashlib.sha256(content).hexdigest()}.safetensors"
+    copy = folder / f"best-{sha256}.safetensors"
     if not copy.exists():
-        write_atomically(copy, content)
+        write_atomically(copy, (run_dir / "model.safetensors").read_bytes())
     os.utime(copy)
     for old in sorted(folder.glob("best-*.safetensors"), key=lambda path: path.stat().st_mtime_ns)[:-keep]:
         old.unlink()

@@ -13,6 +13,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,7 +32,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from minitx.config import Config, check
+from minitx.config import Config, ModelConfig, check
 from minitx.data.sources import check_text
 from minitx.errors import Exit, UserError
 from minitx.launch import launch, tune_allocator
@@ -188,7 +189,10 @@ def _check_name(groups: Mapping[str, list[str]], override: Override) -> None:
 
 def _check_family(app: Hydra, args: Namespace, overrides: Sequence[Override]) -> None:
     """Refuse a key that another model family has and the chosen one has not."""
-    asked = [o for o in overrides if o.key_or_group.startswith("model.") and not o.is_delete()]
+    families = [{spec.name for spec in fields(member)} for member in ModelConfig.members.values()]
+    shared = {f"model.{name}" for name in set.intersection(*families) - {"family"}}  # to compose once more takes time
+    asked = [o for o in overrides if (key := o.key_or_group).startswith("model.") and key not in shared
+             and not o.is_delete()]
     if not asked:
         return
     others = [line for o in overrides if o not in asked and (line := o.input_line)]

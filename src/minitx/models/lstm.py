@@ -139,7 +139,7 @@ class LSTMSeq2Seq(Seq2Seq):
 class EncoderLayer(nn.Module):
     """Read forwards, and by half backwards over the real tokens alone, so that padding changes nothing.
 
-    No packed sequences: they cost 2 to 11 times as much as padded ones.
+    No packed sequences: a layer of them took 1.2 (fp32) to 2.3 times (bf16) as long on a CPU, forwards and backwards.
     """
 
     def __init__(self, d_in: int, d_hidden: int, bidirectional: bool) -> None:

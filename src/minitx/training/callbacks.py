@@ -259,7 +259,7 @@ class Checkpoints(pl.Callback):
             return
         with run.clock.during("checkpoint"):
             if run.state.best_sha256 is not None:
-                keep_weights(run.run_dir, run.cfg.checkpoint.keep)
+                keep_weights(run.run_dir, run.state.best_sha256, run.cfg.checkpoint.keep)
             tensors = run_tensors(task, trainer.optimizers[0])
             meta = {"state": run.state.as_dict(), "limits": limits(run.cfg), "identity": run.identity}
             save_checkpoint(run.run_dir / "checkpoints", run.state.step, tensors, meta, run.cfg.checkpoint.keep)
