@@ -10,49 +10,54 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "minitx"
 ROWS = """
 cli
-commands.translate . commands.evaluate . commands.score . commands.average . commands.report . commands.doctor
+commands.translate . commands.evaluate . commands.score . commands.average . commands.report
+commands.doctor . commands.bench
 commands.streams . commands.arguments . commands.meter
 __init__
 suites.report
 suites.tables
 suites.ledger
-suites.repeat
+suites.repeat . suites.plots
+bench . cost
 doctor
 door
 launch
 run . rehearsal
 build
+training.telemetry
 training.callbacks
 training.validation . evaluation
 training.task
 training.ema
 averaging . decoding.scoring
 decoding.translate . checkpoint
-resuming . warmstart . data.module . decoding.search . models.registry . monitor.clock . monitor.provenance
+resuming . warmstart . data.module . decoding.search . models.registry
+monitor.clock . monitor.provenance . monitor.peak . monitor.utilisation
 data.encoded
 models.transformer . models.lstm . data.sources
-data.hub
+data.hub . models.attention
 data.synthetic . data.files . data.clean . data.tokenizer . data.plan
-models.base . models.layers . training.loss . training.schedule . training.state . training.signals
+models.base . models.layers . models.dropout . training.loss . training.schedule . training.state . training.signals
 data.grammar
 data.english . data.german
 data.syntax . data.pools
 data.lexicon
 frozen
 config
-schema . batch . metrics . result . console . monitor.process . monitor.speed
-errors . storage
+schema . batch . metrics . result . console . monitor.process . monitor.speed . monitor.phases
+errors . storage . autograd
 """
 ROW = {name: number for number, row in enumerate(reversed(ROWS.split("\n"))) for name in row.split(" . ") if name}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}
 WITH_HYDRA = {"door"}
-WITH_LIGHTNING = {"data.module", "run", "rehearsal", "build"}  # and all of training/
+WITH_LIGHTNING = {"data.module", "run", "rehearsal", "bench", "build"}  # and all of training/
 NO_TORCH = {"config", "schema", "errors", "result", "metrics", "console", "door", "launch", "resuming", "warmstart",
-            "monitor.process", "suites.report", "suites.tables", "suites.ledger", "suites.repeat",
+            "monitor.process", "suites.report", "suites.tables", "suites.ledger", "suites.repeat", "suites.plots",
             "data.plan", "data.tokenizer", "data.sources", "data.hub", "data.files", "data.clean", "data.synthetic",
             "data.grammar", "data.english", "data.german", "data.syntax", "data.pools", "data.lexicon"}  # fmt: skip
 COMMANDS = {name for name in ROW if name.startswith("commands.")}
-SERVES = {"checkpoint", "decoding.translate", "decoding.scoring", "cli", "__init__", *COMMANDS - {"commands.doctor"}}
+TRIES = {"commands.doctor", "commands.bench"}  # a config, before there is anything to serve
+SERVES = {"checkpoint", "decoding.translate", "decoding.scoring", "cli", "__init__", *COMMANDS - TRIES}
 
 
 def modules() -> list[str]:
@@ -124,7 +129,7 @@ def test_hydra_and_lightning_stay_where_they_belong(module: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(NO_TORCH | COMMANDS | {"cli"}))
 def test_no_torch_where_a_second_counts(module: str) -> None:
-    assert not libraries(module, set()) & {"torch", "datasets", "wandb", *LIGHTNING}
+    assert not libraries(module, set()) & {"torch", "datasets", "wandb", "matplotlib", *LIGHTNING}
 
 
 @pytest.mark.parametrize("module", sorted(SERVES))

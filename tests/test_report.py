@@ -35,6 +35,18 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     return [two, replace(two, result=replace(two.result, seed=2, git_dirty=True)), one]
 
 
+def test_a_run_that_others_disturbed_is_marked_and_warned_of(tmp_path: Path,
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = write_run(tmp_path / "run", other_cpu_pct=7.4)
+    report.publish([run_dir], tmp_path / "results")
+    told = capsys.readouterr().out
+    assert "warning: marked as disturbed, other processes took 7 % of the cores; train it anew" in told
+    page = render(TABLES["embedded"], read(tmp_path / "results"))
+    assert "| 3m05s‡ |" in page
+    assert "‡ Other processes took more than 5 % of the cores: it would be faster alone.\n" in page
+    assert "‡" not in render(TABLES["embedded"], [gather(write_run(tmp_path / "quiet", other_cpu_pct=4.9))])
+
+
 # --- this repository's README and ledger
 
 

@@ -4,15 +4,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from hypothesis import strategies as st
+from torch import Tensor
 
-from minitx.batch import Batch, collate
+from minitx.batch import Batch, Packed, collate
 from minitx.models.base import Seq2Seq
 from minitx.models.lstm import LSTMSeq2Seq
 from minitx.models.transformer import Transformer
 
+Item = TypeVar("Item")
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"vocab": 13, "d_model": 16}
 SPECIALS = {"pad_id": 0, "bos_id": 1, "eos_id": 2}
@@ -51,14 +54,31 @@ FAMILIES: dict[str, Callable[..., Seq2Seq]] = {
 }
 
 
-def random_batch(rows: int, seed: int = 0) -> Batch:
+def random_batch(rows: int, seed: int = 0, *, recurring: bool = False) -> Batch:
     """Pairs of 1 to 8 tokens a side."""
     draw = Random(seed)
 
     def side() -> list[list[int]]:
         return [[draw.randrange(3, SIZES["vocab"]) for _ in range(draw.randint(1, 8))] for _ in range(rows)]
 
-    return collate(side(), side(), **SPECIALS)
+    return collate(side(), side(), **SPECIALS, recurring=recurring)
+
+
+def sentences(packed: Packed, ids: Tensor | None = None) -> list[list[int]]:
+    """Read the real tokens of each sentence back, or what `ids` has in their place."""
+    begin = packed.starts[:-1].tolist()
+    ids = packed.ids if ids is None else ids
+    return [ids[start:end].tolist() for start, end in zip(begin, begin[1:], strict=False)]
+
+
+def all_logits(model: Seq2Seq, src: Packed, tgt: Packed) -> Tensor:
+    """Score the vocabulary after every target token, sentences side by side. --> [B, T, V], padding being anything"""
+    return tgt.pad(model.project(model(src, tgt)))
+
+
+def some(element: st.SearchStrategy[Item]) -> st.SearchStrategy[list[Item]]:
+    """A few, or so many that idle sentences stand beside them where sizes recur."""
+    return st.lists(element, min_size=1, max_size=4) | st.lists(element, min_size=17, max_size=35)
 
 
 def write_digits(folder: Path, *, train: int = 400, other: int = 40, languages: tuple[str, str] = ("en", "de")) -> Path:

@@ -1,6 +1,6 @@
 """A few real updates of a run that is not begun: what one takes in seconds, and the whole in bytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import quantiles
 from time import perf_counter
 from typing import Any
@@ -15,8 +15,9 @@ from minitx.console import Console, duration
 from minitx.data.module import TranslationData
 from minitx.data.plan import shapes
 from minitx.monitor.provenance import peak_memory_gib
-from minitx.training.callbacks import run_tensors
+from minitx.training.callbacks import run_tensors, training_flop
 from minitx.training.task import TranslationTask
+from minitx.training.telemetry import split
 
 WARM_UP = 3  # the widest update, which takes the most memory, and two more: allocators and kernels settle
 ENOUGH, AT_LEAST, ENOUGH_S = 30, 4, 4.0  # measured updates: the first of 30, or of 4 seconds once there are 4
@@ -31,6 +32,8 @@ class Rehearsal:
     peak_memory_gib: float  # of updates; validation and search may take more
     checkpoint_bytes: int
     model_bytes: int  # of model.safetensors
+    split_s: dict[str, float] = field(default_factory=dict)  # of all measured updates: the wait for data, and phases
+    flop: float | None = None  # of all measured updates: operations on real tokens
 
     @property
     def quartiles_s(self) -> tuple[float, float, float]:
@@ -44,13 +47,15 @@ def rehearse(task: TranslationTask, data: TranslationData, device: torch.device,
     data.start = (0, widest_update(data))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    stopwatch = Stopwatch(console)
+    stopwatch = Stopwatch(console, data)
     try:
         build_trainer(device, None, [stopwatch]).fit(task, datamodule=data)
     except SystemExit as left:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from left
+    flops: list[Any] = stopwatch.flops[WARM_UP:]
     return Rehearsal(stopwatch.update_s[WARM_UP:], sum(stopwatch.tgt_tokens[WARM_UP:]), peak_memory_gib(device),
-                     stopwatch.checkpoint_bytes, sum(t.nbytes for t in model_tensors(task.model).values()))
+                     stopwatch.checkpoint_bytes, sum(t.nbytes for t in model_tensors(task.model).values()),
+                     stopwatch.split_s(), None if None in flops else sum(flops))
 
 
 def widest_update(data: TranslationData) -> int:
@@ -64,10 +69,12 @@ def widest_update(data: TranslationData) -> int:
 class Stopwatch(pl.Callback):
     """Time updates from end to end, batches and all, until there are enough."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, data: TranslationData) -> None:
+        self.console, self.data = console, data
         self.update_s: list[float] = []
         self.tgt_tokens: list[int] = []
+        self.flops: list[float | None] = []
+        self.splits: list[dict[str, float]] = []  # after each update, of all so far
         self.checkpoint_bytes = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -80,6 +87,8 @@ class Stopwatch(pl.Callback):
             torch.cuda.synchronize(pl_module.device)
         self.update_s.append(perf_counter() - self.last)
         self.tgt_tokens.append(batch.n_tokens)
+        self.flops.append(training_flop(pl_module.model, batch))
+        self.splits.append(split(pl_module, self.data))
         self.last += self.update_s[-1]
         pl_module.state.step += 1
         measured = self.update_s[WARM_UP:]
@@ -90,6 +99,11 @@ class Stopwatch(pl.Callback):
         assert isinstance(pl_module, TranslationTask)
         tensors = run_tensors(pl_module, trainer.optimizers[0])
         self.checkpoint_bytes = sum(tensor.nbytes for tensor in tensors.values())
+
+    def split_s(self) -> dict[str, float]:
+        """Return what the measured updates took, without those of the warm-up."""
+        before, after = self.splits[WARM_UP - 1], self.splits[-1]
+        return {name: seconds - before[name] for name, seconds in after.items()}
 
     def left_s(self, measured: list[float]) -> float:
         """Estimate the seconds until there are enough updates."""

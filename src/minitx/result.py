@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict
 from minitx.errors import UserError
 
 STATUSES = ("finished", "interrupted", "terminated", "diverged")
+DISTURBED_PCT = 5.0
 
 
 class TestScore(TypedDict):
@@ -70,6 +71,21 @@ class Result:
     versions: dict[str, str]
     hardware: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
+    # rows of 0.2 have none of these; None = not measured, and `not_measured` says why
+    mfu_pct: float | None = None
+    peak_tflops: float | None = None
+    peak_source: str | None = None
+    busy_pct: float | None = None
+    other_cpu_pct: float | None = None
+    energy_wh: float | None = None
+    gpu_memory_gib: float | None = None
+    time_split: dict[str, float] | None = None
+    not_measured: dict[str, str] | None = None
+
+    @property
+    def disturbed(self) -> bool:
+        """Tell whether others took more of the cores, while it trained, than its times bear."""
+        return self.other_cpu_pct is not None and self.other_cpu_pct > DISTURBED_PCT
 
     def json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

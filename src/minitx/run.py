@@ -33,8 +33,10 @@ from minitx.errors import Exit, UserError
 from minitx.evaluation import evaluate
 from minitx.frozen import freeze
 from minitx.monitor.clock import Clock
+from minitx.monitor.peak import Peak, peak
 from minitx.monitor.process import process_age_s
 from minitx.monitor.provenance import git_state, hardware, peak_memory_gib, versions
+from minitx.monitor.utilisation import Watch
 from minitx.result import Result, TestScore
 from minitx.resuming import identity, refuse_others, settle_horizon, settle_target
 from minitx.storage import write_atomically
@@ -49,6 +51,7 @@ from minitx.training.callbacks import (
 )
 from minitx.training.signals import Interrupted, Signals
 from minitx.training.state import RunState
+from minitx.training.telemetry import Telemetry, measured
 from minitx.training.validation import Validator
 
 STATUS_OF = {"interrupted": "interrupted", "terminated": "terminated", "max_nonfinite": "diverged"}
@@ -135,9 +138,11 @@ class Run:
 
     def go(self) -> int:
         """Fit, score, report."""
+        assert self.state.precision is not None
+        self.peak = peak(self.device, self.state.precision)
         self.announce()
         run = RunContext(self.cfg, self.run_dir, self.state, self.clock, self.console, self.signals,
-                         self.data.updates_per_epoch, self.identity)
+                         self.data.updates_per_epoch, self.identity, self.peak)
         logger = build_logger(self.cfg.logger, self.run_dir, as_dict(self.cfg), self.state.step)
         if logger is not None:
             run.events.append(lambda entry: log_numbers(logger, entry))
@@ -172,9 +177,12 @@ class Run:
         if run.stop_reason is not None:
             validation.validate(self.task.to(self.device))
             return
-        callbacks = [Restore(self.moments), Bookkeeping(run), validation, stopping, Checkpoints(run), Progress(run)]
+        watch = Watch(self.device)
+        callbacks = [Restore(self.moments), Bookkeeping(run), validation, stopping, Telemetry(run, self.data, watch),
+                     Checkpoints(run), Progress(run)]
         try:
-            build_trainer(self.device, logger, callbacks).fit(self.task, datamodule=self.data)
+            with watch:
+                build_trainer(self.device, logger, callbacks).fit(self.task, datamodule=self.data)
         except SystemExit:  # what Lightning makes of a signal that came before our handlers were back
             if self.signals.noted is None:
                 raise
@@ -220,6 +228,7 @@ class Run:
             "device": f"{hardware(self.device).get('gpu', self.device.type)}  {state.precision}  "
                       f"{torch.get_num_threads()} threads"
                       + (f"  {os.environ['MINITX_ALLOCATOR']}" if "MINITX_ALLOCATOR" in os.environ else ""),
+            "peak": str(self.peak),
             "run": str(self.run_dir),
         }
         for name, text in rows.items():
@@ -250,7 +259,8 @@ class Run:
             init_from_sha256=state.init_from_sha256, cleaning=asdict(self.data.cleaning), versions=versions(),
             hardware=hardware(self.device),
             environment={name: value for name, value in os.environ.items()
-                         if name.startswith(("MALLOC_", "OMP_", "MKL_"))})
+                         if name.startswith(("MALLOC_", "OMP_", "MKL_"))},
+            **measured(state, self.clock, self.peak))
 
 
 @contextmanager
@@ -305,6 +315,12 @@ def summary(result: Result, run_dir: Path) -> str:
     lines = [f"{result.status}{why}: {result.steps:,} steps, {result.epochs:.1f} epochs, "
              f"{duration(result.train_s)} of training at {result.tgt_tokens_per_s or 0:,.0f} target tokens/s, "
              f"{duration(result.wall_s)} in all"]
+    missing = result.not_measured or {}
+    lines.append(f"{'MFU':>16}  " + (f"n/a ({missing.get('mfu_pct')})" if result.mfu_pct is None else
+                 f"{result.mfu_pct:.1f} % of {Peak(result.peak_tflops, str(result.peak_source))}"))
+    if result.disturbed:
+        lines.append(f"{'disturbed':>16}  other processes took {result.other_cpu_pct:.0f} % of the cores: its times "
+                     "are not to be published")
     for name, entry in result.test.items():
         extra = f", roles {entry['role_accuracy_pct']:.1f} %" if "role_accuracy_pct" in entry else ""
         extra += f"  (word-for-word dictionary: {entry['dictionary_bleu']:.1f})" if "dictionary_bleu" in entry else ""

@@ -12,7 +12,7 @@ from test_translate import DECODE, Letters, Pair
 from toys import tiny_transformer
 
 import minitx
-from minitx.batch import collate_src
+from minitx.batch import collate_src, pack
 from minitx.decoding import scoring
 from minitx.decoding.scoring import PairScore, score_pairs, total
 from minitx.decoding.search import beam
@@ -38,10 +38,9 @@ def by_hand(translator: Translator, src: str, tgt: str) -> tuple[float, int]:
     model, tok = translator.model, translator.tokenizers
     ids = [*(tok.src.encode(src) if src.strip() else []), tok.src.eos_id]
     labels = [*(tok.tgt.encode(tgt) if tgt.strip() else []), tok.tgt.eos_id]
-    source = torch.tensor([ids])
-    mask, log_prob = torch.ones_like(source, dtype=torch.bool), 0.0
+    source, log_prob = pack([ids], tok.src.pad_id), 0.0
     with torch.inference_mode():
-        state = model.init_state(model.encode(source, mask), mask)
+        state = model.init_state(model.encode(source), source)
         for read, label in zip([tok.tgt.bos_id, *labels], labels, strict=False):
             logits, state = model.step(torch.tensor([read]), state)
             log_prob += float(logits.double().log_softmax(-1)[0, label])
@@ -78,8 +77,8 @@ def test_order_and_batch_mates_change_nothing(translator: Translator, dtype: tor
 def test_it_is_what_beam_search_says_of_its_own_output() -> None:
     vocab, sources, limit = Letters.vocab_size, ["dog", "a cat", "zebra crossing"], 8
     model = tiny_transformer(9, src_vocab_size=vocab, tgt_vocab_size=vocab, tie_embeddings=False)  # its outputs end
-    src, mask = collate_src(Letters().encode_batch(sources), pad_id=0, eos_id=2)
-    found = beam(model, src, mask, bos_id=1, eos_id=2, pad_id=0, max_lengths=torch.full((3,), limit), beam_size=8,
+    src = collate_src(Letters().encode_batch(sources), pad_id=0, eos_id=2)
+    found = beam(model, src, bos_id=1, eos_id=2, pad_id=0, max_lengths=torch.full((3,), limit), beam_size=8,
                  length_penalty=0.0, n_best=8)
     said = {(source, Letters().decode(best.ids)): best.log_prob for source, all_best in
             zip(sources, found, strict=True) for best in all_best if len(best.ids) < limit}

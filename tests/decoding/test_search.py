@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from minitx.batch import Packed, pack
 from minitx.decoding.search import Hypothesis, _best, beam, greedy, sample
 from minitx.models.base import DecodeState
 
@@ -30,10 +31,10 @@ class Toy:
         self.table = self.table.to(dtype)
         self.steps = self.rows = 0
 
-    def encode(self, src: Tensor, src_mask: Tensor) -> Tensor:
-        return src[..., None].double()
+    def encode(self, src: Packed) -> Tensor:
+        return src.pad(src.ids[:, None].double())
 
-    def init_state(self, memory: Tensor, src_mask: Tensor, beam_size: int = 1) -> DecodeState:
+    def init_state(self, memory: Tensor, src: Packed, beam_size: int = 1) -> DecodeState:
         key = memory[:, 0, 0].long()
         nothing_yet = torch.zeros(len(memory) * beam_size, 0, dtype=torch.long)
         return DecodeState(sentences=[key], beams=[nothing_yet], beam_size=beam_size)
@@ -48,9 +49,8 @@ class Toy:
                                                             state.position + 1)
 
 
-def source(*keys: int) -> tuple[Tensor, Tensor]:
-    src = torch.tensor(keys)[:, None]
-    return src, torch.ones_like(src, dtype=torch.bool)
+def source(*keys: int) -> Packed:
+    return pack([[key] for key in keys], PAD)
 
 
 def limits(*values: int) -> Tensor:
@@ -93,9 +93,9 @@ def test_a_wide_beam_is_exhaustive_search(seed: int, letters: int, limit: int, l
                                           eos_bonus: float) -> None:
     model = Toy(3 + letters, seed, eos_bonus=eos_bonus)
     wanted = exhaustive(model, 5, limit, length_penalty)
-    src, mask = source(5)
+    src = source(5)
     for n_best in {1, min(3, len(wanted)), len(wanted)}:
-        found, = beam(model, src, mask, max_lengths=limits(limit), beam_size=len(wanted), length_penalty=length_penalty,
+        found, = beam(model, src, max_lengths=limits(limit), beam_size=len(wanted), length_penalty=length_penalty,
                       n_best=n_best, **SPECIALS)
         assert_same(found, wanted[:n_best])
 
@@ -119,9 +119,9 @@ def test_pruning_is_exact_and_saves_steps(length_penalty: float) -> None:
     pruned_steps = every_step = 0
     for seed in range(12):
         model = Toy(5, seed, eos_bonus=2.0)
-        pruned, = beam(model, *source(1), **options)
+        pruned, = beam(model, source(1), **options)
         pruned_steps += model.steps
-        every, = beam(model, *source(1), n_best=4, **options)  # ends when all four have
+        every, = beam(model, source(1), n_best=4, **options)  # ends when all four have
         every_step += model.steps
         assert_same(pruned, every[:1])
     assert 2 * pruned_steps < every_step or length_penalty > 1
@@ -133,10 +133,10 @@ def test_pruning_is_exact_and_saves_steps(length_penalty: float) -> None:
 def test_a_beam_of_one_is_greedy_search_ties_included(seed: int, size: int, levels: int | None,
                                                       dtype: torch.dtype) -> None:
     model = Toy(6, seed, levels=levels, dtype=dtype)
-    src, mask = source(*range(size))
+    src = source(*range(size))
     bounds = limits(*(1 + (seed + i) % 7 for i in range(size)))
-    best = greedy(model, src, mask, max_lengths=bounds, **SPECIALS)
-    found = beam(model, src, mask, max_lengths=bounds, beam_size=1, length_penalty=0.7, **SPECIALS)
+    best = greedy(model, src, max_lengths=bounds, **SPECIALS)
+    found = beam(model, src, max_lengths=bounds, beam_size=1, length_penalty=0.7, **SPECIALS)
     assert [h.ids for h, in found] == best
     for key, (row, bound) in enumerate(zip(best, bounds.tolist(), strict=True)):
         ids, before, last = [], 0, BOS
@@ -155,12 +155,12 @@ def test_batch_mates_and_their_order_change_nothing(seed: int, size: int, beam_s
     model, n_best = Toy(6, seed, eos_bonus=1.0, levels=levels), min(n_best, beam_size)
     bounds = [1 + (seed // 7 + 3 * key) % 9 for key in range(size)]
     settings_ = {"beam_size": beam_size, "length_penalty": 1.0, "n_best": n_best, **SPECIALS}
-    together = beam(model, *source(*range(size)), max_lengths=limits(*bounds), **settings_)
-    backwards = beam(model, *source(*reversed(range(size))), max_lengths=limits(*reversed(bounds)), **settings_)
-    alone = [beam(model, *source(key), max_lengths=limits(bounds[key]), **settings_)[0] for key in range(size)]
+    together = beam(model, source(*range(size)), max_lengths=limits(*bounds), **settings_)
+    backwards = beam(model, source(*reversed(range(size))), max_lengths=limits(*reversed(bounds)), **settings_)
+    alone = [beam(model, source(key), max_lengths=limits(bounds[key]), **settings_)[0] for key in range(size)]
     assert together == alone == backwards[::-1]
-    best = greedy(model, *source(*range(size)), max_lengths=limits(*bounds), **SPECIALS)
-    assert best == [greedy(model, *source(key), max_lengths=limits(bounds[key]), **SPECIALS)[0] for key in range(size)]
+    best = greedy(model, source(*range(size)), max_lengths=limits(*bounds), **SPECIALS)
+    assert best == [greedy(model, source(key), max_lengths=limits(bounds[key]), **SPECIALS)[0] for key in range(size)]
 
 
 @settings(max_examples=30, deadline=None)
@@ -168,7 +168,7 @@ def test_batch_mates_and_their_order_change_nothing(seed: int, size: int, beam_s
 def test_n_best_is_sorted_distinct_and_scored_as_the_model_scores(seed: int, beam_size: int,
                                                                   length_penalty: float) -> None:
     model = Toy(6, seed)
-    found, = beam(model, *source(3), max_lengths=limits(6), beam_size=beam_size, length_penalty=length_penalty,
+    found, = beam(model, source(3), max_lengths=limits(6), beam_size=beam_size, length_penalty=length_penalty,
                   n_best=beam_size, **SPECIALS)
     assert 1 <= len(found) <= beam_size
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
@@ -183,29 +183,29 @@ def test_pad_and_bos_are_never_chosen_and_their_share_is_not_redistributed() -> 
     model = Toy(5, 0)
     model.table[..., [PAD, BOS]] += 20.0
     bounds = limits(4)
-    found, = beam(model, *source(0), max_lengths=bounds, beam_size=3, length_penalty=1.0, **SPECIALS)
+    found, = beam(model, source(0), max_lengths=bounds, beam_size=3, length_penalty=1.0, **SPECIALS)
     assert found[0].log_prob < -10
-    drawn = [sample(model, *source(0), max_lengths=bounds, **SPECIALS)[0] for _ in range(20)]
-    for ids in [found[0].ids, *drawn, *greedy(model, *source(0), max_lengths=bounds, **SPECIALS)]:
+    drawn = [sample(model, source(0), max_lengths=bounds, **SPECIALS)[0] for _ in range(20)]
+    for ids in [found[0].ids, *drawn, *greedy(model, source(0), max_lengths=bounds, **SPECIALS)]:
         assert not {PAD, BOS, EOS} & set(ids)
 
 
 def test_a_limit_cuts_and_eos_ends() -> None:
     never, at_once = Toy(5, 1, eos_bonus=-50.0), Toy(5, 1, eos_bonus=50.0)
     for limit in (1, 2, 7):
-        assert len(greedy(never, *source(0), max_lengths=limits(limit), **SPECIALS)[0]) == limit
-        cut, = beam(never, *source(0), max_lengths=limits(limit), beam_size=3, length_penalty=1.0, **SPECIALS)
+        assert len(greedy(never, source(0), max_lengths=limits(limit), **SPECIALS)[0]) == limit
+        cut, = beam(never, source(0), max_lengths=limits(limit), beam_size=3, length_penalty=1.0, **SPECIALS)
         assert len(cut[0].ids) == limit
-        assert greedy(at_once, *source(0), max_lengths=limits(limit), **SPECIALS) == [[]]
-        ended, = beam(at_once, *source(0), max_lengths=limits(limit), beam_size=3, length_penalty=1.0, **SPECIALS)
+        assert greedy(at_once, source(0), max_lengths=limits(limit), **SPECIALS) == [[]]
+        ended, = beam(at_once, source(0), max_lengths=limits(limit), beam_size=3, length_penalty=1.0, **SPECIALS)
         assert ended[0].ids == []
     assert at_once.steps == 6  # EOS at once: one step a search
 
 
 def test_a_longer_penalty_prefers_longer_outputs() -> None:
     model = Toy(6, 3, eos_bonus=1.5)
-    src, mask = source(*range(16))
-    lengths = [sum(len(found[0].ids) for found in beam(model, src, mask, max_lengths=limits(*[8] * 16), beam_size=4,
+    src = source(*range(16))
+    lengths = [sum(len(found[0].ids) for found in beam(model, src, max_lengths=limits(*[8] * 16), beam_size=4,
                                                        length_penalty=a, **SPECIALS)) for a in (0.0, 1.0, 4.0)]
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
@@ -214,7 +214,7 @@ def test_a_longer_penalty_prefers_longer_outputs() -> None:
 def test_finished_sentences_leave_the_batch() -> None:
     model = Toy(5, 1, eos_bonus=-50.0)
     bounds = limits(*range(1, 17))
-    greedy(model, *source(*range(16)), max_lengths=bounds, **SPECIALS)
+    greedy(model, source(*range(16)), max_lengths=bounds, **SPECIALS)
     assert model.steps == 16
     assert model.rows < 16 * 16 * 0.65  # 16 * 17 / 2 is the least
 
@@ -224,19 +224,19 @@ def test_parents_that_stay_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> No
     reorder = DecodeState.reorder
     monkeypatch.setattr(DecodeState, "reorder", lambda self, rows: calls.append(rows.tolist()) or reorder(self, rows))
     model = Toy(6, 2, eos_bonus=-50.0)
-    greedy(model, *source(0, 1), max_lengths=limits(5, 5), **SPECIALS)
-    beam(model, *source(0, 1), max_lengths=limits(5, 5), beam_size=1, length_penalty=1.0, **SPECIALS)
+    greedy(model, source(0, 1), max_lengths=limits(5, 5), **SPECIALS)
+    beam(model, source(0, 1), max_lengths=limits(5, 5), beam_size=1, length_penalty=1.0, **SPECIALS)
     assert calls == []
-    beam(model, *source(0, 1), max_lengths=limits(5, 5), beam_size=2, length_penalty=1.0, **SPECIALS)
+    beam(model, source(0, 1), max_lengths=limits(5, 5), beam_size=2, length_penalty=1.0, **SPECIALS)
     assert calls
     assert all(rows != list(range(len(rows))) for rows in calls)
 
 
 def test_samples_follow_the_model() -> None:
     model, size = Toy(6, 11, dtype=torch.float32), 20_000
-    src, mask = source(*[4] * size)
+    src = source(*[4] * size)
     for temperature, top_k in ((1.0, 0), (0.5, 0), (1.0, 2)):
-        drawn = sample(model, src, mask, max_lengths=limits(*[1] * size), temperature=temperature, top_k=top_k,
+        drawn = sample(model, src, max_lengths=limits(*[1] * size), temperature=temperature, top_k=top_k,
                        generator=torch.Generator().manual_seed(0), **SPECIALS)
         logits = model.table[4, 0, BOS].double().clone() / temperature
         logits[[PAD, BOS]] = -math.inf
@@ -249,31 +249,31 @@ def test_samples_follow_the_model() -> None:
 
 def test_samples_are_repeatable_and_top_1_is_greedy() -> None:
     model, bounds = Toy(7, 5), limits(*[9] * 8)
-    src, mask = source(*range(8))
+    src = source(*range(8))
 
     def draw(seed: int, **options: float) -> list[list[int]]:
-        return sample(model, src, mask, max_lengths=bounds, generator=torch.Generator().manual_seed(seed), **options,
+        return sample(model, src, max_lengths=bounds, generator=torch.Generator().manual_seed(seed), **options,
                       **SPECIALS)
 
     assert draw(1) == draw(1) != draw(2)
-    assert draw(1, top_k=1) == greedy(model, src, mask, max_lengths=bounds, **SPECIALS)
+    assert draw(1, top_k=1) == greedy(model, src, max_lengths=bounds, **SPECIALS)
 
 
 @pytest.mark.parametrize("wrong", [{"n_best": 3}, {"n_best": 0}, {"length_penalty": -1.0}, {"beam_size": 0}])
 def test_beam_refuses_what_has_no_meaning(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        beam(Toy(5, 0), *source(0), max_lengths=limits(3),
+        beam(Toy(5, 0), source(0), max_lengths=limits(3),
              **{"beam_size": 2, "length_penalty": 1.0, **SPECIALS, **wrong})
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"top_k": -1}])
 def test_sample_refuses_what_has_no_meaning(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        sample(Toy(5, 0), *source(0), max_lengths=limits(3), **SPECIALS, **wrong)
+        sample(Toy(5, 0), source(0), max_lengths=limits(3), **SPECIALS, **wrong)
 
 
 def test_a_model_gone_nan_ends_at_the_limit() -> None:
     model = Toy(5, 0)
     model.table[:] = math.nan
-    found = beam(model, *source(0, 1), max_lengths=limits(3, 5), beam_size=2, length_penalty=1.0, **SPECIALS)
-    assert len(found) == len(greedy(model, *source(0, 1), max_lengths=limits(3, 5), **SPECIALS)) == 2
+    found = beam(model, source(0, 1), max_lengths=limits(3, 5), beam_size=2, length_penalty=1.0, **SPECIALS)
+    assert len(found) == len(greedy(model, source(0, 1), max_lengths=limits(3, 5), **SPECIALS)) == 2

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from minitx.batch import Packed
 from minitx.config import DecodeConfig
 from minitx.decoding.translate import Translator, output_limits
 from minitx.models.base import DecodeState
@@ -41,13 +42,14 @@ class Copier(nn.Module):
         self.shapes: list[tuple[int, ...]] = []
         self.modes: list[bool] = []
 
-    def encode(self, src: Tensor, src_mask: Tensor) -> Tensor:
-        self.shapes.append(tuple(src.shape))
+    def encode(self, src: Packed) -> Tensor:
+        ids = src.ids[src.rows]
+        self.shapes.append(tuple(ids.shape))
         self.modes.append(self.training)
-        assert ((src != 0) == src_mask).all()
-        return src[..., None]
+        assert ((ids != 0) == src.mask).all()
+        return ids[..., None]
 
-    def init_state(self, memory: Tensor, src_mask: Tensor, beam_size: int = 1) -> DecodeState:
+    def init_state(self, memory: Tensor, src: Packed, beam_size: int = 1) -> DecodeState:
         return DecodeState([memory[..., 0]], [torch.zeros(len(memory) * beam_size, 1)], beam_size)
 
     def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:

@@ -1,7 +1,9 @@
 """What every family owes: the same matrix of proofs for each row of `toys.FAMILIES`, in float64."""
 
 import math
-from dataclasses import fields
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
 
@@ -9,16 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load, save
-from toys import FAMILIES, SIZES, SPECIALS, random_batch
+from torch import Tensor
+from toys import FAMILIES, SIZES, SPECIALS, all_logits, random_batch, sentences
 
-from minitx.batch import collate
+from minitx.batch import Batch, Packed, collate, pack
 from minitx.checkpoint import load_tensors, model_tensors
 from minitx.config import ModelConfig, resolve_size
 from minitx.decoding.search import beam, greedy
 from minitx.door import CONF, compose
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import MODELS, build_model, model_class
-from minitx.training.loss import cross_entropy
+from minitx.training.loss import linear_cross_entropy
 
 
 @pytest.fixture(params=FAMILIES)
@@ -39,85 +42,108 @@ def test_a_schema_is_its_constructors_signature(family: str) -> None:
 
 def test_cached_steps_are_the_full_forward(model: Seq2Seq) -> None:
     batch = random_batch(4)
-    full = model(batch.src, batch.src_mask, batch.tgt_in)
-    state = model.init_state(model.encode(batch.src, batch.src_mask), batch.src_mask)
-    for t in range(batch.tgt_in.shape[1]):
-        logits, state = model.step(batch.tgt_in[:, t], state)
-        torch.testing.assert_close(logits, full[:, t], atol=1e-10, rtol=1e-10)
+    full, ids = all_logits(model, batch.src, batch.tgt), batch.tgt.ids[batch.tgt.rows]
+    state = model.init_state(model.encode(batch.src), batch.src)
+    for t, real in enumerate(batch.tgt.mask.T):
+        logits, state = model.step(ids[:, t], state)
+        torch.testing.assert_close(logits[real], full[real, t], atol=1e-10, rtol=1e-10)
 
 
 def test_beams_share_the_source_and_follow_their_parents(model: Seq2Seq) -> None:
     """K hypotheses a sentence, reordered and with a sentence dropped, give what each would alone."""
     batch = random_batch(3)
-    state = model.init_state(model.encode(batch.src, batch.src_mask), batch.src_mask, beam_size=2)
+    state = model.init_state(model.encode(batch.src), batch.src, beam_size=2)
     _, state = model.step(torch.tensor([4, 5, 6, 7, 8, 9]), state)
     state = state.reorder(torch.tensor([1, 1, 2, 3, 5, 4])).keep(torch.tensor([0, 2]))
     logits, _ = model.step(torch.tensor([3, 4, 5, 6]), state)
-    prefixes = torch.tensor([[5, 3], [5, 4], [9, 5], [8, 6]])
-    rows = torch.tensor([0, 0, 2, 2])
-    expected = model(batch.src[rows], batch.src_mask[rows], prefixes)[:, -1]
-    torch.testing.assert_close(logits, expected, atol=1e-10, rtol=1e-10)
+    sources, prefixes = sentences(batch.src), [[5, 3], [5, 4], [9, 5], [8, 6]]
+    src, tgt = pack([sources[i] for i in (0, 0, 2, 2)], 0), pack(prefixes, 0)
+    torch.testing.assert_close(logits, all_logits(model, src, tgt)[:, -1], atol=1e-10, rtol=1e-10)
 
 
 def test_a_beam_of_one_is_greedy_search(model: Seq2Seq) -> None:
-    batch = random_batch(8)
-    limits = torch.full((8,), 12)
-    best = beam(model, batch.src, batch.src_mask, max_lengths=limits, beam_size=1, length_penalty=1.0, **SPECIALS)
-    assert [found[0].ids for found in best] == greedy(
-        model, batch.src, batch.src_mask, max_lengths=limits, **SPECIALS)
+    src, limits = random_batch(8).src, torch.full((8,), 12)
+    best = beam(model, src, max_lengths=limits, beam_size=1, length_penalty=1.0, **SPECIALS)
+    assert [found[0].ids for found in best] == greedy(model, src, max_lengths=limits, **SPECIALS)
 
 
-def test_padding_and_batch_mates_change_nothing(model: Seq2Seq) -> None:
-    pairs = [([3, 4, 5], [6, 7]), ([5] * 9, [4] * 8), ([8], [9]), ([], [])]
-    together = collate([s for s, _ in pairs], [t for _, t in pairs], **SPECIALS, pad_to_multiple=8)
-    logits = model(together.src, together.src_mask, together.tgt_in)
+@pytest.mark.parametrize("recurring", [False, True])
+def test_padding_and_batch_mates_change_nothing(model: Seq2Seq, recurring: bool) -> None:
+    pairs = [([3, 4, 5], [6, 7]), ([5] * 9, [4] * 8), ([8], [9]), ([], [])] * 5
+    together = collate(*map(list, zip(*pairs, strict=True)), **SPECIALS, pad_to_multiple=8, recurring=recurring)
+    features = model(together.src, together.tgt)
+    assert features.shape == (len(together.tgt.ids), SIZES["d_model"])
+    logits = together.tgt.pad(model.project(features))
     for row, (src, tgt) in enumerate(pairs):
         alone = collate([src], [tgt], **SPECIALS)
-        expected = model(alone.src, alone.src_mask, alone.tgt_in)[0]
+        expected = all_logits(model, alone.src, alone.tgt)[0]
         torch.testing.assert_close(logits[row, : len(tgt) + 1], expected, atol=1e-10, rtol=1e-10)
 
 
-def test_what_is_written_in_padding_changes_neither_loss_nor_gradient(model: Seq2Seq) -> None:
-    batch, gradients = random_batch(4), []
-    for padding in (0, 7):
-        src, tgt_in = (torch.where(mask, ids, padding)
-                       for ids, mask in ((batch.src, batch.src_mask), (batch.tgt_in, batch.tgt_mask)))
-        logits = model(src, batch.src_mask, tgt_in, batch.tgt_mask)
-        loss, _ = cross_entropy(logits, batch.tgt_out[batch.tgt_mask], 0.1)
-        gradients.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+def loss_and_gradients(model: Seq2Seq, batch: Batch) -> list[Tensor]:
+    loss, _ = linear_cross_entropy(model(batch.src, batch.tgt), model.output.weight, batch.labels, 0.1)
+    return [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
 
 
-def test_kept_positions_are_those_of_the_mask(model: Seq2Seq) -> None:
-    batch = random_batch(4)
-    full = model(batch.src, batch.src_mask, batch.tgt_in)
-    torch.testing.assert_close(model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask), full[batch.tgt_mask])
+def assert_same(one: Iterable[Tensor], other: Iterable[Tensor]) -> None:
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
+
+
+def written_in_filler(packed: Packed, token: int) -> Packed:
+    ids = packed.ids.clone()
+    ids[packed.n_tokens:] = token
+    return replace(packed, ids=ids)
+
+
+@pytest.mark.parametrize("recurring", [False, True])
+def test_what_is_written_in_padding_changes_neither_loss_nor_gradient(model: Seq2Seq, recurring: bool) -> None:
+    """Padding is what filler is."""
+    batch = random_batch(17, recurring=recurring)
+    assert_same(*(loss_and_gradients(model, replace(batch, src=written_in_filler(batch.src, token),
+                                                    tgt=written_in_filler(batch.tgt, token))) for token in (0, 7)))
+
+
+def test_idle_sentences_and_filler_change_neither_loss_nor_gradient(model: Seq2Seq) -> None:
+    bare, recurring = (random_batch(33, recurring=recurring) for recurring in (False, True))
+    assert len(recurring.tgt.lengths) == len(recurring.src.lengths) > len(bare.tgt.lengths)
+    assert min(len(side.ids) - side.n_tokens for side in (recurring.src, recurring.tgt)) > 1
+    assert_same(loss_and_gradients(model, bare), loss_and_gradients(model, recurring))
+
+
+def test_a_model_that_has_searched_trains_as_before(model: Seq2Seq) -> None:
+    """What search leaves behind for later, in inference mode, takes part in training."""
+    batch, limits = random_batch(4), torch.full((4,), 3)
+    expected = loss_and_gradients(deepcopy(model), batch)
+    greedy(model, batch.src, max_lengths=limits, **SPECIALS)
+    assert_same(loss_and_gradients(model, batch), expected)
 
 
 def test_the_future_is_not_seen(model: Seq2Seq) -> None:
     batch = random_batch(4)
-    changed = batch.tgt_in.clone()
-    changed[:, -1] = 5
-    one, other = (model(batch.src, batch.src_mask, tgt_in)[:, :-1] for tgt_in in (batch.tgt_in, changed))
-    assert torch.equal(one, other)
+    last = batch.tgt.starts[1:-1].long() - 1
+    changed = replace(batch.tgt, ids=batch.tgt.ids.index_fill(0, last, 5))
+    one, other = (model(batch.src, tgt)[:tgt.n_tokens] for tgt in (batch.tgt, changed))
+    before = torch.ones(len(one), dtype=torch.bool).index_fill(0, last, False)
+    assert torch.equal(one[before], other[before])
+    assert not torch.equal(one, other)
 
 
 def test_every_parameter_has_a_gradient(model: Seq2Seq) -> None:
     batch = random_batch(16)
-    model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask).square().sum().backward()
+    model.project(model(batch.src, batch.tgt)[:batch.n_tokens]).square().sum().backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not idle
 
 
 def test_weights_survive_a_file(model: Seq2Seq) -> None:
     batch, content = random_batch(4), save(model_tensors(model))
-    expected = model(batch.src, batch.src_mask, batch.tgt_in)
+    expected = model(batch.src, batch.tgt)
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
     load_tensors(model, load(content))
-    assert torch.equal(model(batch.src, batch.src_mask, batch.tgt_in), expected)
+    assert torch.equal(model(batch.src, batch.tgt), expected)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -131,13 +157,14 @@ def test_tied_embeddings_are_one_matrix(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=["mixed", "true"])
 def test_bf16_gives_the_gradient_but_for_rounding(name: str, weights: torch.dtype) -> None:
-    """As the task computes it: fp32 weights under autocast, or bf16 weights without."""
+    """As the task computes it: fp32 weights and bf16 activations, or all in bf16."""
     batch, gradients = random_batch(32), []
     for dtype in (torch.float64, weights):
         model = FAMILIES[name]().to(dtype)
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.float32):
-            logits = model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask)
-        loss, _ = cross_entropy(logits, batch.tgt_out[batch.tgt_mask], 0.1)
+        with model.computing_in(torch.bfloat16 if dtype is torch.float32 else None):
+            features = model(batch.src, batch.tgt)
+        assert features.dtype is (torch.float64 if dtype is torch.float64 else torch.bfloat16)
+        loss, _ = linear_cross_entropy(features, model.output.weight, batch.labels, 0.1)
         loss.backward()
         assert all(p.grad is not None and p.grad.dtype is dtype for p in model.parameters())
         gradients.append(torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None]))
@@ -145,20 +172,18 @@ def test_bf16_gives_the_gradient_but_for_rounding(name: str, weights: torch.dtyp
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("autocast", [True, False])
-def test_search_runs_in_bf16(name: str, autocast: bool) -> None:
-    batch, model = random_batch(4), FAMILIES[name]().to(torch.float32 if autocast else torch.bfloat16)
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        found = beam(model, batch.src, batch.src_mask, max_lengths=torch.full((4,), 6), beam_size=3,
-                     length_penalty=1.0, **SPECIALS)
+@pytest.mark.parametrize("mixed", [True, False])
+def test_search_runs_in_bf16(name: str, mixed: bool) -> None:
+    batch, model = random_batch(4), FAMILIES[name]().to(torch.float32 if mixed else torch.bfloat16)
+    with model.computing_in(torch.bfloat16 if mixed else None):
+        found = beam(model, batch.src, max_lengths=torch.full((4,), 6), beam_size=3, length_penalty=1.0, **SPECIALS)
     assert [len(hypotheses) for hypotheses in found] == [1] * 4
 
 
 def test_initial_loss_is_that_of_guessing(model: Seq2Seq) -> None:
     batch = random_batch(16)
-    logits = model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask)
-    assert F.cross_entropy(logits, batch.tgt_out[batch.tgt_mask]).item() == pytest.approx(
-        math.log(SIZES["vocab"]), abs=1.5)
+    logits = model.project(model(batch.src, batch.tgt)[:batch.n_tokens])
+    assert F.cross_entropy(logits, batch.labels).item() == pytest.approx(math.log(SIZES["vocab"]), abs=1.5)
 
 
 @pytest.mark.parametrize("option", sorted(path.stem for path in Path(CONF, "model").glob("*.yaml")))

@@ -1,15 +1,18 @@
 """The LSTM against slower ways of computing the same, and what it can and cannot see."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from toys import random_batch, tiny_lstm
 
-from minitx.batch import collate
-from minitx.models.lstm import AdditiveAttention, DotAttention, EncoderLayer, reversal
+from minitx.batch import collate, pack
+from minitx.models.lstm import AdditiveAttention, DotAttention, EncoderLayer, Recurrence, reversal
 
-MASK = torch.arange(7) < torch.tensor([7, 4, 1])[:, None]
+SRC = pack([[5] * length for length in (7, 4, 1)], 0)
+MASK, BIAS = SRC.mask, SRC.bias[:, 0]
 
 
 def test_an_encoder_layer_is_torchs_packed_bidirectional_lstm() -> None:
@@ -20,16 +23,16 @@ def test_an_encoder_layer_is_torchs_packed_bidirectional_lstm() -> None:
         for suffix, part in (("", ours.forwards), ("_reverse", ours.backwards)):
             for name, weight in part.named_parameters():
                 getattr(theirs, name + suffix).copy_(weight)
-    x, lengths = torch.randn(3, 7, 6).double(), MASK.sum(1)
+    x, lengths = torch.randn(3, 7, 6).double(), SRC.lengths
     packed, (h, _) = theirs(pack_padded_sequence(x, lengths, batch_first=True))
     expected, _ = pad_packed_sequence(packed, batch_first=True)
-    outputs = ours(x, MASK)
+    outputs = ours(x, SRC)
     torch.testing.assert_close(outputs[MASK], expected[MASK], atol=1e-12, rtol=1e-12)
-    torch.testing.assert_close(ours.final(outputs, MASK), torch.cat([h[0], h[1]], dim=1), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(ours.final(outputs, SRC), torch.cat([h[0], h[1]], dim=1), atol=1e-12, rtol=1e-12)
 
 
 def test_reading_backwards_twice_is_reading() -> None:
-    order = reversal(MASK)
+    order = reversal(SRC)
     assert order[1].tolist() == [3, 2, 1, 0, 4, 5, 6]
     assert torch.equal(order.gather(1, order), torch.arange(7).expand(3, 7))
 
@@ -41,7 +44,7 @@ def reference(scores: Tensor, values: Tensor) -> Tensor:
 def test_dot_attention_is_its_equation() -> None:
     attention, h, values = DotAttention(8).double(), torch.randn(3, 5, 8).double(), torch.randn(3, 7, 8).double()
     expected = reference(h @ (values @ attention.key.weight.T).transpose(1, 2) / 8**0.5, values)
-    torch.testing.assert_close(attention(h, values, attention.key(values), MASK[:, None]), expected)
+    torch.testing.assert_close(attention(h, values, attention.key(values), BIAS), expected)
 
 
 def test_additive_attention_is_its_equation() -> None:
@@ -49,7 +52,7 @@ def test_additive_attention_is_its_equation() -> None:
     scores = torch.stack([torch.stack([
         (attention.score.weight[0] * torch.tanh(attention.query.weight @ h[b, t] + attention.key(values[b]))).sum(-1)
         for t in range(5)]) for b in range(3)])
-    torch.testing.assert_close(attention(h, values, attention.key(values), MASK[:, None]), reference(scores, values))
+    torch.testing.assert_close(attention(h, values, attention.key(values), BIAS), reference(scores, values))
 
 
 def test_without_attention_only_final_states_are_seen() -> None:
@@ -57,29 +60,29 @@ def test_without_attention_only_final_states_are_seen() -> None:
     batch = collate([[3, 4, 5, 6, 7]], [[8, 9]], pad_id=0, bos_id=1, eos_id=2)
     for attention, matters in (("none", False), ("dot", True), ("additive", True)):
         model = tiny_lstm(attention=attention).double()
-        memory = model.encode(batch.src, batch.src_mask)
+        memory = model.encode(batch.src)
         garbled = memory.clone()
         garbled[:, 1:-1] = 9.0
-        one, other = (model.features(m, batch.src_mask, batch.tgt_in) for m in (memory, garbled))
+        one, other = (model.features(m, batch.src, batch.tgt) for m in (memory, garbled))
         assert (not torch.equal(one, other)) == matters
 
 
 def test_teacher_forcing_runs_the_decoder_once_unless_fed(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, calls = random_batch(3), []
-    original = nn.LSTM.forward
-    monkeypatch.setattr(nn.LSTM, "forward", lambda self, *a: calls.append(1) or original(self, *a))
-    for fed, expected in ((False, 2), (True, 2 * batch.tgt_in.shape[1])):
+    original = Recurrence.forward
+    monkeypatch.setattr(Recurrence, "forward", lambda self, *a: calls.append(1) or original(self, *a))
+    for fed, expected in ((False, 2), (True, 2 * batch.tgt.longest)):
         model = tiny_lstm(attention="dot", input_feeding=fed)
-        memory = model.encode(batch.src, batch.src_mask)
+        memory = model.encode(batch.src)
         calls.clear()
-        model.features(memory, batch.src_mask, batch.tgt_in)
+        model.features(memory, batch.src, batch.tgt)
         assert len(calls) == expected
 
 
 def test_fed_vectors_reach_the_next_step() -> None:
     """What the last step found is part of what the next one reads."""
     model, batch = tiny_lstm(attention="dot", input_feeding=True).double(), random_batch(2)
-    state = model.init_state(model.encode(batch.src, batch.src_mask), batch.src_mask)
+    state = model.init_state(model.encode(batch.src), batch.src)
     _, state = model.step(torch.tensor([4, 5]), state)
     expected, _ = model.step(torch.tensor([6, 7]), state)
     state.beams[-1].zero_()
@@ -89,6 +92,6 @@ def test_fed_vectors_reach_the_next_step() -> None:
 def test_order_is_sensed() -> None:
     model = tiny_lstm(attention="dot").double()
     batch = collate([[3, 4, 5, 6]], [[9, 10]], pad_id=0, bos_id=1, eos_id=2)
-    order = torch.tensor([1, 0, 3, 2, 4])
-    change = model(batch.src[:, order], batch.src_mask, batch.tgt_in) - model(batch.src, batch.src_mask, batch.tgt_in)
+    permuted = replace(batch.src, ids=batch.src.ids[torch.tensor([1, 0, 3, 2, 4, 5])])
+    change = (model(permuted, batch.tgt) - model(batch.src, batch.tgt))[:3]
     assert change.abs().max() > 1e-4

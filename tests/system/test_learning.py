@@ -12,7 +12,7 @@ from minitx.batch import collate, collate_src
 from minitx.decoding.search import greedy
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import MODELS, model_class
-from minitx.training.loss import cross_entropy
+from minitx.training.loss import linear_cross_entropy
 
 Task = Callable[[list[int]], list[int]]
 TASKS: dict[str, Task] = {"copy": lambda ids: ids, "reverse": lambda ids: ids[::-1]}
@@ -41,14 +41,14 @@ def exact_match_pct(make: Callable[[], Seq2Seq], task: Task, *, steps: int, lr: 
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 50, (steps - step) / (0.4 * steps))
         src = draw(rng, rows)
         batch = collate(src, [task(ids) for ids in src], **SPECIALS)
-        logits = model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask)
-        (cross_entropy(logits, batch.tgt_out[batch.tgt_mask])[0] / batch.n_tokens).backward()
+        loss_sum, _ = linear_cross_entropy(model(batch.src, batch.tgt), model.output.weight, batch.labels)
+        (loss_sum / batch.n_tokens).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     unseen = draw(Random(2), 500)
-    src_ids, mask = collate_src(unseen, pad_id=SPECIALS["pad_id"], eos_id=SPECIALS["eos_id"])
-    outputs = greedy(model.eval(), src_ids, mask, max_lengths=torch.full((500,), 12), **SPECIALS)
+    src = collate_src(unseen, pad_id=SPECIALS["pad_id"], eos_id=SPECIALS["eos_id"])
+    outputs = greedy(model.eval(), src, max_lengths=torch.full((500,), 12), **SPECIALS)
     return 100 * sum(out == task(ids) for out, ids in zip(outputs, unseen, strict=True)) / 500
 
 

@@ -10,6 +10,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -70,6 +71,25 @@ def test_a_run_directory_says_all(whole: Path, text: Path) -> None:
     assert result.train_s + result.eval_s + result.checkpoint_s <= result.wall_s + 1e-6
     assert result.tokens == pytest.approx(20 * 256, rel=0.2)
     assert yaml.safe_load((whole / "config.yaml").read_text())["model"]["d_model"] == 32
+
+
+def test_where_the_time_went_is_told(whole: Path) -> None:
+    result = Result.read(whole / "result.json")
+    assert result.time_split is not None
+    assert result.not_measured is not None
+    assert sum(result.time_split.values()) == pytest.approx(result.wall_s, rel=0.01)
+    assert all(result.time_split[part] > 0 for part in result.time_split.keys() - {"other"})
+    assert result.mfu_pct is not None
+    assert 0 < result.mfu_pct < 100
+    assert result.peak_source == "measured"
+    assert result.not_measured["energy_wh"] == "only a GPU's is measured"
+    updates = [record for record in records(whole) if record["event"] == "train"]
+    assert all(0 < record["mfu_pct"] < 100 for record in updates)
+    assert all(record["tgt_positions_per_s"] >= record["tgt_tokens_per_s"] for record in updates)
+
+
+def records(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_the_schema_in_readme_is_the_result(whole: Path) -> None:

@@ -2,9 +2,11 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from time import perf_counter
 from typing import NamedTuple
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 
 from minitx.batch import Batch, collate
@@ -21,13 +23,15 @@ MAX_IDLE_SHARE = 0.1
 class PlannedUpdate(NamedTuple):
     """One optimizer step of this rank: its micro-batches with weights (0 = no row of it counts).
 
-    `n_tokens`: the target tokens of the whole update, over all ranks.
+    `n_tokens`: the target tokens of the whole update, over all ranks. `lengths`: those of the rows that count, EOS
+    included, source and target.
     """
 
     epoch: int
     update: int
     n_tokens: int
     micro_batches: list[tuple[Batch, float]]
+    lengths: tuple[Ints, Ints]
 
 
 class UpdateStream:
@@ -58,6 +62,7 @@ class TranslationData(pl.LightningDataModule):
         assert self.train.cleaning is not None
         self.cleaning = self.train.cleaning
         self.cleaning.check(cfg.data.clean.max_dropped_pct)
+        self.wait_s = 0.0  # that whoever iterates has waited for updates
         self._planned: tuple[int, list[Update]] = (-1, [])
         first = self.epoch_plan(start[0])
         self.updates_per_epoch = len(first)
@@ -94,11 +99,18 @@ class TranslationData(pl.LightningDataModule):
         return UpdateStream(self.start, self._epoch)
 
     def _epoch(self, epoch: int, first: int) -> Iterator[PlannedUpdate]:
+        began = perf_counter()
+        src_len, tgt_len = self.train.src_len, self.train.tgt_len
         for number, update in enumerate(self.epoch_plan(epoch)[first:], first):
             dealt = deal(update, self.rank, self.world_size)
-            yield PlannedUpdate(epoch, number, update.n_tokens, [(self._collate(mb.rows), w) for mb, w in dealt])
+            rows = np.concatenate([mb.rows if w else mb.rows[:0] for mb, w in dealt])
+            planned = PlannedUpdate(epoch, number, update.n_tokens, [(self._collate(mb.rows), w) for mb, w in dealt],
+                                    (src_len[rows], tgt_len[rows]))
+            self.wait_s += perf_counter() - began
+            yield planned
+            began = perf_counter()
 
     def _collate(self, rows: Ints) -> Batch:
         ids = self.tokenizer
         return collate(self.train.src(rows), self.train.tgt(rows), pad_id=ids.pad_id, bos_id=ids.bos_id,
-                       eos_id=ids.eos_id, pad_to_multiple=self.cfg.data.pad_to_multiple)
+                       eos_id=ids.eos_id, pad_to_multiple=self.cfg.data.pad_to_multiple, recurring=True)

@@ -67,7 +67,7 @@ def score_pairs(translator: Translator, sources: Sequence[str], targets: Sequenc
         for rows in evaluation_plan(lengths, max_tokens):
             batch = collate([src[i] for i in rows], [tgt[i] for i in rows], pad_id=tokenizers.tgt.pad_id,
                             bos_id=tokenizers.tgt.bos_id, eos_id=tokenizers.tgt.eos_id).to(translator.device)
-            counts = batch.tgt_mask.sum(1).tolist()
+            counts = batch.tgt.lengths.tolist()
             found |= zip(rows.tolist(), map(PairScore, log_probs(model, batch).tolist(), counts), strict=True)
             if progress is not None:
                 progress(len(found), len(lengths))
@@ -79,12 +79,11 @@ def score_pairs(translator: Translator, sources: Sequence[str], targets: Sequenc
 @torch.inference_mode()
 def log_probs(model: Seq2Seq, batch: Batch) -> Tensor:
     """Sum each target's log-probabilities, in float64. --> [B]"""
-    logits = model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask)  # --> [N, V]
+    logits = model.project(model(batch.src, batch.tgt)[:batch.n_tokens])  # --> [n, V]
     exact = torch.promote_types(logits.dtype, torch.float32)
-    tokens = logits.to(exact).log_softmax(-1).gather(1, batch.tgt_out[batch.tgt_mask][:, None])[:, 0]
-    table = torch.zeros(batch.tgt_mask.shape, dtype=torch.float64, device=tokens.device)  # [B, T]
-    table[batch.tgt_mask] = tokens.double()
-    return table.sum(1)
+    tokens = logits.to(exact).log_softmax(-1).gather(1, batch.labels[:, None])[:, 0].double()
+    sentence = torch.repeat_interleave(batch.tgt.lengths, output_size=batch.n_tokens)
+    return tokens.new_zeros(len(batch.tgt.lengths)).index_add_(0, sentence, tokens)
 
 
 def _encode(tokenizer: Tokenizer, lines: Sequence[str]) -> list[list[int]]:

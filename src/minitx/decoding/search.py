@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from minitx.batch import Packed
 from minitx.models.base import Seq2Seq
 
 DROP_FRACTION = 1 / 8  # finished sentences that make it worth copying the state of the others
@@ -32,13 +33,13 @@ class Hypothesis:
     score: float  # log_prob / ((5 + length) / 6) ** length_penalty
 
 
-def greedy(model: Seq2Seq, src: Tensor, src_mask: Tensor, *, bos_id: int, eos_id: int, max_lengths: Tensor,
+def greedy(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor,
            pad_id: int | None = None) -> list[list[int]]:
-    """Take the likeliest token at each step. src, src_mask: [B, S], max_lengths: [B], >= 1 --> ids without EOS"""
-    return _unroll(model, src, src_mask, lambda logits: logits.max(-1).indices, bos_id, eos_id, pad_id, max_lengths)
+    """Take the likeliest token at each step. max_lengths: [B], >= 1 --> ids without EOS"""
+    return _unroll(model, src, lambda logits: logits.max(-1).indices, bos_id, eos_id, pad_id, max_lengths)
 
 
-def sample(model: Seq2Seq, src: Tensor, src_mask: Tensor, *, bos_id: int, eos_id: int, max_lengths: Tensor,
+def sample(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor,
            pad_id: int | None = None, temperature: float = 1.0, top_k: int = 0,
            generator: torch.Generator | None = None) -> list[list[int]]:
     """Draw each token from softmax(logits / temperature), of the `top_k` likeliest alone if not 0.
@@ -55,19 +56,19 @@ def sample(model: Seq2Seq, src: Tensor, src_mask: Tensor, *, bos_id: int, eos_id
         values, ids = logits.topk(min(top_k, logits.shape[-1]))
         return ids.gather(1, torch.multinomial(values.softmax(-1), 1, generator=generator))[:, 0]
 
-    return _unroll(model, src, src_mask, draw, bos_id, eos_id, pad_id, max_lengths)
+    return _unroll(model, src, draw, bos_id, eos_id, pad_id, max_lengths)
 
 
 @torch.inference_mode()
-def _unroll(model: Seq2Seq, src: Tensor, src_mask: Tensor, choose: Callable[[Tensor], Tensor], bos_id: int, eos_id: int,
+def _unroll(model: Seq2Seq, src: Packed, choose: Callable[[Tensor], Tensor], bos_id: int, eos_id: int,
             pad_id: int | None, max_lengths: Tensor) -> list[list[int]]:
     """Extend one hypothesis a sentence until EOS or its limit. choose: logits [N, V] --> ids [N]"""
-    limits, longest = max_lengths.to(src.device), int(max_lengths.max())
-    banned = _banned(bos_id, pad_id, src.device)
-    rows = torch.arange(len(src), device=src.device)  # the sentence that each row of the shrinking batch decodes
+    device, limits, longest = src.ids.device, max_lengths.to(src.ids.device), int(max_lengths.max())
+    banned = _banned(bos_id, pad_id, device)
+    rows = torch.arange(len(limits), device=device)  # the sentence that each row of the shrinking batch decodes
     tokens, alive = torch.full_like(rows, bos_id), torch.ones_like(rows, dtype=torch.bool)
-    ids = torch.full((len(src), longest), eos_id, device=src.device)
-    state = model.init_state(model.encode(src, src_mask), src_mask)
+    ids = torch.full((len(limits), longest), eos_id, device=device)
+    state = model.init_state(model.encode(src), src)
     for t in range(longest):
         logits, state = model.step(tokens, state)
         tokens = choose(logits.index_fill_(1, banned, -inf))
@@ -83,7 +84,7 @@ def _unroll(model: Seq2Seq, src: Tensor, src_mask: Tensor, choose: Callable[[Ten
 
 
 @torch.inference_mode()
-def beam(model: Seq2Seq, src: Tensor, src_mask: Tensor, *, bos_id: int, eos_id: int, max_lengths: Tensor,
+def beam(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor,
          beam_size: int, length_penalty: float, n_best: int = 1, pad_id: int | None = None) -> list[list[Hypothesis]]:
     """Keep the K likeliest hypotheses a sentence. --> up to n_best of them, best first (Wu et al. 2016, section 7)
 
@@ -93,14 +94,15 @@ def beam(model: Seq2Seq, src: Tensor, src_mask: Tensor, *, bos_id: int, eos_id: 
     """
     if not 1 <= n_best <= beam_size or length_penalty < 0:
         raise ValueError(f"{n_best=} must be 1 to {beam_size=}, and {length_penalty=} at least 0")
-    device, limits, longest = src.device, max_lengths.to(src.device)[:, None], int(max_lengths.max())
+    device, longest = src.ids.device, int(max_lengths.max())
+    limits = max_lengths.to(device)[:, None]
     banned = _banned(bos_id, pad_id, device)
-    sentences, lanes = torch.arange(len(src), device=device), torch.arange(beam_size, device=device)
-    ids = torch.full((len(src), beam_size, 1), bos_id, device=device)
-    log_probs = torch.zeros(len(src), beam_size, device=device).masked_fill(lanes > 0, -inf)  # all start as one
+    sentences, lanes = torch.arange(len(limits), device=device), torch.arange(beam_size, device=device)
+    ids = torch.full((len(limits), beam_size, 1), bos_id, device=device)
+    log_probs = torch.zeros(len(limits), beam_size, device=device).masked_fill(lanes > 0, -inf)  # all start as one
     lengths, ended = torch.zeros_like(ids[..., 0]), torch.zeros_like(ids[..., 0], dtype=torch.bool)
-    state = model.init_state(model.encode(src, src_mask), src_mask, beam_size)
-    found: list[list[Hypothesis]] = [[] for _ in range(len(src))]
+    state = model.init_state(model.encode(src), src, beam_size)
+    found: list[list[Hypothesis]] = [[] for _ in range(len(limits))]
 
     for t in range(1, longest + 1):
         logits, state = model.step(ids[..., -1].flatten(), state)

@@ -1,12 +1,21 @@
 """The contract between a model family and all else: training calls `forward`, search calls `init_state` and `step`.
 
-B sentences, S source tokens, T target tokens, K hypotheses a sentence, D width, V target vocabulary.
+B sentences, S source tokens, K hypotheses a sentence, N rows of packed target tokens, D width, V target vocabulary.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor, nn
+
+from minitx.batch import Packed
+
+Lengths = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -32,32 +41,54 @@ class DecodeState:
 
 
 class Seq2Seq(nn.Module, ABC):
-    """A translation model. A family implements the five abstract methods, and gets training and every search."""
+    """A translation model. A family implements the abstract methods, and gets training and every search."""
 
+    output: nn.Linear  # scores the vocabulary, without a bias: training never holds all logits at once
     max_source_length: int | None = None  # tokens the model can tell apart; None = any number
     max_target_length: int | None = None
+    compute_dtype: torch.dtype | None = None  # of activations; None = that of the weights
 
     @abstractmethod
-    def encode(self, src: Tensor, src_mask: Tensor) -> Tensor:
-        """Read the source. src, src_mask: [B, S] --> memory [B, S, D], or as the family's other methods read it"""
+    def encode(self, src: Packed) -> Tensor:
+        """Read the source. --> memory, as the family's other methods read it"""
 
     @abstractmethod
-    def features(self, memory: Tensor, src_mask: Tensor, tgt_in: Tensor) -> Tensor:
-        """Run the decoder over whole targets (teacher forcing). tgt_in: [B, T] --> [B, T, D]"""
+    def features(self, memory: Tensor, src: Packed, tgt: Packed) -> Tensor:
+        """Run the decoder over whole targets (teacher forcing). --> [N, D], a row for each of tgt's"""
 
     @abstractmethod
-    def project(self, features: Tensor) -> Tensor:
-        """Score the vocabulary. [..., D] --> logits [..., V]"""
-
-    @abstractmethod
-    def init_state(self, memory: Tensor, src_mask: Tensor, beam_size: int = 1) -> DecodeState:
+    def init_state(self, memory: Tensor, src: Packed, beam_size: int = 1) -> DecodeState:
         """Prepare decoding of K hypotheses a sentence."""
 
     @abstractmethod
     def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """Read one token a hypothesis. tokens: [B*K] --> logits [B*K, V], next state"""
 
-    def forward(self, src: Tensor, src_mask: Tensor, tgt_in: Tensor, tgt_mask: Tensor | None = None) -> Tensor:
-        """Score every next token. --> logits [B, T, V], or [N, V] at the N True places of `tgt_mask` alone"""
-        features = self.features(self.encode(src, src_mask), src_mask, tgt_in)
-        return self.project(features if tgt_mask is None else features[tgt_mask])
+    def project(self, features: Tensor) -> Tensor:
+        """Score the vocabulary. [..., D] --> logits [..., V]"""
+        return self.output(features)
+
+    def forward(self, src: Packed, tgt: Packed) -> Tensor:
+        """Make of each target token what its successor is scored by. --> [N, D], for `project` or a loss"""
+        return self.features(self.encode(src), src, tgt)
+
+    def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float | None:
+        """Count one forward pass over real tokens, EOS included: matrix products only, a multiply-add as two.
+
+        Training takes three times that, its backward pass two. None = not counted: the model's MFU is then unknown.
+        """
+        return None
+
+    @contextmanager
+    def computing_in(self, dtype: torch.dtype | None) -> Iterator[None]:
+        """Have activations of this type inside the block: layers cast their weights to what they are given."""
+        self.compute_dtype, before = dtype, self.compute_dtype
+        try:
+            yield
+        finally:
+            self.compute_dtype = before
+
+
+def matrices(*modules: nn.Module) -> int:
+    """Count the numbers of these modules' matrices: the multiply-adds that one token costs."""
+    return sum(p.numel() for module in modules for p in module.parameters() if p.dim() > 1)

@@ -7,7 +7,8 @@
 - input feeding, by option, gives each step the attentional vector of the last: it trains one step at a time
 - what is projected has the width of an embedding, so that one matrix can serve both ends
 
-B sentences, S source tokens, T target tokens, K hypotheses a sentence, D d_model, R d_hidden, L layers, V vocabulary.
+B sentences, S source tokens, T target tokens, N rows of packed tokens, K hypotheses a sentence, D d_model, R d_hidden,
+L layers, V vocabulary.
 """
 
 import math
@@ -17,8 +18,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from minitx.models.base import DecodeState, Seq2Seq
-from minitx.models.layers import Dropout, attend
+from minitx.batch import Packed, taken
+from minitx.models.attention import attend
+from minitx.models.base import DecodeState, Lengths, Seq2Seq, matrices
+from minitx.models.dropout import Dropout
+from minitx.models.layers import Linear
 
 
 class LSTMSeq2Seq(Seq2Seq):
@@ -34,12 +38,12 @@ class LSTMSeq2Seq(Seq2Seq):
         self.dropout = Dropout(dropout)
         widths = [d_model, *[d_hidden] * (num_layers - 1)]
         self.encoder = nn.ModuleList(EncoderLayer(width, d_hidden, bidirectional) for width in widths)
-        self.bridges = nn.ModuleList(nn.Linear(d_hidden, 2 * d_hidden) for _ in range(num_layers))
+        self.bridges = nn.ModuleList(Linear(d_hidden, 2 * d_hidden) for _ in range(num_layers))
         widths[0] += d_model if input_feeding else 0
-        self.decoder = nn.ModuleList(nn.LSTM(width, d_hidden, batch_first=True) for width in widths)
+        self.decoder = nn.ModuleList(Recurrence(width, d_hidden) for width in widths)
         self.attention = None if attention == "none" else ATTENTION[attention](d_hidden)
-        self.combine = nn.Linear(d_hidden if self.attention is None else 2 * d_hidden, d_model)
-        self.output = nn.Linear(d_model, tgt_vocab_size, bias=False)
+        self.combine = Linear(d_hidden if self.attention is None else 2 * d_hidden, d_model)
+        self.output = Linear(d_model, tgt_vocab_size, bias=False)
         self.reset_parameters()
         if tie_embeddings:
             self.output.weight = self.tgt_embed.weight
@@ -61,37 +65,36 @@ class LSTMSeq2Seq(Seq2Seq):
 
     def embed(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
         """Look up with unit variance, as the Transformer does: a tied matrix is small, for the sake of its logits."""
-        return self.dropout(table(tokens) * math.sqrt(table.embedding_dim))
+        x = table(tokens) * math.sqrt(table.embedding_dim)
+        return self.dropout(x if self.compute_dtype is None else x.to(self.compute_dtype))
 
-    def encode(self, src: Tensor, src_mask: Tensor) -> Tensor:
-        """Read the source. src, src_mask: [B, S] --> memory [B, S, L*R]: what each layer made of it, in turn"""
-        x, outputs = self.embed(self.src_embed, src), list[Tensor]()
+    def encode(self, src: Packed) -> Tensor:
+        """Read the source. --> memory [B, S, L*R]: what each layer made of it, in turn"""
+        x, outputs = src.pad(self.embed(self.src_embed, src.ids)), list[Tensor]()
         for layer in self.encoder:
-            x = layer(x if not outputs else self.dropout(x), src_mask)
+            x = layer(x if not outputs else self.dropout(x), src)
             outputs.append(x)
         return torch.cat(outputs, dim=-1)
 
-    def initial(self, memory: Tensor, src_mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def initial(self, memory: Tensor, src: Packed) -> list[tuple[Tensor, Tensor]]:
         """Make each decoder layer's first h and c of its encoder layer's final state. --> L x (h, c), each [B, R]"""
         layers = zip(cast(list[EncoderLayer], list(self.encoder)), memory.chunk(self.num_layers, -1), strict=True)
-        finals = [layer.final(outputs, src_mask) for layer, outputs in layers]
+        finals = [layer.final(outputs, src) for layer, outputs in layers]
         bridged = [bridge(final).tanh() for bridge, final in zip(self.bridges, finals, strict=True)]
         return [(h.contiguous(), c.contiguous()) for h, c in (both.chunk(2, dim=-1) for both in bridged)]
 
-    def features(self, memory: Tensor, src_mask: Tensor, tgt_in: Tensor) -> Tensor:
-        states = self.initial(memory, src_mask)
-        keys, mask = self.keys(memory), src_mask[:, None, :]
-        embedded = self.embed(self.tgt_embed, tgt_in)
+    def features(self, memory: Tensor, src: Packed, tgt: Packed) -> Tensor:
+        states = self.initial(memory, src)
+        keys, bias = self.keys(memory), src.bias[:, 0]
+        embedded = tgt.pad(self.embed(self.tgt_embed, tgt.ids))
         if not self.input_feeding:
-            return self.attentional(self.decode(embedded, states)[0], keys, mask)
+            h = self.decode(embedded, states)[0]
+            return self.combined(tgt.pack(h), [tgt.pack(found) for found in self.look(h, keys, bias)])
         fed, fedback = [], torch.zeros_like(embedded[:, :1])
         for word in embedded.split(1, dim=1):
-            h, states = self.decode(torch.cat([word, fedback.to(word)], dim=-1), states)
-            fed.append(fedback := self.attentional(h, keys, mask))
-        return torch.cat(fed, dim=1)
-
-    def project(self, features: Tensor) -> Tensor:
-        return self.output(features)
+            h, states = self.decode(torch.cat([word, fedback], dim=-1), states)
+            fed.append(fedback := self.combined(h, self.look(h, keys, bias)))
+        return tgt.pack(torch.cat(fed, dim=1))
 
     def decode(self, x: Tensor, states: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Run the decoder's layers over consecutive steps. x: [B, T, D] --> [B, T, R], the states after them"""
@@ -108,32 +111,59 @@ class LSTMSeq2Seq(Seq2Seq):
         values = memory[..., -self.d_hidden:].contiguous()
         return [values, self.attention.key(values)]
 
-    def attentional(self, h: Tensor, keys: list[Tensor], mask: Tensor) -> Tensor:
-        """Join each decoder state with what it found: tanh(W [context; h]) (Luong et al. 2015, equation 5).
+    def look(self, h: Tensor, keys: list[Tensor], bias: Tensor) -> list[Tensor]:
+        """Find what each decoder state attends to, if the model does. h: [B, T, R] --> context [B, T, R], or nothing"""
+        return [] if self.attention is None else [self.attention(h, *keys, bias)]
 
-        h: [B, T, R], mask: [B, 1, S] --> [B, T, D]
-        """
-        if self.attention is not None:
-            h = torch.cat([self.attention(h, *keys, mask), h], dim=-1)
-        return self.dropout(self.combine(h).tanh())
+    def combined(self, h: Tensor, context: list[Tensor]) -> Tensor:
+        """Join state and context: tanh(W [context; h]) (Luong et al. 2015, equation 5). [..., R] --> [..., D]"""
+        return self.dropout(self.combine(torch.cat([*context, h], dim=-1)).tanh())
 
-    def init_state(self, memory: Tensor, src_mask: Tensor, beam_size: int = 1) -> DecodeState:
-        flat = [t for state in self.initial(memory, src_mask) for t in state]
+    def init_state(self, memory: Tensor, src: Packed, beam_size: int = 1) -> DecodeState:
+        flat = [t for state in self.initial(memory, src) for t in state]
         if self.input_feeding:
             flat.append(memory.new_zeros(len(memory), self.tgt_embed.embedding_dim))
         beams = [t.repeat_interleave(beam_size, dim=0) for t in flat]
-        return DecodeState([*self.keys(memory), src_mask[:, None, :]], beams, beam_size)
+        return DecodeState([*self.keys(memory), src.bias[:, 0]], beams, beam_size)
 
     def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
-        *keys, mask = state.sentences
+        *keys, bias = state.sentences
         flat, x = state.beams[:2 * self.num_layers], self.embed(self.tgt_embed, tokens[:, None])  # --> [B*K, 1, D]
         if self.input_feeding:
-            x = torch.cat([x, state.beams[-1][:, None].to(x)], dim=-1)
+            x = torch.cat([x, state.beams[-1][:, None]], dim=-1)
         h, states = self.decode(x, list(zip(flat[0::2], flat[1::2], strict=True)))
         together = h.view(-1, state.beam_size, self.d_hidden)  # --> [B, K, R]: the source is shared, not copied K times
-        features = self.attentional(together, keys, mask).flatten(0, 1)
+        features = self.combined(together, self.look(together, keys, bias)).flatten(0, 1)
         beams = [t for pair in states for t in pair] + ([features] if self.input_feeding else [])
         return self.project(features), replace(state, beams=beams, position=state.position + 1)
+
+    def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float:
+        """A bridge runs once a sentence; either attention takes 2 R a pair of tokens to score, and 2 R to sum."""
+        s, t = src_lengths.astype(float), tgt_lengths.astype(float)
+        on_source, on_target = matrices(self.encoder), matrices(self.decoder, self.combine, self.output)
+        attended = 0.0
+        if self.attention is not None:
+            on_source += matrices(self.attention.key)
+            on_target += matrices(self.attention.query) if isinstance(self.attention, AdditiveAttention) else 0
+            attended = 4 * self.d_hidden * float(t @ s)
+        return float(2 * (on_source * s.sum() + on_target * t.sum() + matrices(self.bridges) * len(s)) + attended)
+
+
+class Recurrence(nn.LSTM):
+    """One LSTM layer, in the type of what it is given. [B, T, .] --> [B, T, R]"""
+
+    def __init__(self, d_in: int, d_hidden: int) -> None:
+        super().__init__(d_in, d_hidden, batch_first=True)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[  # type: ignore[override]
+            Tensor, tuple[Tensor, Tensor]]:
+        """x: [B, T, .], state: 2 x [1, B, R] --> [B, T, R], state"""
+        if state is None:
+            zeros = x.new_zeros(1, len(x), self.hidden_size)
+            state = zeros, zeros
+        weights = [weight.to(x.dtype) for weight in self.all_weights[0]]
+        y, h, c = torch.lstm(x, state, weights, True, 1, 0.0, self.training, False, True)
+        return y, (h, c)
 
 
 class EncoderLayer(nn.Module):
@@ -145,22 +175,21 @@ class EncoderLayer(nn.Module):
     def __init__(self, d_in: int, d_hidden: int, bidirectional: bool) -> None:
         super().__init__()
         width = d_hidden // 2 if bidirectional else d_hidden
-        self.forwards = nn.LSTM(d_in, width, batch_first=True)
-        self.backwards = nn.LSTM(d_in, width, batch_first=True) if bidirectional else None
+        self.forwards = Recurrence(d_in, width)
+        self.backwards = Recurrence(d_in, width) if bidirectional else None
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x: [B, S, .], mask: [B, S] --> [B, S, R]"""
+    def forward(self, x: Tensor, src: Packed) -> Tensor:
+        """[B, S, .] --> [B, S, R]"""
         ahead = self.forwards(x)[0]
         if self.backwards is None:
             return ahead
-        order = reversal(mask)
+        order = reversal(src)
         back = reordered(self.backwards(reordered(x, order))[0], order)
         return torch.cat([ahead, back], dim=-1)
 
-    def final(self, outputs: Tensor, mask: Tensor) -> Tensor:
+    def final(self, outputs: Tensor, src: Packed) -> Tensor:
         """Return the state after the last token, and the backward one after the first. [B, S, R] --> [B, R]"""
-        last = mask.sum(1, keepdim=True) - 1
-        ends = reordered(outputs, last)[:, 0]
+        ends = outputs[torch.arange(len(outputs), device=outputs.device), src.lengths - 1]
         if self.backwards is None:
             return ends
         width = self.backwards.hidden_size
@@ -172,12 +201,11 @@ class DotAttention(nn.Module):
 
     def __init__(self, d_hidden: int) -> None:
         super().__init__()
-        self.key = nn.Linear(d_hidden, d_hidden, bias=False)
+        self.key = Linear(d_hidden, d_hidden, bias=False)
 
-    def forward(self, h: Tensor, values: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """h: [B, T, R], values, keys: [B, S, R], mask: [B, 1, S] --> context [B, T, R]"""
-        h, keys, values, mask = (t[:, None] for t in (h, keys, values, mask))
-        return attend(h, keys, values, mask)[:, 0]
+    def forward(self, h: Tensor, values: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+        """h: [B, T, R], values, keys: [B, S, R], bias: [B, 1, S] --> context [B, T, R]"""
+        return attend(*(t[:, None] for t in (h, keys, values, bias)))[:, 0]
 
 
 class AdditiveAttention(nn.Module):
@@ -185,25 +213,27 @@ class AdditiveAttention(nn.Module):
 
     def __init__(self, d_hidden: int) -> None:
         super().__init__()
-        self.query = nn.Linear(d_hidden, d_hidden, bias=False)
-        self.key = nn.Linear(d_hidden, d_hidden)
-        self.score = nn.Linear(d_hidden, 1, bias=False)
+        self.query = Linear(d_hidden, d_hidden, bias=False)
+        self.key = Linear(d_hidden, d_hidden)
+        self.score = Linear(d_hidden, 1, bias=False)
 
-    def forward(self, h: Tensor, values: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """h: [B, T, R], values, keys: [B, S, R], mask: [B, 1, S] --> context [B, T, R]"""
+    def forward(self, h: Tensor, values: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+        """h: [B, T, R], values, keys: [B, S, R], bias: [B, 1, S] --> context [B, T, R]"""
         scores = self.score(torch.tanh(self.query(h)[:, :, None] + keys[:, None]))[..., 0]  # --> [B, T, S]
-        return scores.masked_fill(~mask, -torch.inf).softmax(-1).to(values.dtype) @ values
+        return (scores + bias).softmax(-1).to(values.dtype) @ values
 
 
 ATTENTION: dict[str, type[DotAttention | AdditiveAttention]] = {"additive": AdditiveAttention, "dot": DotAttention}
 
 
-def reversal(mask: Tensor) -> Tensor:
-    """Return, for each place, where its token is in a sentence read backwards; padding stays. [B, S] --> [B, S]"""
-    places = torch.arange(mask.shape[1], device=mask.device)
-    return torch.where(mask, mask.sum(1, keepdim=True) - 1 - places, places)
+def reversal(src: Packed) -> Tensor:
+    """Return, for each place, where its token is in a sentence read backwards; padding stays. --> [B, S]"""
+    places = torch.arange(src.mask.shape[1], device=src.mask.device)
+    return torch.where(src.mask, src.lengths[:, None] - 1 - places, places)
 
 
 def reordered(x: Tensor, order: Tensor) -> Tensor:
-    """Take each sentence's states in its own order. x: [B, S, R], order: [B, P] --> [B, P, R]"""
-    return x.gather(1, order[..., None].expand(-1, -1, x.shape[-1]))
+    """Take each sentence's states in an order that undoes itself. x: [B, S, R], order: [B, S] --> [B, S, R]"""
+    B, S, _ = x.shape
+    flat = (torch.arange(B, device=x.device)[:, None] * S + order).flatten()
+    return taken(x.flatten(0, 1), flat, flat).view(x.shape)

@@ -6,7 +6,7 @@
 - positions: sinusoidal, learned, rotary (self-attention only), or none at all: the encoder then sees a bag of tokens,
   while the causal decoder still senses order on its own side, since each position sees one token more than the last
 
-B sentences, S source tokens, T target tokens, K hypotheses a sentence, D width, V vocabulary.
+B sentences, S source tokens, K hypotheses a sentence, N rows of packed tokens, D width, V vocabulary.
 """
 
 import math
@@ -14,18 +14,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from minitx.models.base import DecodeState, Seq2Seq
-from minitx.models.layers import (
-    CrossAttention,
-    Dropout,
-    FeedForward,
-    LearnedPositions,
-    RotaryPositions,
-    SelfAttention,
-    SinusoidalPositions,
-)
+from minitx.batch import Packed
+from minitx.models.attention import CrossAttention, SelfAttention
+from minitx.models.base import DecodeState, Lengths, Seq2Seq, matrices
+from minitx.models.dropout import Dropout
+from minitx.models.layers import FeedForward, LayerNorm, LearnedPositions, Linear, RotaryPositions, SinusoidalPositions
 
 
 class Transformer(Seq2Seq):
@@ -43,14 +39,14 @@ class Transformer(Seq2Seq):
         elif pos_encoding == "learned":
             self.positions = LearnedPositions(d_model, max_positions)
             self.max_source_length = self.max_target_length = max_positions
-        rope = RotaryPositions() if pos_encoding == "rope" else None
+        rope = RotaryPositions(d_model // n_heads) if pos_encoding == "rope" else None
         self.dropout = Dropout(dropout)
         layer = (d_model, d_ff, n_heads, dropout, pre_norm, rope)
         self.encoder = nn.ModuleList(EncoderLayer(*layer) for _ in range(num_layers))
         self.decoder = nn.ModuleList(DecoderLayer(*layer) for _ in range(num_layers))
         self.encoder_norm, self.decoder_norm = (
-            nn.LayerNorm(d_model) if pre_norm else nn.Identity() for _ in range(2))
-        self.output = nn.Linear(d_model, tgt_vocab_size, bias=False)
+            LayerNorm(d_model) if pre_norm else nn.Identity() for _ in range(2))
+        self.output = Linear(d_model, tgt_vocab_size, bias=False)
         self.reset_parameters()
         if tie_embeddings:
             self.output.weight = self.tgt_embed.weight
@@ -66,45 +62,52 @@ class Transformer(Seq2Seq):
                 else:
                     nn.init.xavier_uniform_(weight)
 
-    def embed(self, table: nn.Embedding, tokens: Tensor, start: int = 0) -> Tensor:
-        """[B, L] --> [B, L, D]"""
+    def embed(self, table: nn.Embedding, tokens: Tensor, places: Tensor, length: int) -> Tensor:
+        """Look up tokens at these places of their sentences, of at most `length` tokens. 2 x [N] --> [N, D]"""
         x = table(tokens) * math.sqrt(table.embedding_dim)
         if self.positions is not None:
-            x = x + self.positions(start, tokens.shape[1], like=x)
-        return self.dropout(x)
+            x = x + self.positions(places, length, x.dtype)
+        return self.dropout(x if self.compute_dtype is None else x.to(self.compute_dtype))
 
-    def encode(self, src: Tensor, src_mask: Tensor) -> Tensor:
-        x, mask = self.embed(self.src_embed, src), src_mask[:, None, None, :]
+    def encode(self, src: Packed) -> Tensor:
+        """Read the source. --> memory [N, D], a row for each of src's"""
+        x = self.embed(self.src_embed, src.ids, src.places, src.longest)
         for layer in self.encoder:
-            x = layer(x, mask)
+            x = layer(x, src)
         return self.encoder_norm(x)
 
-    def features(self, memory: Tensor, src_mask: Tensor, tgt_in: Tensor) -> Tensor:
-        x, mask = self.embed(self.tgt_embed, tgt_in), src_mask[:, None, None, :]
+    def features(self, memory: Tensor, src: Packed, tgt: Packed) -> Tensor:
+        x = self.embed(self.tgt_embed, tgt.ids, tgt.places, tgt.longest)
         for layer in self.decoder:
-            x = layer(x, memory, mask)
+            x = layer(x, tgt, memory, src)
         return self.decoder_norm(x)
 
-    def project(self, features: Tensor) -> Tensor:
-        return self.output(features)
-
-    def init_state(self, memory: Tensor, src_mask: Tensor, beam_size: int = 1) -> DecodeState:
+    def init_state(self, memory: Tensor, src: Packed, beam_size: int = 1) -> DecodeState:
         layers = cast(list[DecoderLayer], list(self.decoder))
-        crossed = [t for layer in layers for t in layer.cross.keys_values(memory)]  # 2 a layer, [B, H, S, d]
+        crossed = [t for layer in layers for t in layer.cross.keys_values(memory, src)]  # 2 a layer, [B, H, S, d]
         batch, heads, _, width = crossed[0].shape
         past = crossed[0].new_empty(batch * beam_size, heads, 0, width)
-        return DecodeState(sentences=[src_mask, *crossed], beams=[past] * len(crossed), beam_size=beam_size)
+        return DecodeState(sentences=[src.bias, *crossed], beams=[past] * len(crossed), beam_size=beam_size)
 
     def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
-        x = self.embed(self.tgt_embed, tokens[:, None], start=state.position)  # --> [B*K, 1, D]
-        src_mask, *crossed = state.sentences
-        mask, past = src_mask[:, None, None, :], []
+        place = torch.full((1,), state.position, device=tokens.device)
+        x = self.embed(self.tgt_embed, tokens, place, state.position + 1)  # --> [B*K, D]
+        bias, *crossed = state.sentences
+        past = []
         for i, layer in enumerate(cast(list[DecoderLayer], list(self.decoder))):
             (past_k, past_v), (k, v) = state.beams[2 * i:2 * i + 2], crossed[2 * i:2 * i + 2]
-            x, *grown = layer.step(x, past_k, past_v, k, v, mask, state.beam_size)
+            x, *grown = layer.step(x, past_k, past_v, k, v, bias, state.beam_size)
             past += grown
-        logits = self.project(self.decoder_norm(x)[:, 0])
-        return logits, replace(state, beams=past, position=state.position + 1)
+        return self.project(self.decoder_norm(x)), replace(state, beams=past, position=state.position + 1)
+
+    def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float:
+        """Causal attention counts as a whole square, as torch's counter and others' MFU have it (PaLM, appendix B)."""
+        s, t = src_lengths.astype(float), tgt_lengths.astype(float)
+        crossed = matrices(*(layer.cross.kv for layer in cast(list[DecoderLayer], list(self.decoder))))
+        on_source = matrices(self.encoder) + crossed
+        on_target = matrices(self.decoder, self.output) - crossed
+        attended = len(self.encoder) * (s @ s) + len(self.decoder) * (t @ t + t @ s)
+        return float(2 * (on_source * s.sum() + on_target * t.sum()) + 4 * self.output.in_features * attended)
 
 
 class Sublayer(nn.Module):
@@ -112,12 +115,12 @@ class Sublayer(nn.Module):
 
     def __init__(self, d_model: int, dropout: float, pre_norm: bool) -> None:
         super().__init__()
-        self.norm, self.dropout, self.pre_norm = nn.LayerNorm(d_model), Dropout(dropout), pre_norm
+        self.norm, self.dropout, self.pre_norm = LayerNorm(d_model), Dropout(dropout), pre_norm
 
     def forward(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         if self.pre_norm:
-            return x + self.dropout(function(self.norm(x)))
-        return self.norm(x + self.dropout(function(x)))
+            return self.dropout.add(x, function(self.norm(x)))
+        return self.norm(self.dropout.add(x, function(x)))
 
 
 class EncoderLayer(nn.Module):
@@ -128,9 +131,9 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(d_model, d_ff)
         self.add_attention, self.add_feed_forward = (Sublayer(d_model, dropout, pre_norm) for _ in range(2))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x: [B, S, D], mask: [B, 1, 1, S] --> [B, S, D]"""
-        x = self.add_attention(x, lambda y: self.attention(y, mask))
+    def forward(self, x: Tensor, src: Packed) -> Tensor:
+        """[N, D] --> [N, D]"""
+        x = self.add_attention(x, lambda y: self.attention(y, src))
         return self.add_feed_forward(x, self.feed_forward)
 
 
@@ -144,16 +147,15 @@ class DecoderLayer(nn.Module):
         self.add_attention, self.add_cross, self.add_feed_forward = (
             Sublayer(d_model, dropout, pre_norm) for _ in range(3))
 
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """x: [B, T, D], memory: [B, S, D], mask: [B, 1, 1, S] --> [B, T, D]"""
-        x = self.add_attention(x, lambda y: self.attention(y, causal=True))
-        k, v = self.cross.keys_values(memory)
-        x = self.add_cross(x, lambda y: self.cross(y, k, v, mask))
+    def forward(self, x: Tensor, tgt: Packed, memory: Tensor, src: Packed) -> Tensor:
+        """x: [N, D], memory: [N of src, D] --> [N, D]"""
+        x = self.add_attention(x, lambda y: self.attention(y, tgt, causal=True))
+        x = self.add_cross(x, lambda y: self.cross(y, tgt, memory, src))
         return self.add_feed_forward(x, self.feed_forward)
 
-    def step(self, x: Tensor, past_k: Tensor, past_v: Tensor, k: Tensor, v: Tensor, mask: Tensor,
+    def step(self, x: Tensor, past_k: Tensor, past_v: Tensor, k: Tensor, v: Tensor, bias: Tensor,
              beam_size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode one position. x: [B*K, 1, D], past: [B*K, H, t, d], k, v: [B, H, S, d] --> x, longer past"""
+        """Decode one position. x: [B*K, D], past: [B*K, H, t, d], k, v: [B, H, S, d] --> x, longer past"""
         grown: list[Tensor] = []
 
         def self_attention(y: Tensor) -> Tensor:
@@ -161,10 +163,6 @@ class DecoderLayer(nn.Module):
             grown.extend(kv)
             return y
 
-        def cross_attention(y: Tensor) -> Tensor:
-            together = y.view(-1, beam_size, y.shape[-1])  # --> [B, K, D]: keys are shared, not copied K times
-            return self.cross(together, k, v, mask).view(y.shape)
-
         x = self.add_attention(x, self_attention)
-        x = self.add_cross(x, cross_attention)
+        x = self.add_cross(x, lambda y: self.cross.step(y, k, v, bias, beam_size))
         return self.add_feed_forward(x, self.feed_forward), grown[0], grown[1]

@@ -34,6 +34,9 @@ def publish(runs: Sequence[Path], ledger: Path) -> None:
         path, replaced = ledgers.write(row, ledger)
         print(f"{path}: {'replaced: there was a row of this config and seed' if replaced else 'published'}"
               f"{'' if row.committed else ', and marked: its code is in no commit'}")
+        if row.result.disturbed:
+            print(f"{path}: warning: marked as disturbed, other processes took {row.result.other_cpu_pct:.0f} % of the "
+                  "cores; train it anew on a quiet machine, and publish that")
         if others := [name for name in alike if name != row.name]:
             print(f"{path}: of the same experiment and seed, with another config: {', '.join(others)}; delete what "
                   "this one replaces")

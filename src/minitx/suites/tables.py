@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from minitx.console import duration
+from minitx.result import DISTURBED_PCT
 from minitx.suites.ledger import Row
 
 Cell = Callable[[Row], str]
-UNCOMMITTED = "†"
+UNCOMMITTED, DISTURBED = "†", "‡"
 
 
 def _value(name: str, form: str, unit: str = "") -> Cell:
@@ -43,7 +44,7 @@ COLUMNS: dict[str, Cell] = {
     "parameters": _value("params", ","),
     "steps": _value("steps", ","),
     "epochs": _value("epochs", ".1f"),
-    "training": lambda row: duration(row.result.train_s),
+    "training": lambda row: duration(row.result.train_s) + (DISTURBED if row.result.disturbed else ""),
     "valid loss": _value("valid_loss", ".3f"),
     "target tokens/s": _value("tgt_tokens_per_s", ",.0f"),
     "peak memory": _value("peak_memory_gib", ".1f", " GiB"),
@@ -115,4 +116,7 @@ def _conditions(rows: Sequence[Row]) -> list[str]:
     lines = [f"{name}: {'; '.join(dict.fromkeys(values))}." for name, values in notes.items()]
     if not all(row.committed for row in rows):
         lines.append(f"{UNCOMMITTED} Trained with code that is in no commit.")
+    if any(row.result.disturbed for row in rows):
+        lines.append(f"{DISTURBED} Other processes took more than {DISTURBED_PCT:g} % of the cores: it would be faster "
+                     "alone.")
     return [*lines, "", "```", *dict.fromkeys(row.command for row in rows), "```"]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ from torch.optim import Optimizer
 from minitx.checkpoint import keep_weights, model_tensors, save_checkpoint, save_model
 from minitx.config import Config
 from minitx.console import Console, duration
+from minitx.data.module import PlannedUpdate
+from minitx.models.base import Seq2Seq
 from minitx.monitor.clock import Clock
+from minitx.monitor.peak import Peak
 from minitx.resuming import limits
 from minitx.training.schedule import decay_begins
 from minitx.training.signals import STATUS, Signals
@@ -37,6 +40,7 @@ class RunContext:
     signals: Signals
     updates_per_epoch: int
     identity: dict[str, str]  # what a checkpoint must share with the run that goes on from it
+    peak: Peak
     stop_reason: str | None = None
     events: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)  # who wants each metrics record
 
@@ -55,7 +59,7 @@ class Bookkeeping(pl.Callback):
     def __init__(self, run: RunContext) -> None:
         self.run, self.state = run, run.state
         self.pending: list[UpdateStats] = []
-        self.before: tuple[int, float] = (run.state.tokens, run.state.train_s)
+        self.before = replace(run.state)  # as of the last record
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.state.startup_s = self.run.clock.seconds("startup")
@@ -70,6 +74,9 @@ class Bookkeeping(pl.Callback):
                                            self.run.updates_per_epoch)
         state.step += 1
         state.tokens += stats.n_tokens
+        state.positions += positions(batch)
+        flop = training_flop(pl_module.model, batch)
+        state.flop = None if state.flop is None or flop is None else state.flop + flop
         state.nonfinite += not stats.finite
         state.train_s = self.run.clock.seconds("train")
         self.fix_horizon()
@@ -107,8 +114,9 @@ class Bookkeeping(pl.Callback):
 
     def write(self) -> None:
         """Write one record over the updates since the last."""
-        state, pending = self.state, self.pending
-        tokens, seconds = state.tokens - self.before[0], state.train_s - self.before[1]
+        state, pending, before = self.state, self.pending, self.before
+        seconds = state.train_s - before.train_s
+        flop = None if state.flop is None or before.flop is None else state.flop - before.flop
         finite = [stats for stats in pending if stats.finite]
         n_tokens = sum(stats.n_tokens for stats in finite)
         self.run.record(
@@ -116,8 +124,21 @@ class Bookkeeping(pl.Callback):
             loss=sum(s.loss_sum for s in finite) / n_tokens if finite else None,
             nll=sum(s.nll_sum for s in finite) / n_tokens if finite else None,
             lr=pending[-1].lr, nonfinite=state.nonfinite, **gradient_norms(finite, self.run.cfg.optim.clip_norm),
-            tgt_tokens_per_s=tokens / seconds if seconds else None)
-        self.pending, self.before = [], (state.tokens, state.train_s)
+            tgt_tokens_per_s=(state.tokens - before.tokens) / seconds if seconds else None,
+            tgt_positions_per_s=(state.positions - before.positions) / seconds if seconds else None,
+            mfu_pct=self.run.peak.mfu_pct(flop, seconds))
+        self.pending, self.before = [], replace(state)
+
+
+def training_flop(model: Seq2Seq, planned: PlannedUpdate) -> float | None:
+    """Count an update's operations on real tokens: those of a forward pass, and backwards two products for each."""
+    forward = model.flops(*planned.lengths)
+    return None if forward is None else 3 * forward
+
+
+def positions(planned: PlannedUpdate) -> int:
+    """Count the target positions that an update computes, filler included."""
+    return sum(batch.tgt.ids.numel() for batch, weight in planned.micro_batches if weight)
 
 
 def gradient_norms(finite: list[UpdateStats], clip_norm: float | None) -> dict[str, float | None]:

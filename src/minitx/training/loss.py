@@ -1,4 +1,7 @@
-"""Label-smoothed cross entropy, summed: whoever holds the count of all target tokens divides, once."""
+"""Label-smoothed cross entropy of a projection, summed: whoever holds the count of all target tokens divides, once.
+
+N rows, n of them real and first, D width, V vocabulary.
+"""
 
 from typing import Any
 
@@ -6,46 +9,65 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CACHED = 2**19  # logits taken at once on the CPU: 2 MiB in fp32, so that later passes find them in the cache
+from minitx.autograd import applied
+
+AT_ONCE = 2**23  # logits held at a time: 16 MiB in bf16. Fewer make the products small, more leave the cache
 
 
-class _SmoothedCrossEntropy(torch.autograd.Function):
-    """One softmax serves loss and gradient; autograd's own chain would hold three [N, V] tensors in fp32.
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Project, compare, and take all gradients, some rows at a time: neither logits nor their gradient are held.
 
-    With e = smoothing, y the label: loss = -(1 - e) log p_y - e mean(log p); its gradient is p - (1 - e) [y] - e / V.
+    With e = smoothing, y the label: loss = -(1 - e) log p_y - e mean(log p), of which the gradient by the logits is
+    p - (1 - e) [y] - e / V. One softmax serves both; what is the same for all entries is left to products with sums.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-        n_tokens, vocab = logits.shape
-        rows = max(1, CACHED // vocab) if logits.device.type == "cpu" else max(1, n_tokens)
-        exact = torch.promote_types(logits.dtype, torch.float32)
-        sums = torch.zeros(2, dtype=exact, device=logits.device)  # -log p_y, mean of -log p
-        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        for start in range(0, n_tokens, rows):
-            part, y = slice(start, start + rows), labels[start:start + rows, None]
-            log_p = logits[part].to(exact).log_softmax(-1)  # --> [rows, V]
-            sums -= torch.stack([log_p.gather(1, y).sum(), log_p.sum() / vocab])
-            if gradient is not None:
-                dx = log_p.exp_().sub_(smoothing / vocab)
-                gradient[part] = dx.scatter_add_(1, y, dx.new_full((1, 1), smoothing - 1).expand(len(y), 1))
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
+    def forward(ctx: Any, features: Tensor, weight: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+        W, V = weight.to(features.dtype), len(weight)
+        exact = torch.promote_types(features.dtype, torch.float32)
+        training = any(ctx.needs_input_grad[:2])
+        mean_w = weight.mean(0, dtype=exact)  # the mean logit is a product with it
+        sums = torch.zeros(2, dtype=exact, device=features.device)  # -log p_y, mean of -log p
+        df = dw = None
+        if training:
+            df = torch.zeros_like(features)
+            dw = (features[:len(labels)].sum(0, dtype=exact) * (-smoothing / V)).repeat(V, 1)
+        rows = 1 << max(0, (AT_ONCE // V).bit_length() - 1)
+        buffer = features.new_empty(min(rows, len(features)), V)
+        for start in range(0, len(labels), rows):
+            x, y = features[start:start + rows], labels[start:start + rows]
+            at = torch.arange(len(y), device=y.device) * V + y
+            logits = torch.mm(x, W.t(), out=buffer[:len(x)])  # --> [rows, V], filler's too, so that sizes recur
+            logit_y = logits.take(at).to(exact)
+            p = torch.softmax(logits, -1, out=logits)
+            p_y = p.take(at).to(exact)
+            nll = -p_y.clamp(min=torch.finfo(exact).tiny).log()  # a probability below any number counts as the smallest
+            sums += torch.stack([nll.sum(), (logit_y + nll - x[:len(y)].to(exact) @ mean_w).sum()])
+            if df is not None and dw is not None:
+                p.put_(at, (p_y - (1 - smoothing)).to(p.dtype))  # `scatter_` copies all of p
+                p[len(y):] = 0
+                torch.mm(p, W, out=df[start:start + rows])
+                dw += p.t() @ x
+        if df is not None and dw is not None:
+            df[:len(labels)] -= (smoothing * mean_w).to(df.dtype)
+            ctx.save_for_backward(df, dw.to(weight.dtype))
         nll_sum = sums[0].clone()
         ctx.mark_non_differentiable(nll_sum)
         return (1 - smoothing) * sums[0] + smoothing * sums[1], nll_sum
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad, None, None
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        df, dw = ctx.saved_tensors
+        return df * grad.to(df.dtype), dw * grad.to(dw.dtype), None, None
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Sum the loss over tokens, in nats. logits: [N, V], labels: [N] --> loss_sum (smoothed), nll_sum (no gradient)
+def linear_cross_entropy(features: Tensor, weight: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[
+        Tensor, Tensor]:
+    """Sum the loss of softmax(features weight') over tokens, in nats. --> loss_sum (smoothed), nll_sum (no gradient)
 
-    Source: Szegedy et al. 2016, section 7, with the mass spread over all V entries, the label's own included.
+    features: [N, D], weight: [V, D], labels: [n] of the first n rows; the others count for nothing. Source: Szegedy et
+    al. 2016, section 7, with the mass spread over all V entries, the label's own included.
     """
-    loss_sum, nll_sum = _SmoothedCrossEntropy.apply(logits, labels, smoothing)  # type: ignore[no-untyped-call]
+    loss_sum, nll_sum = applied(_LinearCrossEntropy, features, weight, labels, smoothing)
     return loss_sum, nll_sum

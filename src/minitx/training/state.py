@@ -1,6 +1,6 @@
 """What a run has done so far: all that a checkpoint holds beside tensors."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -12,6 +12,8 @@ class RunState:
     update: int = 0  # updates of this epoch that are done: with `epoch`, the position in the plan
     step: int = 0
     tokens: int = 0  # non-padding target tokens trained on, EOS included
+    positions: int = 0  # target positions that were computed for them, padding included
+    flop: float | None = 0.0  # operations on real tokens, forwards and backwards; None = the model does not count them
     nonfinite: int = 0  # updates skipped
     git_sha: str | None = None  # the code that trains it
     git_dirty: bool | None = None  # whether that is not, all of it, this one commit
@@ -19,6 +21,8 @@ class RunState:
     train_s: float = 0.0
     eval_s: float = 0.0
     checkpoint_s: float = 0.0
+    split_s: dict[str, float] = field(default_factory=dict)  # of `train_s`: batches waited for, and each phase
+    usage: dict[str, Any] | None = None  # a `monitor.utilisation.Usage`
     precision: str | None = None  # what `auto` came to, decided once
     init_from_sha256: str | None = None  # of the weights it began with, where these are another run's
     horizon_steps: int | None = None

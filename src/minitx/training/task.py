@@ -14,8 +14,9 @@ from minitx.batch import Batch
 from minitx.config import OptimConfig
 from minitx.data.module import PlannedUpdate
 from minitx.models.base import Seq2Seq
+from minitx.monitor.phases import Phases
 from minitx.training.ema import EMA
-from minitx.training.loss import cross_entropy
+from minitx.training.loss import linear_cross_entropy
 from minitx.training.schedule import lr_factor
 from minitx.training.state import RunState
 
@@ -48,6 +49,11 @@ class TranslationTask(pl.LightningModule):
         self.optim, self.state, self.precision, self.seed = optim, state, precision, seed
         self.ema = None if optim.ema_decay is None else EMA(self.model, optim.ema_decay)
         self.stats: UpdateStats | None = None  # of the last update
+        self.phases = Phases(torch.device("cpu"))
+
+    def on_fit_start(self) -> None:
+        """Time phases on the device that the run has got by now."""
+        self.phases = Phases(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW that decays matrices alone, its arithmetic fused."""
@@ -66,10 +72,13 @@ class TranslationTask(pl.LightningModule):
             group["lr"] = lr
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, nll
         for index, (batch, weight) in enumerate(planned.micro_batches):
+            self.phases.mark("forward")
             seed_dropout(self.seed, planned.epoch, planned.update, index)
             loss_sum, nll_sum = self.losses(batch.to(self.device), self.optim.label_smoothing)
+            self.phases.mark("backward")
             self.manual_backward(loss_sum * (weight / planned.n_tokens))
             sums += torch.stack([loss_sum.detach(), nll_sum]) * weight
+        self.phases.mark("optimizer")
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = get_total_norm(gradients)
         loss_total, nll_total, grad_norm = torch.cat([sums, norm[None].to(sums)]).tolist()
@@ -81,6 +90,7 @@ class TranslationTask(pl.LightningModule):
             if self.ema is not None:
                 self.ema.update(self.state.step - self.state.nonfinite)
         optimizer.zero_grad()
+        self.phases.mark(None)
         self.stats = UpdateStats(loss_total, nll_total, planned.n_tokens, grad_norm, lr, finite)
 
     def averaged(self) -> AbstractContextManager[None]:
@@ -93,16 +103,10 @@ class TranslationTask(pl.LightningModule):
                          horizon=self.state.horizon_steps, decay_fraction=self.optim.decay_fraction)
 
     def losses(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
-        """Return loss_sum and nll_sum over the real target tokens; padding never reaches the vocabulary projection."""
-        with self.autocast():
-            logits = self.model(batch.src, batch.src_mask, batch.tgt_in, batch.tgt_mask)  # --> [N, V]
-        return cross_entropy(logits, batch.tgt_out[batch.tgt_mask], smoothing)
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Cast each weight once a micro-batch; Lightning's own plugin casts it at every use."""
-        if self.precision != "bf16-mixed":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=True)
+        """Return loss_sum and nll_sum over the real target tokens."""
+        with self.model.computing_in(torch.bfloat16 if self.precision == "bf16-mixed" else None):
+            features = self.model(batch.src, batch.tgt)  # --> [N, D]
+        return linear_cross_entropy(features, self.model.output.weight, batch.labels, smoothing)
 
 
 def seed_dropout(*position: int) -> None:

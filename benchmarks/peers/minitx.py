@@ -1,0 +1,114 @@
+"""minitx: trained by its public command and read from its metrics.jsonl; timed through its own search."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+from benchmarks import work
+from benchmarks.work import Job, Report, longest_first, read_lines, time_decoding
+
+PRECISIONS = ("auto", "fp32")
+DECODES_IN = ("fp32",)
+ROOT = Path(__file__).parents[2]
+NEVER = work.FOREVER
+
+
+def train(job: Job, report: Report) -> None:
+    """Train by command, until killed or, where quality counts, until its minutes are over.
+
+    Speed: validation and checkpoints never come. Quality: the recipe is minitx's own for this text, and the whole
+    validation set is translated every 25 updates; none of that is on the clock of metrics.jsonl.
+    """
+    run = job.here / "run"
+    goal = speed(job) if job.translate_every_s is None else [
+        "trainer.valid_every_n_steps=25", "trainer.valid_sentences=1000", "trainer.max_steps=null"]
+    command = [sys.executable, "train.py", *same_text(job), *goal, f"run_dir={run}", *job.options]
+    sentences = len(read_lines(Path(job.text, f"train.{work.TGT}")))
+    with subprocess.Popen(command, cwd=ROOT, stdout=sys.stderr) as process:
+        try:
+            for record in follow(run / "metrics.jsonl", process):
+                if line := progress(record, sentences):
+                    report(**line)
+        except BrokenPipeError:  # nobody listens any more
+            process.kill()
+    raise SystemExit(process.returncode)
+
+
+def decode(job: Job, report: Report) -> None:
+    """Time greedy search over the peers' very pieces, with weights that know nothing: as the length is forced, these
+    cost the same. EOS is banned by being named as the pad, which search never chooses.
+    """
+    import torch
+
+    from minitx.batch import collate_src
+    from minitx.decoding.search import greedy
+    from minitx.door import compose
+    from minitx.models.registry import build_model
+
+    cfg = compose([*same_text(job), *speed(job), *job.options])
+    model = build_model(cfg.model, src_vocab_size=work.VOCAB, tgt_vocab_size=work.VOCAB).eval()
+    sources = job.ids(work.TEST, work.SRC)
+
+    def search(size: int) -> list[int]:
+        lengths: list[int] = []
+        for rows in longest_first(sources, size):
+            src = collate_src([sources[i] for i in rows], pad_id=work.PAD, eos_id=work.EOS)
+            limits = torch.full((len(rows),), work.LENGTH)
+            lengths += map(len, greedy(model, src, bos_id=work.BOS, eos_id=work.EOS, pad_id=work.EOS,
+                                       max_lengths=limits))
+        return lengths
+
+    time_decoding(job, report, search)
+
+
+def same_text(job: Job) -> list[str]:
+    """Spell what all of its runs share."""
+    precision = {"fp32": "32-true", "bf16": "bf16-mixed"}.get(job.precision, job.precision)
+    return ["data=multi30k", f"data.src={work.SRC}", f"data.tgt={work.TGT}", f"data.dir={job.text}",
+            f"tokenizer.vocab_size={work.VOCAB}", "model=transformer", f"trainer.precision={precision}",
+            f"trainer.threads={job.threads}", "seed=1"]
+
+
+def speed(job: Job) -> list[str]:
+    """Spell the work that all systems share; widths, depth and heads are those of model.size=small."""
+    return ["model.size=small", f"model.dropout={work.DROPOUT}", f"optim.label_smoothing={work.SMOOTHING}",
+            f"optim.beta1={work.BETA1}", f"optim.beta2={work.BETA2}", f"trainer.tokens_per_update={work.TOKENS}",
+            f"trainer.max_steps={NEVER}", f"trainer.valid_every_n_steps={NEVER}", f"checkpoint.every_n_steps={NEVER}",
+            "trainer.log_every_n_steps=1"]
+
+
+def progress(record: dict[str, Any], sentences: int) -> dict[str, float] | None:
+    """Read a record of metrics.jsonl as a line of ours, if it is one. sentences: of the training text, kept whole"""
+    about = {"seconds": record["train_s"], "updates": record["step"]}
+    if record["event"] == "valid":
+        return about | {"bleu": record["bleu"]}
+    if record["event"] != "train" or not record["epoch"]:
+        return None
+    tokens = record["tokens"]
+    return about | {"tokens": tokens, "tokens_per_sentence": tokens / record["epoch"] / sentences}
+
+
+def follow(path: Path, process: "subprocess.Popen[bytes]") -> Iterator[dict[str, Any]]:
+    """Yield the records of a growing file of JSON lines until the process that writes it ends."""
+    begun = ""
+    while True:
+        ended = process.poll() is not None
+        if path.exists():
+            with path.open() as file:
+                while True:
+                    while piece := file.readline():
+                        begun += piece
+                        if begun.endswith("\n"):
+                            yield json.loads(begun)
+                            begun = ""
+                    if ended:
+                        return
+                    sleep(0.1)
+                    ended = process.poll() is not None
+        if ended:
+            return
+        sleep(0.1)

@@ -1,0 +1,68 @@
+"""One virtual environment a peer, made where it is missing; a peer that cannot be installed is said so."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from minitx.console import Console
+
+PEERS = ("hf", "eole", "joeynmt", "plain", "pymarian")
+TORCH = "torch==2.13.0"
+ROOT = Path(__file__).parents[1]
+
+
+class NotInstalled(Exception):
+    """Say why a peer is not there."""
+
+
+def module(system: str) -> Any:
+    """Import a system's adapter; those of peers need nothing but Python until they are at work."""
+    return import_module(f"benchmarks.peers.{system}")
+
+
+def python(system: str, peers: Path) -> Path:
+    """Return the interpreter that runs a system. Errors: `NotInstalled`."""
+    if system == "minitx":
+        return Path(sys.executable)
+    if not (peers / system / "installed.json").exists():
+        raise NotInstalled(f"not installed: python -m benchmarks setup {system}")
+    return peers / system / "bin" / "python"
+
+
+def install(system: str, peers: Path, console: Console) -> None:
+    """Make a peer's environment with its pinned packages, unless that was done. Errors: `NotInstalled`."""
+    peer, venv = module(system), peers / system
+    wanted = {"torch": TORCH if system != "pymarian" else None, "packages": peer.PACKAGES,
+              "alone": getattr(peer, "ALONE", ())}
+    done = venv / "installed.json"
+    if done.exists() and json.loads(done.read_text())["wanted"] == json.loads(json.dumps(wanted)):
+        return
+    console.line(f"{system}: installing into {venv}: minutes")
+    shutil.rmtree(venv, ignore_errors=True)
+    venv.mkdir(parents=True)
+    (venv / "constraints.txt").write_text(f"{TORCH}\n")  # so that no package brings another torch, gigabytes of it
+    _run([sys.executable, "-m", "venv", str(venv)], venv)
+    pip = [str(venv / "bin" / "pip"), "install", "-q", "-c", str(venv / "constraints.txt")]
+    if wanted["torch"]:
+        _run([*pip, TORCH], venv)
+    _run([*pip, *wanted["packages"]], venv)
+    if wanted["alone"]:
+        _run([*pip, "--no-deps", *wanted["alone"]], venv)
+    freeze = subprocess.run([pip[0], "freeze"], capture_output=True, text=True, check=True).stdout.split()
+    done.write_text(json.dumps({"wanted": wanted, "versions": freeze}, indent=1) + "\n")
+
+
+def versions(system: str, peers: Path) -> list[str]:
+    """List what is installed for a peer, as `pip freeze` writes it."""
+    path = peers / system / "installed.json"
+    return list(json.loads(path.read_text())["versions"]) if path.exists() else []
+
+
+def _run(command: list[str], venv: Path) -> None:
+    with (venv / "install.log").open("a") as log:
+        if subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode:
+            raise NotInstalled(f"could not be installed: see {venv / 'install.log'}")

@@ -1,0 +1,137 @@
+"""The work that every system is given, and how a worker tells of it.
+
+Standard library only: this runs in each peer's own environment.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+SRC, TGT, TEST = "en", "de", "test_2016_flickr"
+LAYERS, D_MODEL, HEADS, D_FF = 3, 256, 4, 1024
+DROPOUT, SMOOTHING, BETA1, BETA2 = 0.1, 0.1, 0.9, 0.98
+VOCAB, UNK, PAD, BOS, EOS = 8000, 0, 1, 2, 3
+TOKENS = 4096  # real target tokens an update, EOS included, as nearly as a peer's batching allows
+LR, WARMUP = 1e-3, 200  # inverse square root
+LENGTH = 16  # target tokens of every hypothesis where decoding is timed
+FOREVER = 1_000_000  # updates; whoever measures ends the worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Tell a worker what it works on. text: `benchmarks.text`'s folder; folder: new and its own."""
+
+    text: str
+    folder: str
+    precision: str
+    threads: int
+    translate_every_s: float | None = None  # seconds of training between two translations of the test set
+    batch_sizes: tuple[int, ...] = ()  # of timed decoding
+    options: tuple[str, ...] = ()  # added to minitx's command line
+
+    @classmethod
+    def parse(cls, text: str) -> "Job":
+        """Read what `json` wrote."""
+        values = json.loads(text)
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+    def json(self) -> str:
+        """Write it on one line."""
+        return json.dumps(asdict(self))
+
+    @property
+    def here(self) -> Path:
+        return Path(self.folder)
+
+    @cached_property
+    def vocab(self) -> list[str]:
+        """The pieces that the peers share, by id."""
+        return read_lines(Path(self.text, "joint.pieces"))
+
+    def ids(self, split: str, lang: str) -> list[list[int]]:
+        """Read one side of a split as ids, without specials."""
+        index = {piece: i for i, piece in enumerate(self.vocab)}
+        return [[index.get(piece, UNK) for piece in line.split()] for line in self.pieces(split, lang)]
+
+    def pieces(self, split: str, lang: str) -> list[str]:
+        """Read one side of a split as pieces with spaces between them."""
+        return read_lines(self.piece_file(split, lang))
+
+    def piece_file(self, split: str, lang: str) -> Path:
+        return Path(self.text, "pieces", f"{split}.{lang}")
+
+    def words(self, ids: Iterable[int]) -> str:
+        """Turn ids back into text; all from EOS on is dropped, and so is every other special."""
+        kept = []
+        for i in ids:
+            if i == EOS:
+                break
+            if i > EOS:
+                kept.append(self.vocab[i])
+        return "".join(kept).replace("▁", " ").strip()
+
+
+class Report:
+    """Print one JSON object a line; what a library prints goes to the log instead."""
+
+    def __init__(self) -> None:
+        self.out = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+
+    def __call__(self, **values: Any) -> None:
+        print(json.dumps(values), file=self.out, flush=True)
+
+
+class Meter:
+    """Tell of each update, and translate the test set when it is time to: off the clock."""
+
+    def __init__(self, job: Job, report: Report) -> None:
+        self.job, self.report = job, report
+        self.updates = self.tokens = self.translations = 0
+        self.off_s, self.began = 0.0, perf_counter()
+
+    def update(self, tokens: int, translate: Callable[[], Sequence[str]] | None = None) -> None:
+        """Count an update of so many real target tokens. translate: the test set's sources to texts"""
+        self.updates, self.tokens = self.updates + 1, self.tokens + tokens
+        seconds = perf_counter() - self.began - self.off_s
+        self.report(seconds=seconds, updates=self.updates, tokens=self.tokens)
+        every_s = self.job.translate_every_s
+        if every_s is None or translate is None or seconds < every_s * (self.translations + 1):
+            return
+        paused = perf_counter()
+        path = self.job.here / f"{self.translations}.{TGT}"
+        path.write_text("".join(f"{line}\n" for line in translate()), encoding="utf-8")
+        self.translations += 1
+        self.report(seconds=seconds, updates=self.updates, tokens=self.tokens, hypotheses=str(path))
+        self.off_s += perf_counter() - paused
+
+
+def time_decoding(job: Job, report: Report, search: Callable[[int], Sequence[int]]) -> None:
+    """Time the search at each batch size, after one pass that is not counted.
+
+    search: sentences a batch --> each hypothesis's length, over the whole test set.
+    """
+    search(job.batch_sizes[0])
+    for size in job.batch_sizes:
+        report(batch_size=size, begins=True)
+        began = perf_counter()
+        lengths = search(size)
+        report(batch_size=size, sentences=len(lengths), seconds=perf_counter() - began)
+        if odd := set(lengths) - {LENGTH}:
+            raise SystemExit(f"hypotheses of {min(odd)} to {max(odd)} tokens, not of {LENGTH}: nothing was measured")
+
+
+def longest_first(rows: Sequence[Sequence[int]], size: int) -> list[list[int]]:
+    """Batch row numbers by falling length, `size` at a time."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    return [order[i:i + size] for i in range(0, len(order), size)]
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read lines that end at a line feed alone."""
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")

@@ -1,0 +1,96 @@
+"""What the checks beside this file are run on: every kind of model, a text, and both put together as a run does it."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from minitx.build import build_task, build_tokenizers
+from minitx.config import Config
+from minitx.data.module import TranslationData
+from minitx.data.sources import load_corpus
+from minitx.data.tokenizer import TokenizerPair
+from minitx.decoding.translate import Translator
+from minitx.door import compose
+from minitx.launch import settled
+from minitx.training.state import RunState
+from minitx.training.task import TranslationTask
+
+FAMILIES = {  # name: what a command line would say
+    "transformer": ["model=transformer"],
+    "transformer learned": ["model=transformer", "model.pos_encoding=learned"],
+    "transformer rope": ["model=transformer", "model.pos_encoding=rope"],
+    "transformer no positions": ["model=transformer_nope"],
+    "transformer post-norm": ["model=transformer", "model.pre_norm=false"],
+    "lstm": ["model=lstm"],
+    "lstm one way": ["model=lstm", "model.bidirectional=false"],
+    "lstm dot": ["model=lstm_attention"],
+    "lstm additive": ["model=lstm_attention", "model.attention=additive"],
+    "lstm dot fed": ["model=lstm_attention", "model.input_feeding=true"],
+    "lstm additive fed": ["model=lstm_attention", "model.attention=additive", "model.input_feeding=true"],
+}
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Hold a text, encoded and planned, for models of every kind."""
+
+    words: tuple[str, ...]  # of a command line, after those of `FAMILIES`
+    tokenizers: TokenizerPair
+    data: TranslationData
+    sources: list[str]  # to translate
+
+    def config(self, family: str, *more: str) -> Config:
+        """Compose what a run of this family would be trained as."""
+        return composed(*FAMILIES[family], *self.words, *more)
+
+    def task(self, family: str, precision: str, *more: str) -> TranslationTask:
+        """Build model and task as a run does, the weights drawn from the config's seed, in training mode."""
+        state = RunState(precision=precision, horizon_steps=1000)
+        return build_task(self.config(family, *more), self.tokenizers, state).train()
+
+    def translator(self, task: TranslationTask, family: str, device: torch.device, limit: int) -> Translator:
+        """Wrap a task's model as `minitx translate` does; no output is longer than `limit` tokens."""
+        decode = replace(self.config(family).decode, max_length_ratio=1e-3, max_length_extra=limit)
+        return Translator(task.model, self.tokenizers, decode, device)
+
+
+@cache
+def composed(*words: str) -> Config:
+    """Compose what a command line means; Hydra takes a third of a second."""
+    return settled(compose(["logger=none", *words]))
+
+
+def workbench(*words: str, sentences: int) -> Workbench:
+    """Generate the embedded text and learn its vocabulary; nothing is left behind."""
+    with TemporaryDirectory() as folder:
+        kept = os.environ.get("MINITX_CACHE")
+        os.environ["MINITX_CACHE"] = folder
+        try:
+            cfg = composed(*words)
+            corpus = load_corpus(cfg.data)
+            tokenizers = build_tokenizers(cfg, corpus, Path(folder))
+            data = TranslationData(cfg, corpus, tokenizers)
+        finally:
+            os.environ.pop("MINITX_CACHE")
+            if kept is not None:
+                os.environ["MINITX_CACHE"] = kept
+    return Workbench(words, tokenizers, data, [source for source, _ in corpus.pairs("test")[:sentences]])
+
+
+@contextmanager
+def without_trainer(task: TranslationTask, device: torch.device, *, optimizer: Any = None,
+                    backward: Callable[[Tensor], None] = Tensor.backward) -> Iterator[TranslationTask]:
+    """Let a task train by itself, with AdamW unless told otherwise: three of Lightning's methods are replaced."""
+    optimizer = optimizer or task.configure_optimizers()
+    with (patch.object(type(task), "device", device), patch.object(task, "manual_backward", backward),
+          patch.object(task, "optimizers", lambda: optimizer)):
+        yield task

@@ -1,0 +1,78 @@
+"""What a run's updates take of the machine: seconds by phase, how busy it was, and whether others were."""
+
+from dataclasses import asdict
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from minitx.data.module import TranslationData
+from minitx.monitor.clock import Clock
+from minitx.monitor.peak import Peak
+from minitx.monitor.utilisation import Usage, Watch
+from minitx.training.callbacks import RunContext
+from minitx.training.state import RunState
+from minitx.training.task import TranslationTask
+
+PHASES = ("forward", "backward", "optimizer")
+MEASURED = ("busy_pct", "other_cpu_pct", "energy_wh", "gpu_memory_gib")
+
+
+class Telemetry(pl.Callback):
+    """Note in the run's state what training took, before each checkpoint: a run that goes on counts on."""
+
+    def __init__(self, run: RunContext, data: TranslationData, watch: Watch) -> None:
+        self.run, self.data, self.watch = run, data, watch
+        self.split_before = dict(run.state.split_s)
+        self.usage_before = None if run.state.usage is None else Usage(**run.state.usage)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        if self.run.state.step % self.run.cfg.checkpoint.every_n_steps == 0:
+            self.note(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self.note(pl_module)
+
+    def note(self, task: pl.LightningModule) -> None:
+        """Add what this process has seen to what was known before it."""
+        assert isinstance(task, TranslationTask)
+        seen = split(task, self.data)
+        self.run.state.split_s = {name: self.split_before.get(name, 0.0) + seconds for name, seconds in seen.items()}
+        usage = self.watch.usage()
+        self.run.state.usage = asdict(usage if self.usage_before is None else self.usage_before + usage)
+
+
+def split(task: TranslationTask, data: TranslationData) -> dict[str, float]:
+    """Return the seconds so far that updates were waited for, and those of each of their phases."""
+    return {"data": data.wait_s, **dict.fromkeys(PHASES, 0.0), **task.phases.seconds()}
+
+
+def measured(state: RunState, clock: Clock, peak: Peak) -> dict[str, Any]:
+    """Return what result.json says of the machine: each figure, or None and in `not_measured` the reason."""
+    mfu_pct = peak.mfu_pct(state.flop, state.train_s)
+    usage = state.usage or {"reasons": dict.fromkeys(MEASURED, "no update was trained")}
+    reasons = dict(usage["reasons"])
+    if peak.tflops is None:
+        reasons["peak_tflops"] = reasons["mfu_pct"] = peak.source
+    elif mfu_pct is None:
+        reasons["mfu_pct"] = ("the model does not count its operations" if state.flop is None else
+                              "it would be above 100 %" if state.flop else "no update was trained")
+    return {"mfu_pct": mfu_pct, "peak_tflops": peak.tflops, "peak_source": peak.source if peak.tflops else None,
+            **{name: usage.get(name) for name in MEASURED}, "time_split": time_split(state, clock),
+            "not_measured": reasons}
+
+
+def time_split(state: RunState, clock: Clock) -> dict[str, float]:
+    """Part the run's seconds; the parts' sum is the whole.
+
+    A fetch that the GPU's work hid costs nothing: what that leaves of the training time bounds the wait for data.
+    """
+    phases = {name: state.split_s.get(name, 0.0) for name in PHASES}
+    left_s = max(0.0, state.train_s - sum(phases.values()))
+    data_s = min(state.split_s.get("data", 0.0), left_s)
+    parts = {"startup": clock.seconds("startup"), "data": data_s, **phases, "evaluation": clock.seconds("eval"),
+             "checkpoint": clock.seconds("checkpoint")}
+    return parts | {"other": max(0.0, clock.total() - sum(parts.values()))}

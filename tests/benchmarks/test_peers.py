@@ -1,0 +1,176 @@
+"""What turns logs, clocks and windows into tables; no peer is needed."""
+
+import json
+import os
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+sys.path.append(str(Path(__file__).parents[2]))  # benchmarks/ is no part of the package
+
+from benchmarks import measure, tables, watch, work
+from benchmarks.peers import minitx, pymarian
+from benchmarks.venvs import PEERS, ROOT, module
+from benchmarks.watch import CpuTime, Worker, WorkerFailed
+from minitx.console import Console
+
+MARIAN = ("[2026-11-22 05:44:46] Ep. 1 : Up. 1,004 : Sen. 1,014 : Cost 9.52249622 * 3,171 @ 3,171 after 16,525 : "
+          "Time 1.40s : 2260.48 words/s : gNorm 4.2722\n")
+
+
+@pytest.mark.parametrize(("line", "counted"), [
+    (MARIAN, (1004, 16525)), ("[2026-11-22 05:44:46] Seen 1,014 samples\n", None), ("\n", None)])
+def test_marians_log(line: str, counted: tuple[int, int] | None) -> None:
+    assert pymarian.progress(line) == counted
+
+
+def test_records_of_metrics_jsonl() -> None:
+    record = {"event": "train", "step": 4, "train_s": 2.5, "tokens": 300, "epoch": 0.2, "loss": 9.0}
+    assert minitx.progress(record, 100) == {"seconds": 2.5, "updates": 4, "tokens": 300, "tokens_per_sentence": 15.0}
+    assert minitx.progress({"event": "valid", "step": 4, "train_s": 2.5, "bleu": 7.0}, 100) == {
+        "seconds": 2.5, "updates": 4, "bleu": 7.0}
+    assert minitx.progress({"event": "horizon", "step": 4, "train_s": 2.5}, 100) is None
+
+
+def test_a_growing_file_is_followed_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    code = ("import sys, time\nfile = open(sys.argv[1], 'w')\n"
+            "for part in ('{\"step\": 1}\\n{\"st', 'ep\": 2}\\n'):\n"
+            "    file.write(part); file.flush(); time.sleep(0.3)")
+    with subprocess.Popen([sys.executable, "-c", code, str(path)]) as process:
+        assert list(minitx.follow(path, process)) == [{"step": 1}, {"step": 2}]
+
+
+def test_clocks_are_read_and_others_are_what_is_left() -> None:
+    hz = watch.TICKS_PER_S
+    assert watch.machine_s(f"cpu  {hz} {hz} {hz} 999 888 0 0 {2 * hz} 0 0\ncpu0 1") == 5  # not idle, not waiting
+    stat = watch.after_name(f"7 (a) b (c) S 1 7 42 0 -1 0 0 0 0 0 {hz} {hz} 0 {3 * hz} 20")
+    assert (stat[3], watch.own_s(stat)) == ("42", 5.0)
+    cores = os.cpu_count() or 1
+    assert CpuTime(0, 0, 0).foreign_pct(CpuTime(10, 10 * cores, 9 * cores)) == pytest.approx(10)
+
+
+def run_worker(code: str, folder: Path) -> Worker:
+    return Worker([sys.executable, "-c", code], cwd=folder, log=folder / "log", threads=1, silence_s=20)
+
+
+def test_a_window_begins_warm_and_ends_in_time(tmp_path: Path) -> None:
+    code = ("import json, itertools\nfor i in itertools.count(1):\n"
+            "    print(json.dumps({'seconds': i, 'updates': i, 'tokens': 100 * i * i}), flush=True)")
+    with run_worker(code, tmp_path) as worker:
+        row = measure.training_window(worker, 10, 5, 20.0, lambda line, left_s: None)
+    assert worker.process.returncode is not None  # it went on for ever
+    assert (row["seconds"], row["updates"]) == (5, 5)
+    assert row["tokens_per_s"] == 100 * (16**2 - 11**2) / 5 == 20 * row["sentences_per_s"]
+    assert row["foreign_pct"] >= 0
+    assert 0 < row["peak_gib"] < 1
+
+
+def test_a_failure_is_told_with_the_last_words(tmp_path: Path) -> None:
+    with run_worker("raise SystemExit('no such option')", tmp_path) as worker, pytest.raises(
+            WorkerFailed, match="ended with code 1; no such option"):
+        list(worker.lines())
+
+
+def test_one_failure_stops_nobody_else_and_a_disturbed_window_comes_again(tmp_path: Path) -> None:
+    saved: list[int] = []
+    shares = iter([9.0, 9.0, 1.0, 2.0])
+
+    def measured(system: measure.System) -> list[measure.Row]:
+        if system.name == "b":
+            raise WorkerFailed("broken")
+        return [{"tokens_per_s": 1.0, "sentences_per_s": 1.0, "peak_gib": 1.0, "foreign_pct": next(shares)}]
+
+    bench = measure.Bench(tmp_path, tmp_path, 2, (), Console(StringIO()), lambda rows: saved.append(len(rows)))
+    rows = measure._in_turn(bench, [measure.System("a", "fp32"), measure.System("b", "fp32")], 2, measured)
+    assert [(row["system"], row["round"], row.get("disturbed", row.get("error"))) for row in rows] == [
+        ("a", 1, True), ("a", 1, True), ("a", 1, False), ("b", 1, "broken"), ("a", 2, False)]
+    assert saved[-1] == len(rows)
+
+
+def window(system: str, precision: str, tokens_per_s: float, *, per_sentence: float = 16, disturbed: bool = False,
+           ) -> tables.Row:
+    return {"system": system, "precision": precision, "tokens_per_s": tokens_per_s, "tokens_per_update": 4096,
+            "sentences_per_s": tokens_per_s / per_sentence, "peak_gib": 2.0, "disturbed": disturbed}
+
+
+def test_the_training_table_shows_medians_of_quiet_windows() -> None:
+    rows = [window("minitx", "auto", 6000, per_sentence=20), window("minitx", "fp32", 3000),
+            window("hf", "bf16", 1990), window("hf", "bf16", 10, disturbed=True), window("hf", "bf16", 2010),
+            window("eole", "fp32", 1000, disturbed=True),
+            {"system": "joeynmt", "precision": "fp32", "error": "ended with code 1; a | b"}]
+    lines = tables.training_table(rows).split("\n")
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[4] == ("| hf | bf16 | 4,096 | 2,000 (1,990-2,010) | 125.0 | 2.0 GiB | 2 | 3.00 (2.40) | 1.50 (1.50) |")
+    assert "1, all disturbed | 6.00 (4.80)" in lines[5]
+    assert "ended with code 1; a / b" in lines[6]
+
+
+def test_the_decoding_table_lets_each_choose_its_batch() -> None:
+    rows = [{"system": system, "precision": "fp32", "batch_size": size, "sentences_per_s": speed, "peak_gib": 1.0,
+             "disturbed": False} for system, size, speed in [
+                 ("minitx", 64, 400.0), ("minitx", 128, 500.0), ("eole", 64, 250.0), ("eole", 128, 200.0)]]
+    assert tables.decoding_table(rows).split("\n")[3] == (
+        "| eole | fp32 | 250 | 250 (batch 64) | 1.0 GiB | 1 | 2.00 | 2.00 |")
+
+
+def test_the_quality_table_says_when_minitx_was_as_good() -> None:
+    rows = [{"system": "hf", "precision": "bf16", "minutes": 20, "curve": [[600, 390, 25.0], [1200, 748, 50.0]]},
+            {"system": "joeynmt", "precision": "fp32", "minutes": 20, "curve": [], "error": "silent"},
+            {"system": "minitx", "precision": "auto", "minutes": 7, "curve": [[60, 50, 5.0], [180, 150, 26.0]]}]
+    lines = tables.quality_table(rows).split("\n")
+    assert lines[2] == "| hf | bf16 | 10.0 | 390 | 25.0 | 3.0 minutes (0.30 of its time) |"
+    assert lines[3].endswith("| 50.0 | - |")
+    assert "silent" in lines[4]
+    assert lines[-1] == "minitx, a run of 7 minutes, BLEU at minute: 5.0 at 1.0, 26.0 at 3.0."
+
+
+def test_all_tables_make_a_page() -> None:
+    about = {"machine": {"cpu": "Xeon", "cores": 2}, "threads": 2, "commit": "0123abcd", "date": "2026-11-22",
+             "settings": "Medians."}
+    page = tables.render({"training": about | {"rows": [window("hf", "fp32", 1000, disturbed=True)]},
+                          "quality": about | {"rows": []}})
+    assert "## Training" in page
+    assert "## Decoding" not in page
+    assert "1 disturbed by others" in page
+
+
+@given(st.builds(work.Job, text=st.text(), folder=st.text(), precision=st.text(), threads=st.integers(),
+                 translate_every_s=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+                 batch_sizes=st.lists(st.integers()).map(tuple), options=st.lists(st.text()).map(tuple)))
+def test_a_job_survives_the_command_line(job: work.Job) -> None:
+    assert work.Job.parse(job.json()) == job
+
+
+def test_ids_become_words_again(tmp_path: Path) -> None:
+    (tmp_path / "joint.pieces").write_text("<unk>\n<pad>\n<s>\n</s>\n▁a\nb\n▁c\n", encoding="utf-8")
+    job = work.Job(text=str(tmp_path), folder="", precision="fp32", threads=1)
+    assert job.words([work.BOS, 4, 5, 6, work.EOS, 4]) == "ab c"
+
+
+@given(st.lists(st.lists(st.just(0), max_size=9), max_size=30), st.integers(1, 8))
+def test_batches_hold_each_row_once_longest_first(rows: list[list[int]], size: int) -> None:
+    batches = work.longest_first(rows, size)
+    order = [i for batch in batches for i in batch]
+    assert sorted(order) == list(range(len(rows)))
+    assert [len(rows[i]) for i in order] == sorted(map(len, rows), reverse=True)
+    assert all(len(batch) <= size for batch in batches)
+
+
+def test_reports_are_not_mixed_with_what_libraries_print() -> None:
+    code = "from benchmarks.work import Report; report = Report(); print('noise'); report(tokens=1)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert (json.loads(done.stdout), done.stderr) == ({"tokens": 1}, "noise\n")
+
+
+@pytest.mark.parametrize("system", ["minitx", *PEERS])
+def test_every_adapter_can_be_asked_without_its_packages(system: str) -> None:
+    peer = module(system)
+    assert callable(peer.train)
+    assert hasattr(peer, "decode") == hasattr(peer, "DECODES_IN")
+    assert all("==" in package for package in getattr(peer, "PACKAGES", ()))

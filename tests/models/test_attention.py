@@ -1,0 +1,222 @@
+"""Attention against slower ways of computing the same, sentence by sentence."""
+
+import math
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
+from toys import some
+
+from minitx.batch import Packed, pack
+from minitx.models import attention
+from minitx.models.attention import (
+    CrossAttention,
+    SelfAttention,
+    attend,
+    cross_attention,
+    from_heads,
+    self_attention,
+    to_heads,
+)
+
+
+def packed_of(*lengths: int, recurring: bool = False) -> Packed:
+    return pack([[5] * length for length in lengths], 0, recurring=recurring)
+
+
+def doubles(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def reference_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    scores = (q.double() @ k.double().transpose(-2, -1)) / math.sqrt(q.shape[-1])
+    return scores.masked_fill(~mask, -math.inf).softmax(-1) @ v.double()
+
+
+DTYPES = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+
+
+def assert_same(ours: Tensor, reference: Tensor, inputs: tuple[Tensor, ...], tolerance: float = 1e-12) -> None:
+    """Compare what the reference has, the first rows, and its gradients: what filler holds has none."""
+    grad, ours = torch.randn_like(ours[:len(reference)]), ours[:len(reference)]
+    torch.testing.assert_close(ours.double(), reference, atol=tolerance, rtol=tolerance)
+    found, expected = torch.autograd.grad(ours, inputs, grad), torch.autograd.grad(reference, inputs, grad.double())
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype is ours.dtype
+        torch.testing.assert_close(one, other, atol=2 * tolerance, rtol=tolerance)
+
+
+@DTYPES
+def test_attention_is_the_float64_reference_and_so_is_its_gradient(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 2, 5, 8, dtype=dtype, requires_grad=True) for _ in range(3))
+    packed = packed_of(5, 3, 1)
+    expected = reference_attention(q, k, v, packed.mask[:, None, None])
+    assert_same(attend(q, k, v, packed.bias), expected, (q, k, v), tolerance)
+    assert_same(attend(q, k, v), reference_attention(q, k, v, torch.ones(5, 5, dtype=torch.bool)), (q, k, v), tolerance)
+
+
+def test_fewer_queries_than_keys() -> None:
+    """A step's: one new position, or the hypotheses of a sentence, look at all that there is."""
+    q, k, v, packed = doubles(2, 1, 2, 3), doubles(2, 1, 4, 3), doubles(2, 1, 4, 3), packed_of(4, 1)
+    expected = reference_attention(q, k, v, packed.mask[:, None, None])
+    torch.testing.assert_close(attend(q, k, v, packed.bias), expected, atol=1e-12, rtol=1e-12)
+    assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, packed.bias), (q, k, v))
+
+
+def test_worked_example_of_softmax_weights() -> None:
+    """Unscaled scores .14, .40, .31 weigh 29, 37 and 34 %; attention's scale, 1/sqrt(2) here, makes it 30, 36, 34."""
+    scores = torch.tensor([0.14, 0.40, 0.31])
+    assert (100 * scores.softmax(0)).round().tolist() == [29, 37, 34]
+    q, k = torch.tensor([[[[1.0, 0.0]]]]), torch.stack([scores, torch.zeros(3)], dim=1)[None, None]
+    weights = attend(q, k, torch.eye(3)[None, None])
+    assert (100 * weights.flatten()).round().tolist() == [30, 36, 34]
+
+
+# --- packed sentences
+
+LENGTHS = some(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+
+
+def by_sentence(q: Tensor, k: Tensor, v: Tensor, tgt: Packed, src: Packed, n_heads: int, causal: bool) -> Tensor:
+    """Attend in one sentence after the other, no padding anywhere. [N, D] --> [n, D]"""
+    found = []
+    for (a, b), (c, d) in zip(*(zip(s, s[1:], strict=False) for s in (tgt.starts[:-1], src.starts[:-1])), strict=True):
+        heads = (rows.unflatten(1, (n_heads, -1)).transpose(0, 1) for rows in (q[a:b], k[c:d], v[c:d]))
+        mask = torch.ones(b - a, d - c, dtype=torch.bool)
+        found.append(reference_attention(*heads, mask.tril() if causal else mask).transpose(0, 1).flatten(1))
+    return torch.cat(found)
+
+
+def reference_varlen(*args: Any, **options: Any) -> Tensor:
+    """Do what `varlen_attn` says that it does, anywhere."""
+    called = signature(varlen_attn).bind(*args, **options)
+    called.apply_defaults()
+    q, k, v, starts_q, starts_k, max_q, max_k = called.args
+    left, right = called.arguments["window_size"]
+    assert (left, right) in ((-1, -1), (-1, 0))
+    assert starts_q.dtype is starts_k.dtype is torch.int32
+    assert (starts_q[-1], starts_k[-1]) == (len(q), len(k)), "no row is left out: it would hold what memory held"
+    found = []
+    for (a, b), (c, d) in zip(*(zip(s, s[1:], strict=False) for s in (starts_q, starts_k)), strict=True):
+        assert 0 < b - a <= max_q
+        assert 0 < d - c <= max_k
+        mask = torch.ones(b - a, d - c, dtype=torch.bool)
+        heads = (rows.transpose(0, 1) for rows in (q[a:b], k[c:d], v[c:d]))
+        found.append(reference_attention(*heads, mask.tril() if right == 0 else mask).transpose(0, 1))
+    return torch.cat(found)
+
+
+class Elsewhere(Tensor):
+    """Say that it lies on a GPU, and compute here."""
+
+    device = torch.device("cuda")
+
+
+Placed = Callable[[Tensor], Tensor]
+
+
+@pytest.fixture(params=["cpu", "gpu", "gpu with varlen"])
+def placed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Placed:
+    """Have a tensor attend as on a CPU, or as on a GPU, whose kernel for packed sentences is played."""
+    monkeypatch.setattr(attention, "has_varlen", lambda q: request.param == "gpu with varlen")
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", reference_varlen)
+    return Tensor.clone if request.param == "cpu" else lambda x: x.as_subclass(Elsewhere)
+
+
+@pytest.mark.parametrize("recurring", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_self_attention_is_that_of_each_sentence(placed: Placed, causal: bool, recurring: bool) -> None:
+    @settings(max_examples=8)
+    @given(LENGTHS)
+    def holds(lengths: list[tuple[int, int]]) -> None:
+        packed = packed_of(*(length for length, _ in lengths), recurring=recurring)
+        qkv = doubles(len(packed.ids), 3 * 8)
+        out = self_attention(placed(qkv), packed, 2, causal=causal)
+        assert out.shape == (len(packed.ids), 8)
+        assert out.isfinite().all(), "filler's rows are numbers too"
+        assert_same(out.as_subclass(Tensor), by_sentence(*qkv.chunk(3, 1), packed, packed, 2, causal), (qkv,))
+
+    holds()
+
+
+@pytest.mark.parametrize("recurring", [False, True])
+def test_cross_attention_is_that_of_each_pair(placed: Placed, recurring: bool) -> None:
+    @settings(max_examples=8)
+    @given(LENGTHS)
+    def holds(lengths: list[tuple[int, int]]) -> None:
+        tgt, src = (packed_of(*side, recurring=recurring) for side in zip(*lengths, strict=True))
+        q, kv = doubles(len(tgt.ids), 8), doubles(len(src.ids), 2 * 8)
+        out = cross_attention(placed(q), placed(kv), tgt, src, 2)
+        assert out.isfinite().all()
+        assert_same(out.as_subclass(Tensor), by_sentence(q, *kv.chunk(2, 1), tgt, src, 2, False), (q, kv))
+
+    holds()
+
+
+@DTYPES
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed_attention_keeps_to_its_number_format(dtype: torch.dtype, tolerance: float, causal: bool) -> None:
+    torch.manual_seed(0)
+    packed = packed_of(5, 3, 1)
+    qkv = torch.randn(len(packed.ids), 3 * 16, dtype=dtype, requires_grad=True)
+    expected = by_sentence(*qkv.chunk(3, 1), packed, packed, 2, causal)
+    assert_same(self_attention(qkv, packed, 2, causal=causal), expected, (qkv,), tolerance)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_are_those_of_finite_differences(causal: bool) -> None:
+    tgt, src = packed_of(3, 1), packed_of(1, 2)
+    qkv, kv = doubles(len(tgt.ids), 3 * 4), doubles(len(src.ids), 2 * 4)
+    assert torch.autograd.gradcheck(lambda x: self_attention(x, tgt, 2, causal=causal)[:4], qkv)
+    assert torch.autograd.gradcheck(lambda q, kv: cross_attention(q, kv, tgt, src, 2)[:4], (doubles(5, 4), kv))
+    q, k, v = (doubles(2, 1, 3, 2) for _ in range(3))
+    later = torch.full((3, 3), -torch.inf).triu(1)
+    assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, tgt.bias + later if causal else tgt.bias), (q, k, v))
+
+
+def test_heads_are_set_side_by_side_and_laid_end_to_end() -> None:
+    packed, x = packed_of(3, 1, 2), doubles(7, 2 * 6)
+    heads = to_heads(x, packed, 3, 2)
+    expected = x.view(7, 2, 3, 2)[packed.rows].permute(2, 0, 3, 1, 4)  # --> [parts, B, H, L, d]
+    assert torch.equal(heads, expected)
+    assert torch.equal(torch.cat([from_heads(part, packed)[:6] for part in heads], dim=1), x[:6])
+    real = packed.mask[:, None, :, None]
+    assert torch.autograd.gradcheck(lambda x: to_heads(x, packed, 3, 2) * real, x)
+    assert torch.autograd.gradcheck(lambda y: from_heads(y, packed)[:6], doubles(3, 3, 3, 2))
+
+
+# --- with their weights
+
+def test_attention_is_torch_multihead_attention_with_the_same_weights() -> None:
+    ours, theirs = SelfAttention(16, 4).double(), nn.MultiheadAttention(16, 4, bias=False, batch_first=True).double()
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(ours.qkv.weight)
+        theirs.out_proj.weight.copy_(ours.out.weight)
+    packed = packed_of(7, 4, 1)
+    rows = torch.randn(len(packed.ids), 16).double()
+    x = packed.pad(rows)
+    expected, _ = theirs(x, x, x, key_padding_mask=~packed.mask)
+    found = packed.pad(ours(rows, packed))
+    torch.testing.assert_close(found[packed.mask], expected[packed.mask], atol=1e-12, rtol=1e-12)
+
+
+def test_cross_attention_is_torch_multihead_attention() -> None:
+    ours, theirs = CrossAttention(16, 4).double(), nn.MultiheadAttention(16, 4, bias=False, batch_first=True).double()
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([ours.q.weight, ours.kv.weight]))
+        theirs.out_proj.weight.copy_(ours.out.weight)
+    tgt, src = packed_of(3, 3), packed_of(5, 2)
+    x, memory = torch.randn(len(tgt.ids), 16).double(), torch.randn(len(src.ids), 16).double()
+    keys = src.pad(memory)
+    expected, _ = theirs(tgt.pad(x), keys, keys, key_padding_mask=~src.mask)
+    torch.testing.assert_close(tgt.pad(ours(x, tgt, memory, src)), expected, atol=1e-12, rtol=1e-12)
+    stepped = ours.step(x[:6:3], *ours.keys_values(memory, src), src.bias, 1)
+    torch.testing.assert_close(stepped, expected[:, 0], atol=1e-12, rtol=1e-12)
