@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Any
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "268435456"}
+MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "268435456",
+          "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 class WorkerFailed(Exception):
@@ -103,7 +104,8 @@ class Worker:
 
 def environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
     """Return what every worker runs under: as many threads, the same allocator settings, no network."""
-    kept = {name: value for name, value in base.items() if not name.startswith(("MALLOC_", "OMP_", "MKL_", "KMP_"))}
+    settings = ("MALLOC_", "GLIBC_", "OMP_", "MKL_", "KMP_")
+    kept = {name: value for name, value in base.items() if not name.startswith(settings)}
     count = str(threads)
     return kept | MALLOC | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "HF_HUB_OFFLINE": "1",
                             "WANDB_MODE": "disabled", "PYTHONUNBUFFERED": "1"}

@@ -133,7 +133,7 @@ class Costs:
                 "peak_source": most.source, "git_sha": git_sha, "git_dirty": git_dirty, "versions": versions(),
                 "hardware": hardware(self.device),
                 "environment": {name: value for name, value in sorted(os.environ.items())
-                                if name.startswith(("MALLOC_", "OMP_", "MKL_"))}}
+                                if name.startswith(("MALLOC_", "GLIBC_", "OMP_", "MKL_"))}}
 
     def tokenizers(self) -> TokenizerPair:
         """Learn the vocabulary as a run would: it decides what embeddings and loss cost."""

@@ -259,7 +259,7 @@ class Run:
             init_from_sha256=state.init_from_sha256, cleaning=asdict(self.data.cleaning), versions=versions(),
             hardware=hardware(self.device),
             environment={name: value for name, value in os.environ.items()
-                         if name.startswith(("MALLOC_", "OMP_", "MKL_"))},
+                         if name.startswith(("MALLOC_", "GLIBC_", "OMP_", "MKL_"))},
             **measured(state, self.clock, self.peak))
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 sys.path.append(str(Path(__file__).parents[2]))  # benchmarks/ is no part of the package
 
+from benchmarks import __main__ as main
 from benchmarks import measure, tables, watch, work
 from benchmarks.peers import minitx, pymarian
 from benchmarks.venvs import PEERS, ROOT, module
@@ -91,6 +93,33 @@ def test_one_failure_stops_nobody_else_and_a_disturbed_window_comes_again(tmp_pa
     assert [(row["system"], row["round"], row.get("disturbed", row.get("error"))) for row in rows] == [
         ("a", 1, True), ("a", 1, True), ("a", 1, False), ("b", 1, "broken"), ("a", 2, False)]
     assert saved[-1] == len(rows)
+
+
+def test_quality_scores_what_peers_wrote_and_takes_minitx_at_its_word(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "text"
+    text.mkdir()
+    for name in ("train", "valid", work.TEST):
+        for lang in (work.SRC, work.TGT):
+            (text / f"{name}.{lang}").write_text("one two three four five\n", encoding="utf-8")
+    peer = {"seconds": 60.0, "updates": 9, "tokens": 1}
+    lines = {"hf": [peer, peer | {"hypotheses": str(text / f"{work.TEST}.{work.TGT}")}, {"never": "read"}],
+             "minitx": [{"seconds": 6.0, "updates": 25, "bleu": 100.0}]}
+
+    def worker(self: measure.Bench, system: measure.System, action: str, **job: object) -> Worker:
+        told = "\n".join(map(json.dumps, lines[system.name]))
+        assert (Path(str(job["text"])) == text) == (system.name == "hf")
+        return run_worker(f"print({told!r})", tmp_path)
+
+    monkeypatch.setattr(measure.Bench, "worker", worker)
+    results = tmp_path / "results" / "peers.json"
+    about = {"machine": {"cpu": "Xeon", "cores": 2}, "threads": 2, "commit": "0", "date": "today", "settings": "."}
+    bench = measure.Bench(tmp_path, text, 2, (), Console(StringIO()), partial(main._save, results, "quality", about))
+    rows = measure.quality(bench, [measure.System("hf", "bf16")], 1, 1, [0.5])
+    assert [row["curve"] for row in rows] == [[[60.0, 9, 100.0]], [[6.0, 25, 100.0]]]
+    assert json.loads(results.read_text())["quality"]["rows"] == rows
+    assert "| hf | bf16 | 1.0 | 9 | 100.0 | 0.1 minutes (0.10 of its time) |" in tables.render(
+        json.loads(results.read_text()))
 
 
 def window(system: str, precision: str, tokens_per_s: float, *, per_sentence: float = 16, disturbed: bool = False,

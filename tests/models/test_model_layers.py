@@ -1,6 +1,10 @@
 """The parts that models are built from, against the plain expressions that they stand for."""
 
 import math
+import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -22,15 +26,13 @@ MIXED = [(torch.float64, torch.float64, 1e-12), (torch.float32, torch.float32, 1
 
 def plain(module: nn.Module, x: Tensor) -> Tensor:
     """Say what the module stands for, in the numbers that it is given."""
-    p = {name: parameter.to(x.dtype).double() for name, parameter in module.named_parameters()}
-    if isinstance(module, FeedForward):
-        wide = (x.double() @ p["0.weight"].T + p["0.bias"]).relu()
-        return wide @ p["2.weight"].T + p["2.bias"]
+    weight, bias, *narrow = (p.to(x.dtype).double() for p in module.parameters())
     if isinstance(module, LayerNorm):
         centred = x.double() - x.double().mean(-1, keepdim=True)
         deviation = (centred.square().mean(-1, keepdim=True) + module.eps).sqrt()
-        return centred / deviation * p["weight"] + p["bias"]
-    return x.double() @ p["weight"].T + p["bias"]
+        return centred / deviation * weight + bias
+    wide = x.double() @ weight.T + bias
+    return wide.relu() @ narrow[0].T + narrow[1] if narrow else wide
 
 
 @pytest.mark.parametrize(("weights", "activations", "tolerance"), MIXED, ids=["fp64", "fp32", "mixed", "bf16"])
@@ -62,6 +64,14 @@ def test_feed_forward_gradients_are_those_of_finite_differences() -> None:
     torch.manual_seed(0)
     module, x = FeedForward(3, 4).double(), torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, *_: module(x), (x, *module.parameters()))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="what is asked for is a kind of x86")
+def test_feed_forward_runs_in_bf16_where_the_cpu_has_no_units_for_it() -> None:
+    code = ("import torch; from minitx.models.layers import FeedForward; x = torch.ones(3, 4).bfloat16()\n"
+            "assert not torch.ops.mkldnn._is_mkldnn_bf16_supported(); FeedForward(4, 8)(x).sum().backward()")
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
 
 
 def test_sinusoids_have_the_published_values() -> None:

@@ -39,7 +39,7 @@ class Zygote:
 
     def __init__(self, folder: Path) -> None:
         self.log = folder / "stderr"
-        names = ("MALLOC_", "OMP_", "MKL_")
+        names = ("MALLOC_", "GLIBC_", "OMP_", "MKL_")
         env = {name: value for name, value in os.environ.items() if not name.startswith(names)}
         env |= {"PYTHONPATH": f"{TESTS.parent / 'src'}:{TESTS}", "MINITX_ALLOCATOR": "as it is", "OMP_NUM_THREADS": "1",
                 "XDG_CACHE_HOME": str(folder / "cache")}

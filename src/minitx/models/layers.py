@@ -47,7 +47,8 @@ class _FeedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        if x.device.type == "cpu" and x.dtype is torch.bfloat16 and torch.backends.mkldnn.enabled:
+        if (x.device.type == "cpu" and x.dtype is torch.bfloat16 and torch.backends.mkldnn.enabled
+                and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
             wide = torch.ops.mkldnn._linear_pointwise(x, w1, b1, "relu", [], "")  # one kernel
         else:
             wide = F.linear(x, w1, b1).relu_()
