@@ -13,9 +13,9 @@ from benchmarks.watch import Worker, WorkerFailed
 from benchmarks.work import Job
 from minitx.console import Console, duration
 from minitx.metrics import score
+from minitx.result import DISTURBED_PCT
 
 WARM_UP_UPDATES = 5  # the first are slow
-FOREIGN_PCT = 5.0  # of all cores; a window in which others used more is marked, and measured again
 AGAIN = 2  # times at most
 Row = dict[str, Any]
 Save = Callable[[list[Row]], None]
@@ -173,7 +173,7 @@ def _in_turn(bench: Bench, systems: Sequence[System], rounds: int, measure: Call
             about = {"system": system.name, "precision": system.precision, "round": turn // len(systems) + 1}
             try:
                 for row in measure(system):  # rows made before a failure stay
-                    found += [about | row | {"disturbed": row["foreign_pct"] > FOREIGN_PCT}]
+                    found += [about | row | {"disturbed": row["foreign_pct"] > DISTURBED_PCT}]
             except (WorkerFailed, NotInstalled) as error:
                 failed.add(system)
                 found.append(about | {"error": str(error)})

@@ -12,9 +12,9 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import Any
 
+from minitx.launch import MALLOC
+
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "268435456",
-          "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 class WorkerFailed(Exception):

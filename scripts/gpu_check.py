@@ -58,12 +58,6 @@ def nvml(device: torch.device) -> tuple[str, dict[str, Any]]:
     return ", ".join(f"{name} {value}" for name, value in found.items()), found
 
 
-def compiled(bench: Workbench) -> tuple[str, dict[str, Any]]:
-    """Tell whether a config may ask for torch.compile."""
-    option = hasattr(bench.config("transformer").trainer, "compile")
-    return "time it: minitx bench step trainer.compile=true" if option else "no such option", {"option": option}
-
-
 def checks(bench: Workbench, real: Workbench, device: torch.device, toys: bool) -> dict[str, tuple[bool, Check]]:
     """Return each check by its name, and whether it needs a GPU. `bench`: small models; `real`: what is timed."""
     found: dict[str, tuple[bool, Check]] = {"facts": (False, partial(facts, device))}
@@ -83,7 +77,6 @@ def checks(bench: Workbench, real: Workbench, device: torch.device, toys: bool) 
     found |= {"attention kernels": (False, partial(speed.attention, device, repeats)),
               "AdamW": (False, partial(speed.optimizers, real, device, repeats)),
               "copies": (True, partial(speed.copies, device)),
-              "compile": (False, partial(compiled, bench)),
               "NVML": (True, partial(nvml, device))}
     for family in PLAIN:
         for precision in ("32-true", "bf16-mixed"):

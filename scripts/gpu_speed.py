@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from minitx.monitor.peak import peak
 from minitx.monitor.provenance import peak_memory_gib
 from minitx.monitor.utilisation import Watch
+from minitx.training.callbacks import training_flop
 
 BACKENDS = {"math": SDPBackend.MATH, "flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
             "efficient": SDPBackend.EFFICIENT_ATTENTION}
@@ -123,7 +124,9 @@ def step(bench: Workbench, device: torch.device, family: str, precision: str, co
         usage = watch.usage()
     timed, total_s = planned[3:], sum(seconds[3:])
     speed = sum(update.n_tokens for update in timed) / total_s
-    flop, reference = flops(task.model, timed), peak(device, precision)
+    counted = [training_flop(task.model, update) for update in timed]
+    flop = None if None in counted else sum(counted)
+    reference = peak(device, precision)
     mfu = reference.mfu_pct(flop, total_s)
     memory = peak_memory_gib(device)
     values = {"update_ms": 1000 * total_s / count, "tgt_tokens_per_s": speed, "mfu_pct": mfu, "memory_gib": memory,
@@ -132,14 +135,6 @@ def step(bench: Workbench, device: torch.device, family: str, precision: str, co
     share = "n/a" if mfu is None else f"{mfu:.1f} %"
     text = f"{values['update_ms']:.1f} ms, {speed:,.0f} target tokens/s, MFU {share} of {reference}, {memory:.2f} GiB"
     return text, values
-
-
-def flops(model: Any, planned: list[Any]) -> float | None:
-    """Return the operations of these updates, forwards and backwards; None where the model does not count them."""
-    try:
-        return 3 * sum(float(model.flops(*update.lengths)) for update in planned)
-    except (AttributeError, NotImplementedError):
-        return None
 
 
 def decoding(bench: Workbench, device: torch.device, family: str, beam_size: int) -> Found:

@@ -1,10 +1,36 @@
-"""The door to functions with a gradient of their own, typed; torch leaves it untyped."""
+"""What torch's autograd lacks for us: typed calls of functions with a gradient of their own, and casts made once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.autograd import Function
+
+_casts: dict[tuple[int, torch.dtype], Tensor] | None = None  # by the weight's id, and type
 
 
 def applied(function: type[Function], *arguments: Any) -> Any:
     """Return what the function makes of its arguments, noted for the backward pass."""
     return function.apply(*arguments)
+
+
+def cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a weight in another type, inside `casting_once` the same tensor each time."""
+    if weight.dtype is dtype or _casts is None:
+        return weight.to(dtype)
+    if (id(weight), dtype) not in _casts:
+        _casts[id(weight), dtype] = weight.to(dtype)
+    return _casts[id(weight), dtype]
+
+
+@contextmanager
+def casting_once() -> Iterator[None]:
+    """Keep casts inside the block, which must not change a weight: some are used at every step of a sentence."""
+    global _casts
+    _casts, before = {}, _casts
+    try:
+        yield
+    finally:
+        _casts = before

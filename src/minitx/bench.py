@@ -20,23 +20,24 @@ from minitx.console import Console
 from minitx.doctor import Doctor, Fact
 from minitx.monitor.peak import peak
 from minitx.monitor.speed import copy_gb_per_s
-from minitx.rehearsal import Rehearsal, rehearse
+from minitx.rehearsal import Rehearsal, go_through, rehearse
 from minitx.training.callbacks import training_flop
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 
 PROFILED = 3  # updates, after one that warms up and one whose bytes are counted
-# Kinds of kernel by operator, the first that fits. What a fused kernel does beside its products counts as products.
+# Kinds of kernel by operator, the first that fits. What a fused kernel does beside its products counts as products; the
+# loss's own products and softmax count where all others do.
 KINDS = {
     "loss": r"log_softmax|logsumexp|CrossEntropy|cross_entropy|nll_loss",
     "optimizer": r"adam|Optimizer|_foreach|vector_norm",
     "recurrence": r"rnn|lstm|gru",
     "attention": r"attention|attn|softmax|aten::(baddbmm|bmm)",
-    "matmul": r"aten::(_?addmm|mm|addmv|mv|linear|matmul|dot)|mkldnn_linear|_scaled_mm",
+    "matmul": r"aten::(_?addmm|mm|addmv|mv|linear|matmul|dot)|mkldnn_linear|_linear_pointwise|_scaled_mm",
     "normalisation": r"norm",
     "dropout": r"dropout|random|bernoulli|uniform",
-    "copies": r"aten::(to|_to_copy|copy|clone|contiguous|cat|stack|index|gather|scatter|embedding|fill|zero|repeat"
-              r"|masked_select|nonzero|arange|item|_local_scalar)|Memcpy|Memset",
+    "copies": r"aten::(to|_to_copy|copy|clone|contiguous|cat|stack|index|gather|scatter|take|put|embedding|fill|zero"
+              r"|repeat|masked_select|nonzero|arange|item|_local_scalar)|Memcpy|Memset",
     "elementwise": r"aten::",
     "other": r"",
 }  # fmt: skip
@@ -67,7 +68,7 @@ class Bench:
         measured = rehearse(task, data, device, self.console)
         yield "update", list(update(measured))
         taken = Apart(self.console, self.trace)
-        build_trainer(device, None, [taken]).fit(task, datamodule=data)
+        go_through(build_trainer(device, None, [taken]), task, data)
         yield "kernels", list(taken.facts())
         self.console.live("measuring products and copies ...")
         yield "roofline", list(roofline(measured, taken, device, task.precision))
@@ -127,7 +128,7 @@ class Apart(pl.Callback):
         self.console, self.trace = console, trace
         self.counter = ByteCounter()
         self.flop: float | None = None  # of the update whose bytes are counted
-        self.seen = 0
+        self.seen, self.on_gpu = 0, False
         self.profiler: profile | None = None
         self.opened = ExitStack()
 
@@ -137,7 +138,8 @@ class Apart(pl.Callback):
         if self.seen == 1:
             self.opened.enter_context(self.counter)
         elif self.seen == 2:
-            gpu = [ProfilerActivity.CUDA] if pl_module.device.type == "cuda" else []
+            self.on_gpu = pl_module.device.type == "cuda"
+            gpu = [ProfilerActivity.CUDA] if self.on_gpu else []
             self.profiler = profile(activities=[ProfilerActivity.CPU, *gpu], with_flops=True, record_shapes=True)
             self.opened.enter_context(self.profiler)
 
@@ -162,7 +164,7 @@ class Apart(pl.Callback):
         assert self.profiler is not None
         by_kind: defaultdict[str, list[tuple[float, float, str]]] = defaultdict(list)  # seconds, FLOP, operator
         for event in self.profiler.key_averages():
-            seconds = 1e-6 * (event.self_device_time_total or event.self_cpu_time_total)
+            seconds = 1e-6 * (event.self_device_time_total if self.on_gpu else event.self_cpu_time_total)
             if event.device_type.name == "CPU" and not event.is_user_annotation:
                 by_kind[kind_of(event.key)].append((seconds / PROFILED, event.flops / PROFILED, event.key))
         total = sum(seconds for rows in by_kind.values() for seconds, _, _ in rows)
@@ -177,7 +179,7 @@ class Apart(pl.Callback):
 
 def kind_of(operator: str) -> str:
     """Name the first of `KINDS` that fits an operator's name."""
-    return next(kind for kind, pattern in KINDS.items() if re.search(pattern, operator))
+    return next(kind for kind, pattern in KINDS.items() if re.search(pattern, operator, re.IGNORECASE))
 
 
 class ByteCounter(TorchDispatchMode):

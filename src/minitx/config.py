@@ -54,7 +54,7 @@ class DataConfig:
     seed: int = key("seed of the synthetic text, apart from the run's seed", ge=0)
     train_size: int = key("training pairs of the synthetic text", ge=1)
     test_sets: list[str] | None = key("test sets to score; null = all, but synthetic length sets")
-    max_tokens: int = key("padded positions a micro-batch, B * max(S, T), never exceeded", ge=8)
+    max_tokens: int = key("padded positions a micro-batch, B * max(S, T), at most; rounding B may add an eighth", ge=8)
     max_length: int = key("training pairs with a longer side (tokens with EOS) are left out, and counted", ge=2)
     pad_to_multiple: int = key("widths of batches are rounded up to this", ge=1)
     recommends: RecommendsConfig = key("what suits this text; experiments and the command line override it")

@@ -4,7 +4,6 @@ Forward, loss and backward, no optimizer. The number of tokens is the same every
 in the length takes the same time at every length, but for what cannot run at once.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -27,7 +26,8 @@ from minitx.data.sources import load_corpus
 from minitx.data.tokenizer import N_SPECIALS, TokenizerPair
 from minitx.errors import UserError
 from minitx.monitor.peak import Peak, peak
-from minitx.monitor.provenance import git_state, hardware, versions
+from minitx.monitor.provenance import environment, git_state, hardware, versions
+from minitx.monitor.speed import settle
 from minitx.monitor.utilisation import Watch
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask, seed_dropout
@@ -132,8 +132,7 @@ class Costs:
                 "tokens": self.grid.tokens, "repeats": self.grid.repeats, "peak_tflops": most.tflops,
                 "peak_source": most.source, "git_sha": git_sha, "git_dirty": git_dirty, "versions": versions(),
                 "hardware": hardware(self.device),
-                "environment": {name: value for name, value in sorted(os.environ.items())
-                                if name.startswith(("MALLOC_", "GLIBC_", "OMP_", "MKL_"))}}
+                "environment": environment()}
 
     def tokenizers(self) -> TokenizerPair:
         """Learn the vocabulary as a run would: it decides what embeddings and loss cost."""
@@ -181,12 +180,6 @@ class Costs:
         except torch.OutOfMemoryError as error:
             raise UserError(f"the GPU's memory does not hold {self.grid.tokens:,} tokens of the largest model: lower "
                             "model.num_layers, or set trainer.accelerator=cpu") from error
-
-
-def settle(device: torch.device) -> None:
-    """Wait for what the device has been given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def width_of(cfg: Config) -> int:

@@ -61,12 +61,12 @@ def settled(cfg: Config) -> Config:
 def tune_allocator(cfg: Config) -> None:
     """Begin this process again with `MALLOC`, once, where that helps: Linux, glibc, training on the CPU.
 
-    Only the owner of the process may call it. Not done under a debugger, nor where the user chose `MALLOC_*` settings.
+    Only the owner of the process may call it. Not done under a debugger, nor where the user chose such settings.
     """
     chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     if chosen or ALLOCATOR in os.environ or sys.gettrace() is not None or not _glibc() or _on_gpu(cfg):
         return
-    note = {ALLOCATOR: "glibc keeps freed memory, in huge pages (this process was begun again with MALLOC_*)"}
+    note = {ALLOCATOR: "glibc keeps freed memory and asks for huge pages (begun again with MALLOC_*, GLIBC_TUNABLES)"}
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | MALLOC | note)
 

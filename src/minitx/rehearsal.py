@@ -48,14 +48,19 @@ def rehearse(task: TranslationTask, data: TranslationData, device: torch.device,
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     stopwatch = Stopwatch(console, data)
-    try:
-        build_trainer(device, None, [stopwatch]).fit(task, datamodule=data)
-    except SystemExit as left:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from left
+    go_through(build_trainer(device, None, [stopwatch]), task, data)
     flops: list[Any] = stopwatch.flops[WARM_UP:]
     return Rehearsal(stopwatch.update_s[WARM_UP:], sum(stopwatch.tgt_tokens[WARM_UP:]), peak_memory_gib(device),
                      stopwatch.checkpoint_bytes, sum(t.nbytes for t in model_tensors(task.model).values()),
                      stopwatch.split_s(), None if None in flops else sum(flops))
+
+
+def go_through(trainer: pl.Trainer, task: TranslationTask, data: TranslationData) -> None:
+    """Train until a callback stops it. Errors: KeyboardInterrupt."""
+    try:
+        trainer.fit(task, datamodule=data)
+    except SystemExit as left:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from left
 
 
 def widest_update(data: TranslationData) -> int:

@@ -35,7 +35,7 @@ from minitx.frozen import freeze
 from minitx.monitor.clock import Clock
 from minitx.monitor.peak import Peak, peak
 from minitx.monitor.process import process_age_s
-from minitx.monitor.provenance import git_state, hardware, peak_memory_gib, versions
+from minitx.monitor.provenance import environment, git_state, hardware, peak_memory_gib, versions
 from minitx.monitor.utilisation import Watch
 from minitx.result import Result, TestScore
 from minitx.resuming import identity, refuse_others, settle_horizon, settle_target
@@ -258,8 +258,7 @@ class Run:
             data_sha256=self.corpus.fingerprint, tokenizer_sha256=self.tokenizers.fingerprint,
             init_from_sha256=state.init_from_sha256, cleaning=asdict(self.data.cleaning), versions=versions(),
             hardware=hardware(self.device),
-            environment={name: value for name, value in os.environ.items()
-                         if name.startswith(("MALLOC_", "GLIBC_", "OMP_", "MKL_"))},
+            environment=environment(),
             **measured(state, self.clock, self.peak))
 
 

@@ -88,7 +88,9 @@ def test_a_slip_is_one_line(slip: list[str], told: str, capfd: pytest.CaptureFix
 @pytest.mark.parametrize(("operator", "kind"), [
     ("aten::mm", "matmul"), ("aten::addmm", "matmul"), ("aten::linear", "matmul"), ("aten::bmm", "attention"),
     ("aten::_scaled_dot_product_flash_attention_for_cpu_backward", "attention"), ("aten::_softmax", "attention"),
-    ("aten::_log_softmax", "loss"), ("_SmoothedCrossEntropy", "loss"), ("aten::_fused_adamw_", "optimizer"),
+    ("aten::_log_softmax", "loss"), ("_LinearCrossEntropy", "loss"), ("mkldnn::_linear_pointwise", "matmul"),
+    ("_Dropout", "dropout"),
+    ("_PackedAttentionBackward", "attention"), ("aten::put_", "copies"), ("aten::_fused_adamw_", "optimizer"),
     ("aten::linalg_vector_norm", "optimizer"), ("aten::native_layer_norm_backward", "normalisation"),
     ("aten::mkldnn_rnn_layer", "recurrence"), ("aten::random_", "dropout"), ("aten::copy_", "copies"),
     ("aten::index_select", "copies"), ("aten::add_", "elementwise"), ("aten::mul", "elementwise"),

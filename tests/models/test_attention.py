@@ -126,7 +126,7 @@ Placed = Callable[[Tensor], Tensor]
 @pytest.fixture(params=["cpu", "gpu", "gpu with varlen"])
 def placed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Placed:
     """Have a tensor attend as on a CPU, or as on a GPU, whose kernel for packed sentences is played."""
-    monkeypatch.setattr(attention, "has_varlen", lambda q: request.param == "gpu with varlen")
+    monkeypatch.setattr(attention, "has_varlen", lambda q, head_dim: request.param == "gpu with varlen")
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", reference_varlen)
     return Tensor.clone if request.param == "cpu" else lambda x: x.as_subclass(Elsewhere)
 
@@ -222,3 +222,13 @@ def test_cross_attention_is_torch_multihead_attention() -> None:
     torch.testing.assert_close(tgt.pad(ours(x, tgt, memory, src)), expected, atol=1e-12, rtol=1e-12)
     stepped = ours.step(x[:6:3], *ours.keys_values(memory, src), src.bias, 1)
     torch.testing.assert_close(stepped, expected[:, 0], atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("head_dim", "dtype", "found"), [
+    (64, torch.bfloat16, True), (64, torch.float32, False), (50, torch.bfloat16, False), (512, torch.bfloat16, False)])
+def test_the_kernel_for_packed_sentences_is_not_asked_for_what_it_refuses(
+        head_dim: int, dtype: torch.dtype, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    q = torch.zeros(1, dtype=dtype)
+    assert not attention.has_varlen(q, head_dim)
+    assert attention.has_varlen(q.as_subclass(Elsewhere), head_dim) == found

@@ -95,3 +95,15 @@ def test_order_is_sensed() -> None:
     permuted = replace(batch.src, ids=batch.src.ids[torch.tensor([1, 0, 3, 2, 4, 5])])
     change = (model(permuted, batch.tgt) - model(batch.src, batch.tgt))[:3]
     assert change.abs().max() > 1e-4
+
+
+def test_weights_are_cast_once_however_often_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With input feeding a layer runs at each step; each of its weights has one copy in bf16."""
+    model, batch, seen = tiny_lstm(attention="additive", input_feeding=True), random_batch(3), set[int]()
+    original = torch.lstm
+    monkeypatch.setattr(torch, "lstm", lambda x, state, weights, *a: seen.update(map(id, weights))
+                        or original(x, state, weights, *a))
+    with model.computing_in(torch.bfloat16):
+        model(batch.src, batch.tgt)
+    recurrences = [module for module in model.modules() if isinstance(module, nn.LSTM)]
+    assert len(seen) == sum(len(module.all_weights[0]) for module in recurrences)

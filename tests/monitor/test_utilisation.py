@@ -168,6 +168,6 @@ def test_on_the_processor_no_gpu_is_asked() -> None:
 
 def test_two_stretches_are_one_weighed_by_their_seconds() -> None:
     one, other = Usage(30.0, 90.0, 0.0, 1.0, 2.0, {}), Usage(10.0, 50.0, 8.0, 0.5, None, {"gpu_memory_gib": "gone"})
-    assert one + other == Usage(40.0, 80.0, 2.0, 1.5, 2.0, {"gpu_memory_gib": "gone"})
+    assert one + other == Usage(40.0, 80.0, 2.0, 1.5, None, {"gpu_memory_gib": "gone"})
     unknown = Usage(10.0, None, None, None, None, {"busy_pct": "MIG"})
     assert (one + unknown).busy_pct is (unknown + one).energy_wh is None

@@ -1,11 +1,14 @@
 """The summed loss of a projection against torch's own, and its gradients against torch's and finite differences."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from minitx.training import loss as module
 from minitx.training.loss import linear_cross_entropy
@@ -98,11 +101,20 @@ def test_the_unsmoothed_sum_is_for_reading_only() -> None:
 
 
 def test_the_loss_alone_is_the_same_number() -> None:
-    """As validation asks for it."""
+    """As validation asks for it: exactly, and without the products that make gradients."""
     features, weight, labels = drawn(9, 2, 5)
     loss, nll = linear_cross_entropy(features, weight, labels, 0.1)
-    with torch.inference_mode():
-        assert linear_cross_entropy(features, weight, labels, 0.1) == (loss, nll)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        torch.testing.assert_close(linear_cross_entropy(features, weight, labels, 0.1), (loss, nll))
+    assert counter.get_total_flops() == 2 * features.shape[0] * weight.numel()
     (gradient,) = torch.autograd.grad(loss, features)
     frozen, _ = linear_cross_entropy(features, weight.detach(), labels, 0.1)
     assert torch.equal(torch.autograd.grad(frozen, features)[0], gradient)
+
+
+def test_a_sure_label_has_its_exact_loss_where_no_gradient_is_asked_for() -> None:
+    """In bf16 its probability rounds to 1."""
+    features, weight = torch.tensor([[7.0]]).bfloat16(), torch.tensor([[1.0], [0.0]]).bfloat16()
+    with torch.inference_mode():
+        _, nll = linear_cross_entropy(features, weight, torch.tensor([0]))
+    assert nll.item() == pytest.approx(math.log1p(math.exp(-7)), rel=1e-3)  # fp32 of 7

@@ -30,7 +30,7 @@ def self_attention(qkv: Tensor, packed: Packed, n_heads: int, *, causal: bool = 
     if qkv.device.type == "cpu":
         out: Tensor = applied(_PackedAttention, qkv, None, packed, packed, n_heads, causal)
         return out
-    if has_varlen(qkv):
+    if has_varlen(qkv, qkv.shape[1] // (3 * n_heads)):
         q, k, v = qkv.unflatten(1, (3, n_heads, -1)).unbind(1)
         return _varlen(q, k, v, packed, packed, causal)
     q, k, v = to_heads(qkv, packed, n_heads, 3).unbind(0)
@@ -44,17 +44,17 @@ def cross_attention(q: Tensor, kv: Tensor, tgt: Packed, src: Packed, n_heads: in
     if q.device.type == "cpu":
         out: Tensor = applied(_PackedAttention, q, kv, tgt, src, n_heads, False)
         return out
-    if has_varlen(q):
+    if has_varlen(q, q.shape[1] // n_heads):
         k, v = kv.unflatten(1, (2, n_heads, -1)).unbind(1)
         return _varlen(q.unflatten(1, (n_heads, -1)), k, v, tgt, src, False)
     k, v = to_heads(kv, src, n_heads, 2).unbind(0)
     return from_heads(attend(to_heads(q, tgt, n_heads, 1)[0], k, v, src.bias), tgt)
 
 
-def has_varlen(q: Tensor) -> bool:
+def has_varlen(q: Tensor, head_dim: int) -> bool:
     """Tell whether there is a kernel that takes packed sentences as they are: flash attention, on GPUs since Ampere."""
-    return (q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16)
-            and torch.cuda.get_device_capability(q.device) >= (8, 0))
+    return (q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16) and head_dim % 8 == 0
+            and head_dim <= 256 and torch.cuda.get_device_capability(q.device) >= (8, 0))
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, tgt: Packed, src: Packed, causal: bool) -> Tensor:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from minitx.autograd import casting_once
 from minitx.batch import Packed
 
 Lengths = npt.NDArray[np.int64]
@@ -84,7 +85,8 @@ class Seq2Seq(nn.Module, ABC):
         """Have activations of this type inside the block: layers cast their weights to what they are given."""
         self.compute_dtype, before = dtype, self.compute_dtype
         try:
-            yield
+            with casting_once():
+                yield
         finally:
             self.compute_dtype = before
 

@@ -47,7 +47,7 @@ class _Dropout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor | None, y: Tensor, p: float) -> Tensor:
-        dropped = round(p * LEVELS)
+        dropped = min(round(p * LEVELS), LEVELS - 1)
         ctx.scale = LEVELS / (LEVELS - dropped)
         kept = keep(y.shape, dropped, y.dtype)
         ctx.save_for_backward(kept)

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.autograd import applied
+from minitx.autograd import applied, cast
 
 
 class Linear(nn.Linear):
     """x W' + b"""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        return F.linear(x, cast(self.weight, x.dtype), None if self.bias is None else cast(self.bias, x.dtype))
 
 
 class LayerNorm(nn.LayerNorm):
@@ -26,7 +26,8 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":  # its kernel takes weights in fp32, and its backward is faster for it
             return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+        weight, bias = (cast(p, x.dtype) for p in (self.weight, self.bias))
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
 class FeedForward(nn.Sequential):
@@ -37,7 +38,7 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] --> [..., D]"""
-        weights = [p.to(x.dtype) for p in self.parameters()]
+        weights = [cast(p, x.dtype) for p in self.parameters()]
         y: Tensor = applied(_FeedForward, x.flatten(0, -2), *weights)
         return y.view(x.shape)
 

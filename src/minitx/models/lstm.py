@@ -18,6 +18,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from minitx import autograd
 from minitx.batch import Packed, taken
 from minitx.models.attention import attend
 from minitx.models.base import DecodeState, Lengths, Seq2Seq, matrices
@@ -161,8 +162,12 @@ class Recurrence(nn.LSTM):
         if state is None:
             zeros = x.new_zeros(1, len(x), self.hidden_size)
             state = zeros, zeros
-        weights = [weight.to(x.dtype) for weight in self.all_weights[0]]
-        y, h, c = torch.lstm(x, state, weights, True, 1, 0.0, self.training, False, True)
+        weights, settings = self.all_weights[0], (True, 1, 0.0, self.training, False, True)
+        if x.device.type == "cpu":
+            y, h, c = torch.lstm(x, state, [autograd.cast(weight, x.dtype) for weight in weights], *settings)
+        else:  # cuDNN wants its weights in one buffer, and autocast casts them into one
+            with torch.autocast(x.device.type, x.dtype, enabled=x.dtype is not weights[0].dtype):
+                y, h, c = torch.lstm(x, state, [*weights], *settings)
         return y, (h, c)
 
 

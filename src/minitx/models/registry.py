@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from importlib import import_module
 
+from torch import nn
+
 from minitx.config import ModelConfig, resolve_size
 from minitx.models.base import Seq2Seq
 
@@ -24,4 +26,7 @@ def build_model(cfg: ModelConfig, *, src_vocab_size: int, tgt_vocab_size: int) -
     settings = asdict(resolve_size(cfg))
     family = model_class(settings.pop("family"))
     settings.pop("size")
-    return family(src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, **settings)
+    model = family(src_vocab_size=src_vocab_size, tgt_vocab_size=tgt_vocab_size, **settings)
+    if not isinstance(getattr(model, "output", None), nn.Linear) or model.output.bias is not None:
+        raise TypeError(f"{family.__name__}.output: must be a Linear without bias: the loss takes its weight alone")
+    return model

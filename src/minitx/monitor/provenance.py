@@ -13,6 +13,7 @@ import torch
 from minitx.monitor.process import cores
 
 CODE = (":/src", ":/conf", ":/train.py", ":/pyproject.toml", ":/constraints.txt")  # results and pages may differ
+TUNING = ("MALLOC_", "GLIBC_", "OMP_", "MKL_")  # beginnings of names of variables
 PACKAGES = ("torch", "lightning", "hydra-core", "datasets", "tokenizers", "sacrebleu", "safetensors", "numpy")
 
 
@@ -31,6 +32,11 @@ def git_state() -> tuple[str | None, bool | None]:
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that figures depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that change speed."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(TUNING)}
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

@@ -31,7 +31,12 @@ def median_s(work: Callable[[], object], device: torch.device, enough_s: float) 
     while len(seconds) < 2 or perf_counter() - began < enough_s:
         start = perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        settle(device)
         seconds.append(perf_counter() - start)
     return median(seconds[1:])
+
+
+def settle(device: torch.device) -> None:
+    """Wait for what the device has been given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

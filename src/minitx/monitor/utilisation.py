@@ -37,9 +37,9 @@ class Usage:
             return None if one is None or other is None else (one * self.seconds + other * later.seconds) / seconds
 
         energy = None if self.energy_wh is None or later.energy_wh is None else self.energy_wh + later.energy_wh
-        most = [gib for gib in (self.gpu_memory_gib, later.gpu_memory_gib) if gib is not None]
+        memory = [gib for gib in (self.gpu_memory_gib, later.gpu_memory_gib) if gib is not None]
         return Usage(seconds, mean(self.busy_pct, later.busy_pct), mean(self.other_cpu_pct, later.other_cpu_pct),
-                     energy, max(most, default=None), self.reasons | later.reasons)
+                     energy, max(memory) if len(memory) == 2 else None, self.reasons | later.reasons)
 
 
 # --- processor

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from minitx.autograd import applied
+from minitx.autograd import applied, cast
 
-AT_ONCE = 2**23  # logits held at a time: 16 MiB in bf16. Fewer make the products small, more leave the cache
+AT_ONCE = 2**23  # logits held at a time: 16 MiB in bf16. Fewer make the products small, more leave a CPU's cache
+AT_ONCE_ON_GPU = 2**26
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -22,32 +23,35 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-        W, V = weight.to(features.dtype), len(weight)
+    def forward(ctx: Any, features: Tensor, weight: Tensor, labels: Tensor, smoothing: float, training: bool) -> tuple[
+            Tensor, Tensor]:
+        W, V = cast(weight, features.dtype), len(weight)
         exact = torch.promote_types(features.dtype, torch.float32)
-        training = any(ctx.needs_input_grad[:2])
         mean_w = weight.mean(0, dtype=exact)  # the mean logit is a product with it
         sums = torch.zeros(2, dtype=exact, device=features.device)  # -log p_y, mean of -log p
         df = dw = None
         if training:
             df = torch.zeros_like(features)
             dw = (features[:len(labels)].sum(0, dtype=exact) * (-smoothing / V)).repeat(V, 1)
-        rows = 1 << max(0, (AT_ONCE // V).bit_length() - 1)
+        at_once = AT_ONCE if features.device.type == "cpu" else AT_ONCE_ON_GPU
+        rows = 1 << max(0, (at_once // V).bit_length() - 1)
         buffer = features.new_empty(min(rows, len(features)), V)
         for start in range(0, len(labels), rows):
             x, y = features[start:start + rows], labels[start:start + rows]
             at = torch.arange(len(y), device=y.device) * V + y
             logits = torch.mm(x, W.t(), out=buffer[:len(x)])  # --> [rows, V], filler's too, so that sizes recur
             logit_y = logits.take(at).to(exact)
-            p = torch.softmax(logits, -1, out=logits)
-            p_y = p.take(at).to(exact)
-            nll = -p_y.clamp(min=torch.finfo(exact).tiny).log()  # a probability below any number counts as the smallest
-            sums += torch.stack([nll.sum(), (logit_y + nll - x[:len(y)].to(exact) @ mean_w).sum()])
-            if df is not None and dw is not None:
+            if df is None or dw is None:
+                log_sum = logits[:len(y)].to(exact).logsumexp(-1)
+            else:
+                p = torch.softmax(logits, -1, out=logits)
+                p_y = p.take(at).to(exact)
+                log_sum = logit_y - p_y.clamp(min=torch.finfo(exact).tiny).log()  # to the precision of p
                 p.put_(at, (p_y - (1 - smoothing)).to(p.dtype))  # `scatter_` copies all of p
                 p[len(y):] = 0
                 torch.mm(p, W, out=df[start:start + rows])
                 dw += p.t() @ x
+            sums += torch.stack([(log_sum - logit_y).sum(), (log_sum - x[:len(y)].to(exact) @ mean_w).sum()])
         if df is not None and dw is not None:
             df[:len(labels)] -= (smoothing * mean_w).to(df.dtype)
             ctx.save_for_backward(df, dw.to(weight.dtype))
@@ -57,9 +61,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         df, dw = ctx.saved_tensors
-        return df * grad.to(df.dtype), dw * grad.to(dw.dtype), None, None
+        return torch.mul(df, grad).to(df.dtype), torch.mul(dw, grad).to(dw.dtype), None, None, None
 
 
 def linear_cross_entropy(features: Tensor, weight: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[
@@ -69,5 +73,6 @@ def linear_cross_entropy(features: Tensor, weight: Tensor, labels: Tensor, smoot
     features: [N, D], weight: [V, D], labels: [n] of the first n rows; the others count for nothing. Source: Szegedy et
     al. 2016, section 7, with the mass spread over all V entries, the label's own included.
     """
-    loss_sum, nll_sum = applied(_LinearCrossEntropy, features, weight, labels, smoothing)
+    training = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
+    loss_sum, nll_sum = applied(_LinearCrossEntropy, features, weight, labels, smoothing, training)
     return loss_sum, nll_sum

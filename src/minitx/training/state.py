@@ -12,7 +12,7 @@ class RunState:
     update: int = 0  # updates of this epoch that are done: with `epoch`, the position in the plan
     step: int = 0
     tokens: int = 0  # non-padding target tokens trained on, EOS included
-    positions: int = 0  # target positions that were computed for them, padding included
+    positions: int = 0  # rows that were computed for them, filler included
     flop: float | None = 0.0  # operations on real tokens, forwards and backwards; None = the model does not count them
     nonfinite: int = 0  # updates skipped
     git_sha: str | None = None  # the code that trains it
