@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import write_digits
 
-from minitx import bench, cli, cost, launch, rehearsal
+from minitx import bench, cli, cost, rehearsal
 from minitx.bench import ByteCounter, kind_of
 from minitx.cost import Grid
 from minitx.errors import Exit
@@ -23,20 +22,13 @@ QUICK = ("model.size=toy", "trainer.tokens_per_update=256", "data.max_tokens=128
 
 
 @pytest.fixture
-def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def words(small_text: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A config over a small text, in an empty folder, on a machine that is said to be slow."""
     for name, value in (("ENOUGH", 3), ("WARM_UP", 1)):
         monkeypatch.setattr(rehearsal, name, value)
     monkeypatch.setattr(bench, "peak", lambda device, precision: Peak(100.0, "data sheet"))
     monkeypatch.setattr(bench, "copy_gb_per_s", lambda device: 10.0)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        monkeypatch.setenv(name, "1")  # so that it is put back afterwards
-    monkeypatch.setenv("MINITX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(launch, "tune_allocator", lambda cfg: pytest.fail("this process is not the command's own"))
-    text = write_digits(tmp_path / "text", train=200, other=20)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return ["bench", "step", "data=files", f"data.dir={text}", *QUICK]
+    return ["bench", "step", "data=files", f"data.dir={small_text}", *QUICK]
 
 
 @pytest.mark.parametrize("model", ["transformer", "lstm_attention"])

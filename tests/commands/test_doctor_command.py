@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from served import COMMAND, ENVIRON
-from toys import write_digits
 
 from minitx import cli, doctor, launch, rehearsal
 from minitx.config import resolve_size
@@ -30,18 +29,11 @@ QUICK = ("model.size=toy", "trainer.tokens_per_update=256", "data.max_tokens=128
 
 
 @pytest.fixture
-def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def words(small_text: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A config over a small text, in an empty folder, with nothing measured in earnest."""
     monkeypatch.setattr(doctor, "rehearse", lambda *_: Rehearsal([2.0, 2.0, 2.5], 500, 0.5, 3 * 2**20, 2**20))
     monkeypatch.setattr(doctor, "matmul_gflops", lambda device, dtype, *shape: 100.0)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        monkeypatch.setenv(name, "1")  # so that it is put back afterwards
-    monkeypatch.setenv("MINITX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(launch, "tune_allocator", lambda cfg: pytest.fail("this process is not the command's own"))
-    text = write_digits(tmp_path / "text", train=200, other=20)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return ["doctor", "data=files", f"data.dir={text}", *QUICK]
+    return ["doctor", "data=files", f"data.dir={small_text}", *QUICK]
 
 
 def examined(words: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
