@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
                         help="folder of the text (default: $MINITX_DATA/multi30k)")
     shared.add_argument("--threads", type=int, default=2)
     shared.add_argument("--minitx", default="", metavar="OVERRIDES", help="added to minitx's command line")
+    shared.add_argument("--keep", action="store_true", help="keep the rows of systems that are not measured now")
     whole = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         added = commands.add_parser(name, parents=[shared], help=help)
         added.set_defaults(run=run)
         if systems:
-            added.add_argument("--systems", nargs="+", choices=systems, default=systems, metavar="NAME:PRECISION",
+            added.add_argument("--systems", nargs="*", choices=systems, default=systems, metavar="NAME:PRECISION",
                                help=f"which (default: all): {', '.join(systems)}")
         return added
 
@@ -131,17 +132,30 @@ def _measured(args: argparse.Namespace, console: Console, name: str, settings: s
                "threads": args.threads, "commit": f"{(commit or 'unknown')[:8]}{'-dirty' * bool(dirty)}",
                "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
                "versions": {peer: versions(peer, args.peers) for peer in PEERS}}
+    if args.keep:
+        _same_machine(args.results, name, section)
     bench = Bench(args.peers.resolve(), lay_out(args.data, args.peers).resolve(), args.threads,
-                  tuple(shlex.split(args.minitx)), console, partial(_save, args.results, name, section))
+                  tuple(shlex.split(args.minitx)), console, partial(_save, args.results, name, section, args.keep))
     run(bench)
     table(args, console)
 
 
-def _save(path: Path, name: str, section: dict[str, Any], rows: list[Row]) -> None:
-    """Put a section's rows into the file of results; the others stay."""
+def _save(path: Path, name: str, section: dict[str, Any], keep: bool, rows: list[Row]) -> None:
+    """Put a section's rows into the file of results; other sections stay, and with `keep` other systems' rows too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(path.read_text()) if path.exists() else {}
+    measured = {(row["system"], row["precision"]) for row in rows}
+    before = [row for row in results.get(name, {}).get("rows", []) if (row["system"], row["precision"]) not in measured]
+    rows = before * keep + [row | {"date": section["date"], "commit": section["commit"]} for row in rows]
     write_atomically(path, (json.dumps(results | {name: section | {"rows": rows}}, indent=1) + "\n").encode())
+
+
+def _same_machine(path: Path, name: str, section: dict[str, Any]) -> None:
+    """Errors: `UserError` if the rows to be kept were measured elsewhere, or with as many threads as not now."""
+    before = json.loads(path.read_text()).get(name) if path.exists() else None
+    for key in ("machine", "threads"):
+        if before is not None and before[key] != section[key]:
+            raise UserError(f"--keep: the rows in {path} were measured on {before[key]}, not on {section[key]}")
 
 
 def _systems(args: argparse.Namespace) -> list[System]:

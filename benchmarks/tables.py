@@ -123,8 +123,11 @@ def _middle(rows: Sequence[Row], name: str) -> float:
 def _conditions(section: dict[str, Any]) -> str:
     machine, disturbed = section["machine"], sum(bool(row.get("disturbed")) for row in section["rows"])
     left_out = f" {disturbed} disturbed by others are left out where a quiet one is there." if disturbed else ""
+    commits, dates = ("/".join(dict.fromkeys(values)) for values in (
+        [row["commit"] for row in section["rows"] if row["system"] == "minitx"],
+        sorted(row["date"] for row in section["rows"])))
     return (f"{machine['cpu']}, {machine['cores']} cores, {section['threads']} threads, tuned malloc; minitx "
-            f"{section['commit']}; {section['date']}. {section['settings']}{left_out}")
+            f"{commits or 'not measured'}; {dates}. {section['settings']}{left_out}")
 
 
 def _markdown(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:

@@ -15,15 +15,16 @@ from minitx.data.tokenizer import TokenizerPair
 from minitx.decoding.translate import Translation
 from minitx.door import compose
 from minitx.models.registry import build_model
+from minitx.schema import show
 
 DECODE = {"beam_size": 2, "length_penalty": 1.0, "max_tokens": 400, "max_length_ratio": 0.5, "max_length_extra": 5,
-          "max_source_length": 30}
+          "max_source_length": 30, "precision": None}
 SMALL = ("model.size=toy", "model.tie_embeddings=false", "tokenizer.joint=false")
 
 
 def write_run(folder: Path, *overrides: str) -> Path:
     """Write a run directory as training would leave it, whose model knows nothing."""
-    cfg = compose([*SMALL, *(f"decode.{name}={value}" for name, value in DECODE.items()), *overrides])
+    cfg = compose([*SMALL, *(f"decode.{name}={show(value)}" for name, value in DECODE.items()), *overrides])
     folder.mkdir(exist_ok=True)
     pair = TokenizerPair.train([("the dog sees the cat", "der Hund sieht die Katze")] * 3, None, False)
     pair.save(folder)

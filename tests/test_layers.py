@@ -34,7 +34,7 @@ decoding.translate . checkpoint
 resuming . warmstart . data.module . decoding.search . models.registry
 monitor.clock . monitor.provenance . monitor.peak . monitor.utilisation
 data.encoded
-models.transformer . models.lstm . data.sources
+models.transformer . models.lstm . data.sources . training.optimizer
 data.hub . models.attention
 data.synthetic . data.files . data.clean . data.tokenizer . data.plan
 models.base . models.layers . models.dropout . training.loss . training.schedule . training.state . training.signals

@@ -12,7 +12,7 @@ from benchmarks import work
 from benchmarks.work import Job, Report, longest_first, read_lines, time_decoding
 
 PRECISIONS = ("auto", "fp32")
-DECODES_IN = ("fp32",)
+DECODES_IN = ("bf16", "fp32")
 ROOT = Path(__file__).parents[2]
 NEVER = work.FOREVER
 
@@ -58,8 +58,9 @@ def decode(job: Job, report: Report) -> None:
         for rows in longest_first(sources, size):
             src = collate_src([sources[i] for i in rows], pad_id=work.PAD, eos_id=work.EOS)
             limits = torch.full((len(rows),), work.LENGTH)
-            lengths += map(len, greedy(model, src, bos_id=work.BOS, eos_id=work.EOS, pad_id=work.EOS,
-                                       max_lengths=limits))
+            with model.computing_in(torch.bfloat16 if job.precision == "bf16" else None):
+                lengths += map(len, greedy(model, src, bos_id=work.BOS, eos_id=work.EOS, pad_id=work.EOS,
+                                           max_lengths=limits))
         return lengths
 
     time_decoding(job, report, search)

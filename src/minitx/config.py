@@ -147,6 +147,8 @@ class OptimConfig:
     beta2: float = key("decay of the second moment", ge=0, lt=1)
     eps: float = key("added to the root of the second moment", gt=0)
     weight_decay: float = key("decoupled, on matrices only", ge=0)
+    matrices: str = key("what moves matrices, but for embeddings and output", choices=("adamw", "muon"))
+    momentum: float = key("decay of Muon's average gradient", ge=0, lt=1)
     label_smoothing: float = key("probability mass spread over the vocabulary", ge=0, lt=1)
     clip_norm: float | None = key("largest global gradient norm; null = no clipping", gt=0)
     schedule: str = key("learning rate over steps", choices=("inverse_sqrt", "cosine", "wsd", "constant"))
@@ -189,6 +191,7 @@ class DecodeConfig:
     max_length_ratio: float = key("longest output: ratio * source tokens + extra", gt=0)
     max_length_extra: int = key("longest output: ratio * source tokens + extra", ge=1)
     max_source_length: int = key("longer sources are cut, with a warning (tokens)", ge=2)
+    precision: str | None = key("number format of activations; null = that of the weights", choices=("bf16-mixed",))
 
 
 @dataclass(frozen=True, kw_only=True)

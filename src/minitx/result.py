@@ -10,6 +10,7 @@ from minitx.errors import UserError
 
 STATUSES = ("finished", "interrupted", "terminated", "diverged")
 DISTURBED_PCT = 5.0
+SEARCH = ("beam_size", "length_penalty", "precision")  # the keys of the config's decode that a row tells
 
 
 class TestScore(TypedDict):
@@ -51,7 +52,7 @@ class Result:
     best_step: int | None
     valid_loss: float | None
     test: dict[str, TestScore]
-    decode: dict[str, float]
+    decode: dict[str, Any]
     train_s: float
     eval_s: float
     checkpoint_s: float
@@ -112,3 +113,9 @@ class Result:
         if values["status"] not in STATUSES:
             raise UserError(f"{where}: status {values['status']!r} is none of {', '.join(STATUSES)}")
         return cls(**values)
+
+
+def searched(decode: Mapping[str, Any]) -> str:
+    """Say how test sets were searched. decode: a result's"""
+    words = f"beam {decode['beam_size']}, length penalty {decode['length_penalty']}"
+    return words if decode.get("precision") is None else f"{words}, {decode['precision']}"

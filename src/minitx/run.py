@@ -37,7 +37,7 @@ from minitx.monitor.peak import Peak, peak
 from minitx.monitor.process import process_age_s
 from minitx.monitor.provenance import environment, git_state, hardware, peak_memory_gib, versions
 from minitx.monitor.utilisation import Watch
-from minitx.result import Result, TestScore
+from minitx.result import SEARCH, Result, TestScore
 from minitx.resuming import identity, refuse_others, settle_horizon, settle_target
 from minitx.storage import write_atomically
 from minitx.training.callbacks import (
@@ -249,7 +249,7 @@ class Run:
             epochs=round(state.epoch + state.update / self.data.updates_per_epoch, 4),
             horizon_steps=state.horizon_steps, best_valid_bleu=state.best_valid_bleu, best_step=state.best_step,
             valid_loss=state.valid_loss, test=scores, train_s=state.train_s, eval_s=state.eval_s,
-            decode={"beam_size": cfg.decode.beam_size, "length_penalty": cfg.decode.length_penalty},
+            decode={name: getattr(cfg.decode, name) for name in SEARCH},
             checkpoint_s=state.checkpoint_s, wall_s=self.clock.total(), target_bleu=cfg.trainer.target_bleu,
             time_to_target_s=state.time_to_target_s,
             tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,

@@ -20,6 +20,7 @@ from benchmarks.peers import minitx, pymarian
 from benchmarks.venvs import PEERS, ROOT, module
 from benchmarks.watch import CpuTime, Worker, WorkerFailed
 from minitx.console import Console
+from minitx.errors import UserError
 
 MARIAN = ("[2026-11-22 05:44:46] Ep. 1 : Up. 1,004 : Sen. 1,014 : Cost 9.52249622 * 3,171 @ 3,171 after 16,525 : "
           "Time 1.40s : 2260.48 words/s : gNorm 4.2722\n")
@@ -114,10 +115,12 @@ def test_quality_scores_what_peers_wrote_and_takes_minitx_at_its_word(
     monkeypatch.setattr(measure.Bench, "worker", worker)
     results = tmp_path / "results" / "peers.json"
     about = {"machine": {"cpu": "Xeon", "cores": 2}, "threads": 2, "commit": "0", "date": "today", "settings": "."}
-    bench = measure.Bench(tmp_path, text, 2, (), Console(StringIO()), partial(main._save, results, "quality", about))
+    save = partial(main._save, results, "quality", about, False)
+    bench = measure.Bench(tmp_path, text, 2, (), Console(StringIO()), save)
     rows = measure.quality(bench, [measure.System("hf", "bf16")], 1, 1, [0.5])
     assert [row["curve"] for row in rows] == [[[60.0, 9, 100.0]], [[6.0, 25, 100.0]]]
-    assert json.loads(results.read_text())["quality"]["rows"] == rows
+    stamp = {"date": "today", "commit": "0"}
+    assert json.loads(results.read_text())["quality"]["rows"] == [row | stamp for row in rows]
     assert "| hf | bf16 | 1.0 | 9 | 100.0 | 0.1 minutes (0.10 of its time) |" in tables.render(
         json.loads(results.read_text()))
 
@@ -125,7 +128,25 @@ def test_quality_scores_what_peers_wrote_and_takes_minitx_at_its_word(
 def window(system: str, precision: str, tokens_per_s: float, *, per_sentence: float = 16, disturbed: bool = False,
            ) -> tables.Row:
     return {"system": system, "precision": precision, "tokens_per_s": tokens_per_s, "tokens_per_update": 4096,
-            "sentences_per_s": tokens_per_s / per_sentence, "peak_gib": 2.0, "disturbed": disturbed}
+            "sentences_per_s": tokens_per_s / per_sentence, "peak_gib": 2.0, "disturbed": disturbed,
+            "date": "2026-11-22", "commit": "0123abcd"}
+
+
+def test_rows_of_other_systems_are_kept_when_asked(tmp_path: Path) -> None:
+    path, about = tmp_path / "peers.json", {"machine": {"cpu": "Xeon", "cores": 2}, "threads": 2, "settings": "."}
+    both = [window("minitx", "auto", 1000), window("hf", "bf16", 1000)]
+    main._save(path, "training", about | {"date": "1 May", "commit": "a"}, False, both)
+    later = about | {"date": "2 May", "commit": "b"}
+    main._save(path, "training", later, True, [window("minitx", "auto", 2000)])
+    rows = json.loads(path.read_text())["training"]["rows"]
+    assert [(row["system"], row["tokens_per_s"], row["date"]) for row in rows] == [
+        ("hf", 1000, "1 May"), ("minitx", 2000, "2 May")]
+    assert "minitx b; 1 May/2 May." in tables.render(json.loads(path.read_text()))
+    main._same_machine(path, "training", later)
+    with pytest.raises(UserError, match="measured on 2, not on 4"):
+        main._same_machine(path, "training", later | {"threads": 4})
+    main._save(path, "training", later, False, [window("minitx", "auto", 2000)])
+    assert len(json.loads(path.read_text())["training"]["rows"]) == 1
 
 
 def test_the_training_table_shows_medians_of_quiet_windows() -> None:

@@ -1,5 +1,7 @@
 """Lines in, lines out: order, blanks, limits, batches. The toy model copies, so every line comes back as it went in."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,10 +9,10 @@ from torch import Tensor, nn
 from minitx.batch import Packed
 from minitx.config import DecodeConfig
 from minitx.decoding.translate import Translator, output_limits
-from minitx.models.base import DecodeState
+from minitx.models.base import DecodeState, Seq2Seq
 
 DECODE = DecodeConfig(beam_size=1, length_penalty=1.0, max_tokens=40, max_length_ratio=2.0, max_length_extra=10,
-                      max_source_length=20)
+                      max_source_length=20, precision=None)
 
 
 class Letters:
@@ -35,17 +37,20 @@ class Pair:
 class Copier(nn.Module):
     """Write the source again, token by token; remember the shapes of its batches, and whether it was training."""
 
-    max_source_length = max_target_length = None
+    max_source_length = max_target_length = compute_dtype = None
+    computing_in = Seq2Seq.computing_in
 
     def __init__(self) -> None:
         super().__init__()
         self.shapes: list[tuple[int, ...]] = []
         self.modes: list[bool] = []
+        self.dtypes: list[torch.dtype | None] = []
 
     def encode(self, src: Packed) -> Tensor:
         ids = src.ids[src.rows]
         self.shapes.append(tuple(ids.shape))
         self.modes.append(self.training)
+        self.dtypes.append(self.compute_dtype)
         assert ((ids != 0) == src.mask).all()
         return ids[..., None]
 
@@ -138,3 +143,12 @@ def test_the_model_gets_its_mode_back_even_after_an_error(translator: Translator
         translator.translate(["a"], progress=lambda done, total: 1 / 0)  # type: ignore[arg-type]
     assert translator.model.training
     assert not any(translator.model.modes)
+
+
+def test_precision_holds_for_the_search_alone() -> None:
+    translator = Translator(Copier(), Pair(), replace(DECODE, precision="bf16-mixed"))  # type: ignore[arg-type]
+    assert translator.translate(["abc"]) == ["abc"]
+    with pytest.raises(ZeroDivisionError):
+        translator.translate(["abc"], progress=lambda done, total: 1 / 0)  # type: ignore[arg-type]
+    assert translator.model.dtypes == [torch.bfloat16] * 2
+    assert translator.model.compute_dtype is None

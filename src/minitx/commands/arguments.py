@@ -18,6 +18,8 @@ def add_search(parser: argparse.ArgumentParser) -> None:
                         help="hypotheses a line, 1 = greedy (default: as the run)")
     parser.add_argument("--length-penalty", type=not_negative, metavar="A",
                         help="exponent of ((5 + length) / 6) ** A (default: as the run)")
+    parser.add_argument("--precision", choices=["bf16-mixed"],
+                        help="compute in bf16: faster where the processor has units for it (default: as the run)")
 
 
 def search_options(args: argparse.Namespace) -> dict[str, Any]:

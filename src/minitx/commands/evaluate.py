@@ -4,6 +4,7 @@ import argparse
 import json
 from contextlib import nullcontext
 from dataclasses import asdict
+from typing import Any
 
 from minitx import load
 from minitx.commands.arguments import add_json, add_output, add_pairs, add_run, add_search, search_options
@@ -11,6 +12,7 @@ from minitx.commands.meter import Meter
 from minitx.commands.streams import created, encoded, read_pairs
 from minitx.console import Console
 from minitx.errors import Exit
+from minitx.result import SEARCH, searched
 
 HELP = "score translations of a file"
 DESCRIPTION = "Translate a file and score it with sacreBLEU: detokenised, cased, 13a."
@@ -30,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     sources, references = read_pairs(args.src, args.ref)
     console = Console()
     with created(args.output, args.src, args.ref) if args.output else nullcontext() as sink:
-        translator, meter = load(args.model, args.device), Meter(console)
+        translator, meter = load(args.model, args.device, args.precision), Meter(console)
         hypotheses = translator.translate(
             sources, **search_options(args), progress=meter,
             warn=lambda row, what: console.line(f"minitx: warning: {args.src}: line {row + 1}: {what}"))
@@ -41,10 +43,10 @@ def run(args: argparse.Namespace) -> int:
     from minitx.metrics import score
 
     result = score(hypotheses, references)
-    decode = {"beam_size": translator.decode.beam_size, "length_penalty": translator.decode.length_penalty}
+    decode: dict[str, Any] = {name: getattr(translator.decode, name) for name in SEARCH}
     decode |= {name: value for name, value in search_options(args).items() if value is not None}
     text = (f"BLEU {result.bleu:.2f}  {result.bleu_signature}\nchrF {result.chrf:.2f}  {result.chrf_signature}\n"
-            f"{result.sentences:,} sentences, beam {decode['beam_size']}, length penalty {decode['length_penalty']}")
+            f"{result.sentences:,} sentences, {searched(decode)}")
     with created(None) as out:
         out.write((json.dumps({**asdict(result), **decode}, indent=2) if args.json else text).encode() + b"\n")
     return Exit.OK

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Translate until the input ends."""
     console = Console()
     with opened(args.input) as source, created(args.output, args.input) as sink:
-        translator = load(args.model, args.device)
+        translator = load(args.model, args.device, args.precision)
         if args.n_best and args.n_best > (args.beam_size or translator.decode.beam_size):
             raise UserError(f"--n-best={args.n_best} is more than the beam holds: add --beam-size={args.n_best}")
         if source.isatty():

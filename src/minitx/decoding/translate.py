@@ -74,15 +74,16 @@ class Translator:
         was_training = self.model.training
         self.model.eval()
         try:
-            for plan in evaluation_plan(lengths, self.decode.max_tokens // beam_size):
-                batch = [rows[i] for i in plan]
-                src = collate_src([sources[row] for row in batch], pad_id=self.tokenizers.src.pad_id,
-                                  eos_id=self.tokenizers.src.eos_id)
-                outputs = search(self.model, src.to(self.device), bos_id=tgt.bos_id, eos_id=tgt.eos_id,
-                                 pad_id=tgt.pad_id, max_lengths=output_limits(src.lengths, self.decode, self.model))
-                found.update(zip(batch, outputs, strict=True))
-                if progress is not None:
-                    progress(len(lines) - len(rows) + len(found), len(lines))
+            with self.model.computing_in(None if self.decode.precision is None else torch.bfloat16):
+                for plan in evaluation_plan(lengths, self.decode.max_tokens // beam_size):
+                    batch = [rows[i] for i in plan]
+                    src = collate_src([sources[row] for row in batch], pad_id=self.tokenizers.src.pad_id,
+                                      eos_id=self.tokenizers.src.eos_id)
+                    outputs = search(self.model, src.to(self.device), bos_id=tgt.bos_id, eos_id=tgt.eos_id,
+                                     pad_id=tgt.pad_id, max_lengths=output_limits(src.lengths, self.decode, self.model))
+                    found.update(zip(batch, outputs, strict=True))
+                    if progress is not None:
+                        progress(len(lines) - len(rows) + len(found), len(lines))
         finally:
             self.model.train(was_training)
         return found

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from minitx.console import duration
-from minitx.result import DISTURBED_PCT
+from minitx.result import DISTURBED_PCT, searched
 from minitx.suites.ledger import Row
 
 Cell = Callable[[Row], str]
@@ -107,8 +107,7 @@ def _conditions(rows: Sequence[Row]) -> list[str]:
         "Hardware": [f"{result.hardware.get('gpu') or result.hardware['cpu']}, {result.hardware['cores']} cores, "
                      f"{result.threads} threads, {result.precision}" for result in results],
         "Seed": [str(seed) for seed in sorted(result.seed for result in results)],
-        "Search": [f"beam {result.decode['beam_size']}, length penalty {result.decode['length_penalty']}"
-                   for result in results],
+        "Search": [searched(result.decode) for result in results],
         "BLEU": [f"`{score['bleu_signature']}`" for result in results for score in result.test.values()],
         "Versions": [f"torch {result.versions['torch']}, lightning {result.versions['lightning']}"
                      for result in results],

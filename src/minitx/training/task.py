@@ -17,6 +17,7 @@ from minitx.models.base import Seq2Seq
 from minitx.monitor.phases import Phases
 from minitx.training.ema import EMA
 from minitx.training.loss import linear_cross_entropy
+from minitx.training.optimizer import build_optimizer
 from minitx.training.schedule import lr_factor
 from minitx.training.state import RunState
 
@@ -56,13 +57,9 @@ class TranslationTask(pl.LightningModule):
         self.phases = Phases(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return AdamW that decays matrices alone, its arithmetic fused."""
-        matrices = [p for p in self.model.parameters() if p.dim() > 1]
-        vectors = [p for p in self.model.parameters() if p.dim() <= 1]
-        groups = [{"params": matrices, "weight_decay": self.optim.weight_decay},
-                  {"params": vectors, "weight_decay": 0.0}]
-        betas = (self.optim.beta1, self.optim.beta2)
-        return torch.optim.AdamW(groups, lr=self.optim.lr, betas=betas, eps=self.optim.eps, fused=True)
+        """Return what moves the weights; Muon's products are in the format of the activations."""
+        mixed = self.precision == "bf16-mixed"
+        return build_optimizer(self.model, self.optim, torch.bfloat16 if mixed else DTYPES[self.precision])
 
     def training_step(self, planned: PlannedUpdate, _: int) -> None:
         """Accumulate the update's gradient, clip it, step; skip the step if anything is not finite."""

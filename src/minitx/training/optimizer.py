@@ -1,0 +1,74 @@
+"""What moves the weights: AdamW, and for matrices, where asked for, Muon (Jordan et al. 2024)."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minitx.config import OptimConfig
+from minitx.models.base import Seq2Seq
+
+COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of x, x^3, x^5: fast towards 1 from below, and then about it
+ITERATIONS = 5
+RMS = 0.2  # of AdamW's usual step over its learning rate
+
+
+def build_optimizer(model: Seq2Seq, optim: OptimConfig, dtype: torch.dtype) -> torch.optim.AdamW:
+    """Return AdamW that decays matrices alone, or Muon for those that are no tables; AdamW's arithmetic is fused.
+
+    dtype: of Muon's products
+    """
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding) or m is model.output}
+    parts: dict[str, list[nn.Parameter]] = {"matrix": [], "table": [], "vector": []}
+    for p in model.parameters():
+        parts["vector" if p.dim() <= 1 else "table" if id(p) in tables else "matrix"].append(p)
+    groups = [{"params": found, "weight_decay": optim.weight_decay if kind != "vector" else 0.0,
+               "momentum": optim.momentum if kind == "matrix" else None} for kind, found in parts.items()]
+    settings: dict[str, Any] = {"lr": optim.lr, "betas": (optim.beta1, optim.beta2), "eps": optim.eps, "fused": True}
+    return Muon(groups, dtype, **settings) if optim.matrices == "muon" else torch.optim.AdamW(groups, **settings)
+
+
+class Muon(torch.optim.AdamW):
+    """Move matrices by their momentum made orthogonal, and groups whose `momentum` is None as AdamW does.
+
+    Steps are scaled to be as large as AdamW's usual ones, so that both share a learning rate (Liu et al. 2025,
+    equation 4). dtype: of the products that make a matrix orthogonal; nothing else is rounded to it
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], dtype: torch.dtype, **adamw: Any) -> None:
+        super().__init__(groups, **adamw)
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step, after which the matrices have no gradient: AdamW passes them over."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        for group in self.param_groups:
+            if group["momentum"] is None:
+                continue
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._turn(p, p.grad, **{name: group[name] for name in ("lr", "momentum", "weight_decay")})
+                    p.grad = None
+        super().step()
+        return loss
+
+    def _turn(self, p: Tensor, grad: Tensor, lr: float, momentum: float, weight_decay: float) -> None:
+        average = self.state[p].setdefault("momentum", torch.zeros_like(p))
+        average.lerp_(grad, 1 - momentum)
+        direction = orthogonal(grad.lerp(average, momentum).to(self.dtype))  # Nesterov's: one step ahead
+        p.mul_(1 - lr * weight_decay).add_(direction, alpha=-lr * RMS * math.sqrt(max(p.shape)))
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """Bring all singular values near 1 (0.7 to 1.2) by a Newton-Schulz iteration. [m, n] --> [m, n]"""
+    a, b, c = COEFFICIENTS
+    is_tall = x.shape[0] > x.shape[1]
+    x = x.mT if is_tall else x
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(ITERATIONS):
+        square = x @ x.mT
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.mT if is_tall else x

@@ -1,0 +1,81 @@
+"""What moves the weights: matrices by Muon where asked for, all else exactly as AdamW has it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from toys import tiny_lstm, tiny_transformer
+
+from minitx.config import OptimConfig
+from minitx.models.base import Seq2Seq
+from minitx.training.optimizer import RMS, build_optimizer, orthogonal
+
+OPTIM = OptimConfig(lr=0.01, beta1=0.9, beta2=0.98, eps=1e-9, weight_decay=0.1, matrices="adamw", momentum=0.95,
+                    label_smoothing=0.1, clip_norm=None, schedule="constant", warmup_steps=0, decay_fraction=0.3,
+                    ema_decay=None)
+MUON = replace(OPTIM, matrices="muon")
+
+
+def moved(model: Seq2Seq, optim: OptimConfig, steps: int = 3) -> dict[str, Tensor]:
+    """Take steps along gradients that are the same for every optimizer. --> the weights after them"""
+    optimizer = build_optimizer(model, optim, torch.float32)
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, generator=draw)
+        optimizer.step()
+        optimizer.zero_grad()
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("make", [tiny_transformer, tiny_lstm])
+def test_all_but_matrices_moves_as_adamw_has_it(make: type[Seq2Seq]) -> None:
+    before = {name: p.detach().clone() for name, p in make().named_parameters()}
+    adamw, muon = moved(make(), OPTIM), moved(make(), MUON)
+    for name, p in before.items():
+        is_matrix = p.dim() > 1 and "embed" not in name and "output" not in name
+        assert torch.equal(adamw[name], muon[name]) != is_matrix, name
+        step = (muon[name] - p).square().mean().sqrt() / OPTIM.lr
+        assert 0.1 < step < 4, name  # one learning rate for both: 3 steps of about 0.2 to 1 of it
+
+
+@given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 9))
+def test_singular_values_come_near_one(m: int, n: int, seed: int) -> None:
+    u, _, v = torch.linalg.svd(torch.randn(m, n, generator=torch.Generator().manual_seed(seed)), full_matrices=False)
+    sizes = torch.linspace(0.1, 1, min(m, n))  # of a rank that rounding cannot hide
+    found = orthogonal(u @ sizes.diag() @ v)
+    values = torch.linalg.svdvals(found)
+    assert found.shape == (m, n)
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+    torch.testing.assert_close(orthogonal((u @ sizes.diag() @ v).T), found.T, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(orthogonal(1000 * u @ sizes.diag() @ v), found, rtol=1e-3, atol=1e-3)
+
+
+def test_muons_step_is_its_formula() -> None:
+    model = tiny_transformer().double()
+    p = model.encoder[0].feed_forward[0].weight  # type: ignore[index, union-attr]
+    before, gradients = p.detach().clone(), [torch.randn(p.shape, dtype=torch.float64) for _ in range(2)]
+    optimizer = build_optimizer(model, MUON, torch.float64)
+    average, expected = torch.zeros_like(p), before
+    for grad in gradients:
+        p.grad = grad.clone()
+        optimizer.step()
+        average = 0.95 * average + 0.05 * grad
+        direction = orthogonal(0.05 * grad + 0.95 * average)
+        expected = expected * (1 - 0.01 * 0.1) - 0.01 * RMS * max(p.shape) ** 0.5 * direction
+    torch.testing.assert_close(p.detach(), expected, rtol=0, atol=1e-12)
+    assert set(optimizer.state[p]) == {"momentum"}
+
+
+def test_weights_stay_exact_where_products_are_rounded() -> None:
+    model = tiny_transformer()
+    optimizer = build_optimizer(model, MUON, torch.bfloat16)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert {value.dtype for moments in optimizer.state.values() for value in moments.values()} == {torch.float32}
