@@ -203,11 +203,11 @@ def run_node(node: Any, given: dict[int, Tensor]) -> tuple[Tensor | None, ...]:
 # --- the steps
 
 
-def train(bench: Workbench, family: str, precision: str) -> str:
+def train(bench: Workbench, family: str, precision: str, *more: str) -> str:
     """Run updates of several micro-batches."""
     updates = list(islice(iter(bench.data.train_dataloader()), 2))
     with fake_gpu() as watch:
-        task = bench.task(family, precision).to(CUDA)
+        task = bench.task(family, precision, *more).to(CUDA)
         with without_trainer(task, CUDA, backward=backward):
             task.training_step(updates[0], 0)  # what is made once is made now
             watch.waits = Waits()
@@ -218,13 +218,13 @@ def train(bench: Workbench, family: str, precision: str) -> str:
     return verdict(watch.waits.total, 1, "an update", watch.waits)
 
 
-def decode(bench: Workbench, family: str, beam_size: int) -> str:
+def decode(bench: Workbench, family: str, beam_size: int, precision: str | None = None) -> str:
     """Translate, with no output ending, to two lengths; then with outputs ending at different steps."""
     totals = []
     for length, finishing in ((SHORT, False), (LONG, False), (LONG, True)):
         with fake_gpu(finishing) as watch:
             task = bench.task(family, "32-true").to(CUDA)
-            translator = bench.translator(task, family, CUDA, length)
+            translator = bench.translator(task, family, CUDA, length, precision)
             watch.waits = Waits()
             if beam_size == 1:
                 translator.translate(bench.sources, beam_size=1)
@@ -246,7 +246,9 @@ def verdict(waits: float, allowed: float, what: str, places: Waits) -> str:
 CHECKS: dict[str, Callable[[Workbench, str], str]] = {
     "train bf16": lambda bench, family: train(bench, family, "bf16-mixed"),
     "train fp32": lambda bench, family: train(bench, family, "32-true"),
+    "train muon": lambda bench, family: train(bench, family, "bf16-mixed", "optim=muon"),
     "greedy": lambda bench, family: decode(bench, family, 1),
+    "greedy bf16": lambda bench, family: decode(bench, family, 1, "bf16-mixed"),
     "beam": lambda bench, family: decode(bench, family, 3),
 }
 

@@ -57,9 +57,10 @@ class Workbench:
         state = RunState(precision=precision, horizon_steps=1000)
         return build_task(self.config(family, *more), self.tokenizers, state).train()
 
-    def translator(self, task: TranslationTask, family: str, device: torch.device, limit: int) -> Translator:
+    def translator(self, task: TranslationTask, family: str, device: torch.device, limit: int,
+                   precision: str | None = None) -> Translator:
         """Wrap a task's model as `minitx translate` does; no output is longer than `limit` tokens."""
-        decode = replace(self.config(family).decode, max_length_ratio=1e-3, max_length_extra=limit)
+        decode = replace(self.config(family).decode, max_length_ratio=1e-3, max_length_extra=limit, precision=precision)
         return Translator(task.model, self.tokenizers, decode, device)
 
 
