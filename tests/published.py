@@ -38,7 +38,7 @@ def write_run(run_dir: Path, composed: str = "synthetic_lstm", overrides: Sequen
         "test": {name: scores | EMBEDDED.get(name, {}) for name in test_sets},
         "decode": {"beam_size": 5, "length_penalty": 1.0, "precision": None},
         "train_s": 185.2, "eval_s": 9.5, "checkpoint_s": 0.5, "wall_s": 200,
-        "tgt_tokens_per_s": 10_396.9, "padding_efficiency_pct": 97.5, "peak_memory_gib": 2.5,
+        "tgt_tokens_per_s": 10_396.9, "mfu_pct": 12.5, "padding_efficiency_pct": 97.5, "peak_memory_gib": 2.5,
         "git_dirty": False, "config_sha256": config_sha256(cfg), "data_sha256": "d" * 64, "tokenizer_sha256": "e" * 64,
         "cleaning": {"pairs": 50_000, "kept": 50_000, "dropped": {}, "overlap": {}},
         "versions": {"torch": "2.13.0", "lightning": "2.6.6"}, "hardware": {"cpu": "A Processor", "cores": 2},

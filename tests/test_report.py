@@ -78,11 +78,11 @@ def test_each_table_has_experiments(table: object) -> None:
 def test_a_table_shows_its_rows_their_conditions_and_their_commands(rows: list[Row]) -> None:
     bleu = rows[0].result.test["test_2016_flickr"]["bleu"]
     chrf = rows[0].result.test["test_2016_flickr"]["chrf"]
-    end = f"800 | 2.5 | 3m05s | 10,397 | 1.250 | {bleu:.1f} | {chrf:.1f} | 2.5 GiB |"
+    end = f"800 | 2.5 | 3m05s | 10,397 | 12.5 % | 1.250 | {bleu:.1f} | {chrf:.1f} | 2.5 GiB |"
     assert render(TABLES["multi30k"], rows).splitlines() == [
-        "| direction | model | parameters | steps | epochs | training | target tokens/s | valid loss "
+        "| direction | model | parameters | steps | epochs | training | target tokens/s | MFU | valid loss "
         "| test_2016_flickr BLEU | chrF | peak memory |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
         f"| en-de | lstm | 1,234,567 | {end}",
         f"| en-de | transformer† | 1,234,567 | {end}",
         f"| en-de | transformer | 1,234,567 | {end}",
@@ -102,9 +102,9 @@ def test_a_table_shows_its_rows_their_conditions_and_their_commands(rows: list[R
 
 
 def test_a_missing_number_is_a_dash(rows: list[Row]) -> None:
-    bare = replace(rows[0].result, valid_loss=None, tgt_tokens_per_s=None, test={})
+    bare = replace(rows[0].result, valid_loss=None, tgt_tokens_per_s=None, mfu_pct=None, test={})
     line = render(TABLES["multi30k"], [replace(rows[0], result=bare)]).splitlines()[2]
-    assert [cell.strip() for cell in line.split("|")][7:11] == ["-", "-", "-", "-"]
+    assert [cell.strip() for cell in line.split("|")][7:12] == ["-"] * 5
 
 
 def test_tables_are_the_same_whatever_the_order_and_however_often(rows: list[Row]) -> None:

@@ -47,6 +47,7 @@ COLUMNS: dict[str, Cell] = {
     "training": lambda row: duration(row.result.train_s) + (DISTURBED if row.result.disturbed else ""),
     "valid loss": _value("valid_loss", ".3f"),
     "target tokens/s": _value("tgt_tokens_per_s", ",.0f"),
+    "MFU": _value("mfu_pct", ".1f", " %"),
     "peak memory": _value("peak_memory_gib", ".1f", " GiB"),
     "test BLEU": Score("test", "bleu"),
     "roles right": Score("minimal_pairs", "role_accuracy_pct", " %"),
@@ -85,7 +86,7 @@ TABLES = {
     "embedded": Table("synthetic_*", (
         "model", "parameters", "steps", "training", "target tokens/s", "test BLEU", "roles right", "dictionary BLEU")),
     "multi30k": Table("multi30k_*", (
-        "direction", "model", "parameters", "steps", "epochs", "training", "target tokens/s", "valid loss",
+        "direction", "model", "parameters", "steps", "epochs", "training", "target tokens/s", "MFU", "valid loss",
         "test_2016_flickr BLEU", "chrF", "peak memory")),
 }
 
