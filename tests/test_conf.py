@@ -38,6 +38,7 @@ def test_what_a_data_set_recommends_is_a_default_and_no_more() -> None:
     assert small.trainer.tokens_per_update == recommended.tokens_per_update
     assert small.trainer.max_steps == recommended.max_steps
     assert small.optim.lr == recommended.lr
+    assert small.optim.warmup_steps == recommended.warmup_steps
     assert compose(["data=multi30k", "model.size=base"]).model.size == "base"
     assert compose([]).model.size == "tiny"
 

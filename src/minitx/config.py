@@ -23,6 +23,7 @@ class RecommendsConfig:
     tokens_per_update: int = key("non-padding target tokens an optimizer step", ge=1)
     max_steps: int = key("optimizer steps", ge=1)
     lr: float = key("peak learning rate", gt=0)
+    warmup_steps: int = key("linear warm-up", ge=0)
     dropout: float = key("dropout probability", ge=0, lt=1)
 
 

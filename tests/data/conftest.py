@@ -19,7 +19,7 @@ def clean_config(**changes) -> CleanConfig:
 
 def data_config(**changes) -> DataConfig:
     recommends = RecommendsConfig(
-        model_size="tiny", vocab_size=None, tokens_per_update=64, max_steps=1, lr=1e-3, dropout=0.0)
+        model_size="tiny", vocab_size=None, tokens_per_update=64, max_steps=1, lr=1e-3, warmup_steps=0, dropout=0.0)
     values = {
         "source": "files", "src": "en", "tgt": "de", "dir": None, "folder": None, "hub_id": None,
         "hub_name": None, "hub_revision": None, "hold_out": None, "max_pairs": None, "clean": clean_config(), "seed": 1,
