@@ -44,15 +44,16 @@ def test_all_but_matrices_moves_as_adamw_has_it(make: type[Seq2Seq]) -> None:
 
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 9))
 def test_singular_values_come_near_one(m: int, n: int, seed: int) -> None:
-    u, _, v = torch.linalg.svd(torch.randn(m, n, generator=torch.Generator().manual_seed(seed)), full_matrices=False)
-    sizes = torch.linspace(0.1, 1, min(m, n))  # of a rank that rounding cannot hide
-    found = orthogonal(u @ sizes.diag() @ v)
+    drawn = torch.randn(2, m, n, generator=torch.Generator().manual_seed(seed))
+    u, _, v = torch.linalg.svd(drawn, full_matrices=False)
+    x = u * torch.linspace(0.1, 1, min(m, n)) @ v  # of full rank, whatever is rounded
+    found = orthogonal(x)
     values = torch.linalg.svdvals(found)
-    assert found.shape == (m, n)
+    assert found.shape == (2, m, n)
     assert values.min() > 0.6
     assert values.max() < 1.3
-    torch.testing.assert_close(orthogonal((u @ sizes.diag() @ v).T), found.T, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(orthogonal(1000 * u @ sizes.diag() @ v), found, rtol=1e-3, atol=1e-3)
+    for same in (orthogonal(x.mT).mT, orthogonal(1000 * x), torch.cat([orthogonal(x[:1]), orthogonal(x[1:])])):
+        torch.testing.assert_close(same, found, rtol=1e-3, atol=1e-3)
 
 
 def test_muons_step_is_its_formula() -> None:
@@ -65,7 +66,7 @@ def test_muons_step_is_its_formula() -> None:
         p.grad = grad.clone()
         optimizer.step()
         average = 0.95 * average + 0.05 * grad
-        direction = orthogonal(0.05 * grad + 0.95 * average)
+        direction = orthogonal((0.05 * grad + 0.95 * average)[None])[0]
         expected = expected * (1 - 0.01 * 0.1) - 0.01 * RMS * max(p.shape) ** 0.5 * direction
     torch.testing.assert_close(p.detach(), expected, rtol=0, atol=1e-12)
     assert set(optimizer.state[p]) == {"momentum"}

@@ -48,27 +48,40 @@ class Muon(torch.optim.AdamW):
         for group in self.param_groups:
             if group["momentum"] is None:
                 continue
+            by_shape: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    self._turn(p, p.grad, **{name: group[name] for name in ("lr", "momentum", "weight_decay")})
-                    p.grad = None
+                    by_shape.setdefault(p.shape, []).append(p)
+            for matrices in by_shape.values():
+                self._turn(matrices, group["lr"], group["momentum"], group["weight_decay"])
         super().step()
         return loss
 
-    def _turn(self, p: Tensor, grad: Tensor, lr: float, momentum: float, weight_decay: float) -> None:
-        average = self.state[p].setdefault("momentum", torch.zeros_like(p))
-        average.lerp_(grad, 1 - momentum)
-        direction = orthogonal(grad.lerp(average, momentum).to(self.dtype))  # Nesterov's: one step ahead
-        p.mul_(1 - lr * weight_decay).add_(direction, alpha=-lr * RMS * math.sqrt(max(p.shape)))
+    def _turn(self, matrices: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+        """Move matrices of one shape, all at once, and take their gradients away."""
+        gradients, averages = [p.grad for p in matrices], [self._average(p) for p in matrices]
+        torch._foreach_lerp_(averages, gradients, 1 - momentum)
+        ahead = torch._foreach_lerp(gradients, averages, momentum)  # Nesterov's: one step further
+        directions = orthogonal(torch.stack(ahead).to(self.dtype)).to(matrices[0].dtype)
+        torch._foreach_mul_(matrices, 1 - lr * weight_decay)
+        torch._foreach_add_(matrices, list(directions), alpha=-lr * RMS * math.sqrt(max(matrices[0].shape)))
+        for p in matrices:
+            p.grad = None
+
+    def _average(self, p: Tensor) -> Tensor:
+        state: dict[str, Tensor] = self.state[p]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(p)
+        return state["momentum"]
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    """Bring all singular values near 1 (0.7 to 1.2) by a Newton-Schulz iteration. [m, n] --> [m, n]"""
+    """Bring all singular values of each matrix near 1 (0.7 to 1.2) by a Newton-Schulz iteration. [K, m, n], as x"""
     a, b, c = COEFFICIENTS
-    is_tall = x.shape[0] > x.shape[1]
+    is_tall = x.shape[1] > x.shape[2]
     x = x.mT if is_tall else x
-    x = x / x.norm().clamp(min=1e-7)
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(ITERATIONS):
         square = x @ x.mT
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x.mT if is_tall else x
