@@ -59,7 +59,8 @@ class Muon(torch.optim.AdamW):
 
     def _turn(self, matrices: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
         """Move matrices of one shape, all at once, and take their gradients away."""
-        gradients, averages = [p.grad for p in matrices], [self._average(p) for p in matrices]
+        gradients = [p.grad for p in matrices if p.grad is not None]
+        averages = [self._average(p) for p in matrices]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         ahead = torch._foreach_lerp(gradients, averages, momentum)  # Nesterov's: one step further
         directions = orthogonal(torch.stack(ahead).to(self.dtype)).to(matrices[0].dtype)
