@@ -25,4 +25,4 @@ def shouter(monkeypatch: pytest.MonkeyPatch) -> None:
     from served import Shouter
 
     for command in ("translate", "evaluate"):
-        monkeypatch.setattr(f"minitx.commands.{command}.load", lambda run_dir, device: Shouter())
+        monkeypatch.setattr(f"minitx.commands.{command}.load", lambda *asked: Shouter(*asked))

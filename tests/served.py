@@ -38,7 +38,8 @@ def write_run(folder: Path, *overrides: str) -> Path:
 class Shouter:
     """Translate into upper case."""
 
-    decode = DecodeConfig(**DECODE)  # type: ignore[arg-type]
+    def __init__(self, run_dir: Path, device: str, precision: str | None) -> None:
+        self.decode = DecodeConfig(**DECODE | {"precision": precision})  # type: ignore[arg-type]
 
     def translate(self, lines: list[str], *, beam_size: int | None, length_penalty: float | None, progress: Any,
                   warn: Any) -> list[str]:

@@ -20,6 +20,8 @@ class TestEvaluate:
         assert bleu.startswith("BLEU 100.00  nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
         assert chrf.startswith("chrF 100.00  nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
         assert counted == "2 sentences, beam 2, length penalty 1.0"
+        assert cli.main([*argv, "--precision", "bf16-mixed"]) == Exit.OK
+        assert capfd.readouterr().out.splitlines()[2] == "2 sentences, beam 2, length penalty 1.0, bf16-mixed"
         assert cli.main([*argv, "--json", "--beam-size", "4", "-o", str(tmp_path / "h")]) == Exit.OK
         found = json.loads(capfd.readouterr().out)
         assert found["bleu"] == pytest.approx(100)
