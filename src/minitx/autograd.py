@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-_casts: dict[tuple[int, torch.dtype], Tensor] | None = None  # by the weight's id, and type
+_casts: dict[tuple[int, torch.dtype | str], Tensor] | None = None  # by the weight's id, and type
 
 
 def applied(function: type[Function], *arguments: Any) -> Any:
@@ -23,6 +23,15 @@ def cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
     if (id(weight), dtype) not in _casts:
         _casts[id(weight), dtype] = weight.to(dtype)
     return _casts[id(weight), dtype]
+
+
+def tiled(weight: Tensor) -> Tensor:
+    """Return a matrix in bf16, inside `casting_once` laid out for the CPU's tiles: oneDNN else does so at each use."""
+    if _casts is None:
+        return weight.bfloat16()
+    if (id(weight), "tiled") not in _casts:
+        _casts[id(weight), "tiled"] = torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16())
+    return _casts[id(weight), "tiled"]
 
 
 @contextmanager

@@ -5,12 +5,14 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minitx.autograd import casting_once
 from minitx.models.layers import (
     FeedForward,
     LayerNorm,
@@ -58,6 +60,25 @@ def test_it_is_what_it_stands_for_and_so_are_its_gradients(make: type[nn.Module]
         assert one.dtype is given.dtype
         assert F.cosine_similarity(one.double().flatten(), other.double().flatten(), dim=0) > 1 - tolerance / 30
         torch.testing.assert_close(one.double().norm(), other.double().norm(), atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("rows", [(1,), (7,), (300,), (3, 5)])
+@pytest.mark.parametrize("make", [lambda: FeedForward(16, 40), lambda: Linear(16, 24),
+                                  lambda: Linear(24, 8, bias=False)])
+def test_without_gradients_it_computes_the_same(make: type[nn.Module], rows: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    module = make()
+    x = torch.randn(*rows, next(module.parameters()).shape[1]).bfloat16()
+    expected = module(x).detach()
+    for context in (nullcontext(), casting_once()):
+        with torch.inference_mode(), context:
+            for _ in range(2):  # made once, and kept
+                torch.testing.assert_close(module(x), expected, rtol=1e-2, atol=1e-2)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.zero_()
+    with torch.inference_mode(), casting_once():
+        assert not module(x).any()  # the block's own casts, not those of the last
 
 
 def test_feed_forward_gradients_are_those_of_finite_differences() -> None:

@@ -10,14 +10,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.autograd import applied, cast
+from minitx.autograd import applied, cast, tiled
 
 
 class Linear(nn.Linear):
     """x W' + b"""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, cast(self.weight, x.dtype), None if self.bias is None else cast(self.bias, x.dtype))
+        bias = None if self.bias is None else cast(self.bias, x.dtype)
+        if torch.is_inference_mode_enabled() and has_tiles(x):
+            return tile_product(x, tiled(self.weight), bias, "none")
+        return F.linear(x, cast(self.weight, x.dtype), bias)
+
+
+def has_tiles(x: Tensor) -> bool:
+    """Tell whether oneDNN multiplies such a tensor by kernels of its own for bf16."""
+    return (x.device.type == "cpu" and x.dtype is torch.bfloat16 and bool(torch.backends.mkldnn.enabled)
+            and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+
+
+def tile_product(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+    """Compute x W' + b and then "none" or "relu", in one kernel."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "")
+    return y
 
 
 class LayerNorm(nn.LayerNorm):
@@ -38,6 +53,10 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] --> [..., D]"""
+        if torch.is_inference_mode_enabled() and has_tiles(x):
+            w1, b1, w2, b2 = self.parameters()
+            wide = tile_product(x, tiled(w1), cast(b1, x.dtype), "relu")
+            return tile_product(wide, tiled(w2), cast(b2, x.dtype), "none")
         weights = [cast(p, x.dtype) for p in self.parameters()]
         y: Tensor = applied(_FeedForward, x.flatten(0, -2), *weights)
         return y.view(x.shape)
@@ -48,11 +67,7 @@ class _FeedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        if (x.device.type == "cpu" and x.dtype is torch.bfloat16 and torch.backends.mkldnn.enabled
-                and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-            wide = torch.ops.mkldnn._linear_pointwise(x, w1, b1, "relu", [], "")  # one kernel
-        else:
-            wide = F.linear(x, w1, b1).relu_()
+        wide = tile_product(x, w1, b1, "relu") if has_tiles(x) else F.linear(x, w1, b1).relu_()
         ctx.save_for_backward(x, wide, w1, w2)
         return F.linear(wide, w2, b2)
 
