@@ -46,11 +46,7 @@ def main() -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--peers", type=Path, default=HERE / ".peers", help="where environments and runs are kept")
-    shared.add_argument("--results", type=Path, default=HERE / "results" / "peers.json")
-    shared.add_argument("--data", type=Path, default=Path(os.environ.get("MINITX_DATA", "data"), "multi30k"),
-                        help="folder of the text (default: $MINITX_DATA/multi30k)")
+    shared = argparse.ArgumentParser(add_help=False, parents=[places()])
     shared.add_argument("--threads", type=int, default=2)
     shared.add_argument("--minitx", default="", metavar="OVERRIDES", help="added to minitx's command line")
     shared.add_argument("--keep", action="store_true", help="keep the rows of systems that are not measured now")
@@ -80,6 +76,21 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--minitx-minutes", nargs="*", type=float, default=[7.0], help="a run of minitx for each")
     command("table", table, "write the tables anew from the results")
     return whole
+
+
+def places() -> argparse.ArgumentParser:
+    """Describe the options that say where things lie, and nothing of what is measured."""
+    found = argparse.ArgumentParser(add_help=False)
+    found.add_argument("--peers", type=Path, default=HERE / ".peers", help="where environments and runs are kept")
+    found.add_argument("--results", type=Path, default=HERE / "results" / "peers.json")
+    found.add_argument("--data", type=Path, default=Path(os.environ.get("MINITX_DATA", "data"), "multi30k"),
+                       help="folder of the text (default: $MINITX_DATA/multi30k)")
+    return found
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Spell the command that repeats a measurement, on whatever machine."""
+    return shlex.join(["python", "-m", "benchmarks", *places().parse_known_args(words)[1]])
 
 
 def setup(args: argparse.Namespace, console: Console) -> None:
@@ -130,7 +141,7 @@ def _measured(args: argparse.Namespace, console: Console, name: str, settings: s
     commit, dirty = git_state()
     section = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": hardware(torch.device("cpu")), "settings": settings,
                "threads": args.threads, "commit": f"{(commit or 'unknown')[:8]}{'-dirty' * bool(dirty)}",
-               "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+               "command": command_line(sys.argv[1:]),
                "versions": {peer: versions(peer, args.peers) for peer in PEERS}}
     if args.keep:
         _same_machine(args.results, name, section)
@@ -151,11 +162,11 @@ def _save(path: Path, name: str, section: dict[str, Any], keep: bool, rows: list
 
 
 def _same_machine(path: Path, name: str, section: dict[str, Any]) -> None:
-    """Errors: `UserError` if the rows to be kept were measured elsewhere, or with as many threads as not now."""
+    """Errors: `UserError` if the rows to be kept were measured elsewhere, or with another number of threads."""
     before = json.loads(path.read_text()).get(name) if path.exists() else None
     for key in ("machine", "threads"):
         if before is not None and before[key] != section[key]:
-            raise UserError(f"--keep: the rows in {path} were measured on {before[key]}, not on {section[key]}")
+            raise UserError(f"--keep: {path} has rows of {key} {before[key]}, not {section[key]}; measure all of them")
 
 
 def _systems(args: argparse.Namespace) -> list[System]:

@@ -1,6 +1,7 @@
 """Measured rows as Markdown: medians, and how many times as fast minitx is."""
 
 from collections.abc import Callable, Iterable, Sequence
+from math import ceil
 from statistics import median
 from typing import Any
 
@@ -87,9 +88,14 @@ def quality_table(rows: Sequence[Row]) -> str:
             there = "-" if reached is None else f"{reached / 60:.1f} minutes ({reached / seconds:.2f} of its time)"
             lines.append([*about, f"{seconds / 60:.1f}", f"{updates:,}", f"{bleu:.1f}", there])
     own_runs = [f"minitx, a run of {row['minutes']} minutes, BLEU at minute: "
-                + ", ".join(f"{bleu:.1f} at {seconds / 60:.1f}" for seconds, _, bleu in row["curve"]) + "."
+                + ", ".join(f"{bleu:.1f} at {seconds / 60:.1f}" for seconds, _, bleu in _by_minute(row["curve"])) + "."
                 for row in rows if row["system"] == "minitx"]
     return "\n".join([_markdown(QUALITY, lines), "", *own_runs])
+
+
+def _by_minute(curve: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """Keep the last point of each minute."""
+    return [*{ceil(point[0] / 60): point for point in curve}.values()]
 
 
 def _grouped(rows: Iterable[Row], by: Sequence[str]) -> dict[Key, list[Row]]:

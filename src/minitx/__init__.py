@@ -18,11 +18,12 @@ def load(run_dir: str | Path, device: str = "cpu", precision: str | None = None)
     """Load a run directory for translating. device: "cpu", "cuda", or "auto" (a GPU if there is one)
 
     precision: "bf16-mixed" searches faster where the processor has units for it; None = as the run does.
-    Errors: `UserError` if there is no such device, or no run with weights.
+    Errors: `UserError` if there is no such device or precision, or no run with weights.
     """
     import torch  # here, not above: `import minitx` and the command line's help stay quick
 
     from minitx.checkpoint import load_model
+    from minitx.config import SEARCH_PRECISIONS
     from minitx.decoding.translate import Translator
     from minitx.errors import UserError
 
@@ -31,6 +32,8 @@ def load(run_dir: str | Path, device: str = "cpu", precision: str | None = None)
         device = "cuda" if gpus else "cpu"
     if device not in ("cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))):
         raise UserError(f"device={device}: PyTorch sees {gpus} GPUs here; use auto, cpu or cuda[:index]")
+    if precision not in (None, *SEARCH_PRECISIONS):
+        raise UserError(f"precision={precision}: must be {' or '.join(SEARCH_PRECISIONS)}, or None = as the run")
     model, tokenizers, cfg = load_model(run_dir, torch.device(device))
     decode = cfg.decode if precision is None else replace(cfg.decode, precision=precision)
     return Translator(model, tokenizers, decode, device)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from minitx.errors import UserError
 from minitx.schema import key
 
+SEARCH_PRECISIONS = ("bf16-mixed",)
 SIZES = ("toy", "tiny", "small", "base", "big")
 
 
@@ -192,7 +193,7 @@ class DecodeConfig:
     max_length_ratio: float = key("longest output: ratio * source tokens + extra", gt=0)
     max_length_extra: int = key("longest output: ratio * source tokens + extra", ge=1)
     max_source_length: int = key("longer sources are cut, with a warning (tokens)", ge=2)
-    precision: str | None = key("number format of activations; null = that of the weights", choices=("bf16-mixed",))
+    precision: str | None = key("number format of activations; null = that of the weights", choices=SEARCH_PRECISIONS)
 
 
 @dataclass(frozen=True, kw_only=True)

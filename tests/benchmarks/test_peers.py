@@ -132,6 +132,11 @@ def window(system: str, precision: str, tokens_per_s: float, *, per_sentence: fl
             "date": "2026-11-22", "commit": "0123abcd"}
 
 
+def test_a_command_is_told_without_what_is_true_of_one_machine_alone() -> None:
+    asked = ["quality", "--keep", "--peers", "/somewhere", "--systems", "hf:bf16", "--results=/tmp/x", "--data", "d"]
+    assert main.command_line(asked) == "python -m benchmarks quality --keep --systems hf:bf16"
+
+
 def test_rows_of_other_systems_are_kept_when_asked(tmp_path: Path) -> None:
     path, about = tmp_path / "peers.json", {"machine": {"cpu": "Xeon", "cores": 2}, "threads": 2, "settings": "."}
     both = [window("minitx", "auto", 1000), window("hf", "bf16", 1000)]
@@ -143,7 +148,7 @@ def test_rows_of_other_systems_are_kept_when_asked(tmp_path: Path) -> None:
         ("hf", 1000, "1 May"), ("minitx", 2000, "2 May")]
     assert "minitx b; 1 May/2 May." in tables.render(json.loads(path.read_text()))
     main._same_machine(path, "training", later)
-    with pytest.raises(UserError, match="measured on 2, not on 4"):
+    with pytest.raises(UserError, match="rows of threads 2, not 4"):
         main._same_machine(path, "training", later | {"threads": 4})
     main._save(path, "training", later, False, [window("minitx", "auto", 2000)])
     assert len(json.loads(path.read_text())["training"]["rows"]) == 1
@@ -178,6 +183,8 @@ def test_the_quality_table_says_when_minitx_was_as_good() -> None:
     assert lines[3].endswith("| 50.0 | - |")
     assert "silent" in lines[4]
     assert lines[-1] == "minitx, a run of 7 minutes, BLEU at minute: 5.0 at 1.0, 26.0 at 3.0."
+    rows[-1]["curve"] += [[186, 160, 25.0], [239, 190, 27.0]]  # of the fourth minute, its last
+    assert tables.quality_table(rows).endswith("5.0 at 1.0, 26.0 at 3.0, 27.0 at 4.0.")
 
 
 def test_all_tables_make_a_page() -> None:

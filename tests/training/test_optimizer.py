@@ -1,6 +1,7 @@
 """What moves the weights: matrices by Muon where asked for, all else exactly as AdamW has it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,9 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toys import tiny_lstm, tiny_transformer
 
+from minitx.checkpoint import load_tensors
 from minitx.config import OptimConfig
 from minitx.models.base import Seq2Seq
+from minitx.training.callbacks import Restore, run_tensors
 from minitx.training.optimizer import RMS, build_optimizer, orthogonal
+from minitx.training.state import RunState
+from minitx.training.task import TranslationTask
 
 OPTIM = OptimConfig(lr=0.01, beta1=0.9, beta2=0.98, eps=1e-9, weight_decay=0.1, matrices="adamw", momentum=0.95,
                     label_smoothing=0.1, clip_norm=None, schedule="constant", warmup_steps=0, decay_fraction=0.3,
@@ -80,3 +85,29 @@ def test_weights_stay_exact_where_products_are_rounded() -> None:
     optimizer.step()
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert {value.dtype for moments in optimizer.state.values() for value in moments.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("optim", [OPTIM, MUON], ids=["adamw", "muon"])
+def test_it_goes_on_from_what_a_checkpoint_holds(optim: OptimConfig) -> None:
+    def task(seed: int) -> tuple[TranslationTask, torch.optim.Optimizer]:
+        made = TranslationTask(tiny_transformer(seed), optim, state=RunState(), precision="32-true", seed=0)
+        return made, made.configure_optimizers()
+
+    def step(made: TranslationTask, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        for p in made.model.parameters():
+            p.grad = torch.randn(p.shape, generator=draw)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    one, first = task(seed=0)
+    other, second = task(seed=1)
+    step(one, first, 0)
+    step(one, first, 1)
+    saved = {name: t.detach().clone() for name, t in run_tensors(one, first).items()}
+    load_tensors(other.model, {name[len("model/"):]: t for name, t in saved.items() if name.startswith("model/")})
+    Restore({name[len("optim/"):]: t for name, t in saved.items() if name.startswith("optim/")}).on_fit_start(
+        SimpleNamespace(optimizers=[second]), other)  # type: ignore[arg-type]
+    for made, optimizer in ((one, first), (other, second)):
+        step(made, optimizer, 2)
+    assert all(map(torch.equal, one.model.state_dict().values(), other.model.state_dict().values()))

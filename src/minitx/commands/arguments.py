@@ -5,6 +5,8 @@ from math import inf, nan
 from pathlib import Path
 from typing import Any
 
+from minitx.config import SEARCH_PRECISIONS
+
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the run that serves, and where it computes."""
@@ -18,7 +20,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
                         help="hypotheses a line, 1 = greedy (default: as the run)")
     parser.add_argument("--length-penalty", type=not_negative, metavar="A",
                         help="exponent of ((5 + length) / 6) ** A (default: as the run)")
-    parser.add_argument("--precision", choices=["bf16-mixed"],
+    parser.add_argument("--precision", choices=SEARCH_PRECISIONS,
                         help="compute in bf16: faster where the processor has units for it (default: as the run)")
 
 

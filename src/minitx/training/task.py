@@ -48,6 +48,7 @@ class TranslationTask(pl.LightningModule):
         self.automatic_optimization = False
         self.model = model.to(DTYPES[precision])
         self.optim, self.state, self.precision, self.seed = optim, state, precision, seed
+        self.compute_dtype = torch.bfloat16 if precision == "bf16-mixed" else None  # None = that of the weights
         self.ema = None if optim.ema_decay is None else EMA(self.model, optim.ema_decay)
         self.stats: UpdateStats | None = None  # of the last update
         self.phases = Phases(torch.device("cpu"))
@@ -58,8 +59,7 @@ class TranslationTask(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return what moves the weights; Muon's products are in the format of the activations."""
-        mixed = self.precision == "bf16-mixed"
-        return build_optimizer(self.model, self.optim, torch.bfloat16 if mixed else DTYPES[self.precision])
+        return build_optimizer(self.model, self.optim, self.compute_dtype or DTYPES[self.precision])
 
     def training_step(self, planned: PlannedUpdate, _: int) -> None:
         """Accumulate the update's gradient, clip it, step; skip the step if anything is not finite."""
@@ -101,7 +101,7 @@ class TranslationTask(pl.LightningModule):
 
     def losses(self, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
         """Return loss_sum and nll_sum over the real target tokens."""
-        with self.model.computing_in(torch.bfloat16 if self.precision == "bf16-mixed" else None):
+        with self.model.computing_in(self.compute_dtype):
             features = self.model(batch.src, batch.tgt)  # --> [N, D]
         return linear_cross_entropy(features, self.model.output.weight, batch.labels, smoothing)
 
