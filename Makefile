@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup train test check clean
+.PHONY: setup train test test-faults check clean
 
 setup: .venv/.installed
 
@@ -19,6 +19,9 @@ train: setup  ## the main job, on the embedded text
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-faults: setup  ## several ranks stopped, killed, hung, cut apart, on two hosts and under SLURM: all of it, half an hour
+	MINITX_FAULTS=full $(BIN)/python -m pytest -rs -s tests/system/test_ranks.py tests/system/test_agent.py tests/system/test_clusters.py
 
 check: setup
 	$(BIN)/ruff check .

@@ -17,7 +17,8 @@ from minitx import launch as launching
 from minitx.config import Config, as_dict, resolve_size
 from minitx.door import compose
 from minitx.errors import Exit, UserError
-from minitx.launch import launch, open_run_dir, set_threads, tune_allocator
+from minitx.launch import launch, outer_ranks, set_threads, settled, tune_allocator
+from minitx.rundir import open_run_dir
 from minitx.schema import parse
 
 
@@ -57,10 +58,53 @@ def test_the_frozen_config_is_what_is_trained(cfg: Config, training: Callable[..
     assert frozen.model == resolve_size(cfg.model) != cfg.model
 
 
-def test_more_than_one_device_is_refused_by_name(cfg: Config) -> None:
-    two = replace(cfg, trainer=replace(cfg.trainer, devices=2))
-    with pytest.raises(UserError, match=r"^trainer\.devices=2: this version runs one process; set trainer\.devices=1$"):
-        launch(two)
+def test_one_device_has_nothing_to_shard(cfg: Config) -> None:
+    one = replace(cfg, trainer=replace(cfg.trainer, strategy="fsdp2"))
+    with pytest.raises(UserError, match=r"^trainer\.strategy=fsdp2: shards a model over several ranks; "
+                                        r"set trainer\.devic"):
+        launch(one)
+
+
+def test_ranks_that_torchrun_has_started_are_counted(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert outer_ranks() == 0
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    assert outer_ranks() == 16
+    assert settled(cfg, 16).trainer.devices == 16
+    with pytest.raises(UserError, match=r"^trainer\.devices=3: 16 ranks were started; leave it out$"):
+        settled(replace(cfg, trainer=replace(cfg.trainer, devices=3)), 16)
+
+
+@pytest.mark.parametrize(("nodes", "first"), [
+    ("n[01-04,07]", "n01"), ("a,b", "a"), ("gpu-3", "gpu-3"), ("x[7,9]", "x7")])
+def test_ranks_that_srun_has_started_get_torchruns_names(nodes: str, first: str,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_PROCID": "5",
+             "SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_STEP_NODELIST": nodes}
+    with monkeypatch.context() as patch:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            patch.setenv(name, "")  # so that what is set below goes with the block
+            patch.delenv(name)
+        for name, value in given.items():
+            patch.setenv(name, value)
+        assert outer_ranks() == 8
+        found = {name: os.environ[name]
+                 for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")}
+        assert found == {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
+                         "MASTER_ADDR": first}
+        assert 10_000 <= int(os.environ["MASTER_PORT"]) < 60_016
+        patch.setenv("SLURM_STEP_NUM_TASKS", "1")
+        assert outer_ranks() == 0
+
+
+def test_ranks_of_one_machine_share_its_cores(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_NUM_THREADS", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # torchrun's
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr("minitx.launch.cores", lambda: 12)
+    set_threads(cfg)
+    assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "6"
 
 
 @pytest.mark.parametrize("code", [Exit.USAGE, Exit.DATA])

@@ -18,18 +18,21 @@ suites.report
 suites.tables
 suites.ledger
 suites.repeat . suites.plots
-bench . cost
+bench . cost . scaling
 doctor
 door
 launch
+agent . rank . probe
 run . rehearsal
 build
-training.telemetry
+training.telemetry . training.saving
 training.callbacks
+training.agreement
 training.validation . evaluation
 training.task
 training.ema
 averaging . decoding.scoring
+rundir
 decoding.translate . checkpoint
 resuming . warmstart . data.module . decoding.search . models.registry
 monitor.clock . monitor.provenance . monitor.peak . monitor.utilisation
@@ -44,17 +47,19 @@ data.syntax . data.pools
 data.lexicon
 frozen
 config
-schema . batch . metrics . result . console . monitor.process . monitor.speed . monitor.phases
-errors . storage . autograd
+schema . batch . metrics . result . console . team . monitor.process . monitor.speed . monitor.phases
+errors . storage . autograd . sharding
 """
 ROW = {name: number for number, row in enumerate(reversed(ROWS.split("\n"))) for name in row.split(" . ") if name}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}
 WITH_HYDRA = {"door"}
-WITH_LIGHTNING = {"data.module", "run", "rehearsal", "bench", "build"}  # and all of training/
-NO_TORCH = {"config", "schema", "errors", "result", "metrics", "console", "door", "launch", "resuming", "warmstart",
-            "monitor.process", "suites.report", "suites.tables", "suites.ledger", "suites.repeat", "suites.plots",
-            "data.plan", "data.tokenizer", "data.sources", "data.hub", "data.files", "data.clean", "data.synthetic",
-            "data.grammar", "data.english", "data.german", "data.syntax", "data.pools", "data.lexicon"}  # fmt: skip
+WITH_LIGHTNING = {"data.module", "run", "rehearsal", "bench", "build", "scaling"}  # and all of training/
+NO_TORCH = {"config", "schema", "errors", "result", "metrics", "console", "door", "launch", "rundir", "resuming",
+            "warmstart", "monitor.process", "suites.report", "suites.tables", "suites.ledger", "suites.repeat",
+            "suites.plots", "data.plan", "data.tokenizer", "data.sources", "data.hub", "data.files", "data.clean",
+            "data.synthetic", "data.grammar", "data.english", "data.german",
+            "data.syntax", "data.pools",
+            "data.lexicon"}  # fmt: skip
 COMMANDS = {name for name in ROW if name.startswith("commands.")}
 TRIES = {"commands.doctor", "commands.bench"}  # a config, before there is anything to serve
 SERVES = {"checkpoint", "decoding.translate", "decoding.scoring", "cli", "__init__", *COMMANDS - TRIES}

@@ -2,15 +2,22 @@
 
 import logging
 import warnings
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch import Tensor
+from torch.distributed import GradBucket  # type: ignore[attr-defined]
 
-from minitx.checkpoint import load_weights
+from minitx.checkpoint import load_tensors, load_weights
 from minitx.config import Config, LoggerConfig, TrainerConfig
 from minitx.data.sources import Corpus
 from minitx.data.tokenizer import TokenizerPair
@@ -18,17 +25,25 @@ from minitx.errors import UserError
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
 from minitx.monitor.provenance import has_amx
+from minitx.sharding import shard
 from minitx.storage import write_atomically
+from minitx.team import ALONE, Team
 from minitx.training.state import RunState
-from minitx.training.task import TranslationTask
+from minitx.training.task import DTYPES, TranslationTask
+
+CPU = torch.device("cpu")
 
 
-def choose_device(trainer: TrainerConfig) -> torch.device:
-    """Return the device that `trainer.accelerator` names. Errors: `UserError` if it is a GPU and none is there."""
+def choose_device(trainer: TrainerConfig, local_rank: int = 0) -> torch.device:
+    """Return the device that `trainer.accelerator` names. Errors: `UserError` if it is a GPU that is not there."""
     if trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError("trainer.accelerator=gpu: torch sees no GPU here; use cpu or auto")
-    use_gpu = trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda", 0) if use_gpu else torch.device("cpu")
+    if trainer.accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= (there := torch.cuda.device_count()):
+        raise UserError(f"trainer.devices={local_rank + 1}: torch sees {there} GPUs here; take fewer, or "
+                        "trainer.accelerator=cpu")
+    return torch.device("cuda", local_rank)
 
 
 def choose_precision(trainer: TrainerConfig, device: torch.device) -> str:
@@ -51,8 +66,12 @@ def build_tokenizers(cfg: Config, corpus: Corpus, run_dir: Path) -> TokenizerPai
     return tokenizers
 
 
-def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState) -> TranslationTask:
-    """Build model and task, the weights drawn from `cfg.seed`, or once those of the run that `cfg.init_from` names."""
+def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState, *, device: torch.device = CPU,
+               team: Team = ALONE, weights: Mapping[str, Tensor] | None = None) -> TranslationTask:
+    """Build model and task, the weights drawn from `cfg.seed`, or once those of the run that `cfg.init_from` names.
+
+    weights: a checkpoint's, instead. device: where ranks that share the model's parts compute
+    """
     assert state.precision is not None
     torch.manual_seed(cfg.seed)
     model: Seq2Seq = build_model(cfg.model, src_vocab_size=tokenizers.src.vocab_size,
@@ -62,7 +81,15 @@ def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState) -> Trans
             state.init_from_sha256 = load_weights(Path(cfg.init_from), model)
         except UserError as slip:
             raise UserError(f"init_from={cfg.init_from}: {slip}") from slip
-    return TranslationTask(model, cfg.optim, state=state, precision=state.precision, seed=cfg.seed)
+    plain = None
+    model.to(DTYPES[state.precision])
+    if weights is not None:
+        load_tensors(model, weights)
+    if cfg.trainer.strategy == "fsdp2" and team.size > 1:
+        plain = deepcopy(model).requires_grad_(False)
+        shard(model.to(device), device)
+    return TranslationTask(model, cfg.optim, state=state, precision=state.precision, seed=cfg.seed, team=team,
+                           plain=plain)
 
 
 def build_logger(cfg: LoggerConfig, run_dir: Path, settings: dict[str, Any], step: int = 0) -> Logger | None:
@@ -86,12 +113,47 @@ def wandb_id(path: Path) -> str:
     return path.read_text()
 
 
-def build_trainer(device: torch.device, logger: Logger | None, callbacks: list[pl.Callback]) -> pl.Trainer:
+def build_strategy(trainer: TrainerConfig, team: Team) -> Strategy | str:
+    """Return how Lightning has ranks work together that have met already."""
+    if team.size == 1:
+        return "auto"
+    if trainer.strategy == "fsdp2":
+        return ModelParallelStrategy(data_parallel_size=team.size, tensor_parallel_size=1,
+                                     save_distributed_checkpoint=False)
+    ddp = DDPStrategy if trainer.compress is None else HalvedDDP
+    return ddp(gradient_as_bucket_view=True, forward_sync_buffers=False)
+
+
+class HalvedDDP(DDPStrategy):
+    """Let gradients travel in bf16. Lightning would register such a hook on GPUs alone."""
+
+    def configure_ddp(self) -> None:
+        super().configure_ddp()
+        cast(Any, self.model).register_comm_hook(None, halved)
+
+
+def halved(_: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """Take the mean of the ranks' gradients in bf16."""
+    mine = bucket.buffer()
+    rounded = (mine / torch.distributed.get_world_size()).bfloat16()
+    travelling: torch.futures.Future[list[Tensor]] = torch.distributed.all_reduce(rounded, async_op=True).get_future()
+    return travelling.then(lambda done: mine.copy_(done.value()[0]))
+
+
+def build_trainer(device: torch.device, logger: Logger | None, callbacks: list[pl.Callback], *,
+                  strategy: Strategy | str = "auto", team: Team = ALONE) -> pl.Trainer:
     """Make a trainer that only loops: precision, stopping, checkpoints and the progress line are ours."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     noise = "does not have many workers|`srun` command|isinstance.treespec"  # not about anything a user did
     warnings.filterwarnings("ignore", message=f".*({noise}).*")
-    return pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, precision="32-true", max_epochs=-1,
+    trainer = pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu", devices=team.local_size, num_nodes=team.hosts,
+        strategy=strategy, plugins=[TorchElasticEnvironment() if team.size > 1 else LightningEnvironment()],
+        precision="32-true", max_epochs=-1,
         logger=logger or False, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)
+    # Lightning's handler of SIGTERM waits for other ranks, and before each update all ask the first whether it was told
+    # to stop. Signals are ours (`training.signals`), and what follows from them is agreed on (`training.agreement`).
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return trainer

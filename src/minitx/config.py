@@ -163,7 +163,14 @@ class OptimConfig:
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
     accelerator: str = key("what to train on; auto = a GPU if there is one", choices=("auto", "cpu", "gpu"))
-    devices: int = key("processes, one a device", ge=1)
+    devices: int = key("ranks on this machine, one a device; under torchrun or srun, as many as those started", ge=1)
+    strategy: str = key("how ranks share the model: ddp = each has all of it, fsdp2 = each has a part",
+                        choices=("ddp", "fsdp2"))
+    compress: str | None = key("format in which gradients travel between ranks (ddp); null = their own",
+                               choices=("bf16",))
+    max_restarts: int = key("times that ranks on this machine are begun again, from the last good checkpoint, after "
+                            "one has failed", ge=0)
+    timeout_s: float = key("seconds after which a rank no longer waits for the others", gt=0)
     threads: int | None = key("CPU threads a rank; null = cores / ranks", ge=1)
     precision: str = key("number format; auto = bf16 where it is fast",
                          choices=("auto", "32-true", "bf16-mixed", "bf16-true", "64-true"))
@@ -264,6 +271,9 @@ def check(cfg: Config) -> None:
         raise UserError(f"data.dir={data.dir}: the synthetic text reads no folder; did you mean data=files?")
     if data.source == "synthetic" and data.hold_out is not None:
         raise UserError(f"data.hold_out={data.hold_out}: the synthetic text (data.source) has sets of its own")
+    if trainer.strategy == "fsdp2" and (cfg.optim.matrices == "muon" or trainer.compress is not None):
+        other = "optim.matrices=muon" if cfg.optim.matrices == "muon" else f"trainer.compress={trainer.compress}"
+        raise UserError(f"trainer.strategy=fsdp2: does not go with {other}; take ddp")
     if data.src == data.tgt:
         raise UserError(f"data.tgt={data.tgt}: must differ from data.src={data.src}")
     if data.max_length > data.max_tokens:

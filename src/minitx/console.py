@@ -3,7 +3,7 @@
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any, TextIO
@@ -15,8 +15,11 @@ class Console:
     On a terminal the live line is redrawn at most 5 times a second; elsewhere it becomes a plain line every so often.
     """
 
-    def __init__(self, stream: TextIO | None = None, every_s: float = 10.0) -> None:
+    def __init__(self, stream: TextIO | None = None, every_s: float = 10.0, *, leads: bool = True,
+                 says: Callable[[str], bool] | None = None) -> None:
+        """leads: of several processes, this is the one that writes. says: for warnings, is this the first to say it"""
         self.stream = stream or sys.stderr
+        self.leads, self.says = leads, says
         self.terminal = self.stream.isatty()
         self.every_s = 0.2 if self.terminal else every_s
         self._drawn_at = monotonic() if not self.terminal else 0.0
@@ -24,12 +27,22 @@ class Console:
 
     def line(self, text: str = "") -> None:
         """Write a line that stays."""
+        if not self.leads:
+            return
+        self._write(text)
+
+    def warn(self, text: str) -> None:
+        """Warn; of what several processes warn of, one does."""
+        if self.says is None or self.says(text):
+            self._write(f"minitx: warning: {text}")
+
+    def _write(self, text: str) -> None:
         self.clear()
         print(text, file=self.stream, flush=True)
 
     def live(self, text: str) -> None:
         """Show the newest state, if it is time to."""
-        if (now := monotonic()) - self._drawn_at < self.every_s:
+        if not self.leads or (now := monotonic()) - self._drawn_at < self.every_s:
             return
         self._drawn_at = now
         if not self.terminal:
@@ -50,7 +63,7 @@ class Console:
 def warnings_told(console: Console) -> Iterator[None]:
     """Say what is warned of in a line like any other, not with a place in our code."""
     def tell(message: Warning | str, *_: Any) -> None:
-        console.line(f"minitx: warning: {message}")
+        console.warn(str(message))
 
     with warnings.catch_warnings():
         warnings.showwarning = tell  # type: ignore[assignment]

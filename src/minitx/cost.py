@@ -76,7 +76,7 @@ class Point:
         settle(device)
         began = perf_counter()
         batch = self.batch.to(device)
-        loss_sum, _ = self.task.losses(batch, self.task.optim.label_smoothing)
+        loss_sum, _ = self.task.losses(self.task.model, batch, self.task.optim.label_smoothing)
         (loss_sum / batch.n_tokens).backward()
         settle(device)
         self.seconds.append(perf_counter() - began)

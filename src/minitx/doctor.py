@@ -1,5 +1,6 @@
 """What this machine has, and what a config would cost on it: every look that is cheap before a run that is not."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from minitx.agent import run_ranks
 from minitx.build import build_task, build_tokenizers, choose_device, choose_precision
 from minitx.config import Config
 from minitx.console import Console, duration
@@ -19,10 +21,11 @@ from minitx.data.module import TranslationData
 from minitx.data.sources import load_corpus
 from minitx.data.tokenizer import TokenizerPair
 from minitx.errors import Exit, UserError
-from minitx.launch import RUNS, check_run_dir
 from minitx.monitor.provenance import hardware, versions
 from minitx.monitor.speed import matmul_gflops
+from minitx.probe import FOUND
 from minitx.rehearsal import Rehearsal, rehearse
+from minitx.rundir import RUNS, check_run_dir
 from minitx.training.state import RunState
 
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
@@ -43,8 +46,9 @@ class Doctor:
     Nothing is left behind but what is kept in the cache.
     """
 
-    def __init__(self, cfg: Config, console: Console) -> None:
-        self.cfg, self.console = cfg, console
+    def __init__(self, cfg: Config, console: Console, distributed: bool = False) -> None:
+        """distributed: have ranks meet, and measure what they tell each other, too"""
+        self.cfg, self.console, self.distributed = cfg, console, distributed
         self.run_dir = Path(cfg.run_dir) if cfg.run_dir is not None else RUNS / "NAME"
         self.device: torch.device | None = None
         self.tokenizers: TokenizerPair | None = None
@@ -59,7 +63,8 @@ class Doctor:
     def sections(self) -> Iterator[tuple[str, list[Fact]]]:
         """Yield each section's name and facts; a problem ends its section and goes to `problems`."""
         looks: tuple[Callable[[], Iterator[Fact]], ...] = (
-            self.versions, self.devices, self.precision, self.storage, self.text, self.cost)
+            self.versions, self.devices, self.precision, *([self.ranks] if self.distributed else []), self.storage,
+            self.text, self.cost)
         for look in looks:
             self.console.live(f"looking at {look.__name__} ...")
             facts: list[Fact] = []
@@ -114,6 +119,21 @@ class Doctor:
             asked = self.cfg.trainer.precision
             yield Fact("chosen", chosen, f"{chosen}, " + (f"by auto: {why}" if asked == "auto" else "as asked"))
 
+    def ranks(self) -> Iterator[Fact]:
+        """Start the ranks that the config asks for, two at least. Errors: `UserError` if they cannot work together."""
+        cfg = replace(self.cfg, trainer=replace(self.cfg.trainer, devices=max(2, self.cfg.trainer.devices)))
+        with TemporaryDirectory() as folder:
+            code = run_ranks(cfg, Path(folder), "minitx.probe")
+            if code != Exit.OK:
+                raise UserError(f"trainer.devices={cfg.trainer.devices}: ranks could not work together; what they said "
+                                "is above")
+            found = json.loads((Path(folder) / FOUND).read_text())
+        yield Fact("ranks", found["ranks"], f"{found['ranks']} on {len(set(found['hosts']))} host, {found['backend']}")
+        yield Fact("meet_s", found["meet_s"], f"{found['meet_s']:.2f}  from a rank's start to the first exchange's end")
+        yield Fact("small_us", found["small_us"], f"{found['small_us']:,.0f}  a sum of 16 bytes")
+        yield Fact("gib_per_s", found["gib_per_s"], ", ".join(
+            f"{speed:.2f} at {mib} MiB" for mib, speed in found["gib_per_s"].items()) + "  through each rank's link")
+
     def storage(self) -> Iterator[Fact]:
         """Look where runs and cache go. Errors: `UserError` if no run could begin there, or go on."""
         for name, path in (("runs", self.run_dir), ("cache", default_cache_dir())):
@@ -138,7 +158,7 @@ class Doctor:
         with TemporaryDirectory() as folder:
             kept = cfg.resume == "auto" and TokenizerPair.saved_in(self.run_dir)
             self.tokenizers = tokenizers = build_tokenizers(cfg, corpus, self.run_dir if kept else Path(folder))
-        self.data = TranslationData(cfg, corpus, tokenizers)
+        self.data = TranslationData(cfg, corpus, tokenizers, world_size=cfg.trainer.devices)
         cleaning = self.data.cleaning
         left_out = f" (left out: {cleaning.left_out()})" if cleaning.left_out() else ""
         yield Fact("train", {"pairs": cleaning.pairs, "kept": cleaning.kept}, f"{cleaning.kept:,} pairs{left_out}")
@@ -162,11 +182,7 @@ class Doctor:
         yield Fact("updates_per_epoch", len(plan), f"{len(plan):,}")
         yield Fact("tokens_per_update", tokens, f"{tokens:,.0f} target tokens in {micro:.1f} micro-batches, on average")
         yield Fact("padding_efficiency_pct", 100 * data.padding_efficiency, f"{100 * data.padding_efficiency:.1f}")
-        try:
-            measured = rehearse(task, data, self.device, self.console)
-        except torch.OutOfMemoryError as error:
-            raise UserError(f"data.max_tokens={cfg.data.max_tokens}: the widest micro-batch does not fit the GPU's "
-                            "memory; lower it, the updates stay the same") from error
+        measured = rehearse(task, data, self.device, self.console)
         yield from self.times(measured, len(plan))
         yield from self.sizes(measured)
 

@@ -35,7 +35,7 @@ from yaml import YAMLError
 from minitx.config import Config, ModelConfig, check
 from minitx.data.sources import check_text
 from minitx.errors import Exit, UserError
-from minitx.launch import launch, tune_allocator
+from minitx.launch import launch, outer_ranks, tune_allocator
 from minitx.schema import allowed, keys, nearest, parse, show
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -90,6 +90,9 @@ def _dispatch(argv: Sequence[str]) -> int:
         raise UserError("--resolve: says how --cfg shows the config; add --cfg job")
     if args.shell_completion or args.hydra_help:
         return _hand_to_hydra(args)
+    if args.multirun and outer_ranks():
+        raise UserError("--multirun: each rank would run all jobs; let it start the ranks itself, with "
+                        "trainer.devices, or begin each job with torchrun or srun")
     with _hydra(args) as app:
         if args.help:
             print(usage(app, _compose(app, args, args.overrides)))

@@ -21,6 +21,8 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
         str, TestScore]:
     """Translate every line of each test set into RUN/hypotheses/SET.LANG, and score it with sacreBLEU.
 
+    Of the ranks that share the translating, the first writes and scores; the others return nothing.
+
     RUN/sentence_statistics.json gets the counts that BLEU is made of, sentence by sentence, and no text.
     The embedded text also gets BLEU per phenomenon, exact role accuracy on the minimal pairs, and, for comparison, the
     BLEU of a word-for-word dictionary.
@@ -34,6 +36,8 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
             warn(f"{name}: line {row + 1}: {what}")
 
         hypotheses = translator.translate(sources, progress=partial(progress, name), warn=cut)
+        if not translator.team.leads:
+            continue
         folder = run_dir / "hypotheses"
         folder.mkdir(exist_ok=True)
         lines = "".join(" ".join(hypothesis.split("\n")) + "\n" for hypothesis in hypotheses)
@@ -53,6 +57,8 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
                 entry.setdefault("phenomena_bleu", {})[phenomenon] = part.bleu
         scores[name] = entry
         sentences[name] = sentence_statistics(hypotheses, references)
+    if not translator.team.leads:
+        return {}
     counts = json.dumps({"columns": SENTENCE_COLUMNS, "sets": sentences}, separators=(",", ":")) + "\n"
     write_atomically(run_dir / "sentence_statistics.json", counts.encode())
     return scores

@@ -1,23 +1,22 @@
-"""From a checked config to a run: this process's environment, the run directory, the frozen config; then `run.train`.
+"""From a checked config to a run: this process's environment, how many ranks; then `run.train`, or those who call it.
 
 What must be in place before torch is imported happens here, so torch is imported by the last function's last line.
 """
 
 import os
+import re
 import shutil
 import sys
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from minitx import frozen
-from minitx.config import Config, as_dict, resolve_size
+from minitx.config import Config, resolve_size
 from minitx.errors import Exit, UserError
 from minitx.monitor.process import cores
-from minitx.resuming import refuse_other_settings
+from minitx.rundir import open_run_dir
 from minitx.warmstart import adopt
 
-RUNS = Path("runs")
 # Freed memory is kept and never given back: PyTorch on CPU trains 7-35 % faster, for it stops paying a page fault for
 # each page of each large tensor. In huge pages, where the kernel gives them on request, it gains some per cent more.
 # glibc reads these when a process begins, hence the `execve`.
@@ -31,28 +30,80 @@ ALLOCATOR = "MINITX_ALLOCATOR"  # set once the process began again; `run` shows 
 
 
 def launch(cfg: Config) -> int:
-    """Train in this process and return the exit code; a run that could not begin leaves no directory behind."""
-    cfg = settled(cfg)
-    run_dir, is_new = open_run_dir(cfg)
-    set_threads(cfg)
-    from minitx.run import train  # imports torch and Lightning: seconds
+    """Train in this process, or as many as the config asks for, and return the exit code.
 
-    try:
-        return int(train(replace(cfg, run_dir=str(run_dir))))
-    except UserError as slip:
-        if is_new and slip.code in (Exit.USAGE, Exit.DATA) and not (run_dir / "checkpoints").exists():
-            shutil.rmtree(run_dir, ignore_errors=True)  # all in it is this run's, and nothing was learned
-        raise
-
-
-def settled(cfg: Config) -> Config:
-    """Return the config as it is trained: widths by `model.size`, what the run it begins with decides.
-
-    Errors: `UserError` for what this version cannot run, or a run that it cannot begin with.
+    Where torchrun or srun has started several of this process, it is one of the ranks. A run that could not begin
+    leaves no directory behind, but where it is one of several that were started.
     """
-    if cfg.trainer.devices > 1:
-        raise UserError(f"trainer.devices={cfg.trainer.devices}: this version runs one process; set trainer.devices=1")
-    return adopt(replace(cfg, model=resolve_size(cfg.model)))
+    ranks = outer_ranks()
+    cfg = settled(cfg, ranks)
+    set_threads(cfg)
+    if ranks:
+        from minitx.rank import attend
+
+        return ended_on_purpose(attend(cfg))  # what it leaves behind of a slip, another rank may still look at
+    run_dir, is_new = open_run_dir(cfg)
+    cfg = replace(cfg, run_dir=str(run_dir))
+    code: int = Exit.CRASH
+    try:
+        if cfg.trainer.devices > 1:
+            from minitx.agent import run_ranks
+
+            with TemporaryDirectory(prefix="minitx-") as folder:
+                code = run_ranks(cfg, Path(folder))
+        else:
+            from minitx.run import train  # imports torch and Lightning: seconds
+
+            code = train(cfg)
+    except UserError as slip:
+        code = slip.code
+        raise
+    finally:
+        learned = any((run_dir / name).exists() for name in ("checkpoints", "metrics.jsonl"))
+        if is_new and code in (Exit.USAGE, Exit.DATA) and not learned:
+            shutil.rmtree(run_dir, ignore_errors=True)  # all in it is this run's, and nothing was learned
+    return code
+
+
+def outer_ranks() -> int:
+    """Return how many ranks torchrun or srun has started, 0 if neither has; srun's names become torchrun's."""
+    env = os.environ
+    if "TORCHELASTIC_RUN_ID" in env:
+        return int(env["WORLD_SIZE"])
+    ranks = int(env.get("SLURM_STEP_NUM_TASKS", 1))  # set by srun alone, not in a batch script
+    if ranks == 1:
+        return 0
+    port = 10_000 + int(env["SLURM_JOB_ID"]) * 16 % 50_000 + int(env["SLURM_STEP_ID"]) % 16
+    here = re.fullmatch(r"(\d+)(\(x\d+\))?", env["SLURM_STEP_TASKS_PER_NODE"])
+    first = re.match(r"([^\[,]+)(?:\[(\w+))?", env["SLURM_STEP_NODELIST"])  # "n[01-04,07]", "a,b"
+    if here is None:
+        raise UserError(f"SLURM_STEP_TASKS_PER_NODE={env['SLURM_STEP_TASKS_PER_NODE']}: hosts need equally many tasks; "
+                        "set --ntasks-per-node")
+    assert first is not None
+    names = {"RANK": env["SLURM_PROCID"], "WORLD_SIZE": str(ranks), "LOCAL_RANK": env["SLURM_LOCALID"],
+             "LOCAL_WORLD_SIZE": here[1], "MASTER_ADDR": "".join(first.groups("")), "MASTER_PORT": str(port)}
+    for name, value in names.items():
+        env.setdefault(name, value)
+    return ranks
+
+
+def ended_on_purpose(code: int) -> int:
+    """Return the code for whoever started us: torchrun begins anew, or calls failed, what leaves with more than 0."""
+    stopped = code in (Exit.INTERRUPTED, Exit.TERMINATED)
+    return Exit.OK if stopped and "TORCHELASTIC_RUN_ID" in os.environ else code
+
+
+def settled(cfg: Config, ranks: int = 0) -> Config:
+    """Return the config as trained: widths by `model.size`, ranks as started, what the run it begins with decides.
+
+    Errors: `UserError` for another number of devices than of ranks, or a run that it cannot begin with.
+    """
+    if ranks and cfg.trainer.devices not in (1, ranks):
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: {ranks} ranks were started; leave it out")
+    devices = ranks or cfg.trainer.devices
+    if cfg.trainer.strategy == "fsdp2" and devices == 1:
+        raise UserError("trainer.strategy=fsdp2: shards a model over several ranks; set trainer.devices")
+    return adopt(replace(cfg, model=resolve_size(cfg.model), trainer=replace(cfg.trainer, devices=devices)))
 
 
 # --- this process
@@ -81,80 +132,11 @@ def _on_gpu(cfg: Config) -> bool:
 
 
 def set_threads(cfg: Config) -> None:
-    """Tell OpenMP and MKL their number of threads: `trainer.threads`, else what the user exported, else all cores."""
-    threads = cfg.trainer.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores() // cfg.trainer.devices)
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    """Tell OpenMP and MKL their number of threads: `trainer.threads`, else what the user exported, else all cores.
 
-
-# --- the run directory
-
-
-def open_run_dir(cfg: Config) -> tuple[Path, bool]:
-    """Make or reopen the run directory, with the config frozen in it as `config.yaml`; also say whether it is new.
-
-    Errors: `UserError` (`Exit.STORAGE`) if it cannot be written or holds something else; (`Exit.USAGE`) if a run that
-    is to be resumed was begun with other settings.
+    Ranks of one machine share its cores. What torchrun exports, always 1, no user meant.
     """
-    run_dir = RUNS if cfg.run_dir is None else Path(cfg.run_dir)
-    try:
-        run_dir = _new_run_dir(cfg) if cfg.run_dir is None else run_dir
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if cfg.resume == "auto" and _was_killed_at_once(run_dir):
-            (run_dir / frozen.NAME).unlink()
-        if is_new := not any(run_dir.iterdir()):
-            _freeze(replace(cfg, run_dir=str(run_dir)), run_dir / frozen.NAME)
-        else:
-            check_run_dir(cfg)
-    except FileExistsError as error:
-        why = "is a file, not a folder" if run_dir.is_file() else "another run began here just now"
-        raise UserError(f"run_dir={run_dir}: {why}", Exit.STORAGE) from error
-    except OSError as error:
-        raise UserError(f"run_dir={run_dir}: cannot be used: {error.strerror}", Exit.STORAGE) from error
-    return run_dir, is_new
-
-
-def check_run_dir(cfg: Config) -> None:
-    """Refuse a run directory that is in use, or was begun with other settings. Errors: as `open_run_dir`."""
-    run_dir = None if cfg.run_dir is None else Path(cfg.run_dir)
-    try:
-        if run_dir is None or not run_dir.exists() or not any(run_dir.iterdir()):
-            return
-        if cfg.resume == "never":
-            raise UserError(f"run_dir={run_dir}: is not empty; name a new folder, or add resume=auto", Exit.STORAGE)
-        if _was_killed_at_once(run_dir):
-            return
-        if not (run_dir / frozen.NAME).is_file():
-            raise UserError(f"run_dir={run_dir}: no run to resume, it has no {frozen.NAME}", Exit.STORAGE)
-    except NotADirectoryError as error:
-        raise UserError(f"run_dir={run_dir}: is a file, not a folder", Exit.STORAGE) from error
-    except OSError as error:
-        raise UserError(f"run_dir={run_dir}: cannot be used: {error.strerror}", Exit.STORAGE) from error
-    refuse_other_settings(as_dict(cfg), frozen.read_settings(run_dir), run_dir)
-
-
-def _new_run_dir(cfg: Config) -> Path:
-    """Make runs/TIME-DATA-MODEL (or TIME-EXPERIMENT), with a number added if two runs begin in one second."""
-    what = cfg.choices.experiment or f"{cfg.choices.data}-{cfg.choices.model}"
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{what}"
-    RUNS.mkdir(exist_ok=True)
-    for number in range(1, 1000):
-        run_dir = RUNS / (name if number == 1 else f"{name}-{number}")
-        try:
-            run_dir.mkdir()
-        except FileExistsError:
-            continue
-        return run_dir
-    raise UserError(f"run_dir=null: {RUNS / name} and 999 more exist", Exit.STORAGE)
-
-
-def _freeze(cfg: Config, path: Path) -> None:
-    """Write the config down; of two runs that begin in one folder at once, the second fails."""
-    with path.open("xb") as file:
-        file.write(frozen.to_yaml(cfg))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _was_killed_at_once(run_dir: Path) -> bool:
-    """Tell whether all that is there is an empty config.yaml: a run that was killed while it began."""
-    return [(path.name, path.stat().st_size) for path in run_dir.iterdir()] == [("config.yaml", 0)]
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", cfg.trainer.devices))
+    exported = None if "TORCHELASTIC_RUN_ID" in os.environ else os.environ.get("OMP_NUM_THREADS")
+    threads = cfg.trainer.threads or exported or max(1, cores() // here)
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)

@@ -15,7 +15,8 @@ from minitx.console import Console, duration
 from minitx.data.module import TranslationData
 from minitx.data.plan import shapes
 from minitx.monitor.provenance import peak_memory_gib
-from minitx.training.callbacks import run_tensors, training_flop
+from minitx.training.callbacks import training_flop
+from minitx.training.saving import run_tensors
 from minitx.training.task import TranslationTask
 from minitx.training.telemetry import split
 

@@ -13,7 +13,8 @@ from minitx.training.state import RunState
 
 MAY_CHANGE = ("run_dir", "resume", "debug", "choices", "checkpoint", "logger", "data.dir",
               "decode.beam_size", "decode.length_penalty", "decode.max_tokens",  # validation depends on the others
-              "trainer.accelerator", "trainer.devices", "trainer.threads", "trainer.max_steps", "trainer.max_minutes",
+              "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.max_restarts",
+              "trainer.timeout_s", "trainer.threads", "trainer.max_steps", "trainer.max_minutes",
               "trainer.target_bleu", "trainer.patience", "trainer.samples", "trainer.log_every_n_steps")  # fmt: skip
 TEXT = ("data_sha256", "tokenizer_sha256")
 LIMITS = ("max_steps", "max_minutes", "target_bleu")  # those that the state of a run depends on

@@ -1,13 +1,11 @@
 """Train a model and leave a run directory that says all about it."""
 
-import errno
-import fcntl
-import json
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,105 +13,107 @@ from typing import Any
 import torch
 from lightning.pytorch.loggers import Logger
 
-from minitx.build import build_logger, build_task, build_tokenizers, build_trainer, choose_device, choose_precision
-from minitx.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    load_model,
-    load_tensors,
-    remove_leftovers,
-    restore_weights,
+from minitx.build import (
+    build_logger,
+    build_strategy,
+    build_task,
+    build_tokenizers,
+    build_trainer,
+    choose_device,
+    choose_precision,
 )
+from minitx.checkpoint import Checkpoint, load_checkpoint, load_model, remove_leftovers, restore_weights
 from minitx.config import Config, as_dict, config_sha256
 from minitx.console import Console, duration, warnings_told
 from minitx.data.module import TranslationData
 from minitx.data.sources import load_corpus
 from minitx.decoding.translate import Translator
-from minitx.errors import Exit, UserError
+from minitx.errors import Exit
 from minitx.evaluation import evaluate
 from minitx.frozen import freeze
 from minitx.monitor.clock import Clock
 from minitx.monitor.peak import Peak, peak
 from minitx.monitor.process import process_age_s
 from minitx.monitor.provenance import environment, git_state, hardware, peak_memory_gib, versions
-from minitx.monitor.utilisation import Watch
+from minitx.monitor.utilisation import Watch, read_ticks
 from minitx.result import SEARCH, Result, TestScore
 from minitx.resuming import identity, refuse_others, settle_horizon, settle_target
+from minitx.rundir import held, is_finished, storage_errors, truncate_metrics
 from minitx.storage import write_atomically
-from minitx.training.callbacks import (
-    Bookkeeping,
-    Checkpoints,
-    Progress,
-    Restore,
-    RunContext,
-    Stopping,
-    Validation,
-)
+from minitx.team import ALONE, Team
+from minitx.training.agreement import Agreement
+from minitx.training.callbacks import Bookkeeping, InOrder, Progress, RunContext, Stopping, Validation
+from minitx.training.saving import Checkpoints, Restore
 from minitx.training.signals import Interrupted, Signals
 from minitx.training.state import RunState
 from minitx.training.telemetry import Telemetry, measured
 from minitx.training.validation import Validator
 
-STATUS_OF = {"interrupted": "interrupted", "terminated": "terminated", "max_nonfinite": "diverged"}
+STATUS_OF = {"interrupted": "interrupted", "terminated": "terminated", "requeued": "terminated",
+             "max_nonfinite": "diverged"}
 EXIT_OF = {"finished": Exit.OK, "interrupted": Exit.INTERRUPTED, "terminated": Exit.TERMINATED,
            "diverged": Exit.DIVERGED}
 
 
-def train(cfg: Config) -> int:
+def train(cfg: Config, team: Team = ALONE) -> Exit:
     """Train `cfg` in its run directory to the end, score the test sets, write result.json. Returns an exit code.
 
-    Errors: `UserError` for text, storage or settings that cannot be used; what was saved before stays whole.
+    All ranks of a team do so together. Errors: `UserError` for text, storage or settings that cannot be used; what was
+    saved before stays whole.
     """
     assert cfg.run_dir is not None
     run_dir = Path(cfg.run_dir)
-    console = Console()
-    signals = Signals()
-    with storage_errors(run_dir), held(run_dir), signals.caught(), warnings_told(console):
-        done = Result.read(run_dir / "result.json") if (run_dir / "result.json").exists() else None
-        if done is not None and done.status == "finished":
-            if done.stop_reason == "max_steps" and (cfg.trainer.max_steps or done.steps) > done.steps:
-                raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: {run_dir} is finished, after the "
-                                f"{done.steps:,} steps it decayed towards; to train on, begin anew with "
-                                f"init_from={run_dir}")
-            console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train on, begin anew "
-                         f"with init_from={run_dir}")
-            return Exit.OK
-        if (run_dir / "model.safetensors").exists() and not (run_dir / "metrics.jsonl").exists():
-            raise UserError(f"run_dir={run_dir}: holds weights that were not trained there, and would be overwritten; "
-                            f"to train on from them: init_from={run_dir} and another run_dir", Exit.STORAGE)
-        return Run(cfg, run_dir, console, signals).go()
+    console = Console(says=team.says_first, leads=team.leads)
+    signals = Signals(patient=team.size > 1)
+    with storage_errors(run_dir), signals.caught(), warnings_told(console), ExitStack() as stack:
+        with team.one_by_one("the run directory"):
+            if team.leads:
+                stack.enter_context(held(run_dir))
+            if is_finished(cfg, run_dir, console):
+                return Exit.OK
+        return Run(cfg, run_dir, console, signals, team).go()
 
 
 class Run:
     """One training from text to result."""
 
-    def __init__(self, cfg: Config, run_dir: Path, console: Console, signals: Signals) -> None:
-        self.cfg, self.run_dir, self.console, self.signals = cfg, run_dir, console, signals
-        remove_leftovers(run_dir)
-        saved = load_checkpoint(run_dir / "checkpoints", warn=lambda text: console.line(f"minitx: warning: {text}"))
+    def __init__(self, cfg: Config, run_dir: Path, console: Console, signals: Signals, team: Team = ALONE) -> None:
+        self.cfg, self.run_dir, self.console, self.team = cfg, run_dir, console, team
+        self.agreement = Agreement(team, signals)
+        with team.one_by_one("the checkpoint"):
+            if team.leads:
+                remove_leftovers(run_dir)
+            saved = load_checkpoint(run_dir / "checkpoints", warn=console.warn)
         self.state = state = RunState.parse(saved.meta["state"]) if saved else RunState()
         self.note_code()  # now: the tree may change while it trains
         self.clock = Clock("startup", startup=state.startup_s + process_age_s(), train=state.train_s, eval=state.eval_s,
                            checkpoint=state.checkpoint_s)
-        self.device = choose_device(cfg.trainer)
+        self.device = choose_device(cfg.trainer, team.local_rank)
         state.precision = state.precision or choose_precision(cfg.trainer, self.device)
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
         settle_horizon(cfg, state, saved.meta["limits"] if saved else None)
         console.line(f"reading {cfg.choices.data}, {cfg.data.src}-{cfg.data.tgt} ...")
-        self.corpus = load_corpus(cfg.data)
-        for name in ("valid", *self.corpus.test_sets):
-            self.corpus.pairs(name)  # what is wrong with a file is told now, not after the training
-        self.tokenizers = build_tokenizers(cfg, self.corpus, run_dir)
-        self.identity = identity(self.corpus.fingerprint, self.tokenizers.fingerprint)
-        if saved:
-            refuse_others(self.identity, saved.meta["identity"], run_dir)
-        self.data = TranslationData(cfg, self.corpus, self.tokenizers, start=(state.epoch, state.update))
-        self.task = build_task(cfg, self.tokenizers, state)
+        with team.one_by_one("the text"):
+            self.corpus = load_corpus(cfg.data)
+            for name in ("valid", *self.corpus.test_sets):
+                self.corpus.pairs(name)  # what is wrong with a file is told now, not after the training
+            self.tokenizers = build_tokenizers(cfg, self.corpus, run_dir)
+            self.identity = identity(self.corpus.fingerprint, self.tokenizers.fingerprint)
+            if saved:
+                refuse_others(self.identity, saved.meta["identity"], run_dir)
+            self.data = TranslationData(cfg, self.corpus, self.tokenizers, rank=team.rank, world_size=team.size,
+                                        start=(state.epoch, state.update))
+        team.agree(**self.identity, precision=state.precision, step=str(state.step))
+        self.task = build_task(cfg, self.tokenizers, state, device=self.device, team=team,
+                               weights=saved.section("model") if saved else None)
         self.moments = saved.section("optim") if saved else {}
-        self.records = truncate_metrics(run_dir / "metrics.jsonl", state.step)
+        if team.leads:
+            self.records = truncate_metrics(run_dir / "metrics.jsonl", state.step)
+        self.records = team.told(self.records if team.leads else [])
         if saved:
             self.resume(saved)
-        freeze(cfg, run_dir)  # of a run that goes on, some settings may have changed
+        if team.leads:
+            freeze(cfg, run_dir)  # of a run that goes on, some settings may have changed
 
     def note_code(self) -> None:
         """Note the commit; a run begun with other code was trained by no one commit."""
@@ -124,45 +124,58 @@ class Run:
 
     def resume(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint."""
-        load_tensors(self.task.model, saved.section("model"))
         if self.task.ema is not None:
             self.task.ema.restore(saved.section("ema"))
         full = len(self.corpus.pairs("valid"))
         settle_target(self.state, self.cfg.trainer.target_bleu, saved.meta["limits"]["target_bleu"],
                       [entry for entry in self.records if entry["event"] == "valid" and entry["sentences"] == full])
-        if self.state.best_sha256 is not None and not restore_weights(self.run_dir, self.state.best_sha256):
-            self.console.line(f"minitx: warning: the weights of step {self.state.best_step}, the best so far, are lost "
-                              "or damaged; the best are chosen anew")
+        kept = self.state.best_sha256 is None or not self.team.leads or restore_weights(
+            self.run_dir, self.state.best_sha256)
+        if not self.team.told(kept):
+            self.console.warn(f"the weights of step {self.state.best_step}, the best so far, are lost or damaged; the "
+                              "best are chosen anew")
             self.state.best_valid_bleu = self.state.best_step = self.state.best_sha256 = None
         self.console.line(f"resuming at step {self.state.step} from {saved.path.name[:13]}")
 
-    def go(self) -> int:
-        """Fit, score, report."""
+    def go(self) -> Exit:
+        """Fit, score, report. What goes wrong is told with the update it went wrong at."""
+        try:
+            return self._go()
+        except Exception as error:
+            error.add_note(f"update {self.state.step + 1}")
+            raise
+
+    def _go(self) -> Exit:
         assert self.state.precision is not None
-        self.peak = peak(self.device, self.state.precision)
+        self.peak = peak(self.device, self.state.precision).of(self.team.size)
         self.announce()
-        run = RunContext(self.cfg, self.run_dir, self.state, self.clock, self.console, self.signals,
+        run = RunContext(self.cfg, self.run_dir, self.state, self.clock, self.console, self.agreement,
                          self.data.updates_per_epoch, self.identity, self.peak)
-        logger = build_logger(self.cfg.logger, self.run_dir, as_dict(self.cfg), self.state.step)
+        logger = build_logger(self.cfg.logger, self.run_dir, as_dict(self.cfg),
+                              self.state.step) if self.team.leads else None
         if logger is not None:
             run.events.append(lambda entry: log_numbers(logger, entry))
         self.fit(run, logger)
         scores: dict[str, TestScore] = {}
-        reason = self.signals.noted or run.stop_reason
+        reason = run.stop_reason
         assert reason is not None
         if STATUS_OF.get(reason, "finished") == "finished":
             try:
                 with self.clock.during("eval"):
                     scores = self.score()
-            except Interrupted:
-                reason = self.signals.noted or "interrupted"
+            except Interrupted as stop:
+                reason = stop.reason
         status = STATUS_OF.get(reason, "finished")
         if logger is not None:
             logger.finalize("success" if status == "finished" else "aborted")
         self.state.eval_s = self.clock.seconds("eval")
         result = self.result(status, reason, scores)
-        write_atomically(self.run_dir / "result.json", result.json().encode())
-        self.console.line(summary(result, self.run_dir))
+        if self.team.leads:
+            write_atomically(self.run_dir / "result.json", result.json().encode())
+            self.console.line(summary(result, self.run_dir))
+            if reason == "requeued":
+                requeue(self.console)
+        self.team.gathered(None)  # whoever started the ranks may end all when one leaves
         return EXIT_OF[status]
 
     def fit(self, run: RunContext, logger: Logger | None) -> None:
@@ -171,38 +184,33 @@ class Run:
         validator = Validator(
             self.corpus.pairs("valid"), self.tokenizers, cfg.decode, samples=cfg.trainer.samples,
             sentences=cfg.trainer.valid_sentences if cfg.trainer.target_bleu is None else sys.maxsize,
-            max_tokens=cfg.data.max_tokens)
+            max_tokens=cfg.data.max_tokens, team=self.team, between=self.agreement.check)
         validation, stopping = Validation(run, validator), Stopping(run)
-        run.stop_reason = stopping.limit()
+        run.stop_reason = stopping.over()
         if run.stop_reason is not None:
             validation.validate(self.task.to(self.device))
             return
-        watch = Watch(self.device)
+        ours = os.getppid() if self.team.size > 1 else os.getpid()  # the other ranks are not strangers
+        watch = Watch(self.device, ticks=partial(read_ticks, root=ours))
         callbacks = [Restore(self.moments), Bookkeeping(run), validation, stopping, Telemetry(run, self.data, watch),
                      Checkpoints(run), Progress(run)]
-        try:
-            with watch:
-                build_trainer(self.device, logger, callbacks).fit(self.task, datamodule=self.data)
-        except SystemExit:  # what Lightning makes of a signal that came before our handlers were back
-            if self.signals.noted is None:
-                raise
+        with watch:
+            build_trainer(self.device, logger, [InOrder(callbacks)], strategy=build_strategy(cfg.trainer, self.team),
+                          team=self.team).fit(self.task, datamodule=self.data)
         self.clock.switch("startup")
 
     def score(self) -> dict[str, TestScore]:
         """Score the weights that serve, as whoever loads the run directory gets them."""
+        self.team.gathered(None)  # the first rank has written the weights
         model, tokenizers, _ = load_model(self.run_dir, self.device)
-        translator = Translator(model, tokenizers, self.cfg.decode, self.device)
+        translator = Translator(model, tokenizers, self.cfg.decode, self.device, self.team, self.agreement.check)
         began = perf_counter()
 
         def progress(name: str, done: int, total: int) -> None:
-            self.signals.check()
             left_s = (perf_counter() - began) * (total - done) / done
             self.console.live(f"scoring {name}: {done}/{total} sentences  eta {duration(left_s)}")
 
-        def warn(text: str) -> None:
-            self.console.line(f"minitx: warning: {text}")
-
-        return evaluate(translator, self.corpus, self.run_dir, progress, warn)
+        return evaluate(translator, self.corpus, self.run_dir, progress, self.console.warn)
 
     def announce(self) -> None:
         """Print what is about to be trained, and on what."""
@@ -228,6 +236,9 @@ class Run:
             "device": f"{hardware(self.device).get('gpu', self.device.type)}  {state.precision}  "
                       f"{torch.get_num_threads()} threads"
                       + (f"  {os.environ['MINITX_ALLOCATOR']}" if "MINITX_ALLOCATOR" in os.environ else ""),
+            **({"ranks": f"{self.team.size} on {self.team.hosts} host{'s' * (self.team.hosts > 1)}, "
+                         f"{cfg.trainer.strategy}; idle for {data.idle_share:.0%} of their turns"}
+               if self.team.size > 1 else {}),
             "peak": str(self.peak),
             "run": str(self.run_dir),
         }
@@ -243,7 +254,7 @@ class Run:
         cfg, state = self.cfg, self.state
         return Result(
             status=status, stop_reason=reason, experiment=cfg.choices.experiment, model=cfg.choices.model,
-            data=cfg.choices.data, src=cfg.data.src, tgt=cfg.data.tgt, seed=cfg.seed, world_size=1,
+            data=cfg.choices.data, src=cfg.data.src, tgt=cfg.data.tgt, seed=cfg.seed, world_size=self.team.size,
             device=self.device.type, precision=self.task.precision, threads=torch.get_num_threads(),
             params=self.params(), steps=state.step, tokens=state.tokens, nonfinite_steps=state.nonfinite,
             epochs=round(state.epoch + state.update / self.data.updates_per_epoch, 4),
@@ -253,7 +264,8 @@ class Run:
             checkpoint_s=state.checkpoint_s, wall_s=self.clock.total(), target_bleu=cfg.trainer.target_bleu,
             time_to_target_s=state.time_to_target_s,
             tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
-            padding_efficiency_pct=100 * self.data.padding_efficiency, peak_memory_gib=peak_memory_gib(self.device),
+            padding_efficiency_pct=100 * self.data.padding_efficiency,
+            peak_memory_gib=max(self.team.gathered(peak_memory_gib(self.device))),
             git_sha=state.git_sha, git_dirty=state.git_dirty, config_sha256=config_sha256(self.cfg),
             data_sha256=self.corpus.fingerprint, tokenizer_sha256=self.tokenizers.fingerprint,
             init_from_sha256=state.init_from_sha256, cleaning=asdict(self.data.cleaning), versions=versions(),
@@ -262,43 +274,15 @@ class Run:
             **measured(state, self.clock, self.peak))
 
 
-@contextmanager
-def held(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory against a second process; the kernel lets go whatever happens to this one."""
-    with (run_dir / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"run_dir={run_dir}: another process is training there", Exit.STORAGE) from None
-        yield
-
-
-@contextmanager
-def storage_errors(run_dir: Path) -> Iterator[None]:
-    """Tell a full or forbidden disk from an error of ours."""
+def requeue(console: Console) -> None:
+    """Have SLURM begin this job again, where its script says resume=auto."""
+    job = os.environ["SLURM_JOB_ID"]
     try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        where = error.filename or run_dir
-        raise UserError(f"{where}: cannot be written ({error.strerror}); what was saved before is whole: make room, "
-                        f"then repeat the command with run_dir={run_dir} resume=auto", Exit.STORAGE) from error
-
-
-def truncate_metrics(path: Path, step: int) -> list[dict[str, Any]]:
-    """Cut metrics.jsonl back to what the checkpoint knows, and return that: the resumed run writes the rest anew."""
-    kept: list[tuple[bytes, dict[str, Any]]] = []
-    if path.exists():
-        for line in path.read_bytes().split(b"\n")[:-1]:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break  # a power cut left it half written
-            if entry["step"] <= step:
-                kept.append((line, entry))
-        write_atomically(path, b"".join(line + b"\n" for line, _ in kept))
-    return [entry for _, entry in kept]
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+        console.line(f"{'requeued':>16}  SLURM job {job}")
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "stderr", None) or error
+        console.warn(f"SLURM job {job} could not be requeued ({' '.join(str(why).split())}); begin it again yourself")
 
 
 def log_numbers(logger: Logger, entry: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from minitx.errors import Exit
 from minitx.frozen import freeze
 from minitx.models.registry import build_model
 from minitx.rehearsal import Rehearsal
+from minitx.training.task import TranslationTask
 
 QUICK = ("model.size=toy", "trainer.tokens_per_update=256", "data.max_tokens=128", "data.max_length=64",
          "trainer.max_steps=50")
@@ -199,14 +200,15 @@ def test_memory_that_does_not_suffice_is_a_problem(words: list[str], monkeypatch
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(doctor, "rehearse", fail)
+    monkeypatch.setattr(doctor, "rehearse", rehearsal.rehearse)
+    monkeypatch.setattr(TranslationTask, "losses", fail)
     code, found = examined(words, capfd)
     assert code == Exit.USAGE
-    assert found["problems"][0].startswith("data.max_tokens=128: the widest micro-batch does not fit")
+    assert found["problems"][0].startswith("out of memory at a micro-batch of ")
 
 
 @pytest.mark.parametrize("slip", ["model.dropuot=0.1", "data=file", "optim.lr=fast", "data.dir=no/such data=files",
-                                  "trainer.devices=2", "init_from=no/such", "seed=1,2", "model.d_model=7",
+                                  "trainer.strategy=fsdp2", "init_from=no/such", "seed=1,2", "model.d_model=7",
                                   "trainer.max_steps=null", "=", "resume=auto"])
 def test_a_slip_gets_the_same_line_as_from_train(slip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                  capfd: pytest.CaptureFixture[str]) -> None:

@@ -238,11 +238,16 @@ def test_an_epoch_holds_every_pair_once_whatever_the_world(world_size):
     seen = []
     for one, *parts in zip(take(whole, n), *hands, strict=True):
         assert {(part.epoch, part.update, part.n_tokens) for part in parts} == {one[:3]}
-        turns = zip(*(part.micro_batches for part in parts), strict=True)
-        dealt = [sentences(batch) for turn in turns for batch, weight in turn if weight == 1.0]
-        assert dealt == [sentences(batch) for batch, _ in one.micro_batches]
-        assert one.n_tokens == sum(batch.n_tokens for batch, _ in one.micro_batches)
-        for batch, _ in one.micro_batches:
+        rounds = zip(*(part.turns for part in parts), strict=True)
+        dealt = [turn for turns in rounds for turn in turns if turn.weight == 1.0]
+        assert [turn.number for turn in dealt] == list(range(len(dealt)))
+        dealt = [sentences(turn.batch) for turn in dealt]
+        assert dealt == [sentences(turn.batch) for turn in one.turns]
+        assert one.n_tokens == sum(turn.batch.n_tokens for turn in one.turns)
+        for part in parts:
+            for mine, whole_ in zip(part.lengths, one.lengths, strict=True):
+                assert np.array_equal(mine, whole_), "they are those of all ranks"
+        for _, batch, _ in one.turns:
             longest = max(batch.src.longest, batch.tgt.longest)
             assert len(sentences(batch)) * longest <= 100
             assert len(batch.src.rows) * longest <= 100 * 9 / 8, "idle sentences come on top"
@@ -261,8 +266,7 @@ def test_any_position_goes_on_as_the_whole_stream(skip):
     there = take(TranslationData(config(), corpus(), TOKENIZERS, start=(epoch, update)), 3)
     for expected, found in zip(stream[skip:], there, strict=False):
         assert found[:3] == expected[:3]
-        assert list(map(sentences, (b for b, _ in found.micro_batches))) == \
-            list(map(sentences, (b for b, _ in expected.micro_batches)))
+        assert [sentences(turn.batch) for turn in found.turns] == [sentences(turn.batch) for turn in expected.turns]
 
 
 def test_epochs_follow_without_end_and_differ():
@@ -271,7 +275,7 @@ def test_epochs_follow_without_end_and_differ():
     positions = [(update.epoch, update.update) for update in take(data, 2 * n + 1)]
     assert positions == [(0, i) for i in range(n)] + [(1, i) for i in range(n)] + [(2, 0)]
     stream = take(data, 2 * n)
-    first, second = ([sentences(b) for u in part for b, _ in u.micro_batches] for part in (stream[:n], stream[n:]))
+    first, second = ([sentences(turn.batch) for u in part for turn in u.turns] for part in (stream[:n], stream[n:]))
     assert first != second
     assert 0.5 < data.padding_efficiency <= 1
     assert data.idle_share == 0
@@ -305,7 +309,7 @@ def test_lightning_moves_an_update_whole():
     moved = move_data_to_device(update, torch.device("cpu"))
     assert type(moved) is type(update)
     assert moved[:3] == update[:3]
-    assert sentences(moved.micro_batches[0][0]) == sentences(update.micro_batches[0][0])
+    assert sentences(moved.turns[0].batch) == sentences(update.turns[0].batch)
 
 
 @needs_data

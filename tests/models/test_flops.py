@@ -24,7 +24,7 @@ def counted(model: Seq2Seq, rows: int, source: int, target: int) -> int:
     task = TranslationTask(model, compose([]).optim, state=RunState(), precision="32-true", seed=1)
     with (torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH),
           FlopCounterMode(display=False) as counter):
-        task.losses(batch, 0.0)
+        task.losses(task.model, batch, 0.0)
     return counter.get_total_flops()
 
 

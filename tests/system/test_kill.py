@@ -16,7 +16,7 @@ from minitx.data.module import TranslationData
 from minitx.data.sources import load_corpus
 from minitx.data.tokenizer import TokenizerPair
 from minitx.result import Result
-from minitx.run import truncate_metrics
+from minitx.rundir import truncate_metrics
 from minitx.schema import parse
 
 STEPS = 20  # a checkpoint every 5, a validation every 10, a record every 2

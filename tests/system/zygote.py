@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 TESTS = Path(__file__).resolve().parents[1]
+DEADLINE_S = 300
 WRITES = {"checkpoint write": ".step-", "model write": ".model.safetensors", "metrics write": "metrics.jsonl"}
 
 
@@ -46,10 +48,11 @@ class Zygote:
         self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True, env=env, cwd=folder)
 
-    def run(self, words: list[str], kill: Kill | None = None) -> Done:
+    def run(self, words: list[str], kill: Kill | None = None, ranks: int = 1, on: int | None = None) -> Done:
+        """Run the command, or so many ranks of it as torchrun would start; `on` is the one that is to be killed."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        job = {"words": words, "kill": kill, "log": str(self.log)}
+        job = {"words": words, "kill": kill, "log": str(self.log), "ranks": ranks, "on": on}
         print(json.dumps(job), file=self.process.stdin, flush=True)
         returncode, seconds = json.loads(self.process.stdout.readline())
         return Done(returncode, self.log.read_text(), seconds)
@@ -66,28 +69,51 @@ class Zygote:
 def serve() -> None:
     import lightning.pytorch  # noqa: F401  what follows would import it late, in each child
 
-    import minitx.run  # noqa: F401
-    from minitx.door import main
+    import minitx.rank  # noqa: F401
 
     for line in sys.stdin:
         job, began = json.loads(line), time.monotonic()
-        child = os.fork()
-        if child == 0:
-            with open(job["log"], "w") as log:
-                os.dup2(log.fileno(), 2)
-            os.dup2(2, 1)
-            sys.argv = ["train.py", *job["words"]]
-            if job["kill"] is not None:
-                arm(Kill(*job["kill"]))
-            try:
-                main()
-            except SystemExit as left:
-                os._exit(int(left.code or 0))
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-        status = os.waitpid(child, 0)[1]
-        print(json.dumps([os.waitstatus_to_exitcode(status), time.monotonic() - began]), flush=True)
+        Path(job["log"]).write_bytes(b"")
+        with TemporaryDirectory() as folder:
+            children = [fork(job, rank, folder) for rank in range(job["ranks"])]
+            codes = [os.waitstatus_to_exitcode(status) for status in waited(children)]
+        print(json.dumps([min(codes) or max(codes), time.monotonic() - began]), flush=True)
+
+
+def waited(children: list[int]) -> Iterator[int]:
+    """Yield each child's status; none of them outlives the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    for child in children:
+        while (found := os.waitpid(child, os.WNOHANG))[0] == 0:
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+            time.sleep(0.01)
+        yield found[1]
+
+
+def fork(job: dict[str, Any], rank: int, folder: str) -> int:
+    """Begin a child, which does not come back. --> its pid"""
+    from minitx.door import main
+
+    if child := os.fork():
+        return child
+    with open(job["log"], "a") as log:
+        os.dup2(log.fileno(), 2)
+    os.dup2(2, 1)
+    sys.argv = ["train.py", *job["words"]]
+    if job["ranks"] > 1:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["ranks"], "LOCAL_WORLD_SIZE": job["ranks"]}
+        os.environ |= {name: str(value) for name, value in place.items()}
+        os.environ |= {"TORCHELASTIC_RUN_ID": "zygote", "MINITX_RANKS": folder, "GLOO_SOCKET_IFNAME": "lo"}
+    if job["kill"] is not None and job["on"] in (None, rank):
+        arm(Kill(*job["kill"]))
+    try:
+        main()
+    except SystemExit as left:
+        os._exit(int(left.code or 0))
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)
 
 
 def arm(kill: Kill) -> None:

@@ -1,14 +1,15 @@
-"""`minitx bench step`: where an update's time goes, and what bounds it. `minitx bench cost`: what makes it dearer."""
+"""`minitx bench`: where an update's time goes (step), what makes it dearer (cost), what more ranks add (scaling)."""
 
 import argparse
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from minitx.commands.arguments import add_json
+from minitx.commands.arguments import add_json, positive
 from minitx.commands.streams import created
 from minitx.config import Config
 from minitx.console import Console, warnings_told
@@ -22,6 +23,9 @@ STEP = ("Take the same words as train.py, train some updates, keep nothing: seco
         "kernel, tokens a second, MFU, and where that is under this machine's roofline.")
 COST = ("Take the same words as train.py, model=A,B for several families, and time one micro-batch of each, forwards "
         "and backwards: against the length of sentences and against d_model, with fitted exponents. Takes minutes.")
+SCALING = ("Take the same words as train.py, and train some updates on 1, 2, 4 ... ranks, as many as there are GPUs; "
+           "on a CPU, ranks of one thread, and one rank of as many threads. Speed, efficiency, and time in the "
+           "exchange of gradients.")
 DESCRIPTION = "Measure training on this machine; nothing is kept."
 
 
@@ -35,7 +39,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     cost.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write all that was measured")
     cost.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw it; needs the extra `plots`")
     cost.add_argument("--quick", action="store_true", help="fewer points and repeats: to see whether it works")
-    for what, measure in ((step, run_step), (cost, run_cost)):
+    scaling = whats.add_parser("scaling", help="speed against the number of ranks", description=SCALING)
+    scaling.add_argument("--rounds", type=positive, default=3, help="measurements of each, in turn (3)")
+    scaling.add_argument("--weak", action="store_true", help="let updates grow with the ranks")
+    add_json(scaling)
+    for what, measure in ((step, run_step), (cost, run_cost), (scaling, run_scaling)):
         what.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as after train.py")
         what.set_defaults(measure=measure)
 
@@ -95,6 +103,25 @@ def run_cost(args: argparse.Namespace) -> int:
             output.write(json.dumps(found, indent=1).encode() + b"\n")
         if plot:
             plot.write(cost_curves(found))
+    return Exit.OK
+
+
+def run_scaling(args: argparse.Namespace) -> int:
+    """Compose the config as train.py does, and compare numbers of ranks."""
+    from minitx.door import compose
+    from minitx.launch import settled
+
+    cfg = settled(compose(args.overrides))
+    prepare(cfg, args.owns_process)
+    from minitx.scaling import compare, table  # imports torch and Lightning: seconds
+
+    console = Console()
+    with created(None) as sink, warnings_told(console):
+        found = compare(cfg, args.rounds, args.weak, console)
+        console.clear()
+        text = json.dumps([asdict(one) for one in found], indent=1) + "\n" if args.json else "".join(
+            f"{line}\n" for line in table(found))
+        sink.write(text.encode())
     return Exit.OK
 
 

@@ -17,6 +17,8 @@ DESCRIPTION = ("Take the same words as train.py, and train nothing: versions, de
 def configure(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as after train.py")
+    parser.add_argument("--distributed", action="store_true",
+                        help="have ranks meet (trainer.devices, two at least), and measure what they tell each other")
     add_json(parser)
 
 
@@ -32,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from minitx.doctor import Doctor  # imports torch and Lightning: seconds
 
     console = Console()
-    doctor, found = Doctor(cfg, console), dict[str, Any]()
+    doctor, found = Doctor(cfg, console, args.distributed), dict[str, Any]()
     with created(None) as sink, warnings_told(console):
         for section, facts in doctor.sections():
             found[section] = {fact.name: fact.value for fact in facts}

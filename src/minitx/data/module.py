@@ -20,17 +20,25 @@ from minitx.errors import UserError
 MAX_IDLE_SHARE = 0.1
 
 
-class PlannedUpdate(NamedTuple):
-    """One optimizer step of this rank: its micro-batches with weights (0 = no row of it counts).
+class Turn(NamedTuple):
+    """One of an update's micro-batches, by its number among them; weight 0 = no row of it counts."""
 
-    `n_tokens`: the target tokens of the whole update, over all ranks. `lengths`: those of the rows that count, EOS
-    included, source and target.
+    number: int
+    batch: Batch
+    weight: float
+
+
+class PlannedUpdate(NamedTuple):
+    """One optimizer step, and this rank's turns at it.
+
+    `n_tokens`: the target tokens of the whole update, over all ranks. `lengths`: those of its rows, EOS included,
+    source and target.
     """
 
     epoch: int
     update: int
     n_tokens: int
-    micro_batches: list[tuple[Batch, float]]
+    turns: list[Turn]
     lengths: tuple[Ints, Ints]
 
 
@@ -72,22 +80,35 @@ class TranslationData(pl.LightningDataModule):
         self._check_work(max(len(update.micro_batches) for update in first))
 
     def _check_work(self, most: int) -> None:
-        remedy = "lower data.max_tokens, raise trainer.tokens_per_update, or take fewer trainer.devices"
+        if most >= self.world_size and self.idle_share <= MAX_IDLE_SHARE:
+            return
+        remedy = (f"lower data.max_tokens{self._enough()}, raise trainer.tokens_per_update, "
+                  "or take fewer trainer.devices")
         if most < self.world_size:
             raise UserError(f"trainer.devices={self.world_size}: an update has at most {most} micro-batches, "
                             f"so some ranks would never work; {remedy}")
-        if self.idle_share > MAX_IDLE_SHARE:
-            warnings.warn(f"ranks are idle {self.idle_share:.0%} of their turns; {remedy}", stacklevel=3)
+        warnings.warn(f"ranks are idle {self.idle_share:.0%} of their turns; {remedy}", stacklevel=3)
+
+    def _enough(self) -> str:
+        """Find micro-batches small enough for every rank to have one of each update, and say so; or nothing."""
+        max_tokens = self.cfg.data.max_tokens
+        while (max_tokens := max_tokens // 2) >= self.cfg.data.max_length:
+            plan = self._plan(0, max_tokens)
+            if min(len(update.micro_batches) for update in plan) >= self.world_size:
+                return f" (to {max_tokens:,})" if idle_share(plan, self.world_size) <= MAX_IDLE_SHARE else ""
+        return ""
 
     def epoch_plan(self, epoch: int) -> list[Update]:
         """Return the plan of an epoch, made once while that epoch lasts."""
         if self._planned[0] != epoch:
-            self._planned = epoch, epoch_plan(
-                self.train.src_len, self.train.tgt_len, seed=self.cfg.seed, epoch=epoch,
-                tokens_per_update=self.cfg.trainer.tokens_per_update, max_tokens=self.cfg.data.max_tokens,
-                pad_to_multiple=self.cfg.data.pad_to_multiple,
-            )
+            self._planned = epoch, self._plan(epoch, self.cfg.data.max_tokens)
         return self._planned[1]
+
+    def _plan(self, epoch: int, max_tokens: int) -> list[Update]:
+        cfg = self.cfg
+        return epoch_plan(
+            self.train.src_len, self.train.tgt_len, seed=cfg.seed, epoch=epoch, max_tokens=max_tokens,
+            tokens_per_update=cfg.trainer.tokens_per_update, pad_to_multiple=cfg.data.pad_to_multiple)
 
     def transfer_batch_to_device(self, batch: PlannedUpdate, device: torch.device,
                                  dataloader_idx: int) -> PlannedUpdate:
@@ -102,10 +123,11 @@ class TranslationData(pl.LightningDataModule):
         began = perf_counter()
         src_len, tgt_len = self.train.src_len, self.train.tgt_len
         for number, update in enumerate(self.epoch_plan(epoch)[first:], first):
-            dealt = deal(update, self.rank, self.world_size)
-            rows = np.concatenate([mb.rows if w else mb.rows[:0] for mb, w in dealt])
-            planned = PlannedUpdate(epoch, number, update.n_tokens, [(self._collate(mb.rows), w) for mb, w in dealt],
-                                    (src_len[rows], tgt_len[rows]))
+            batches = update.micro_batches
+            turns = [Turn(i, self._collate(batches[i].rows), weight)
+                     for i, weight in deal(update, self.rank, self.world_size)]
+            rows = np.concatenate([batch.rows for batch in batches])
+            planned = PlannedUpdate(epoch, number, update.n_tokens, turns, (src_len[rows], tgt_len[rows]))
             self.wait_s += perf_counter() - began
             yield planned
             began = perf_counter()

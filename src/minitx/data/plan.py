@@ -117,14 +117,13 @@ def _split(width: Ints, starts: Ints, max_tokens: int) -> list[Ints]:
     return [start + np.arange(n + 1) * size // n for start, size, n in zip(starts, sizes, n_micro, strict=True)]
 
 
-def deal(update: Update, rank: int, world_size: int) -> list[tuple[MicroBatch, float]]:
-    """Return this rank's micro-batches with their weights; every rank gets as many.
+def deal(update: Update, rank: int, world_size: int) -> list[tuple[int, float]]:
+    """Return which of the micro-batches are this rank's, with their weights; every rank gets as many.
 
     A rank left over in the last round runs that round's first with weight 0: collectives need its backward.
     """
-    batches = update.micro_batches
-    rounds = range(0, len(batches), world_size)
-    return [(batches[i + rank], 1.0) if i + rank < len(batches) else (batches[i], 0.0) for i in rounds]
+    n = len(update.micro_batches)
+    return [(i + rank, 1.0) if i + rank < n else (i, 0.0) for i in range(0, n, world_size)]
 
 
 def idle_share(plan: Sequence[Update], world_size: int) -> float:

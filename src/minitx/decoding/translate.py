@@ -18,6 +18,7 @@ from minitx.data.plan import evaluation_plan
 from minitx.data.tokenizer import TokenizerPair
 from minitx.decoding.search import beam, greedy
 from minitx.models.base import Seq2Seq
+from minitx.team import ALONE, Team, nothing
 
 Progress = Callable[[int, int], None]  # lines done, lines in all
 Warn = Callable[[int, str], None]  # index of the line, what happened to it
@@ -37,8 +38,10 @@ class Translator:
     """Translate lines as `decode` says, unless told otherwise."""
 
     def __init__(self, model: Seq2Seq, tokenizers: TokenizerPair, decode: DecodeConfig,
-                 device: torch.device | str = "cpu") -> None:
+                 device: torch.device | str = "cpu", team: Team = ALONE, between: Callable[[], None] = nothing) -> None:
+        """team: ranks that share the batches and have all lines in the end. between: what all call before each round"""
         self.model, self.tokenizers, self.decode, self.device = model, tokenizers, decode, torch.device(device)
+        self.team, self.between = team, between
 
     def translate(self, lines: Sequence[str], *, beam_size: int | None = None, length_penalty: float | None = None,
                   progress: Progress | None = None, warn: Warn | None = None) -> list[str]:
@@ -75,7 +78,8 @@ class Translator:
         self.model.eval()
         try:
             with self.model.computing_in(None if self.decode.precision is None else torch.bfloat16):
-                for plan in evaluation_plan(lengths, self.decode.max_tokens // beam_size):
+                plans = evaluation_plan(lengths, self.decode.max_tokens // beam_size)
+                for plan in self.team.dealt(plans, self.between):
                     batch = [rows[i] for i in plan]
                     src = collate_src([sources[row] for row in batch], pad_id=self.tokenizers.src.pad_id,
                                       eos_id=self.tokenizers.src.eos_id)
@@ -83,10 +87,10 @@ class Translator:
                                      pad_id=tgt.pad_id, max_lengths=output_limits(src.lengths, self.decode, self.model))
                     found.update(zip(batch, outputs, strict=True))
                     if progress is not None:
-                        progress(len(lines) - len(rows) + len(found), len(lines))
+                        progress(len(lines) - max(0, len(rows) - len(found) * self.team.size), len(lines))
         finally:
             self.model.train(was_training)
-        return found
+        return self.team.union(found)
 
     def _encode(self, lines: Sequence[str], warn: Warn) -> dict[int, list[int]]:
         """Encode the lines that are not blank. --> ids without EOS by line index, cut to what the model reads"""

@@ -1,7 +1,7 @@
 """The most a device could compute in a second, and where that figure comes from: what an MFU is a share of."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
@@ -40,6 +40,10 @@ class Peak:
 
     def __str__(self) -> str:
         return f"n/a ({self.source})" if self.tflops is None else f"{self.tflops:,.3g} TFLOP/s ({self.source})"
+
+    def of(self, devices: int) -> "Peak":
+        """Return that of several such devices."""
+        return replace(self, tflops=None if self.tflops is None else self.tflops * devices)
 
     def mfu_pct(self, flop: float | None, seconds: float) -> float | None:
         """Return the share of the peak that `flop` useful operations took; None = unknown, or above what can be."""

@@ -1,10 +1,11 @@
 """How busy the machine is with us, and with others. What cannot be read is None, and why is said."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from threading import Event, Thread
 from time import perf_counter
 from types import TracebackType
@@ -33,13 +34,25 @@ class Usage:
         """Put two stretches together: a run before it was killed, and after. What one of them lacks is unknown."""
         seconds = self.seconds + later.seconds
 
-        def mean(one: float | None, other: float | None) -> float | None:
+        def weighed(one: float | None, other: float | None) -> float | None:
             return None if one is None or other is None else (one * self.seconds + other * later.seconds) / seconds
 
         energy = None if self.energy_wh is None or later.energy_wh is None else self.energy_wh + later.energy_wh
         memory = [gib for gib in (self.gpu_memory_gib, later.gpu_memory_gib) if gib is not None]
-        return Usage(seconds, mean(self.busy_pct, later.busy_pct), mean(self.other_cpu_pct, later.other_cpu_pct),
+        return Usage(seconds, weighed(self.busy_pct, later.busy_pct), weighed(self.other_cpu_pct, later.other_cpu_pct),
                      energy, max(memory) if len(memory) == 2 else None, self.reasons | later.reasons)
+
+
+def together(usages: Sequence[Usage]) -> Usage:
+    """Put the same stretch of time on several devices together: mean shares, all of the energy, the fullest memory."""
+    def known(name: str) -> list[float]:
+        values = [getattr(usage, name) for usage in usages]
+        return [] if None in values else values
+
+    busy, other, energy, memory = map(known, ("busy_pct", "other_cpu_pct", "energy_wh", "gpu_memory_gib"))
+    reasons = {name: why for usage in usages for name, why in usage.reasons.items()}
+    return Usage(usages[0].seconds, mean(busy) if busy else None, mean(other) if other else None,
+                 sum(energy) if energy else None, max(memory, default=None), reasons)
 
 
 # --- processor
@@ -54,25 +67,29 @@ class Ticks:
     ours: int
 
 
-def read_ticks(proc: Path = Path("/proc")) -> Ticks:
-    """Read the counters. Errors: OSError, ValueError, LookupError where /proc is not Linux's. Source: proc(5)."""
+def read_ticks(proc: Path = Path("/proc"), root: int | None = None) -> Ticks:
+    """Read the counters; we are the process `root`, this one unless told, and all that descends from it.
+
+    Errors: OSError, ValueError, LookupError where /proc is not Linux's. Source: proc(5).
+    """
     usable = {f"cpu{n}" for n in os.sched_getaffinity(0)}
     lines = [line.split() for line in (proc / "stat").read_text().splitlines()]
     counts = [[int(count) for count in line[1:9]] for line in lines if line and line[0] in usable]
-    return Ticks(sum(line[i] for line in counts for i in BUSY), sum(map(sum, counts)), sum(_of_ours(proc)))
+    return Ticks(sum(line[i] for line in counts for i in BUSY), sum(map(sum, counts)),
+                 sum(_of_ours(proc, root or os.getpid())))
 
 
-def _of_ours(proc: Path) -> Iterable[int]:
-    """Yield the ticks of this process and of those that descend from it, the ones that have ended included."""
+def _of_ours(proc: Path, root: int) -> Iterable[int]:
+    """Yield the ticks of a process and of those that descend from it, the ones that have ended included."""
     stats: dict[int, tuple[int, int]] = {}  # parent, ticks
     for folder in proc.glob("[0-9]*"):
         with suppress(OSError):  # it has just ended: its parent has its ticks
             words = (folder / "stat").read_text().rpartition(")")[2].split()
             stats[int(folder.name)] = int(words[1]), sum(int(word) for word in words[11:15])
     for pid, (parent, ticks) in stats.items():
-        while pid not in (os.getpid(), 0) and parent in stats:
+        while pid not in (root, 0) and parent in stats:
             pid, parent = parent, stats[parent][0]
-        if pid == os.getpid():
+        if pid == root:
             yield ticks
 
 

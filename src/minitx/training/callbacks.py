@@ -1,26 +1,25 @@
-"""What happens around the updates: counting, validation, checkpoints, stopping. In this order, after each update."""
+"""What happens around the updates: counting, validation, stopping, progress. In this order, after each update."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from torch import Tensor
-from torch.optim import Optimizer
 
-from minitx.checkpoint import keep_weights, model_tensors, save_checkpoint, save_model
+from minitx.checkpoint import save_model
 from minitx.config import Config
 from minitx.console import Console, duration
 from minitx.data.module import PlannedUpdate
 from minitx.models.base import Seq2Seq
 from minitx.monitor.clock import Clock
 from minitx.monitor.peak import Peak
-from minitx.resuming import limits
+from minitx.team import Team
+from minitx.training.agreement import Agreement, out_of_time
 from minitx.training.schedule import decay_begins
-from minitx.training.signals import STATUS, Signals
+from minitx.training.signals import REASONS, Interrupted
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask, UpdateStats
 from minitx.training.validation import Validator
@@ -37,15 +36,21 @@ class RunContext:
     state: RunState
     clock: Clock
     console: Console
-    signals: Signals
+    agreement: Agreement
     updates_per_epoch: int
     identity: dict[str, str]  # what a checkpoint must share with the run that goes on from it
     peak: Peak
     stop_reason: str | None = None
     events: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)  # who wants each metrics record
 
+    @property
+    def team(self) -> Team:
+        return self.agreement.team
+
     def record(self, event: str, **values: Any) -> None:
-        """Append one line to RUN/metrics.jsonl, and tell the loggers."""
+        """Append one line to RUN/metrics.jsonl, and tell the loggers; the first rank does."""
+        if not self.team.leads:
+            return
         entry = {"event": event, "step": self.state.step, "train_s": round(self.state.train_s, 3), **values}
         with (self.run_dir / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
@@ -53,12 +58,37 @@ class RunContext:
             tell(entry)
 
 
+class InOrder(pl.Callback):
+    """Call several callbacks as one: Lightning takes some microseconds for each, at each of six places of an update."""
+
+    def __init__(self, callbacks: Sequence[pl.Callback]) -> None:
+        self.callbacks = callbacks
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for callback in self.callbacks:
+            callback.on_fit_start(trainer, pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for callback in self.callbacks:
+            callback.on_train_start(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        for callback in self.callbacks:
+            callback.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for callback in self.callbacks:
+            callback.on_train_end(trainer, pl_module)
+
+
 class Bookkeeping(pl.Callback):
-    """Count each update, fix the horizon once, and write metrics."""
+    """Count each update, fix the horizon once, and write metrics. Sums over ranks are made when they are written."""
 
     def __init__(self, run: RunContext) -> None:
         self.run, self.state = run, run.state
         self.pending: list[UpdateStats] = []
+        self.positions = 0  # of this rank, since the last record
         self.before = replace(run.state)  # as of the last record
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -73,8 +103,8 @@ class Bookkeeping(pl.Callback):
         state.epoch, state.update = divmod(batch.epoch * self.run.updates_per_epoch + batch.update + 1,
                                            self.run.updates_per_epoch)
         state.step += 1
-        state.tokens += stats.n_tokens
-        state.positions += positions(batch)
+        state.tokens += batch.n_tokens
+        self.positions += positions(batch)
         flop = training_flop(pl_module.model, batch)
         state.flop = None if state.flop is None or flop is None else state.flop + flop
         state.nonfinite += not stats.finite
@@ -100,17 +130,19 @@ class Bookkeeping(pl.Callback):
         """
         optim, trainer, state = self.run.cfg.optim, self.run.cfg.trainer, self.state
         begins = decay_begins(optim.schedule, optim.decay_fraction)
-        if state.horizon_steps is not None or begins is None or trainer.max_minutes is None:
+        agreement = self.run.agreement
+        known = state.horizon_steps or agreement.horizon
+        if known is not None or begins is None or trainer.max_minutes is None or not agreement.team.leads:
             return
         budget_s = trainer.max_minutes * 60
         share = max(state.train_s / budget_s, state.step / trainer.max_steps if trainer.max_steps else 0)
         if share < max(0.05, min(0.6, 0.85 * begins)) or (state.step < optim.warmup_steps and share < 0.6):
             return
         steps = state.step + int(HORIZON_MARGIN * (budget_s - state.train_s) * state.step / state.train_s)
-        state.horizon_steps = min(steps, trainer.max_steps or steps)
+        agreement.horizon = min(steps, trainer.max_steps or steps)
         speed = state.step / state.train_s
-        self.run.console.line(f"horizon: {state.horizon_steps:,} steps, at the {speed:.2f} a second so far")
-        self.run.record("horizon", horizon_steps=state.horizon_steps)
+        self.run.console.line(f"horizon: {agreement.horizon:,} steps, at the {speed:.2f} a second so far")
+        self.run.record("horizon", horizon_steps=agreement.horizon)
 
     def write(self) -> None:
         """Write one record over the updates since the last."""
@@ -118,27 +150,29 @@ class Bookkeeping(pl.Callback):
         seconds = state.train_s - before.train_s
         flop = None if state.flop is None or before.flop is None else state.flop - before.flop
         finite = [stats for stats in pending if stats.finite]
-        n_tokens = sum(stats.n_tokens for stats in finite)
+        loss, nll, n_tokens, computed = self.run.team.total(
+            *(sum(getattr(stats, name) for stats in finite) for name in ("loss_sum", "nll_sum", "n_tokens")),
+            self.positions)
+        state.positions += int(computed)
         self.run.record(
             "train", epoch=round(state.epoch + state.update / self.run.updates_per_epoch, 4), tokens=state.tokens,
-            loss=sum(s.loss_sum for s in finite) / n_tokens if finite else None,
-            nll=sum(s.nll_sum for s in finite) / n_tokens if finite else None,
+            loss=loss / n_tokens if finite else None, nll=nll / n_tokens if finite else None,
             lr=pending[-1].lr, nonfinite=state.nonfinite, **gradient_norms(finite, self.run.cfg.optim.clip_norm),
             tgt_tokens_per_s=(state.tokens - before.tokens) / seconds if seconds else None,
             tgt_positions_per_s=(state.positions - before.positions) / seconds if seconds else None,
             mfu_pct=self.run.peak.mfu_pct(flop, seconds))
-        self.pending, self.before = [], replace(state)
+        self.pending, self.positions, self.before = [], 0, replace(state)
 
 
 def training_flop(model: Seq2Seq, planned: PlannedUpdate) -> float | None:
-    """Count an update's operations on real tokens: those of a forward pass, and backwards two products for each."""
+    """Count an update's operations on real tokens, over all ranks: forwards, and backwards two products for each."""
     forward = model.flops(*planned.lengths)
     return None if forward is None else 3 * forward
 
 
 def positions(planned: PlannedUpdate) -> int:
-    """Count the target positions that an update computes, filler included."""
-    return sum(batch.tgt.ids.numel() for batch, weight in planned.micro_batches if weight)
+    """Count the target positions that this rank computes of an update, filler included."""
+    return sum(turn.batch.tgt.ids.numel() for turn in planned.turns if turn.weight)
 
 
 def gradient_norms(finite: list[UpdateStats], clip_norm: float | None) -> dict[str, float | None]:
@@ -160,6 +194,8 @@ class Progress(pl.Callback):
                            batch_idx: int) -> None:
         assert isinstance(pl_module, TranslationTask)
         assert pl_module.stats is not None
+        if not self.run.team.leads:
+            return
         state, stats, limits = self.run.state, pl_module.stats, self.run.cfg.trainer
         seconds = state.train_s - self.started[2]
         speed = (state.step - self.started[0]) / seconds if seconds else 0.0
@@ -183,33 +219,45 @@ class Validation(pl.Callback):
     def __init__(self, run: RunContext, validator: Validator) -> None:
         self.run, self.validator = run, validator
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.run.state.step > 0:  # it may have been stopped while it validated
+            self.validate_if_due(pl_module)
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
-        assert isinstance(pl_module, TranslationTask)
-        if self.run.state.step % self.run.cfg.trainer.valid_every_n_steps == 0:
-            self.validate(pl_module)
+        self.validate_if_due(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TranslationTask)
-        if self.run.stop_reason not in STATUS.values():
+        if self.run.stop_reason not in REASONS:
             self.validate(pl_module)
-        elif self.run.state.best_step is None:  # a run stopped this early leaves a model all the same
-            with pl_module.averaged():
-                save_model(self.run.run_dir, pl_module.model)
+        if self.run.state.best_step is None:  # a run stopped this early leaves a model all the same
+            with pl_module.serving() as model:
+                if self.run.team.leads:
+                    save_model(self.run.run_dir, model)
+
+    def validate_if_due(self, task: pl.LightningModule) -> None:
+        assert isinstance(task, TranslationTask)
+        if self.run.state.step % self.run.cfg.trainer.valid_every_n_steps == 0:
+            self.validate(task)
 
     def validate(self, task: TranslationTask) -> None:
-        """Measure loss and BLEU, once a step, and show some translations."""
+        """Measure loss and BLEU, once a step, and show some translations; a signal ends this, and then the run."""
         state, run = self.run.state, self.run
         if state.validated_step == state.step:
             return
-        state.validated_step = state.step
-        with run.clock.during("eval"), task.averaged():
-            score = self.validator(task)
+        with run.clock.during("eval"), task.serving() as model:
+            try:
+                score = self.validator(task, model)
+            except Interrupted as stop:
+                run.stop_reason = stop.reason
+                return
+            state.validated_step = state.step
             state.valid_loss, state.valid_bleu = score.loss if isfinite(score.loss) else None, score.bleu
             state.validations_since_best += 1
             if state.best_valid_bleu is None or score.bleu > state.best_valid_bleu:
                 state.best_valid_bleu, state.best_step, state.validations_since_best = score.bleu, state.step, 0
-                state.best_sha256 = save_model(run.run_dir, task.model)
+                state.best_sha256 = save_model(run.run_dir, model) if run.team.leads else None
             target = run.cfg.trainer.target_bleu
             if target is not None and score.bleu >= target and state.time_to_target_s is None:
                 state.time_to_target_s = state.train_s
@@ -223,21 +271,30 @@ class Validation(pl.Callback):
 
 
 class Stopping(pl.Callback):
-    """End the run at the first limit reached, or at a signal: after a whole update, with all saved."""
+    """End the run at the first limit reached, or at a signal: after a whole update, with all saved.
+
+    A limit follows from the run's state, which all ranks share; they agree on time and signals.
+    """
 
     def __init__(self, run: RunContext) -> None:
         self.run = run
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.run.signals.install()  # Lightning has just set its own, which would stop the run with exit code 0
+        trainer.should_stop = self.run.stop_reason is not None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
-        self.run.stop_reason = self.run.signals.noted or self.limit()
-        trainer.should_stop = self.run.stop_reason is not None
+        run = self.run
+        run.stop_reason = run.stop_reason or self.limit() or run.agreement.meet(run.state, run.cfg.trainer)
+        trainer.should_stop = run.stop_reason is not None
+
+    def over(self) -> str | None:
+        """Name the limit that a run which goes on had reached before, if it had."""
+        state, limits = self.run.state, self.run.cfg.trainer
+        return self.limit() or ("max_minutes" if out_of_time(state, limits) else None)
 
     def limit(self) -> str | None:
-        """Name the limit that is reached, if one is."""
+        """Name the limit that is reached, if one is, by what all ranks know."""
         state, limits = self.run.state, self.run.cfg.trainer
         if state.nonfinite >= limits.max_nonfinite:
             return "max_nonfinite"
@@ -247,68 +304,6 @@ class Stopping(pl.Callback):
             return "target_bleu"
         if limits.patience is not None and state.validations_since_best >= limits.patience:
             return "patience"
-        if limits.max_minutes is not None:
-            next_s = state.train_s / max(1, state.step)  # the minutes are a bound: no update begins that would pass it
-            if state.train_s + next_s > limits.max_minutes * 60:
-                return "max_minutes"
-            if state.horizon_steps is not None and state.step >= state.horizon_steps:
-                return "max_minutes"
+        if limits.max_minutes is not None and state.horizon_steps is not None and state.step >= state.horizon_steps:
+            return "max_minutes"
         return None
-
-
-class Checkpoints(pl.Callback):
-    """Save the run's whole state every so many steps, and at its end."""
-
-    def __init__(self, run: RunContext) -> None:
-        self.run = run
-        self.saved: tuple[int, int | None] | None = None  # the step, and the validation that it knows of
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
-                           batch_idx: int) -> None:
-        if self.run.state.step % self.run.cfg.checkpoint.every_n_steps == 0:
-            self.save(trainer, pl_module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.run.stop_reason != "max_nonfinite":  # else the last good one stays the newest
-            self.save(trainer, pl_module)
-
-    def save(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        """Write `run_tensors`, and counters with the position in the plan."""
-        assert isinstance(task, TranslationTask)
-        run = self.run
-        if self.saved == (now := (run.state.step, run.state.validated_step)):
-            return
-        with run.clock.during("checkpoint"):
-            if run.state.best_sha256 is not None:
-                keep_weights(run.run_dir, run.state.best_sha256, run.cfg.checkpoint.keep)
-            tensors = run_tensors(task, trainer.optimizers[0])
-            meta = {"state": run.state.as_dict(), "limits": limits(run.cfg), "identity": run.identity}
-            save_checkpoint(run.run_dir / "checkpoints", run.state.step, tensors, meta, run.cfg.checkpoint.keep)
-            run.state.checkpoint_s = run.clock.seconds("checkpoint")
-        self.saved = now
-
-
-def run_tensors(task: TranslationTask, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return all that a checkpoint holds of tensors: weights (raw as `model/`, averaged as `ema/`) and moments."""
-    tensors = {f"model/{n}": t for n, t in model_tensors(task.model).items()}
-    names: dict[Tensor, str] = {p: n for n, p in task.model.named_parameters()}
-    for parameter, moments in optimizer.state.items():
-        tensors |= {f"optim/{names[parameter]}/{key}": value for key, value in moments.items()}
-    if task.ema is not None:
-        tensors |= {f"ema/{n}": t for n, t in task.ema.named().items()}
-    return tensors
-
-
-class Restore(pl.Callback):
-    """Give AdamW the moments of a checkpoint back, saved as `parameter/key`, before the first update."""
-
-    def __init__(self, moments: Mapping[str, Tensor]) -> None:
-        self.moments = moments
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, TranslationTask)
-        parameters = dict(pl_module.model.named_parameters())
-        for name, value in self.moments.items():
-            parameter, moment = name.rsplit("/", 1)
-            owner = parameters[parameter]
-            trainer.optimizers[0].state[owner][moment] = value.to(owner.device)  # fused AdamW: "step" too

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from minitx.sharding import shared_as
+
 
 class EMA(nn.Module):
     """Average a model's parameters, tied ones once, in fp32 or finer: bf16 would not move at all."""
@@ -49,4 +51,4 @@ class EMA(nn.Module):
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `named` returned."""
         for name, average in self.named().items():
-            average.copy_(tensors[name])
+            average.copy_(shared_as(average, tensors[name]))

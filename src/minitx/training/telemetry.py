@@ -9,7 +9,7 @@ import torch
 from minitx.data.module import TranslationData
 from minitx.monitor.clock import Clock
 from minitx.monitor.peak import Peak
-from minitx.monitor.utilisation import Usage, Watch
+from minitx.monitor.utilisation import Usage, Watch, together
 from minitx.training.callbacks import RunContext
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
@@ -41,7 +41,7 @@ class Telemetry(pl.Callback):
         assert isinstance(task, TranslationTask)
         seen = split(task, self.data)
         self.run.state.split_s = {name: self.split_before.get(name, 0.0) + seconds for name, seconds in seen.items()}
-        usage = self.watch.usage()
+        usage = together(self.run.team.gathered(self.watch.usage()))
         self.run.state.usage = asdict(usage if self.usage_before is None else self.usage_before + usage)
 
 

@@ -1,0 +1,143 @@
+"""Several ranks train what one does: the same weights, however they share them, the same scores, and after any kill."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from trials import QUICK, losses
+from zygote import Done, Kill, Zygote
+
+from minitx.checkpoint import whole_checkpoints
+from minitx.result import Result
+
+STEPS = 50
+FULL = os.environ.get("MINITX_FAULTS") == "full"  # make test-faults
+PLACES = {"after update": STEPS, "checkpoint write": STEPS // 5, "before fsync": 5, "after rename": 5,
+          "metrics write": STEPS // 2, "before validation loss": 3}
+
+
+def words(text: Path, run_dir: Path, *more: str) -> list[str]:
+    return ["data=files", f"data.dir={text}", f"run_dir={run_dir}", *QUICK, "data.max_tokens=64", "optim.ema_decay=0.9",
+            f"trainer.max_steps={STEPS}", "resume=auto", *more]
+
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def trained(zygote: Zygote, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Runs that were left in peace, each made once."""
+    made: dict[tuple[object, ...], Path] = {}
+
+    def run(ranks: int, *more: str) -> Path:
+        if (ranks, more) not in made:
+            run_dir = tmp_path_factory.mktemp("ranks") / "run"
+            check(zygote.run(words(text, run_dir, *more), ranks=ranks))
+            made[ranks, more] = run_dir
+        return made[ranks, more]
+
+    return run
+
+
+def check(done: Done) -> Done:
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def state(run_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(max((run_dir / "checkpoints").glob("step-*.safetensors")))
+
+
+def apart(one: Path, other: Path, section: str = "model/") -> float:
+    """Return the largest difference of two runs' weights, over the largest weight."""
+    a, b = state(one), state(other)
+    assert a.keys() == b.keys()
+    names = [name for name in a if name.startswith(section)]
+    return max(float((a[name] - b[name]).abs().max()) for name in names) / max(
+        float(a[name].abs().max()) for name in names)
+
+
+# --- exactness
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_in_float64_ranks_train_what_one_does(trained: Train, ranks: int) -> None:
+    one = trained(1, "trainer.precision=64-true")
+    assert apart(one, trained(ranks, "trainer.precision=64-true")) < 1e-10
+
+
+@pytest.mark.parametrize(("ranks", "strategy"), [(2, "ddp"), (3, "ddp"), (2, "fsdp2"), (3, "fsdp2")])
+def test_in_fp32_ranks_train_what_one_does(trained: Train, ranks: int, strategy: str) -> None:
+    one, several = trained(1), trained(ranks, f"trainer.strategy={strategy}")
+    assert apart(one, several) < 1e-5
+    assert apart(one, several, "ema/") < 1e-5
+    for (step, loss), (same, alike) in zip(losses(one), losses(several), strict=True):
+        assert step == same
+        assert loss == pytest.approx(alike, rel=1e-5)
+    alone, together = Result.read(one / "result.json"), Result.read(several / "result.json")
+    assert (together.world_size, together.tokens, together.steps) == (ranks, alone.tokens, alone.steps)
+    assert together.params == alone.params
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_micro_batches_of_another_size_train_the_same(trained: Train, ranks: int) -> None:
+    one = trained(1, "model.dropout=0")
+    assert apart(one, trained(ranks, "model.dropout=0", "data.max_tokens=128")) < 1e-5
+
+
+def test_gradients_may_travel_in_bf16(trained: Train) -> None:
+    difference = apart(trained(1), trained(2, "trainer.compress=bf16"))
+    assert 1e-6 < difference < 0.1
+
+
+@pytest.mark.parametrize(("ranks", "strategy"), [(2, "ddp"), (3, "ddp"), (2, "fsdp2")])
+def test_scores_do_not_depend_on_ranks(zygote: Zygote, text: Path, trained: Train, tmp_path: Path, ranks: int,
+                                       strategy: str) -> None:
+    one, again = trained(1), tmp_path / "again"
+    shutil.copytree(one, again)
+    (again / "result.json").unlink()
+    shutil.rmtree(again / "hypotheses")
+    check(zygote.run(words(text, again, f"trainer.strategy={strategy}"), ranks=ranks))
+    assert Result.read(again / "result.json").test == Result.read(one / "result.json").test
+    assert (again / "hypotheses/test.de").read_bytes() == (one / "hypotheses/test.de").read_bytes()
+    assert (again / "sentence_statistics.json").read_bytes() == (one / "sentence_statistics.json").read_bytes()
+
+
+# --- kills
+
+
+def test_another_number_of_ranks_and_another_strategy_go_on(zygote: Zygote, text: Path, trained: Train,
+                                                            tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    for ranks, strategy, update in ((2, "fsdp2", 12), (3, "ddp", 22), (1, "ddp", 17)):
+        assert zygote.run(words(text, run_dir, f"trainer.strategy={strategy}"), Kill("after update", update),
+                          ranks, on=0).returncode == -9
+    check(zygote.run(words(text, run_dir, "trainer.strategy=fsdp2"), ranks=2))
+    assert apart(trained(1), run_dir) < 1e-5
+    assert apart(trained(1), run_dir, "ema/") < 1e-5
+
+
+def test_random_kills_of_two_ranks_change_nothing(zygote: Zygote, text: Path, trained: Train, tmp_path: Path,
+                                                  record_property: Callable[[str, object], None]) -> None:
+    draw, expected = Random(5), state(trained(2))
+    kills = 25 if FULL else 4
+    unreadable = 0
+    for number in range(kills):
+        place, most = draw.choice(list(PLACES.items()))
+        on = draw.randrange(2) if place in ("after update", "before validation loss") else 0
+        run_dir = tmp_path / str(number)
+        point = Kill(place, draw.randint(1, most), draw.random())
+        killed = zygote.run(words(text, run_dir), point, ranks=2, on=on)
+        assert killed.returncode == -9, f"{point} on rank {on} was not reached: {killed.stderr}"
+        folder = run_dir / "checkpoints"
+        unreadable += len(list(folder.glob("step-*.safetensors"))) - len(list(whole_checkpoints(folder)))
+        check(zygote.run(words(text, run_dir), ranks=2))
+        found = state(run_dir)
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items()), (point, on)
+    record_property("kills of two ranks", f"{kills} kills, {unreadable} completed checkpoints unreadable")
+    assert unreadable == 0
