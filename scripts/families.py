@@ -93,5 +93,5 @@ def without_trainer(task: TranslationTask, device: torch.device, *, optimizer: A
     """Let a task train by itself, with AdamW unless told otherwise: three of Lightning's methods are replaced."""
     optimizer = optimizer or task.configure_optimizers()
     with (patch.object(type(task), "device", device), patch.object(task, "manual_backward", backward),
-          patch.object(task, "optimizers", lambda: optimizer)):
+          patch.object(task, "optimizers", lambda **_: optimizer)):
         yield task

@@ -43,6 +43,7 @@ from minitx.storage import write_atomically
 from minitx.training.callbacks import (
     Bookkeeping,
     Checkpoints,
+    InOrder,
     Progress,
     Restore,
     RunContext,
@@ -182,7 +183,7 @@ class Run:
                      Checkpoints(run), Progress(run)]
         try:
             with watch:
-                build_trainer(self.device, logger, callbacks).fit(self.task, datamodule=self.data)
+                build_trainer(self.device, logger, [InOrder(callbacks)]).fit(self.task, datamodule=self.data)
         except SystemExit:  # what Lightning makes of a signal that came before our handlers were back
             if self.signals.noted is None:
                 raise

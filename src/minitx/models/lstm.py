@@ -13,6 +13,7 @@ L layers, V vocabulary.
 
 import math
 from dataclasses import replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -141,13 +142,18 @@ class LSTMSeq2Seq(Seq2Seq):
     def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float:
         """A bridge runs once a sentence; either attention takes 2 R a pair of tokens to score, and 2 R to sum."""
         s, t = src_lengths.astype(float), tgt_lengths.astype(float)
+        on_source, on_target, bridged = self.products
+        attended = 0.0 if self.attention is None else 4 * self.d_hidden * float(t @ s)
+        return float(2 * (on_source * s.sum() + on_target * t.sum() + bridged * len(s)) + attended)
+
+    @cached_property
+    def products(self) -> tuple[int, int, int]:
+        """Multiply-adds with weights, of a source token, of a target token, and once a sentence."""
         on_source, on_target = matrices(self.encoder), matrices(self.decoder, self.combine, self.output)
-        attended = 0.0
         if self.attention is not None:
             on_source += matrices(self.attention.key)
             on_target += matrices(self.attention.query) if isinstance(self.attention, AdditiveAttention) else 0
-            attended = 4 * self.d_hidden * float(t @ s)
-        return float(2 * (on_source * s.sum() + on_target * t.sum() + matrices(self.bridges) * len(s)) + attended)
+        return on_source, on_target, matrices(self.bridges)
 
 
 class Recurrence(nn.LSTM):

@@ -12,6 +12,7 @@ B sentences, S source tokens, K hypotheses a sentence, N rows of packed tokens, 
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -103,11 +104,15 @@ class Transformer(Seq2Seq):
     def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float:
         """Causal attention counts as a whole square, as torch's counter and others' MFU have it (PaLM, appendix B)."""
         s, t = src_lengths.astype(float), tgt_lengths.astype(float)
-        crossed = matrices(*(layer.cross.kv for layer in cast(list[DecoderLayer], list(self.decoder))))
-        on_source = matrices(self.encoder) + crossed
-        on_target = matrices(self.decoder, self.output) - crossed
+        on_source, on_target = self.products
         attended = len(self.encoder) * (s @ s) + len(self.decoder) * (t @ t + t @ s)
         return float(2 * (on_source * s.sum() + on_target * t.sum()) + 4 * self.output.in_features * attended)
+
+    @cached_property
+    def products(self) -> tuple[int, int]:
+        """Multiply-adds with weights, of a source token and of a target token."""
+        crossed = matrices(*(layer.cross.kv for layer in cast(list[DecoderLayer], list(self.decoder))))
+        return matrices(self.encoder) + crossed, matrices(self.decoder, self.output) - crossed
 
 
 class Sublayer(nn.Module):
