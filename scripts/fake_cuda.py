@@ -139,7 +139,9 @@ def fake_gpu(finishing: bool = False) -> Iterator[Watch]:
     try:
         with (FakeTensorMode(allow_non_fake_inputs=True), watch, torch.backends.cudnn.flags(enabled=False),
               patch("torch.cuda.Event", Event), patch("torch.cuda.get_device_capability", lambda *_: (9, 0)),
-              patch("torch.Tensor.pin_memory", lambda tensor, *_: tensor), warnings.catch_warnings()):
+              patch("torch.Tensor.pin_memory", lambda tensor, *_: tensor),
+              patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),  # autocast would do nothing
+              patch("torch.cuda.is_bf16_supported", lambda *_, **__: True), warnings.catch_warnings()):
             warnings.filterwarnings("ignore", message=".*(cuDNN|data pointer of FakeTensor).*")
             yield watch
     finally:

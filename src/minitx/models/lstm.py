@@ -169,7 +169,7 @@ class Recurrence(nn.LSTM):
             zeros = x.new_zeros(1, len(x), self.hidden_size)
             state = zeros, zeros
         weights, settings = self.all_weights[0], (True, 1, 0.0, self.training, False, True)
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" or not torch.is_grad_enabled():  # a search casts them once
             y, h, c = torch.lstm(x, state, [autograd.cast(weight, x.dtype) for weight in weights], *settings)
         else:  # cuDNN wants its weights in one buffer, and autocast casts them into one
             with torch.autocast(x.device.type, x.dtype, enabled=x.dtype is not weights[0].dtype):
