@@ -30,8 +30,8 @@ PAGE = "".join(f"# {name}\n<!-- report: {name} -->\nold\n<!-- /report -->\nkept\
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """Two families on Multi30k, one of them with two seeds and then with code that is in no commit."""
     folder = tmp_path_factory.mktemp("runs")
-    one = gather(write_run(folder / "lstm", "multi30k_10min_lstm"))
-    two = gather(write_run(folder / "transformer", "multi30k_10min_transformer", ["seed=10"]))
+    one = gather(write_run(folder / "lstm", "multi30k_30min_lstm"))
+    two = gather(write_run(folder / "transformer", "multi30k_30min_transformer", ["seed=10"]))
     return [two, replace(two, result=replace(two.result, seed=2, git_dirty=True)), one]
 
 
@@ -95,8 +95,8 @@ def test_a_table_shows_its_rows_their_conditions_and_their_commands(rows: list[R
         "† Trained with code that is in no commit.",
         "",
         "```",
-        "python train.py experiment=multi30k_10min_lstm",
-        "python train.py experiment=multi30k_10min_transformer seed=10",
+        "python train.py experiment=multi30k_30min_lstm",
+        "python train.py experiment=multi30k_30min_transformer seed=10",
         "```",
     ]
 
@@ -164,7 +164,7 @@ def test_a_smoke_run_and_an_unnamed_one_are_not_published(experiment: str | None
 
 
 @pytest.mark.parametrize(("experiment", "test_sets", "why"), [
-    ("multi30k_10min_lstm", ["test"], "has no test_2016_flickr BLEU, chrF for its table, which shows scores of "
+    ("multi30k_30min_lstm", ["test"], "has no test_2016_flickr BLEU, chrF for its table, which shows scores of "
                                       "test_2016_flickr; this run scored test"),
     ("synthetic_lstm", ["test"], "has no roles right for its table, which shows scores of test, minimal_pairs; this "
                                  "run scored test"),

@@ -20,7 +20,7 @@ from minitx.suites.repeat import command_line
      "experiment=quick 'data.test_sets=[test,minimal_pairs]' optim.clip_norm=null"),
     ("experiment=quick data.recommends.lr=0.01 trainer.max_steps=null trainer.max_minutes=3.5",
      "experiment=quick data.recommends.lr=0.01 trainer.max_steps=null trainer.max_minutes=3.5"),
-    ("experiment=multi30k_10min_lstm model.size=small", "experiment=multi30k_10min_lstm"),
+    ("experiment=multi30k_30min_lstm model.size=small", "experiment=multi30k_30min_lstm"),
 ])  # fmt: skip
 def test_the_command_is_found_again(typed: str, told: str) -> None:
     cfg = compose(shlex.split(typed))
