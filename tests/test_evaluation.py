@@ -8,6 +8,7 @@ import pytest
 
 from minitx.evaluation import evaluate
 from minitx.metrics import SENTENCE_COLUMNS, bleu_from_sentences
+from minitx.team import ALONE
 
 PAIRS = {"test": [("A dog runs in the park.", "Ein Hund läuft im Park."), ("A cat.", "Eine Katze.")],
          "test_other": [("Two birds sing a song.", "Zwei Vögel singen ein Lied.")]}
@@ -24,6 +25,8 @@ class Corpus:
 
 class Translator:
     """Knows all but the last word, and writes one line too many."""
+
+    team = ALONE
 
     def translate(self, sources: list[str], **options: Any) -> list[str]:
         known = {source: target for pairs in PAIRS.values() for source, target in pairs}

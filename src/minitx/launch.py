@@ -44,25 +44,24 @@ def launch(cfg: Config) -> int:
         return ended_on_purpose(attend(cfg))  # what it leaves behind of a slip, another rank may still look at
     run_dir, is_new = open_run_dir(cfg)
     cfg = replace(cfg, run_dir=str(run_dir))
-    code: int = Exit.CRASH
+    slip: int | None = None
     try:
         if cfg.trainer.devices > 1:
             from minitx.agent import run_ranks
 
             with TemporaryDirectory(prefix="minitx-") as folder:
-                code = run_ranks(cfg, Path(folder))
-        else:
-            from minitx.run import train  # imports torch and Lightning: seconds
+                slip = run_ranks(cfg, Path(folder))
+            return slip
+        from minitx.run import train  # imports torch and Lightning: seconds
 
-            code = train(cfg)
-    except UserError as slip:
-        code = slip.code
+        return int(train(cfg))
+    except UserError as error:
+        slip = error.code
         raise
     finally:
         learned = any((run_dir / name).exists() for name in ("checkpoints", "metrics.jsonl"))
-        if is_new and code in (Exit.USAGE, Exit.DATA) and not learned:
+        if is_new and slip in (Exit.USAGE, Exit.DATA) and not learned:
             shutil.rmtree(run_dir, ignore_errors=True)  # all in it is this run's, and nothing was learned
-    return code
 
 
 def outer_ranks() -> int:

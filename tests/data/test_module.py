@@ -295,7 +295,9 @@ def test_a_rank_that_would_never_work_is_refused():
         TranslationData(config(max_tokens=4000), corpus(), TOKENIZERS, rank=1, world_size=2)
     assert str(caught.value) == (
         "trainer.devices=2: an update has at most 1 micro-batches, so some ranks would never work; "
-        "lower data.max_tokens, raise trainer.tokens_per_update, or take fewer trainer.devices")
+        "lower data.max_tokens (to 125), raise trainer.tokens_per_update, or take fewer trainer.devices")
+    fits = TranslationData(config(max_tokens=125), corpus(), TOKENIZERS, rank=1, world_size=2)
+    assert all(len(update.micro_batches) >= 2 for update in fits.epoch_plan(0))
 
 
 def test_idle_ranks_are_warned_of():

@@ -21,14 +21,14 @@ from zygote import Zygote
 from minitx.result import Result
 
 FULL = os.environ.get("MINITX_FAULTS") == "full"  # make test-faults
-STEPS = 400
+STEPS = 400 if FULL else 150
 TIMEOUT_S = 10
 APART_S = TIMEOUT_S + 25.0  # from the cut until nothing is left on either host
 
 
 def words(text: Path, run_dir: Path, *more: str) -> list[str]:
     return ["data=files", f"data.dir={text}", f"run_dir={run_dir}", *QUICK, "data.max_tokens=64", "resume=auto",
-            f"trainer.max_steps={STEPS}", "checkpoint.every_n_steps=50", f"trainer.timeout_s={TIMEOUT_S}", *more]
+            f"trainer.max_steps={STEPS}", "checkpoint.every_n_steps=25", f"trainer.timeout_s={TIMEOUT_S}", *more]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import torch
 from safetensors.torch import load_file
-from trials import QUICK, losses
+from trials import QUICK, losses, mounted
 from zygote import Done, Kill, Zygote
 
 from minitx.checkpoint import whole_checkpoints
@@ -108,6 +108,39 @@ def test_scores_do_not_depend_on_ranks(zygote: Zygote, text: Path, trained: Trai
     assert (again / "sentence_statistics.json").read_bytes() == (one / "sentence_statistics.json").read_bytes()
 
 
+@pytest.mark.parametrize(("limit", "reason"), [
+    ("trainer.max_minutes=0.03", "max_minutes"), ("trainer.patience=1", "patience"),
+    ("trainer.target_bleu=0.0001", "target_bleu"), ("optim.lr=1e30", "max_nonfinite")])
+def test_all_stop_at_the_same_limit(zygote: Zygote, text: Path, tmp_path: Path, limit: str, reason: str) -> None:
+    run_dir = tmp_path / "run"
+    more = ("optim.clip_norm=null", "trainer.max_nonfinite=3") if reason == "max_nonfinite" else ()
+    done = zygote.run(words(text, run_dir, "trainer.max_steps=100000", limit, *more), ranks=2)
+    assert done.returncode == (4 if reason == "max_nonfinite" else 0), done.stderr
+    result = Result.read(run_dir / "result.json")
+    assert result.stop_reason == reason
+    if reason == "max_minutes":
+        assert result.train_s <= 0.03 * 60
+
+
+@pytest.mark.parametrize("model", ["lstm", "lstm_attention"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_each_family_trains_on_ranks(zygote: Zygote, text: Path, tmp_path: Path, model: str, strategy: str) -> None:
+    ends = []
+    for ranks in (1, 2):
+        run_dir = tmp_path / str(ranks)
+        family = [word for word in words(text, run_dir, f"model={model}", "model.d_hidden=32", "trainer.max_steps=15")
+                  if not word.startswith(("model.d_ff", "model.n_heads"))]
+        check(zygote.run([*family, *([f"trainer.strategy={strategy}"] if ranks > 1 else [])], ranks=ranks))
+        ends.append(run_dir)
+    assert apart(*ends) < 1e-5
+
+
+def test_two_ranks_take_muon(zygote: Zygote, text: Path, tmp_path: Path) -> None:
+    for ranks in (1, 2):
+        check(zygote.run(words(text, tmp_path / str(ranks), "optim=muon", "trainer.max_steps=15"), ranks=ranks))
+    assert apart(tmp_path / "1", tmp_path / "2") < 1e-4
+
+
 # --- kills
 
 
@@ -141,3 +174,19 @@ def test_random_kills_of_two_ranks_change_nothing(zygote: Zygote, text: Path, tr
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items()), (point, on)
     record_property("kills of two ranks", f"{kills} kills, {unreadable} completed checkpoints unreadable")
     assert unreadable == 0
+
+
+def test_a_folder_that_becomes_read_only_ends_all_ranks_and_loses_nothing(zygote: Zygote, text: Path, trained: Train,
+                                                                          tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert zygote.run(words(text, run_dir), Kill("after update", 8), ranks=2).returncode == -9
+    checkpoints = run_dir / "checkpoints"
+    with mounted(checkpoints, "--bind", str(checkpoints)):
+        done = zygote.run(words(text, run_dir), Kill("read-only", 4), ranks=2, on=0)
+    assert done.returncode == 5, done.stderr
+    assert "Read-only file system" in done.stderr
+    assert "rank 1, update" in done.stderr
+    assert "Traceback" not in done.stderr
+    check(zygote.run(words(text, run_dir), ranks=2))
+    found, expected = state(run_dir), state(trained(2))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

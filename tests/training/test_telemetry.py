@@ -12,6 +12,7 @@ from minitx.monitor.clock import Clock
 from minitx.monitor.peak import Peak
 from minitx.monitor.utilisation import Usage
 from minitx.result import Result
+from minitx.team import ALONE
 from minitx.training.state import RunState
 from minitx.training.telemetry import MEASURED, Telemetry, measured, time_split
 
@@ -65,7 +66,7 @@ def test_every_figure_that_is_lacking_has_its_reason(state: RunState, peak: Peak
 
 def test_a_run_that_goes_on_counts_on() -> None:
     state = RunState(split_s={"data": 1.0, "forward": 2.0}, usage=asdict(USAGE))
-    run: Any = SimpleNamespace(state=state)
+    run: Any = SimpleNamespace(state=state, team=ALONE)
     data: Any = SimpleNamespace(wait_s=0.5)
     watch: Any = SimpleNamespace(usage=lambda: replace(USAGE, other_cpu_pct=5.0))
     note = Telemetry(run, data, watch)
