@@ -20,6 +20,8 @@ from minitx.errors import Exit
 from minitx.frozen import freeze
 from minitx.team import EXIT_CODE, FOLDER, LOST
 
+# Until a rank has handlers of its own, Ctrl-C ends it, and without a traceback of what it was importing.
+START = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from {} import main; main()"
 GRACE_S = 30  # after a signal, until ranks that have not left are killed: an update, a meeting and a checkpoint
 CODE_OF = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
 if "SLURM_JOB_ID" in os.environ:
@@ -43,10 +45,11 @@ def run_ranks(cfg: Config, folder: Path, module: str = "minitx.rank") -> int:
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs")))
     before = {number: signal.getsignal(number) for number in CODE_OF}
     try:
-        elastic_launch(launch, sys.executable)("-m", module)
+        elastic_launch(launch, sys.executable)("-c", START.format(module))
     except SignalException as stop:
         if (code := _noted(folder)) is None:
-            print("minitx: warning: the ranks were ended before they had saved", file=sys.stderr)
+            print("minitx: warning: the ranks were ended before they had anything new to save; repeat the command",
+                  file=sys.stderr)
             return CODE_OF[stop.sigval]
         return code
     except ChildFailedError as failed:
@@ -78,6 +81,8 @@ def _blame(failures: list[ProcessFailure]) -> str:
         return "the ranks lost each other; what they waited for is above"
     if found.exitcode >= 0:
         return f"rank {found.local_rank} failed first; its error is above"
+    if found.exitcode == -signal.SIGKILL and found.timestamp > first + 5:
+        return f"rank {found.local_rank} did not answer, and was ended; go on with resume=auto"
     how = signal.Signals(-found.exitcode).name
     why = " (so does the kernel when memory runs out: lower data.max_tokens)" if how == "SIGKILL" else ""
     return f"rank {found.local_rank} was killed by {how}{why}; go on with resume=auto"

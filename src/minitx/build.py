@@ -154,6 +154,7 @@ def build_trainer(device: torch.device, logger: Logger | None, callbacks: list[p
         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)
     # Lightning's handler of SIGTERM waits for other ranks, and before each update all ask the first whether it was told
     # to stop. Signals are ours (`training.signals`), and what follows from them is agreed on (`training.agreement`).
+    assert hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"), "another Lightning than the one pinned"
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer

@@ -42,8 +42,12 @@ class Checkpoint:
     meta: dict[str, Any]
 
     def section(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors whose names begin with `prefix/`, without it."""
-        return {n.removeprefix(prefix + "/"): t for n, t in self.tensors.items() if n.startswith(prefix + "/")}
+        """Return the tensors whose names begin with `prefix/`, without it, by name: ranks go through them together.
+
+        (The library has another order in each process.)
+        """
+        return {n.removeprefix(prefix + "/"): self.tensors[n] for n in sorted(self.tensors)
+                if n.startswith(prefix + "/")}
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any],

@@ -1,6 +1,6 @@
 """From a checked config to a run: this process's environment, how many ranks; then `run.train`, or those who call it.
 
-What must be in place before torch is imported happens here, so torch is imported by the last function's last line.
+What must be in place before torch is imported happens here: `launch` imports it once that is done.
 """
 
 import os

@@ -71,7 +71,7 @@ def main() -> None:
     if folder is not None:
         trainer = read_config(Path(folder)).trainer
         timeout_s, accelerator = trainer.timeout_s, trainer.accelerator
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()  # that it is there, doctor has seen
     team = join(timeout_s, on_gpu=on_gpu)
     team.gathered(None)
     meet_s = perf_counter() - began

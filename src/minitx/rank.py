@@ -5,6 +5,7 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import sys
 import time
@@ -45,9 +46,12 @@ def attend(cfg: Config, folder: Path | None = None) -> int:
     """
     team: Team | None = None
     code: int
+    agent = os.getppid()
     try:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             end_with_parent()
+        if (again := int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))) and os.environ["RANK"] == "0":
+            print(f"minitx: a rank has failed; all are begun again, for the {again}. time", file=sys.stderr, flush=True)
         device = choose_device(cfg.trainer, int(os.environ["LOCAL_RANK"]))
         team = join(cfg.trainer.timeout_s, on_gpu=device.type == "cuda")
         if folder is None:
@@ -63,11 +67,14 @@ def attend(cfg: Config, folder: Path | None = None) -> int:
             signal.signal(number, signal.SIG_IGN)  # the agent ends all ranks when one ends; this one does, but says why
         code = report(team, error, cfg.trainer.timeout_s)
     stuck = code not in (Exit.OK, Exit.INTERRUPTED, Exit.TERMINATED, Exit.DIVERGED)
-    if folder is not None and code not in (Exit.CRASH, LOST):
+    ended_early = code in (Exit.CRASH, LOST)
+    if folder is not None and os.getppid() != agent:
+        shutil.rmtree(folder, ignore_errors=True)  # nobody else will
+    elif folder is not None and not ended_early:
         write_atomically(folder / EXIT_CODE, str(int(code)).encode())
         code = Exit.OK  # our agent would begin anew what leaves with more
     if stuck:
-        if int(os.environ.get("GROUP_WORLD_SIZE", 1)) > 1:
+        if ended_early and int(os.environ.get("GROUP_WORLD_SIZE", 1)) > 1:
             end_agent()
         sys.stderr.flush()
         os._exit(code)

@@ -71,9 +71,6 @@ def compare(cfg: Config, rounds: int, weak: bool, console: Console) -> list[Scal
 
     Errors: `UserError` where a measurement fails.
     """
-    if cfg.trainer.strategy != "ddp":
-        raise UserError(f"trainer.strategy={cfg.trainer.strategy}: what its exchange takes is not measured yet; "
-                        "take ddp")
     found: dict[tuple[int, int], list[Scaled]] = {case: [] for case in cases(cfg)}
     for number in range(rounds):
         for ranks, threads in found:

@@ -15,7 +15,8 @@ def shard(model: nn.Module, device: torch.device) -> None:
     for stack in model.children():
         if isinstance(stack, nn.ModuleList):
             for layer in stack:
-                fully_shard(layer, mesh=mesh)
+                if not isinstance(layer, nn.LSTM):  # its outputs are views, which cannot be watched
+                    fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     for part in model.modules():
         if device.type == "cpu" and isinstance(part, FSDPModule):

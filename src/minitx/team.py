@@ -29,8 +29,8 @@ POLL_S, PATIENCE_S = 0.05, 1.0
 T = TypeVar("T")
 
 TIMED_OUT = ("timed out waiting", "timed out after", "wait timeout", "timeout waiting", "socket timeout")
-GONE = ("connection closed by peer", "connection reset by peer", "broken pipe", "gloo/transport", "nccl", "tcpstore",
-        "no route to host", "network is unreachable", "connection refused")
+GONE = ("connection closed by peer", "connection reset by peer", "broken pipe", "no route to host", "failed to recv",
+        "connection refused", "network is unreachable", "remote process exited", "communicator was aborted")
 
 
 def nothing() -> None:

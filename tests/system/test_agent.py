@@ -173,6 +173,23 @@ def test_kills_of_agents_and_ranks_change_nothing(start: Start) -> None:
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items()), number
 
 
+def test_shares_of_a_model_go_on_with_their_own_moments(start: Start) -> None:
+    """Processes begun one by one, not forked from one, each read a checkpoint in an order of their own."""
+    fsdp2 = ("trainer.strategy=fsdp2", "trainer.max_steps=60", "optim.ema_decay=0.9")
+    whole = start(*fsdp2, name="whole")
+    assert whole.ended(120) == 0, whole.said
+    job = start(*fsdp2, name="killed")
+    job.reach(20)
+    os.kill(job.process.pid, signal.SIGKILL)
+    assert gone(job.rank_pids(), CLEAN_S)
+    time.sleep(CLEAN_S / 2)
+    again = start(*fsdp2, name="killed")
+    assert again.ended(120) == 0, again.said
+    expected, found = newest(whole.run_dir), newest(job.run_dir)
+    assert expected.keys() == found.keys()
+    assert all(torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-7) for name, tensor in expected.items())
+
+
 # --- broken
 
 

@@ -61,6 +61,9 @@ def run_step(args: argparse.Namespace) -> int:
     if args.profile is not None and not args.profile.parent.is_dir():
         raise UserError(f"--profile {args.profile}: there is no folder {args.profile.parent}; make it", Exit.USAGE)
     cfg = settled(compose(args.overrides))
+    if cfg.trainer.devices > 1:
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: this takes one rank's update apart; leave it out, or "
+                        "compare ranks with minitx bench scaling")
     prepare(cfg, args.owns_process)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler tells that it begins and ends
     from minitx.bench import Bench  # imports torch and Lightning: seconds
@@ -111,7 +114,10 @@ def run_scaling(args: argparse.Namespace) -> int:
     from minitx.door import compose
     from minitx.launch import settled
 
-    cfg = settled(compose(args.overrides))
+    cfg = compose(args.overrides)
+    if cfg.trainer.strategy != "ddp":
+        raise UserError(f"trainer.strategy={cfg.trainer.strategy}: its exchange is not measured yet; leave it out")
+    cfg = settled(cfg)
     prepare(cfg, args.owns_process)
     from minitx.scaling import compare, table  # imports torch and Lightning: seconds
 

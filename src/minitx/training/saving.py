@@ -62,7 +62,7 @@ def run_tensors(task: TranslationTask, optimizer: Optimizer) -> dict[str, Tensor
         tensors |= {f"optim/{names[parameter]}/{key}": value for key, value in moments.items()}
     if task.ema is not None:
         tensors |= {f"ema/{n}": t for n, t in task.ema.named().items()}
-    return {name: whole(tensor) for name, tensor in tensors.items()}
+    return {name: whole(tensors[name]) for name in sorted(tensors)}  # in one order on all ranks
 
 
 class Restore(pl.Callback):
