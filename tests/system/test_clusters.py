@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 
 import pytest
 import torch
-from clusters import Hosts, run, slurm, two_hosts
+from clusters import Hosts, run, slurm, two_hosts, wait_for_nodes
 from safetensors.torch import load_file
 from toys import ROOT
 from trials import QUICK
@@ -150,6 +150,7 @@ def test_a_job_told_to_make_room_is_queued_again_and_goes_on(cluster: dict[str, 
     run("scancel", "--signal=USR1", job, env=cluster)
     wait_for(cluster, job, ("PENDING",), 30)
     assert Result.read(run_dir / "result.json").status == "terminated"
+    wait_for_nodes(cluster)  # its first life is over: else it may be begun where that still ends, and fail
     run("scontrol", "update", f"jobid={job}", "starttime=now", env=cluster)
     assert wait_for(cluster, job, ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"), 120) == "COMPLETED", log.read_text()
     assert "resuming at step" in log.read_text()
