@@ -107,9 +107,7 @@ class Run:
         self.task = build_task(cfg, self.tokenizers, state, device=self.device, team=team,
                                weights=saved.section("model") if saved else None)
         self.moments = saved.section("optim") if saved else {}
-        if team.leads:
-            self.records = truncate_metrics(run_dir / "metrics.jsonl", state.step)
-        self.records = team.told(self.records if team.leads else [])
+        self.records = team.told(truncate_metrics(run_dir / "metrics.jsonl", state.step) if team.leads else [])
         if saved:
             self.resume(saved)
         if team.leads:

@@ -34,17 +34,13 @@ class Signals:
     def caught(self) -> Iterator[None]:
         """Catch signals during a block, then give the handlers back."""
         before = {number: signal.getsignal(number) for number in STATUS}
-        self.install()
+        for number in STATUS:
+            signal.signal(number, self._note)
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def install(self) -> None:
-        """Set the handlers; again where a library has set its own."""
-        for number in STATUS:
-            signal.signal(number, self._note)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.noted is None:
