@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minitx.batch import Packed, pack
-from minitx.decoding.search import Hypothesis, _best, beam, greedy, sample
+from minitx.decoding.search import Hypothesis, _best, _likeliest, beam, greedy, sample
 from minitx.models.base import DecodeState
 
 PAD, BOS, EOS = 0, 1, 2
@@ -111,6 +111,17 @@ def test_the_best_tokens_are_those_of_a_stable_sort(seed: int, vocab: int, count
         assert found.tolist()[:len(wanted)] == wanted
         assert torch.equal(scores[:len(wanted)], row.log_softmax(-1)[wanted])
         assert (scores[len(wanted):] == -math.inf).all()
+
+
+@given(seed=st.integers(0, 99), rows=st.integers(1, 5), vocab=st.integers(1, 300), centre=st.integers(-4, 4),
+       dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
+def test_the_likeliest_token_is_the_first_of_the_largest(seed: int, rows: int, vocab: int, centre: int,
+                                                         dtype: torch.dtype) -> None:
+    noise = torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed))
+    logits = (centre + noise * 2).round().to(dtype)  # few values: ties, and rows without any that is positive
+    logits[:, seed % vocab:seed % vocab + 2] = -math.inf
+    expected = [row.index(max(row)) for row in logits.tolist()]
+    assert _likeliest(logits).tolist() == expected
 
 
 @pytest.mark.parametrize("length_penalty", [1.0, 6.0])

@@ -36,7 +36,7 @@ class Hypothesis:
 def greedy(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor,
            pad_id: int | None = None) -> list[list[int]]:
     """Take the likeliest token at each step. max_lengths: [B], >= 1 --> ids without EOS"""
-    return _unroll(model, src, lambda logits: logits.max(-1).indices, bos_id, eos_id, pad_id, max_lengths)
+    return _unroll(model, src, _likeliest, bos_id, eos_id, pad_id, max_lengths)
 
 
 def sample(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor,
@@ -138,6 +138,18 @@ def beam(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: 
         if moved:
             state = state.reorder((torch.arange(len(ids), device=device)[:, None] * beam_size + parents).flatten())
     return found
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    """Find each row's largest, the first among equals. [N, V] --> [N]
+
+    A CPU compares integers many at a time, bf16 one by one: and greater positive numbers are greater as integers too.
+    """
+    if logits.dtype == torch.bfloat16 and logits.device.type == "cpu":
+        largest = logits.view(torch.int16).max(-1)
+        if (largest.values > 0).all():
+            return largest.indices
+    return logits.max(-1).indices
 
 
 def _best(logits: Tensor, count: int, banned: Tensor) -> tuple[Tensor, Tensor]:
