@@ -20,8 +20,8 @@ train: setup  ## the main job, on the embedded text
 test: setup
 	$(BIN)/python -m pytest
 
-test-faults: setup  ## several ranks stopped, killed, hung, cut apart, on two hosts and under SLURM: all of it, half an hour
-	MINITX_FAULTS=full $(BIN)/python -m pytest -rs -s tests/system/test_ranks.py tests/system/test_agent.py tests/system/test_clusters.py
+test-faults: setup  ## several ranks stopped, killed, hung, cut apart, on two hosts and under SLURM; a million pairs streamed: half an hour
+	MINITX_FAULTS=full $(BIN)/python -m pytest -rs -s tests/system/test_ranks.py tests/system/test_agent.py tests/system/test_clusters.py tests/system/test_streaming.py
 
 check: setup
 	$(BIN)/ruff check .

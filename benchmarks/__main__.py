@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--warm-up", type=float, default=15, help=f"seconds, and {measure.WARM_UP_UPDATES} updates")
     added = command("decoding", decoding, "sentences a second of greedy search", DECODES)
     added.add_argument("--rounds", type=int, default=5)
-    added.add_argument("--batch-sizes", nargs="+", type=int, default=[64, 32, 128, 256])
+    added.add_argument("--batch-sizes", nargs="+", type=int, default=[64, 128, 256, 512])
     added = command("quality", quality, "BLEU by minutes of training", LEARNS)
     added.add_argument("--minutes", type=float, default=20)
     added.add_argument("--every", type=float, default=4, help="minutes between two scores")

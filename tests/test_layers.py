@@ -36,6 +36,7 @@ rundir
 decoding.translate . checkpoint
 resuming . warmstart . data.module . decoding.search . models.registry
 monitor.clock . monitor.provenance . monitor.peak . monitor.utilisation
+data.windows
 data.encoded
 models.transformer . models.lstm . data.sources . training.optimizer
 data.hub . models.attention

@@ -64,8 +64,9 @@ def test_it_ends_after_enough_seconds_though_not_before_enough_updates(tmp_path:
 def test_the_widest_update_is_found(tmp_path: Path) -> None:
     _, data = prepared(tmp_path, "data.pad_to_multiple=1")
     positions = []
-    for update in data.epoch_plan(0):
-        sizes = [len(mb.rows) * int(data.train.src_len[mb.rows].max() + data.train.tgt_len[mb.rows].max())
+    split, plan, _ = data.window(0)
+    for update in plan:
+        sizes = [len(mb.rows) * int(split.src_len[mb.rows].max() + split.tgt_len[mb.rows].max())
                  for mb in update.micro_batches]
         assert len(sizes) > 1
         positions.append(max(sizes))

@@ -80,7 +80,8 @@ def speed(job: Job) -> list[str]:
     An update is one micro-batch, as it is for the others.
     """
     return ["model.size=small", f"model.dropout={work.DROPOUT}", f"optim.label_smoothing={work.SMOOTHING}",
-            f"optim.beta1={work.BETA1}", f"optim.beta2={work.BETA2}", f"trainer.tokens_per_update={work.TOKENS}", f"data.max_tokens={work.TOKENS * 3 // 2}",
+            f"optim.beta1={work.BETA1}", f"optim.beta2={work.BETA2}", f"trainer.tokens_per_update={work.TOKENS}",
+            f"data.max_tokens={work.TOKENS * 3 // 2}",
             f"trainer.max_steps={NEVER}", f"trainer.valid_every_n_steps={NEVER}", f"checkpoint.every_n_steps={NEVER}",
             "trainer.log_every_n_steps=1"]
 

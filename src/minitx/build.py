@@ -61,7 +61,7 @@ def build_tokenizers(cfg: Config, corpus: Corpus, run_dir: Path) -> TokenizerPai
     if cfg.init_from is not None:
         tokenizers = TokenizerPair.load(Path(cfg.init_from))
     else:
-        tokenizers = TokenizerPair.train(corpus.pairs("train"), cfg.tokenizer.vocab_size, cfg.tokenizer.joint)
+        tokenizers = TokenizerPair.train(corpus.sample(), cfg.tokenizer.vocab_size, cfg.tokenizer.joint)
     tokenizers.save(run_dir)
     return tokenizers
 

@@ -52,6 +52,8 @@ class DataConfig:
     hold_out: int | None = key("pairs of the training text that make the validation set, and as many the test set, "
                                "where the text has none", ge=1)
     max_pairs: int | None = key("train on the first so many pairs; null = on all", ge=1)
+    streaming: bool = key("have some shards of the training text (train-00000-of-00016 ...) in memory, not all of it")
+    window_shards: int = key("shards in memory, and shuffled, together", ge=1)
     clean: CleanConfig = key("what of the training text is left out")
     seed: int = key("seed of the synthetic text, apart from the run's seed", ge=0)
     train_size: int = key("training pairs of the synthetic text", ge=1)

@@ -158,12 +158,12 @@ class Doctor:
         with TemporaryDirectory() as folder:
             kept = cfg.resume == "auto" and TokenizerPair.saved_in(self.run_dir)
             self.tokenizers = tokenizers = build_tokenizers(cfg, corpus, self.run_dir if kept else Path(folder))
-        self.data = TranslationData(cfg, corpus, tokenizers, world_size=cfg.trainer.devices)
+        self.data = TranslationData(cfg, corpus, tokenizers, world_size=cfg.trainer.devices, tell=self.console.live)
         cleaning = self.data.cleaning
         left_out = f" (left out: {cleaning.left_out()})" if cleaning.left_out() else ""
         yield Fact("train", {"pairs": cleaning.pairs, "kept": cleaning.kept}, f"{cleaning.kept:,} pairs{left_out}")
         if cleaning.seen():
-            yield Fact("overlap", cleaning.overlap, f"trained on too: {cleaning.seen()}")
+            yield Fact("overlap", cleaning.counts()["overlap"], f"trained on too: {cleaning.seen()}")
         yield Fact("vocabulary", [tokenizers.src.vocab_size, tokenizers.tgt.vocab_size], vocabulary(tokenizers))
 
     def cost(self) -> Iterator[Fact]:
@@ -176,14 +176,14 @@ class Doctor:
         task = build_task(replace(cfg, init_from=None) if begun else cfg, self.tokenizers, state)
         params = sum(p.numel() for p in task.model.parameters())
         yield Fact("params", params, f"{params:,}  {cfg.choices.model} {cfg.model.size}")
-        plan = data.epoch_plan(0)
+        plan = data.window(0).plan
         tokens = sum(update.n_tokens for update in plan) / len(plan)
         micro = sum(len(update.micro_batches) for update in plan) / len(plan)
-        yield Fact("updates_per_epoch", len(plan), f"{len(plan):,}")
+        yield Fact("updates_per_epoch", data.updates_per_epoch, f"{data.updates_per_epoch:,}")
         yield Fact("tokens_per_update", tokens, f"{tokens:,.0f} target tokens in {micro:.1f} micro-batches, on average")
         yield Fact("padding_efficiency_pct", 100 * data.padding_efficiency, f"{100 * data.padding_efficiency:.1f}")
         measured = rehearse(task, data, self.device, self.console)
-        yield from self.times(measured, len(plan))
+        yield from self.times(measured, data.updates_per_epoch)
         yield from self.sizes(measured)
 
     def times(self, measured: Rehearsal, updates_per_epoch: int) -> Iterator[Fact]:

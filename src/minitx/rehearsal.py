@@ -65,8 +65,8 @@ def go_through(trainer: pl.Trainer, task: TranslationTask, data: TranslationData
 
 
 def widest_update(data: TranslationData) -> int:
-    """Find the update with the largest micro-batch in the first epoch's plan."""
-    plan, split = data.epoch_plan(0), data.train
+    """Find the update with the largest micro-batch in the first window's plan."""
+    split, plan, _ = data.window(0)
     rows, src, tgt = shapes(plan, split.src_len, split.tgt_len, data.cfg.data.pad_to_multiple).T
     update_of = np.repeat(np.arange(len(plan)), [len(update.micro_batches) for update in plan])
     return int(update_of[np.argmax(rows * (src + tgt))])

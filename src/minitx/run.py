@@ -102,7 +102,7 @@ class Run:
             if saved:
                 refuse_others(self.identity, saved.meta["identity"], run_dir)
             self.data = TranslationData(cfg, self.corpus, self.tokenizers, rank=team.rank, world_size=team.size,
-                                        start=(state.epoch, state.update))
+                                        start=(state.epoch, state.update), tell=console.live)
         team.agree(**self.identity, precision=state.precision, step=str(state.step))
         self.task = build_task(cfg, self.tokenizers, state, device=self.device, team=team,
                                weights=saved.section("model") if saved else None)
@@ -223,8 +223,11 @@ class Run:
         left_out, seen = data.cleaning.left_out(), data.cleaning.seen()
         rows = {
             "model": f"{cfg.choices.model} {cfg.model.size}  {sizes}  {self.params():,} parameters",
-            "text": f"{self.corpus.origin} {cfg.data.src}-{cfg.data.tgt}, {len(data.train):,} training pairs"
+            "text": f"{self.corpus.origin} {cfg.data.src}-{cfg.data.tgt}, {data.cleaning.kept:,} training pairs"
                     + (f" (left out: {left_out})" if left_out else ""),
+            **({"streamed": f"{len(self.corpus.shards)} shards in {len(data.text.windows)} windows of at most "
+                            f"{max(window.pairs for window in data.text.windows):,} pairs, one in memory"}
+               if self.corpus.shards else {}),
             **({"trained on": seen} if seen else {}),
             "vocabulary": vocabulary,
             "updates": f"{cfg.trainer.tokens_per_update:,} target tokens each, {data.updates_per_epoch:,} an epoch; "
@@ -266,7 +269,7 @@ class Run:
             peak_memory_gib=max(self.team.gathered(peak_memory_gib(self.device))),
             git_sha=state.git_sha, git_dirty=state.git_dirty, config_sha256=config_sha256(self.cfg),
             data_sha256=self.corpus.fingerprint, tokenizer_sha256=self.tokenizers.fingerprint,
-            init_from_sha256=state.init_from_sha256, cleaning=asdict(self.data.cleaning), versions=versions(),
+            init_from_sha256=state.init_from_sha256, cleaning=self.data.cleaning.counts(), versions=versions(),
             hardware=hardware(self.device),
             environment=environment(),
             **measured(state, self.clock, self.peak))

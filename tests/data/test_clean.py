@@ -1,13 +1,15 @@
 """Cleaning: what is left out, what is held out, and that nothing else moves."""
 
+import json
 from collections import Counter
+from dataclasses import asdict
 
 import pytest
 from data.conftest import clean_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitx.data.clean import REASONS, Cleaning, clean, fault, hold_out, overlap
+from minitx.data.clean import REASONS, Cleaning, Overlap, clean, fault, hold_out, overlap
 from minitx.errors import Exit, UserError
 
 # Few letters, so that duplicates and identical sides come up; odd ones, so that every reason does.
@@ -63,9 +65,25 @@ def test_duplicates_are_pairs_to_the_letter():
 @given(PAIRS, st.dictionaries(st.sampled_from(["valid", "test"]), PAIRS))
 def test_overlap_counts_each_sentence_of_a_set(train, sets):
     sources = {src for src, _ in train}
-    assert overlap(train, sets) == {
+    found = overlap(train, sets)
+    assert Cleaning(1, 1, {}, found).counts()["overlap"] == {
         name: {"sources": sum(src in sources for src, _ in pairs), "pairs": sum(pair in train for pair in pairs),
                "sentences": len(pairs)} for name, pairs in sets.items()}
+    for name, pairs in sets.items():
+        assert all(pairs[row][0] in sources for row in found[name].sources)
+        assert all(pairs[row] in train for row in found[name].pairs)
+
+
+@given(st.lists(PAIRS, min_size=1, max_size=4), st.dictionaries(st.sampled_from(["valid", "test"]), PAIRS))
+def test_what_is_found_in_parts_of_a_text_is_found_in_the_text(parts, sets):
+    cleanings = []
+    for part in parts:
+        kept, dropped = clean(part, clean_config())
+        cleanings.append(Cleaning.parse(json.loads(json.dumps(
+            asdict(Cleaning(len(part), len(kept), dropped, overlap(kept, sets)))))))
+    text = [pair for part in parts for pair in part]
+    kept, dropped = clean(text, clean_config())
+    assert Cleaning.together(cleanings) == Cleaning(len(text), len(kept), dropped, overlap(kept, sets))
 
 
 WORD = st.text("abcde", min_size=1, max_size=3)
@@ -110,8 +128,7 @@ def test_too_little_left_is_refused_with_counts_and_key():
 
 
 def test_what_a_person_reads():
-    overlaps = {"valid": {"sources": 0, "pairs": 0, "sentences": 9},
-                "test": {"sources": 2, "pairs": 1, "sentences": 1000}}
+    overlaps = {"valid": Overlap(9, [], []), "test": Overlap(1000, [3, 7], [7])}
     cleaning = Cleaning(2000, 1999, {"with an empty side": 1, "repeated": 0}, overlaps)
     assert cleaning.left_out() == "1 with an empty side"
     assert cleaning.seen() == "2 sources, 1 whole pairs of the 1,000 in test"

@@ -107,3 +107,14 @@ def test_offline_without_a_copy_names_the_remedies(tmp_path):
     assert done.stdout.count("\n") == 1
     for remedy in ("data.dir=FOLDER", "MINITX_DATA to a folder that holds multi30k/", "connect once"):
         assert remedy in done.stdout
+
+
+def test_a_set_of_the_hub_is_streamed_by_rows(tmp_path, hub, monkeypatch):
+    (repo := tmp_path / "repo").mkdir()
+    table(repo, "parquet", {"train": "train-00000-of-00001", "valid": "validation", "test_2016": "test"})
+    monkeypatch.setattr("minitx.data.hub.SHARD", 2)
+    monkeypatch.setattr("minitx.data.sources.SHARD", 2)
+    corpus = hub(repo, streaming=True)
+    assert [shard.read("train") for shard in corpus.shards] == [PAIRS["train"][:2], PAIRS["train"][2:]]
+    assert corpus.shards[0].read("valid") == PAIRS["valid"]
+    assert len({corpus.fingerprint, *(shard.fingerprint for shard in corpus.shards)}) == 3

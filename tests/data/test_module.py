@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from lightning.fabric.utilities.apply_func import move_data_to_device
 
 from minitx.batch import Batch
-from minitx.data.clean import REASONS
+from minitx.data.clean import REASONS, Overlap
 from minitx.data.encoded import EncodedSplit, default_cache_dir, encode_cached
 from minitx.data.module import TranslationData
 from minitx.data.plan import epoch_plan
@@ -112,7 +112,7 @@ def test_the_report_of_a_cached_text_is_that_of_the_text(cache):
     assert encode_cached(text, "train", TOKENIZERS, 40, cache).cleaning == fresh
     assert (fresh.pairs, fresh.kept) == (len(TRAIN) + 2, len(TRAIN))
     assert (fresh.dropped["repeated"], fresh.dropped["with an empty side"]) == (1, 1)
-    assert fresh.overlap == {"valid": {"sources": 0, "pairs": 0, "sentences": len(PAIRS) + 1}}
+    assert fresh.overlap == {"valid": Overlap(len(PAIRS) + 1, [], [])}
     twice = corpus([*TRAIN, TRAIN[0], ("", "x")], valid=PAIRS)
     assert encode_cached(twice, "train", TOKENIZERS, 40, cache).cleaning.dropped["repeated"] == 0
 
@@ -297,7 +297,7 @@ def test_a_rank_that_would_never_work_is_refused():
         "trainer.devices=2: an update has at most 1 micro-batches, so some ranks would never work; "
         "lower data.max_tokens (to 125), raise trainer.tokens_per_update, or take fewer trainer.devices")
     fits = TranslationData(config(max_tokens=125), corpus(), TOKENIZERS, rank=1, world_size=2)
-    assert all(len(update.micro_batches) >= 2 for update in fits.epoch_plan(0))
+    assert all(len(update.micro_batches) >= 2 for update in fits.window(0).plan)
 
 
 def test_idle_ranks_are_warned_of():

@@ -102,7 +102,7 @@ def test_its_updates_have_several_micro_batches(uninterrupted: Callable[..., Pat
     run_dir = uninterrupted()
     cfg = parse(Config, yaml.safe_load((run_dir / "config.yaml").read_text()))
     data = TranslationData(cfg, load_corpus(cfg.data), TokenizerPair.load(run_dir))
-    assert min(len(update.micro_batches) for update in data.epoch_plan(0)) >= 2
+    assert min(len(update.micro_batches) for update in data.window(0).plan) >= 2
     assert cfg.model.dropout > 0
 
 

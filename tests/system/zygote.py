@@ -48,11 +48,16 @@ class Zygote:
         self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True, env=env, cwd=folder)
 
-    def run(self, words: list[str], kill: Kill | None = None, ranks: int = 1, on: int | None = None) -> Done:
-        """Run the command, or so many ranks of it as torchrun would start; `on` is the one that is to be killed."""
+    def run(self, words: list[str], kill: Kill | None = None, ranks: int = 1, on: int | None = None,
+            notes: Path | None = None) -> Done:
+        """Run the command, or so many ranks of it as torchrun would start; `on` is the one that is to be killed.
+
+        notes: where each process writes what it trains on
+        """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        job = {"words": words, "kill": kill, "log": str(self.log), "ranks": ranks, "on": on}
+        job = {"words": words, "kill": kill, "log": str(self.log), "ranks": ranks, "on": on,
+               "notes": notes and str(notes)}
         print(json.dumps(job), file=self.process.stdin, flush=True)
         returncode, seconds = json.loads(self.process.stdout.readline())
         return Done(returncode, self.log.read_text(), seconds)
@@ -107,6 +112,8 @@ def fork(job: dict[str, Any], rank: int, folder: str) -> int:
         os.environ |= {"TORCHELASTIC_RUN_ID": "zygote", "MINITX_RANKS": folder, "GLOO_SOCKET_IFNAME": "lo"}
     if job["kill"] is not None and job["on"] in (None, rank):
         arm(Kill(*job["kill"]))
+    if job["notes"] is not None:
+        take_notes(Path(job["notes"], f"{time.monotonic_ns()}.{rank}"))
     try:
         main()
     except SystemExit as left:
@@ -114,6 +121,23 @@ def fork(job: dict[str, Any], rank: int, folder: str) -> int:
     except BaseException:
         traceback.print_exc()
     os._exit(1)
+
+
+def take_notes(path: Path) -> None:
+    """Write down for each update its position, this process's KiB of memory, and the sources of this rank's turns."""
+    from toys import sentences
+
+    from minitx.training.task import TranslationTask
+
+    inner, file = TranslationTask.training_step, path.open("w")
+
+    def step(task: Any, planned: Any, number: int) -> None:
+        inner(task, planned, number)
+        kib = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line)
+        sources = [ids for turn in planned.turns if turn.weight for ids in sentences(turn.batch.src)]
+        print(planned.epoch, planned.update, kib, json.dumps(sources), sep="\t", file=file, flush=True)
+
+    TranslationTask.training_step = step  # type: ignore[method-assign]
 
 
 def arm(kill: Kill) -> None:

@@ -7,9 +7,10 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from heapq import nsmallest
+from typing import Any
 
 from minitx.config import CleanConfig
 from minitx.errors import Exit, UserError
@@ -23,17 +24,48 @@ _NO_TEXT = re.compile("[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """Say which rows of another set have their source, or both sides, in the training text."""
+
+    sentences: int
+    sources: list[int]
+    pairs: list[int]
+
+
+@dataclass(frozen=True)
 class Cleaning:
     """Say what became of training pairs: `pairs` read, `kept`, `dropped` by reason.
 
-    `overlap`: of each other set's `sentences`, the `sources` and the whole `pairs` that are in the cleaned text too,
-    before what is too long or lopsided is left out.
+    `overlap`: what of each other set is in the cleaned text too, before what is too long or lopsided is left out.
     """
 
     pairs: int
     kept: int
     dropped: dict[str, int]
-    overlap: dict[str, dict[str, int]]
+    overlap: dict[str, Overlap]
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> "Cleaning":
+        """Make what `asdict` had taken apart."""
+        return cls(**{**values, "overlap": {name: Overlap(**rows) for name, rows in values["overlap"].items()}})
+
+    @classmethod
+    def together(cls, parts: Sequence["Cleaning"]) -> "Cleaning":
+        """Add what became of the parts of one text, each cleaned by itself."""
+        dropped: Counter[str] = Counter()
+        for part in parts:
+            dropped.update(part.dropped)
+        overlap = {}
+        for name, first in parts[0].overlap.items():
+            found = [part.overlap[name] for part in parts]
+            overlap[name] = Overlap(first.sentences, sorted({row for part in found for row in part.sources}),
+                                    sorted({row for part in found for row in part.pairs}))
+        return cls(sum(part.pairs for part in parts), sum(part.kept for part in parts), dict(dropped), overlap)
+
+    def counts(self) -> dict[str, Any]:
+        """Return all of it in numbers."""
+        return asdict(self) | {"overlap": {name: {"sources": len(rows.sources), "pairs": len(rows.pairs),
+                                                  "sentences": rows.sentences} for name, rows in self.overlap.items()}}
 
     def without(self, dropped: Mapping[str, int]) -> "Cleaning":
         """Count further pairs as left out."""
@@ -45,8 +77,8 @@ class Cleaning:
 
     def seen(self) -> str:
         """List how much of other sets is in the cleaned text, or nothing."""
-        return "; ".join(f"{n['sources']:,} sources, {n['pairs']:,} whole pairs of the {n['sentences']:,} in {name}"
-                         for name, n in self.overlap.items() if n["sources"] or n["pairs"])
+        return "; ".join(f"{len(rows.sources):,} sources, {len(rows.pairs):,} whole pairs of the {rows.sentences:,} in "
+                         f"{name}" for name, rows in self.overlap.items() if rows.sources)
 
     def check(self, max_dropped_pct: float) -> None:
         """Refuse a text of which too little is left. Errors: `UserError` naming counts and key."""
@@ -88,14 +120,14 @@ def clean(pairs: Iterable[Pair], cfg: CleanConfig) -> tuple[list[Pair], dict[str
     return kept, dropped
 
 
-def overlap(train: Iterable[Pair], sets: Mapping[str, Sequence[Pair]]) -> dict[str, dict[str, int]]:
-    """Count, in each set, the sources and the whole pairs that are in the training text, to the letter."""
+def overlap(train: Iterable[Pair], sets: Mapping[str, Sequence[Pair]]) -> dict[str, Overlap]:
+    """Find, in each set, the sources and the whole pairs that are in the training text, to the letter."""
     wanted = {pair for pairs in sets.values() for pair in pairs}
     wanted_sources = {src for src, _ in wanted}
     near = {pair for pair in train if pair[0] in wanted_sources}  # few: memory is that of the sets
     sources, both = {src for src, _ in near}, near & wanted
-    return {name: {"sources": sum(src in sources for src, _ in pairs), "pairs": sum(pair in both for pair in pairs),
-                   "sentences": len(pairs)} for name, pairs in sets.items()}
+    return {name: Overlap(len(pairs), [row for row, (src, _) in enumerate(pairs) if src in sources],
+                          [row for row, pair in enumerate(pairs) if pair in both]) for name, pairs in sets.items()}
 
 
 def hold_out(pairs: Sequence[Pair], size: int, turned: bool) -> dict[str, list[Pair]]:

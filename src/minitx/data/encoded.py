@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,21 @@ from minitx.data.clean import Cleaning
 from minitx.data.plan import Ints
 from minitx.data.sources import Corpus
 from minitx.data.tokenizer import Tokenizer, TokenizerPair
+from minitx.errors import Exit, UserError
 from minitx.storage import write_atomically
 
 Tokens = npt.NDArray[np.int32]
-FORMAT = "3"  # of the cached files; part of their key
+FORMAT = "4"  # of the cached files; part of their key
 CHUNK = 100_000  # sentences held as lists of Python ints at a time
 ARRAYS = ("src_tokens", "src_offsets", "tgt_tokens", "tgt_offsets")
+UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, OSError)  # what a file of the cache may turn out to be
+
+
+class Extent(NamedTuple):
+    """How much text to train on: pairs, and their target tokens, EOS included."""
+
+    pairs: int
+    tgt_tokens: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,19 +77,14 @@ class EncodedSplit:
         Errors: `UserError` if no pair is left.
         """
         assert self.cleaning is not None
-        shorter, longer = np.minimum(self.src_len, self.tgt_len), np.maximum(self.src_len, self.tgt_len)
-        long = longer > max_length
-        dropped = {f"longer than {max_length} tokens": int(long.sum())}
-        keep = ~long
-        if max_ratio is not None:
-            lopsided = keep & (longer > max_ratio * shorter)
-            dropped[f"with a length ratio above {max_ratio:g}"] = int(lopsided.sum())
-            keep &= ~lopsided
-        cleaning = self.cleaning.without(dropped)
-        cleaning.check(100)
+        keep, cleaning = _within(self.src_len, self.tgt_len, self.cleaning, max_length, max_ratio)
         src, tgt = (_kept(*side, keep) for side in
                     ((self.src_tokens, self.src_offsets), (self.tgt_tokens, self.tgt_offsets)))
         return EncodedSplit(*src, *tgt, cleaning)
+
+    @property
+    def extent(self) -> Extent:
+        return Extent(len(self), len(self.tgt_tokens) + len(self))
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, whole or not at all. Errors: OSError or SafetensorError"""
@@ -91,13 +95,38 @@ class EncodedSplit:
 
     @classmethod
     def load(cls, path: Path) -> "EncodedSplit":
-        """Read what `save` wrote; errors: SafetensorError, KeyError, TypeError, ValueError or OSError."""
+        """Read what `save` wrote; errors: those in `UNREADABLE`."""
         with path.open("rb"), safe_open(path, "np") as file:  # the library tells any refusal as a missing file
             about = json.loads(file.metadata()["about"])
             arrays = {name: file.get_tensor(name) for name in ARRAYS}
         if about["sha256"] != _sha256(arrays, about["cleaning"]):
             raise ValueError("its bytes are not those that were written")
-        return cls(**arrays, cleaning=about["cleaning"] and Cleaning(**about["cleaning"]))
+        return cls(**arrays, cleaning=about["cleaning"] and Cleaning.parse(about["cleaning"]))
+
+    @classmethod
+    def joined(cls, parts: Sequence["EncodedSplit"]) -> "EncodedSplit":
+        """Put training splits end to end."""
+        src, tgt = (np.concatenate([getattr(part, side) for part in parts]) for side in ("src_tokens", "tgt_tokens"))
+        src_len, tgt_len = (np.concatenate([np.diff(getattr(part, side)) for part in parts])
+                            for side in ("src_offsets", "tgt_offsets"))
+        return cls(src, _offsets(src_len), tgt, _offsets(tgt_len),
+                   Cleaning.together([part.cleaning for part in parts if part.cleaning is not None]))
+
+
+def _within(src_len: Ints, tgt_len: Ints, cleaning: Cleaning, max_length: int,
+            max_ratio: float | None) -> tuple[npt.NDArray[np.bool_], Cleaning]:
+    """Tell which training pairs `EncodedSplit.limited` keeps, and count the others."""
+    shorter, longer = np.minimum(src_len, tgt_len), np.maximum(src_len, tgt_len)
+    long = longer > max_length
+    dropped = {f"longer than {max_length} tokens": int(long.sum())}
+    keep = ~long
+    if max_ratio is not None:
+        lopsided = keep & (longer > max_ratio * shorter)
+        dropped[f"with a length ratio above {max_ratio:g}"] = int(lopsided.sum())
+        keep &= ~lopsided
+    cleaning = cleaning.without(dropped)
+    cleaning.check(100)
+    return keep, cleaning
 
 
 def _sha256(arrays: dict[str, npt.NDArray[Any]], cleaning: dict[str, Any] | None) -> str:
@@ -142,10 +171,7 @@ def encode_cached(corpus: Corpus, split: str, tokenizers: TokenizerPair, max_len
 
     The key is the content, so runs that write at once write the same. A cache that fails is warned of, never fatal.
     """
-    key = [FORMAT, corpus.fingerprint, split, tokenizers.fingerprint]
-    if split == "train":  # what it is cleaned of, and which sets it is compared with
-        key += [str(corpus.clean.identical), str(corpus.clean.duplicates), *corpus.test_sets]
-    path = cache_dir / f"{hashlib.sha256(chr(0).join(key).encode()).hexdigest()}.safetensors"
+    path = _path(corpus, split, tokenizers, cache_dir)
     encoded = _load_cached(path)
     if encoded is None:
         encoded = _encode(corpus, split, tokenizers)
@@ -159,6 +185,35 @@ def encode_cached(corpus: Corpus, split: str, tokenizers: TokenizerPair, max_len
     return encoded.limited(max_length, corpus.clean.max_ratio) if split == "train" else encoded
 
 
+def extent_cached(corpus: Corpus, tokenizers: TokenizerPair, max_length: int,
+                  cache_dir: Path) -> tuple[Extent, Cleaning]:
+    """Have a shard's training split in the cache, and say how much of it is trained on, by its offsets alone.
+
+    Errors: `UserError` where there is no cache to write.
+    """
+    path = _path(corpus, "train", tokenizers, cache_dir)
+    try:
+        with path.open("rb"), safe_open(path, "np") as file:
+            cleaning = Cleaning.parse(json.loads(file.metadata()["about"])["cleaning"])
+            src_len, tgt_len = (np.diff(file.get_tensor(name)) + 1 for name in ("src_offsets", "tgt_offsets"))
+            keep, cleaning = _within(src_len, tgt_len, cleaning, max_length, corpus.clean.max_ratio)
+            return Extent(int(keep.sum()), int(tgt_len[keep].sum())), cleaning
+    except UNREADABLE:
+        encoded = encode_cached(corpus, "train", tokenizers, max_length, cache_dir)
+    if not path.exists():
+        raise UserError(f"data.streaming=true: keeps the encoded text in {cache_dir}, where nothing can be written; "
+                        "MINITX_CACHE names another folder", Exit.STORAGE)
+    assert encoded.cleaning is not None
+    return encoded.extent, encoded.cleaning
+
+
+def _path(corpus: Corpus, split: str, tokenizers: TokenizerPair, cache_dir: Path) -> Path:
+    key = [FORMAT, corpus.fingerprint, split, tokenizers.fingerprint]
+    if split == "train":  # what it is cleaned of, and which sets it is compared with
+        key += [str(corpus.clean.identical), str(corpus.clean.duplicates), *corpus.test_sets]
+    return cache_dir / f"{hashlib.sha256(chr(0).join(key).encode()).hexdigest()}.safetensors"
+
+
 def _load_cached(path: Path) -> EncodedSplit | None:
     if not path.exists():
         return None
@@ -166,7 +221,7 @@ def _load_cached(path: Path) -> EncodedSplit | None:
         return EncodedSplit.load(path)
     except OSError as error:
         why = f"a cache file that cannot be read ({error.strerror or error})"
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         why = f"a damaged cache file ({error})"
     warnings.warn(f"{path}: {why}; the text is encoded anew", stacklevel=3)
     return None

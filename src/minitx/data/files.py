@@ -1,6 +1,7 @@
 """Parallel text in files: which files make up a split, and their bytes -> (src, tgt) strings.
 
-- Formats: `{split}.{lang}[.gz]`, `{split}.tsv[.gz]`, `{split}.jsonl[.gz]`, `{split}[-00000-of-00001].parquet`.
+- Formats: `{split}.{lang}[.gz]`, `{split}.tsv[.gz]`, `{split}.jsonl[.gz]`, `{split}.parquet`; or a split in shards,
+  each a text of its own: `{split}-00000-of-00016.{lang}` and so on.
 - Lines end at b"\\n" only: U+2028, U+0085, a form feed or a lone CR is text, so it never shifts a pair.
 - A BOM and CRLF are tolerated; anything else odd is a `UserError` that names file and line, but that bytes which are
   no text cost a training split (`strict` = False) their lines alone: they are warned of here and left out by `clean`.
@@ -13,7 +14,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from minitx.errors import Exit, UserError
 Pair = tuple[str, str]
 VALID_NAMES = ("val", "valid", "validation", "dev")
 TABLES = ("tsv", "jsonl", "parquet")
-_TABLE = re.compile(r"(?P<split>.+?)(\.(?P<lines>tsv|jsonl)(\.gz)?|(-\d{5}-of-\d{5})?\.parquet)")
+_NAME = re.compile(r"(?P<split>.+?)(-\d{5}-of-\d{5})?\.(?P<kind>[^.]+)(?P<gz>\.gz)?")
 _SHARD = re.compile(r"-(?P<shard>\d{5})-of-(?P<shards>\d{5})\.")
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -30,14 +31,23 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The files of one split: one a language (plain), one table, or one table's shards in order."""
+    """The files of one split, by shard: each has one a language (plain), or is one table. A split may be one shard."""
 
     format: str
-    paths: tuple[Path, ...]
+    shards: tuple[tuple[Path, ...], ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(chain.from_iterable(self.shards))
 
     def read(self, src: str, tgt: str, strict: bool = True, limit: int | None = None) -> list[Pair]:
         """Read the pairs, or the first `limit` of them; errors: `UserError` naming file and line."""
-        pairs = _READERS[self.format](self.paths, src, tgt, strict, limit)[:limit]
+        pairs: list[Pair] = []
+        for paths in self.shards:
+            if limit is not None and len(pairs) >= limit:
+                break
+            pairs += _READERS[self.format](*paths, src, tgt, strict, None if limit is None else limit - len(pairs))
+        pairs = pairs[:limit]
         if not pairs:
             raise UserError(f"{' + '.join(map(str, self.paths))}: empty, no pair of sentences in it", Exit.DATA)
         return pairs
@@ -75,40 +85,46 @@ def find_splits(folder: Path, src: str, tgt: str, test_sets: Sequence[str] | Non
 
 def _classify(name: str, src: str, tgt: str) -> tuple[str, str] | None:
     """Return (split, kind) for a file name that belongs to a split; kind = a language, or a table's format."""
-    if match := _TABLE.fullmatch(name):
-        stem, kind = match["split"], match["lines"] or "parquet"
-    else:
-        stem, _, kind = name.removesuffix(".gz").rpartition(".")
-        if kind not in (src, tgt):
-            return None
-    if stem == "train" or stem.startswith("test"):
-        return stem, kind
-    return ("valid", kind) if stem in VALID_NAMES else None
+    match = _NAME.fullmatch(name)
+    if match is None or match["kind"] not in (src, tgt, *TABLES) or match["kind"] == "parquet" and match["gz"]:
+        return None
+    split, kind = match["split"], match["kind"]
+    if split == "train" or split.startswith("test"):
+        return split, kind
+    return ("valid", kind) if split in VALID_NAMES else None
 
 
 def _split_files(split: str, kinds: dict[str, list[Path]], src: str, tgt: str) -> SplitFiles:
     tables = [kind for kind in kinds if kind in TABLES]
     plain = [kind for kind in kinds if kind not in TABLES]
     paths = [path for kind in kinds for path in kinds[kind]]
-    odd = [kind for kind in kinds if not _is_one_table(kinds[kind])]
+    odd = [kind for kind in kinds if not _is_whole(kinds[kind])]
     if odd and all("-of-" in path.name for path in kinds[odd[0]]):
-        raise UserError(f"{paths[0]}: the {split} split has {len(paths)} of its shards, not all", Exit.DATA)
+        there = kinds[odd[0]]
+        raise UserError(f"{there[0]}: the {split} split has {len(there)} of its shards, not all", Exit.DATA)
     if len(tables) + bool(plain) > 1 or odd:
         names = ", ".join(path.name for path in paths)
         raise UserError(f"{paths[0].parent}: the {split} split is there more than once ({names}); keep one", Exit.DATA)
     if tables:
-        return SplitFiles(tables[0], tuple(paths))
-    here, *other = paths
-    stem = here.name.removesuffix(".gz").rpartition(".")[0]
-    if not other or not other[0].name.startswith(f"{stem}."):
-        there = ", ".join(sorted(path.name for path in here.parent.glob(f"{stem}.*")))
-        hint = "" if split in ("train", "valid") else "; add it, or name the sets to score in data.test_sets"
-        missing = src if here in kinds.get(tgt, ()) else tgt
-        raise UserError(f"{here}: its other side, {stem}.{missing}, is missing (there are: {there}){hint}", Exit.DATA)
-    return SplitFiles("plain", (kinds[src][0], kinds[tgt][0]))
+        return SplitFiles(tables[0], tuple((path,) for path in paths))
+    sides = kinds.get(src, []), kinds.get(tgt, [])
+    for shard in zip_longest(*sides):
+        here, *other = (path for path in shard if path is not None)
+        stem = _stem(here)
+        if not other or _stem(other[0]) != stem:
+            names = ", ".join(sorted(path.name for path in here.parent.glob(f"{stem}.*")))
+            hint = "" if split in ("train", "valid") else "; add it, or name the sets to score in data.test_sets"
+            missing = tgt if here in sides[0] else src
+            raise UserError(f"{here}: its other side, {stem}.{missing}, is missing (there are: {names}){hint}",
+                            Exit.DATA)
+    return SplitFiles("plain", tuple(zip(*sides, strict=True)))
 
 
-def _is_one_table(paths: Sequence[Path]) -> bool:
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").rpartition(".")[0]
+
+
+def _is_whole(paths: Sequence[Path]) -> bool:
     """Tell whether this is a single file, or all of the shards 0 to n-1 of n."""
     shards = [(int(match["shard"]), int(match["shards"])) for path in paths if (match := _SHARD.search(path.name))]
     return shards == [(i, len(paths)) for i in range(len(paths))] if shards else len(paths) == 1
@@ -160,37 +176,37 @@ def _line(data: bytes, offset: int) -> int:
     return data.count(b"\n", 0, offset) + 1
 
 
-def _read_plain(paths: Sequence[Path], src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
-    sides = [read_lines(path, strict, limit) for path in paths]
+def _read_plain(src_path: Path, tgt_path: Path, src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
+    sides = [read_lines(path, strict, limit) for path in (src_path, tgt_path)]
     if len(sides[0]) != len(sides[1]):
-        raise UserError(f"{paths[0]} has {len(sides[0]):,} lines and {paths[1].name} has {len(sides[1]):,}: "
+        raise UserError(f"{src_path} has {len(sides[0]):,} lines and {tgt_path.name} has {len(sides[1]):,}: "
                         "line n of one must translate line n of the other", Exit.DATA)
     return list(zip(*sides, strict=True))
 
 
-def _read_tsv(paths: Sequence[Path], src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
+def _read_tsv(path: Path, src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
     """Read two columns, source and target in this order; or any columns below a header that names both languages."""
     most = None if limit is None else limit + 1  # the header
-    rows = [line.split("\t") for path in paths for line in read_lines(path, strict, most)]
+    rows = [line.split("\t") for line in read_lines(path, strict, most)]
     first = rows[0] if rows else []
     lacking = [lang for lang in (src, tgt) if lang not in first]
     if len(lacking) == 1:
         shown = ", ".join(first)[:60]
-        raise UserError(f"{paths[0]}: line 1 reads as a header, {shown!r}, that lacks {lacking[0]}; write one that "
+        raise UserError(f"{path}: line 1 reads as a header, {shown!r}, that lacks {lacking[0]}; write one that "
                         f"names {src} and {tgt}", Exit.DATA)
     header = None if lacking else first
     width, s, t = (len(header), header.index(src), header.index(tgt)) if header else (2, 0, 1)
     for number, row in enumerate(rows, 1):
         if len(row) != width:
             hint = "" if header else f" ({src}, {tgt}; other layouts need a header line that names them)"
-            raise UserError(f"{paths[0]}: line {number:,} has {len(row)} tab-separated columns, not {width}{hint}",
+            raise UserError(f"{path}: line {number:,} has {len(row)} tab-separated columns, not {width}{hint}",
                             Exit.DATA)
     return [(row[s], row[t]) for row in rows[bool(header):]]
 
 
-def _read_jsonl(paths: Sequence[Path], src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
+def _read_jsonl(path: Path, src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
     return [_json_pair(line, src, tgt, strict, f"{path}: line {number:,}")
-            for path in paths for number, line in enumerate(read_lines(path, strict, limit), 1)]
+            for number, line in enumerate(read_lines(path, strict, limit), 1)]
 
 
 def _json_pair(line: str, src: str, tgt: str, strict: bool, where: str) -> Pair:
@@ -207,21 +223,18 @@ def _json_pair(line: str, src: str, tgt: str, strict: bool, where: str) -> Pair:
     return pair
 
 
-def _read_parquet(paths: Sequence[Path], src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
+def _read_parquet(path: Path, src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     pairs: list[Pair] = []
-    for path in paths:
-        try:
-            with pyarrow.parquet.ParquetFile(path) as file:
-                first = 1
-                for batch in file.iter_batches():
-                    if limit is not None and len(pairs) >= limit:
-                        break
-                    pairs += table_pairs(pyarrow.Table.from_batches([batch]), src, tgt, f"{path}: row", first)
-                    first += len(batch)
-        except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid and UnicodeDecodeError are ValueErrors
-            raise UserError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})", Exit.DATA) from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                if limit is not None and len(pairs) >= limit:
+                    break
+                pairs += table_pairs(pyarrow.Table.from_batches([batch]), src, tgt, f"{path}: row", len(pairs) + 1)
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid and UnicodeDecodeError are ValueErrors
+        raise UserError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})", Exit.DATA) from error
     return pairs
 
 
@@ -253,6 +266,6 @@ def row_pair(row: Any, src: str, tgt: str, where: str) -> Pair:
     return fields[src], fields[tgt]
 
 
-_READERS: dict[str, Callable[[Sequence[Path], str, str, bool, int | None], list[Pair]]] = {
+_READERS: dict[str, Callable[..., list[Pair]]] = {  # of one shard
     "plain": _read_plain, "tsv": _read_tsv, "jsonl": _read_jsonl, "parquet": _read_parquet,
 }

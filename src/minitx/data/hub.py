@@ -9,6 +9,7 @@ from minitx.data.files import VALID_NAMES, Pair, table_pairs
 from minitx.errors import Exit, UserError
 
 ROWS = 50_000  # of a table in memory at a time; the tables themselves are mapped files
+SHARD = 2 * ROWS  # of a table that is streamed
 
 
 @dataclass(frozen=True)
@@ -18,18 +19,25 @@ class HubSet:
     cfg: DataConfig
     tables: dict[str, Any]
 
-    def batches(self, split: str, limit: int | None = None) -> Iterator[list[Pair]]:
-        """Yield the pairs of a split, or its first `limit`, some at a time; errors: `UserError` naming the row."""
-        table, first = self.tables[split], 1
-        if limit is not None:
-            table = table.select(range(min(limit, len(table))))
-        for batch in table.with_format("arrow").iter(ROWS):
-            yield table_pairs(batch, self.cfg.src, self.cfg.tgt, f"{self.cfg.hub_id} {split}: row", first)
-            first += len(batch)
+    def batches(self, split: str, limit: int | None = None, begin: int = 0) -> Iterator[list[Pair]]:
+        """Yield the pairs of a split, or `limit` of them from row `begin` on, some at a time.
 
-    def read(self, split: str, limit: int | None = None) -> list[Pair]:
-        """Return the pairs of a split, or its first `limit`."""
-        return [pair for batch in self.batches(split, limit) for pair in batch]
+        Errors: `UserError` naming the row.
+        """
+        table, number = self.tables[split], begin + 1
+        if limit is not None:
+            table = table.select(range(begin, min(begin + limit, len(table))))
+        for batch in table.with_format("arrow").iter(ROWS):
+            yield table_pairs(batch, self.cfg.src, self.cfg.tgt, f"{self.cfg.hub_id} {split}: row", number)
+            number += len(batch)
+
+    def read(self, split: str, limit: int | None = None, begin: int = 0) -> list[Pair]:
+        """Return the pairs of a split, or `limit` of them from row `begin` on."""
+        return [pair for batch in self.batches(split, limit, begin) for pair in batch]
+
+    def shards(self, split: str) -> list[int]:
+        """Return the rows that parts of `SHARD` begin at."""
+        return list(range(0, len(self.tables[split]), SHARD))
 
 
 def download(cfg: DataConfig) -> HubSet:

@@ -11,10 +11,20 @@ import torch
 
 from minitx.batch import Batch, collate
 from minitx.config import Config
-from minitx.data.encoded import default_cache_dir, encode_cached
-from minitx.data.plan import Ints, Update, deal, epoch_plan, idle_share, padding_efficiency
+from minitx.data.encoded import EncodedSplit
+from minitx.data.plan import (
+    Ints,
+    Update,
+    count_updates,
+    deal,
+    epoch_plan,
+    idle_share,
+    padding_efficiency,
+    window_order,
+)
 from minitx.data.sources import Corpus
 from minitx.data.tokenizer import TokenizerPair
+from minitx.data.windows import Tell, training_text
 from minitx.errors import UserError
 
 MAX_IDLE_SHARE = 0.1
@@ -42,6 +52,14 @@ class PlannedUpdate(NamedTuple):
     lengths: tuple[Ints, Ints]
 
 
+class Window(NamedTuple):
+    """Pairs that are in memory together, and an epoch's plan for them; `begin`: updates of that epoch before it."""
+
+    split: EncodedSplit
+    plan: list[Update]
+    begin: int
+
+
 class UpdateStream:
     """Iterate over planned updates without end, each time from the same start."""
 
@@ -62,52 +80,63 @@ class TranslationData(pl.LightningDataModule):
     """
 
     def __init__(self, cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, *, rank: int = 0, world_size: int = 1,
-                 start: tuple[int, int] = (0, 0)) -> None:
+                 start: tuple[int, int] = (0, 0), tell: Tell = lambda _: None) -> None:
         super().__init__()
         self.cfg, self.rank, self.world_size, self.start = cfg, rank, world_size, start
         self.tokenizer = tokenizers.tgt
-        self.train = encode_cached(corpus, "train", tokenizers, cfg.data.max_length, default_cache_dir())
-        assert self.train.cleaning is not None
-        self.cleaning = self.train.cleaning
+        self.text = training_text(cfg, corpus, tokenizers, tell)
+        self.cleaning = self.text.cleaning
         self.cleaning.check(cfg.data.clean.max_dropped_pct)
         self.wait_s = 0.0  # that whoever iterates has waited for updates
-        self._planned: tuple[int, list[Update]] = (-1, [])
-        first = self.epoch_plan(start[0])
-        self.updates_per_epoch = len(first)
-        self.padding_efficiency = padding_efficiency(
-            first, self.train.src_len, self.train.tgt_len, cfg.data.pad_to_multiple)
-        self.idle_share = idle_share(first, world_size)
-        self._check_work(max(len(update.micro_batches) for update in first))
+        self._updates = [count_updates(*window, cfg.trainer.tokens_per_update) for window in self.text.windows]
+        self.updates_per_epoch = sum(self._updates)
+        self._held: tuple[int, int, Window] | None = None
+        split, plan, _ = self.window(*start)
+        self.padding_efficiency = padding_efficiency(plan, split.src_len, split.tgt_len, cfg.data.pad_to_multiple)
+        self.idle_share = idle_share(plan, world_size)
+        self._check_work(split, max(len(update.micro_batches) for update in plan))
 
-    def _check_work(self, most: int) -> None:
+    def _check_work(self, split: EncodedSplit, most: int) -> None:
         if most >= self.world_size and self.idle_share <= MAX_IDLE_SHARE:
             return
-        remedy = (f"lower data.max_tokens{self._enough()}, raise trainer.tokens_per_update, "
+        remedy = (f"lower data.max_tokens{self._enough(split)}, raise trainer.tokens_per_update, "
                   "or take fewer trainer.devices")
         if most < self.world_size:
             raise UserError(f"trainer.devices={self.world_size}: an update has at most {most} micro-batches, "
                             f"so some ranks would never work; {remedy}")
         warnings.warn(f"ranks are idle {self.idle_share:.0%} of their turns; {remedy}", stacklevel=3)
 
-    def _enough(self) -> str:
+    def _enough(self, split: EncodedSplit) -> str:
         """Find micro-batches small enough for every rank to have one of each update, and say so; or nothing."""
         max_tokens = self.cfg.data.max_tokens
         while (max_tokens := max_tokens // 2) >= self.cfg.data.max_length:
-            plan = self._plan(0, max_tokens)
+            plan = self._plan(split, 0, 0, max_tokens)
             if min(len(update.micro_batches) for update in plan) >= self.world_size:
                 return f" (to {max_tokens:,})" if idle_share(plan, self.world_size) <= MAX_IDLE_SHARE else ""
         return ""
 
-    def epoch_plan(self, epoch: int) -> list[Update]:
-        """Return the plan of an epoch, made once while that epoch lasts."""
-        if self._planned[0] != epoch:
-            self._planned = epoch, self._plan(epoch, self.cfg.data.max_tokens)
-        return self._planned[1]
+    def window(self, epoch: int, update: int = 0) -> Window:
+        """Return the window that holds an update of an epoch; after its last update, the last window.
 
-    def _plan(self, epoch: int, max_tokens: int) -> list[Update]:
+        It stays until another is asked for, and is let go of before that is read.
+        """
+        begin = 0
+        for number in window_order(len(self._updates), self.cfg.seed, epoch):
+            if update < begin + self._updates[number]:
+                break
+            begin += self._updates[number]
+        else:
+            begin -= self._updates[number]
+        if self._held is None or self._held[:2] != (epoch, number):
+            self._held = None
+            split = self.text.load(number)
+            self._held = epoch, number, Window(split, self._plan(split, epoch, number, self.cfg.data.max_tokens), begin)
+        return self._held[2]
+
+    def _plan(self, split: EncodedSplit, epoch: int, number: int, max_tokens: int) -> list[Update]:
         cfg = self.cfg
         return epoch_plan(
-            self.train.src_len, self.train.tgt_len, seed=cfg.seed, epoch=epoch, max_tokens=max_tokens,
+            split.src_len, split.tgt_len, seed=cfg.seed, epoch=epoch, window=number, max_tokens=max_tokens,
             tokens_per_update=cfg.trainer.tokens_per_update, pad_to_multiple=cfg.data.pad_to_multiple)
 
     def transfer_batch_to_device(self, batch: PlannedUpdate, device: torch.device,
@@ -120,11 +149,18 @@ class TranslationData(pl.LightningDataModule):
         return UpdateStream(self.start, self._epoch)
 
     def _epoch(self, epoch: int, first: int) -> Iterator[PlannedUpdate]:
+        while first < self.updates_per_epoch:
+            for planned in self._rest_of_window(epoch, first):
+                yield planned
+                first = planned.update + 1
+
+    def _rest_of_window(self, epoch: int, first: int) -> Iterator[PlannedUpdate]:
         began = perf_counter()
-        src_len, tgt_len = self.train.src_len, self.train.tgt_len
-        for number, update in enumerate(self.epoch_plan(epoch)[first:], first):
+        split, plan, begin = self.window(epoch, first)
+        src_len, tgt_len = split.src_len, split.tgt_len
+        for number, update in enumerate(plan[first - begin:], first):
             batches = update.micro_batches
-            turns = [Turn(i, self._collate(batches[i].rows), weight)
+            turns = [Turn(i, self._collate(split, batches[i].rows), weight)
                      for i, weight in deal(update, self.rank, self.world_size)]
             rows = np.concatenate([batch.rows for batch in batches])
             planned = PlannedUpdate(epoch, number, update.n_tokens, turns, (src_len[rows], tgt_len[rows]))
@@ -132,7 +168,7 @@ class TranslationData(pl.LightningDataModule):
             yield planned
             began = perf_counter()
 
-    def _collate(self, rows: Ints) -> Batch:
+    def _collate(self, split: EncodedSplit, rows: Ints) -> Batch:
         ids = self.tokenizer
-        return collate(self.train.src(rows), self.train.tgt(rows), pad_id=ids.pad_id, bos_id=ids.bos_id,
+        return collate(split.src(rows), split.tgt(rows), pad_id=ids.pad_id, bos_id=ids.bos_id,
                        eos_id=ids.eos_id, pad_to_multiple=self.cfg.data.pad_to_multiple, recurring=True)

@@ -37,9 +37,9 @@ class Update:
 
 def epoch_plan(
     src_len: npt.ArrayLike, tgt_len: npt.ArrayLike, *, tokens_per_update: int, max_tokens: int, pad_to_multiple: int,
-    seed: int, epoch: int,
+    seed: int, epoch: int, window: int = 0,
 ) -> list[Update]:
-    """Plan one epoch over rows of the given lengths; the number of updates is the same in every epoch.
+    """Plan one epoch over rows of the given lengths: all rows, or those of one window of a text.
 
     Errors: `UserError` if a single row is wider than `max_tokens`.
     """
@@ -48,8 +48,8 @@ def epoch_plan(
     if len(width) and width.max() > max_tokens:
         raise UserError(f"data.max_tokens={max_tokens}: the longest pair takes {width.max()} padded positions; "
                         "raise it to that, or lower data.max_length", Exit.DATA)
-    n_updates = min(len(tgt), max(1, round(int(tgt.sum()) / tokens_per_update)))
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
+    n_updates = count_updates(len(tgt), int(tgt.sum()), tokens_per_update)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, window))))
     order = _bucketed(src, tgt, n_updates, rng)
     starts = _equal_cuts(tgt[order], n_updates)
     order = _sort_within(order, starts, width)
@@ -59,6 +59,29 @@ def epoch_plan(
         Update(tuple(MicroBatch(order[a:b]) for a, b in zip(groups[i], groups[i][1:], strict=False)), int(n_tokens[i]))
         for i in rng.permutation(n_updates)
     ]
+
+
+def count_updates(rows: int, tgt_tokens: int, tokens_per_update: int) -> int:
+    """Return how many updates an epoch has: the same in every epoch, of this order or that."""
+    return min(rows, max(1, round(tgt_tokens / tokens_per_update)))
+
+
+def window_order(n_windows: int, seed: int, epoch: int) -> list[int]:
+    """Order the windows of a text for an epoch."""
+    return _shuffled(n_windows, seed, epoch, 1)
+
+
+def windows_of(n_shards: int, shards: int, seed: int) -> list[list[int]]:
+    """Put shards together, about `shards` of them in each window, in every epoch the same."""
+    order = _shuffled(n_shards, seed, 0, 2)
+    cuts = np.linspace(0, n_shards, ceil(n_shards / shards) + 1).round().astype(int)
+    return [sorted(order[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def _shuffled(n: int, seed: int, epoch: int, purpose: int) -> list[int]:
+    sequence = np.random.SeedSequence((seed, epoch), spawn_key=(purpose,))
+    order: list[int] = np.random.Generator(np.random.PCG64(sequence)).permutation(n).tolist()
+    return order
 
 
 def _padded(length: Ints, multiple: int) -> Ints:

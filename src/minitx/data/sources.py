@@ -3,18 +3,19 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 from minitx.config import CleanConfig, DataConfig
 from minitx.data.clean import Cleaning, clean, hold_out, overlap
 from minitx.data.files import Pair, SplitFiles, find_splits
-from minitx.data.hub import download
+from minitx.data.hub import SHARD, download
 from minitx.errors import Exit, UserError
 from minitx.schema import nearest
 
 Read = Callable[[str, int | None], list[Pair]]  # a split, or its first so many pairs
+SAMPLE = 200_000  # pairs that a vocabulary is learned from where the text is streamed
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Corpus:
 
     `splits`: "train", "valid", then the test sets; `test_sets`: those to score; `fingerprint`: sha256 of content and
     direction; `origin`: where it was found, to be shown; `read`: a split as it is, every pair in the text's order.
+    `shards`: of a text that is streamed, each with its part of the training split.
     """
 
     src: str
@@ -34,6 +36,7 @@ class Corpus:
     clean: CleanConfig
     read: Callable[[str], list[Pair]]
     read_phenomena: Callable[[str], list[frozenset[str]]] | None = None
+    shards: tuple["Corpus", ...] = ()
 
     def pairs(self, split: str) -> list[Pair]:
         """Return a split: "train" cleaned, any other as it is; errors: `UserError` naming file and line."""
@@ -51,6 +54,14 @@ class Corpus:
         cleaning = Cleaning(len(read), len(pairs), dropped, overlap(pairs, sets))
         cleaning.check(self.clean.max_dropped_pct)
         return pairs, cleaning
+
+    def sample(self) -> list[Pair]:
+        """Return pairs to learn a vocabulary from: those to train on, or the first of each shard, repeated or not."""
+        if not self.shards:
+            return self.pairs("train")
+        share = max(1, SAMPLE // len(self.shards))
+        once = replace(self.clean, duplicates=False)
+        return [pair for shard in self.shards for pair in clean(shard.read("train")[:share], once)[0]]
 
     def forget(self) -> None:
         """Let go of the training text: it may be millions of pairs."""
@@ -78,6 +89,12 @@ def check_text(cfg: DataConfig) -> None:
 
     Errors: `UserError`. Cheap enough for the door.
     """
+    if cfg.streaming:
+        for name, needs_all in (("source", cfg.source == "synthetic"), ("hold_out", cfg.hold_out is not None),
+                                ("max_pairs", cfg.max_pairs is not None)):
+            if needs_all:
+                raise UserError(f"data.streaming=true data.{name}={getattr(cfg, name)}: cannot be had together, for "
+                                "that takes the text as a whole")
     if cfg.source == "synthetic":
         _synthetic(cfg)
     elif local_folder(cfg) is None and cfg.hub_id is None:
@@ -133,19 +150,47 @@ def _files(cfg: DataConfig, folder: Path) -> Corpus:
     def read(split: str, limit: int | None) -> list[Pair]:
         return found[split].read(cfg.src, cfg.tgt, strict=split != "train", limit=limit)
 
-    return _corpus(cfg, tuple(found), _fingerprint(found, cfg), str(folder), read)
+    digests = {path: _digest(path) for files in found.values() for path in files.paths}
+
+    def fingerprint(splits: dict[str, SplitFiles]) -> str:
+        about = (part for split, files in splits.items() for path in files.paths
+                 for part in (split, path.name, digests[path]))
+        return _sha256([cfg.src, cfg.tgt, *about])
+
+    corpus = _corpus(cfg, tuple(found), fingerprint(found), str(folder), read)
+    if not cfg.streaming:
+        return corpus
+    train = found["train"]
+    if len(train.shards) == 1:
+        raise UserError(f"data.streaming=true: {train.paths[0]} holds all of the training text; cut it into shards "
+                        f"named {_shard_names(train)}, of which one at a time is read", Exit.DATA)
+    shards = [(fingerprint(found | {"train": shard}), partial(shard.read, cfg.src, cfg.tgt, strict=False))
+              for shard in (SplitFiles(train.format, (paths,)) for paths in train.shards)]
+    return _streamed(corpus, shards)
 
 
-def _fingerprint(found: dict[str, SplitFiles], cfg: DataConfig) -> str:
-    parts = [cfg.src, cfg.tgt]
-    for split, files in found.items():
-        for path in files.paths:
-            try:
-                with path.open("rb") as file:
-                    parts += [split, path.name, hashlib.file_digest(file, "sha256").hexdigest()]
-            except OSError as error:
-                raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    return _sha256(parts)
+def _shard_names(train: SplitFiles) -> str:
+    return " and ".join(f"train-00000-of-00016.{path.name.partition('.')[2]}" for path in train.paths)
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _streamed(corpus: Corpus, shards: Iterable[tuple[str, Callable[[], list[Pair]]]]) -> Corpus:
+    """Give a corpus its shards: of each a fingerprint, and what reads its pairs."""
+    other = cache(corpus.read)  # the other sets, which each shard is compared with
+    clean = replace(corpus.clean, max_dropped_pct=100)  # what is left counts for the whole
+
+    def read(train: Callable[[], list[Pair]], split: str) -> list[Pair]:
+        return train() if split == "train" else other(split)
+
+    return replace(corpus, shards=tuple(replace(corpus, fingerprint=fingerprint, clean=clean, read=partial(read, train))
+                                        for fingerprint, train in shards))
 
 
 def _hub(cfg: DataConfig) -> Corpus:
@@ -166,7 +211,10 @@ def _hub(cfg: DataConfig) -> Corpus:
                 for pair in batch:
                     yield from pair
 
-    return _corpus(cfg, splits, _sha256(content()), f"hub: {cfg.hub_id}", found.read)
+    corpus = _corpus(cfg, splits, _sha256(content()), f"hub: {cfg.hub_id}", found.read)
+    return corpus if not cfg.streaming else _streamed(
+        corpus, [(_sha256([corpus.fingerprint, f"{begin} + {SHARD}"]), partial(found.read, "train", SHARD, begin))
+                 for begin in found.shards("train")])
 
 
 def _corpus(cfg: DataConfig, there: Sequence[str], fingerprint: str, origin: str, read: Read,

@@ -1,0 +1,62 @@
+"""The training text in windows: the pairs that are in memory, and shuffled, together.
+
+A text that fits into memory is one window. One that is streamed has some shards in each, the same in every epoch, so
+that an epoch has the same number of updates; which shards these are is the seed's choice, and their order each epoch's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+from minitx.config import Config
+from minitx.console import duration
+from minitx.data.clean import Cleaning
+from minitx.data.encoded import EncodedSplit, Extent, default_cache_dir, encode_cached, extent_cached
+from minitx.data.plan import windows_of
+from minitx.data.sources import Corpus
+from minitx.data.tokenizer import TokenizerPair
+from minitx.errors import Exit, UserError
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """Say how much is in each window, and what became of the whole; `load` reads a window's pairs."""
+
+    windows: list[Extent]
+    cleaning: Cleaning
+    load: Callable[[int], EncodedSplit]
+
+
+def training_text(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, tell: Tell) -> TrainingText:
+    """Encode the training text, or find it in the cache: all of it is held, or none until it is asked for.
+
+    tell: how far it is. Errors: `UserError` for text that cannot be read or trained on
+    """
+    if corpus.shards:
+        return _streamed(cfg, corpus, tokenizers, tell)
+    whole = encode_cached(corpus, "train", tokenizers, cfg.data.max_length, default_cache_dir())
+    assert whole.cleaning is not None
+    return TrainingText([whole.extent], whole.cleaning, lambda _: whole)
+
+
+def _streamed(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, tell: Tell) -> TrainingText:
+    shards, max_length, cache_dir = corpus.shards, cfg.data.max_length, default_cache_dir()
+    found, began = [], perf_counter()
+    for done, shard in enumerate(shards):
+        eta = f"  eta {duration((perf_counter() - began) * (len(shards) - done) / done)}" if done else ""
+        tell(f"encoding shard {done + 1} of {len(shards)}{eta}")
+        found.append(extent_cached(shard, tokenizers, max_length, cache_dir))
+    extents, cleanings = zip(*found, strict=True)
+    windows = windows_of(len(shards), cfg.data.window_shards, cfg.seed)
+
+    def load(number: int) -> EncodedSplit:
+        parts = [encode_cached(shards[i], "train", tokenizers, max_length, cache_dir) for i in windows[number]]
+        if [part.extent for part in parts] != [extents[i] for i in windows[number]]:
+            raise UserError(f"{cache_dir}: the encoded text is not what it was when the run began; resume it",
+                            Exit.STORAGE)
+        return EncodedSplit.joined(parts)
+
+    sums = [Extent(*map(sum, zip(*(extents[i] for i in window), strict=True))) for window in windows]
+    return TrainingText(sums, Cleaning.together(cleanings), load)
