@@ -10,14 +10,14 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "minitx"
 ROWS = """
 cli
-commands.translate . commands.evaluate . commands.score . commands.average . commands.report
+commands.translate . commands.evaluate . commands.score . commands.average . commands.report . commands.compare
 commands.doctor . commands.bench
 commands.streams . commands.arguments . commands.meter
 __init__
-suites.report
+suites.report . suites.compare
 suites.tables
 suites.ledger
-suites.repeat . suites.plots
+suites.repeat . suites.plots . suites.significance
 bench . cost . scaling
 doctor
 door
@@ -57,7 +57,8 @@ WITH_HYDRA = {"door"}
 WITH_LIGHTNING = {"data.module", "run", "rehearsal", "bench", "build", "scaling"}  # and all of training/
 NO_TORCH = {"config", "schema", "errors", "result", "metrics", "console", "door", "launch", "rundir", "resuming",
             "warmstart", "monitor.process", "suites.report", "suites.tables", "suites.ledger", "suites.repeat",
-            "suites.plots", "data.plan", "data.tokenizer", "data.sources", "data.hub", "data.files", "data.clean",
+            "suites.plots", "suites.compare", "suites.significance",
+            "data.plan", "data.tokenizer", "data.sources", "data.hub", "data.files", "data.clean",
             "data.synthetic", "data.grammar", "data.english", "data.german",
             "data.syntax", "data.pools",
             "data.lexicon"}  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 from minitx import __version__
-from minitx.commands import average, bench, doctor, evaluate, report, score, translate
+from minitx.commands import average, bench, compare, doctor, evaluate, report, score, translate
 from minitx.commands.streams import drop_stdout, exit_of
 from minitx.errors import Exit, UserError
 
@@ -28,7 +28,7 @@ class Command(Protocol):
 
 
 COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "score": score, "average": average,
-                                "report": report, "doctor": doctor, "bench": bench}
+                                "compare": compare, "report": report, "doctor": doctor, "bench": bench}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,12 +28,12 @@ from minitx.console import Console, duration, warnings_told
 from minitx.data.module import TranslationData
 from minitx.data.sources import load_corpus
 from minitx.decoding.translate import Translator
-from minitx.errors import Exit
+from minitx.errors import Exit, UserError
 from minitx.evaluation import evaluate
 from minitx.frozen import freeze
 from minitx.monitor.clock import Clock
 from minitx.monitor.peak import Peak, peak
-from minitx.monitor.process import process_age_s
+from minitx.monitor.process import cores, process_age_s
 from minitx.monitor.provenance import environment, git_state, hardware, peak_memory_gib, versions
 from minitx.monitor.utilisation import Watch, read_ticks
 from minitx.result import SEARCH, Result, TestScore
@@ -102,7 +102,7 @@ class Run:
             if saved:
                 refuse_others(self.identity, saved.meta["identity"], run_dir)
             self.data = TranslationData(cfg, self.corpus, self.tokenizers, rank=team.rank, world_size=team.size,
-                                        start=(state.epoch, state.update), tell=console.live)
+                                        start=(state.epoch, state.update), tell=partial(tell_or_stop, console, signals))
         team.agree(**self.identity, precision=state.precision, step=str(state.step))
         self.task = build_task(cfg, self.tokenizers, state, device=self.device, team=team,
                                weights=saved.section("model") if saved else None)
@@ -245,6 +245,17 @@ class Run:
         }
         for name, text in rows.items():
             self.console.line(f"{name:>10}  {text}")
+        self.warn_of_ranks()
+
+    def warn_of_ranks(self) -> None:
+        """Warn of settings that do nothing with one rank, and of threads that have no core."""
+        for name in ("compress", "max_restarts"):
+            if self.team.size == 1 and (value := getattr(self.cfg.trainer, name)):
+                self.console.warn(f"trainer.{name}={value} does nothing, for there is one rank")
+        ranks, threads = self.team.local_size, torch.get_num_threads()
+        if self.device.type == "cpu" and ranks * threads > cores():
+            self.console.warn(f"ranks times threads, {ranks} x {threads}, are more than the {cores()} cores here: they "
+                              "slow each other down (trainer.devices, trainer.threads)")
 
     def params(self) -> int:
         """Count the trained numbers, tied ones once."""
@@ -284,6 +295,14 @@ def requeue(console: Console) -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         why = getattr(error, "stderr", None) or error
         console.warn(f"SLURM job {job} could not be requeued ({' '.join(str(why).split())}); begin it again yourself")
+
+
+def tell_or_stop(console: Console, signals: Signals, text: str) -> None:
+    """Say how far the reading of a large text is. Errors: `UserError` if a signal has come."""
+    console.live(text)
+    if signals.noted is not None:
+        raise UserError("stopped while the text was encoded; the shards that are done stay in the cache",
+                        EXIT_OF[STATUS_OF[signals.noted]])
 
 
 def log_numbers(logger: Logger, entry: dict[str, Any]) -> None:

@@ -135,12 +135,12 @@ def test_too_many_pairs_left_out_stop_the_run():
         TranslationData(cfg, corpus(TRAIN + long), TOKENIZERS)
     TranslationData(config(clean=clean_config(max_dropped_pct=50)), corpus(TRAIN + long), TOKENIZERS)
     with pytest.raises(UserError, match=r"50.0 % of 160 training pairs are left out \(80 with an empty side\)"):
-        _ = corpus(TRAIN + [("", "")] * len(TRAIN), max_dropped_pct=49).training
+        corpus(TRAIN + [("", "")] * len(TRAIN), max_dropped_pct=49).sample()
 
 
-def test_nothing_left_is_refused(cache):
+def test_nothing_left_is_refused():
     with pytest.raises(UserError) as caught:
-        encode_cached(corpus([("", "x"), ("x " * 9, "x"), ("y " * 9, "x")]), "train", TOKENIZERS, 5, cache)
+        TranslationData(config(max_length=5), corpus([("", "x"), ("x " * 9, "x"), ("y " * 9, "x")]), TOKENIZERS)
     assert str(caught.value) == (
         "no training pair is left of 3 (1 with an empty side, 2 longer than 5 tokens): see data.max_length and "
         "data.clean")

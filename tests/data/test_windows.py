@@ -1,11 +1,13 @@
 """A text in shards: every pair once an epoch, from any position on, and no more in memory than a window."""
 
 import gzip
+import io
 import itertools
 import json
 import shutil
 import warnings
 import weakref
+from functools import partial
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -17,6 +19,7 @@ from data.test_tokenizer import PAIRS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minitx.console import Console
 from minitx.data import encoded, sources
 from minitx.data.encoded import EncodedSplit
 from minitx.data.module import TranslationData
@@ -24,8 +27,9 @@ from minitx.data.plan import window_order, windows_of
 from minitx.data.sources import load_corpus
 from minitx.data.tokenizer import TokenizerPair
 from minitx.errors import Exit, UserError
+from minitx.training.signals import Signals
 
-TEXT = [(f"{a} {n}", f"{b} {n}") for n in range(20) for a, b in PAIRS]
+TEXT = [(f"{a} {n}{' old' * (n % 3)}", f"{b} {n}{' alt' * (n % 3)}") for n in range(20) for a, b in PAIRS]
 SIZES = (40, 3, 55, 31, 60, 22, 1)  # of shards
 SHARDS = [TEXT[sum(SIZES[:i]):sum(SIZES[:i + 1])] for i in range(len(SIZES))]
 TRAIN = [pair for shard in SHARDS for pair in shard]
@@ -209,11 +213,12 @@ def test_one_window_is_in_memory_at_a_time(folder, monkeypatch):
 def test_a_shard_is_encoded_once_and_read_as_it_is_wanted(folder, monkeypatch):
     served(config(folder))
     monkeypatch.setattr(encoded, "_encode", None)
-    data = served(config(folder, window_shards=7, max_length=6))
-    kept = [(src, tgt) for src, tgt in TRAIN
-            if max(len(TOKENIZERS.src.encode(src)), len(TOKENIZERS.tgt.encode(tgt))) < 6]
+    lengths = [max(len(TOKENIZERS.src.encode(src)), len(TOKENIZERS.tgt.encode(tgt))) + 1 for src, tgt in TRAIN]
+    limit = sorted(lengths)[len(lengths) // 2]
+    kept = [src for (src, _), length in zip(TRAIN, lengths, strict=True) if length <= limit]
+    data = served(config(folder, window_shards=7, max_length=limit))
     assert 0 < data.cleaning.kept == len(kept) < len(TRAIN)
-    assert sorted(trained_on(take(data, data.updates_per_epoch))) == sorted(src for src, _ in kept)
+    assert sorted(trained_on(take(data, data.updates_per_epoch))) == sorted(kept)
 
 
 def test_shards_are_cleaned_one_by_one_and_counted_together(tmp_path, folder):
@@ -225,16 +230,18 @@ def test_shards_are_cleaned_one_by_one_and_counted_together(tmp_path, folder):
     assert data.cleaning.dropped["repeated"] == 1, "what two shards share is not looked for"
     assert data.cleaning.dropped["with an empty side"] == 3
     assert data.cleaning.counts()["overlap"] == {"valid": {"sources": 2, "pairs": 1, "sentences": 3}}
-    with pytest.raises(UserError, match=r"1\.9 % of 215 training pairs are left out"):
+    with pytest.raises(UserError, match=r"1\.9 % of 216 training pairs are left out"):
         served(config(folder, clean=clean_config(duplicates=True, max_dropped_pct=1)))
 
 
-def test_a_shard_damaged_in_the_cache_is_encoded_anew(folder, cache):
+@pytest.mark.parametrize("tensor", ["src_tokens", "tgt_tokens", "src_offsets", "tgt_offsets"])
+def test_a_shard_damaged_in_the_cache_is_encoded_anew(folder, cache, tensor):
     data = served(config(folder))
     expected = trained_on(take(data, data.updates_per_epoch))
     for path in cache.iterdir():
         content = bytearray(path.read_bytes())
-        content[-5] ^= 1  # of the tokens: the lengths say nothing of it
+        header = int.from_bytes(content[:8], "little")
+        content[8 + header + json.loads(content[8:8 + header])[tensor]["data_offsets"][1] - 8] ^= 1
         path.write_bytes(content)
     with pytest.warns(UserWarning, match="a damaged cache file .* the text is encoded anew"):
         assert trained_on(take(served(config(folder)), data.updates_per_epoch)) == expected
@@ -246,9 +253,58 @@ def test_a_text_that_changes_under_a_run_is_told(folder, cache):
         path.unlink()
     for path in folder.glob("train-*"):
         path.write_text("de\ten\nx\ty\n")
-    with pytest.raises(UserError, match="the encoded text is not what it was when the run began") as caught:
+    with pytest.raises(UserError, match=r"train-0000\d-of-00007\.tsv: has changed since the run began") as caught:
         take(data, data.updates_per_epoch)
-    assert caught.value.code == Exit.STORAGE
+    assert caught.value.code == Exit.DATA
+    assert not list(cache.iterdir()), "nothing is kept under the old text's name"
+
+
+def test_a_shard_of_which_nothing_is_left_is_passed_over(tmp_path):
+    shards = [SHARDS[0], [], [("", "x")], [("word " * 40, "x")], SHARDS[1]]
+    folder = write(write(tmp_path / "text", shards, "en"), [PAIRS], split="val")
+    data = served(config(folder, window_shards=1, max_length=30))
+    assert len(data.text.windows) == 2
+    assert sorted(trained_on(take(data, data.updates_per_epoch))) == sorted(src for src, _ in SHARDS[0] + SHARDS[1])
+    folder = write(write(tmp_path / "nothing", [[("", "x")], [("y", " ")]]), [PAIRS], split="val")
+    with pytest.raises(UserError, match=r"no training pair is left of 2 \(2 with an empty side\)"):
+        served(config(folder))
+
+
+def test_shards_of_two_cuts_are_told_from_shards_that_are_missing(folder):
+    shutil.copy(folder / "train-00000-of-00007.tsv", folder / "train-00000-of-00008.tsv")
+    with pytest.raises(UserError, match=r"the train split is there more than once \(train-00000-of-00007"):
+        load_corpus(config(folder).data)
+
+
+def test_a_header_in_some_shards_alone_is_refused(folder):
+    (folder / "train-00004-of-00007.tsv").write_text("ein Hund\ta dog\n")
+    with pytest.raises(UserError, match=r"train-00004-of-00007\.tsv: has no header, and train-00000-of-00007\.tsv has"):
+        load_corpus(config(folder).data)
+
+
+def test_a_pair_that_fits_no_micro_batch_is_refused_before_anything_is_trained(folder):
+    longest = max(len(TOKENIZERS.src.encode(src)) + 1 for src, _ in TRAIN)
+    with pytest.raises(UserError, match="the longest pair takes"):
+        served(config(folder, window_shards=1, max_tokens=longest - 1, pad_to_multiple=1))
+
+
+def test_a_small_window_does_not_refuse_ranks(tmp_path):
+    folder = write(write(tmp_path / "text", [SHARDS[0], SHARDS[6], SHARDS[2]]), [PAIRS], split="val")
+    for start in range(20):
+        served(config(folder, window_shards=1), rank=1, world_size=2, start=(0, start))
+    with pytest.raises(UserError, match="some ranks would never work"):
+        served(config(folder, window_shards=1, max_tokens=10_000), rank=1, world_size=2)
+
+
+def test_a_signal_stops_the_encoding_between_two_shards(folder):
+    from minitx.run import tell_or_stop
+
+    console, signals = Console(io.StringIO()), Signals()
+    tell_or_stop(console, signals, "shard 1")
+    signals.noted = "terminated"
+    with pytest.raises(UserError, match="the shards that are done stay in the cache") as caught:
+        served(config(folder), tell=partial(tell_or_stop, console, signals))
+    assert caught.value.code == Exit.TERMINATED
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be cached")

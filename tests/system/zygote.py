@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 TESTS = Path(__file__).resolve().parents[1]
-DEADLINE_S = 300
 WRITES = {"checkpoint write": ".step-", "model write": ".model.safetensors", "metrics write": "metrics.jsonl"}
 
 
@@ -39,17 +38,17 @@ class Done:
 class Zygote:
     """Ask the process for runs, one after the other."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, allocator: dict[str, str] | None = None) -> None:
         self.log = folder / "stderr"
         names = ("MALLOC_", "GLIBC_", "OMP_", "MKL_")
         env = {name: value for name, value in os.environ.items() if not name.startswith(names)}
         env |= {"PYTHONPATH": f"{TESTS.parent / 'src'}:{TESTS}", "MINITX_ALLOCATOR": "as it is", "OMP_NUM_THREADS": "1",
-                "XDG_CACHE_HOME": str(folder / "cache")}
+                "MINITX_CACHE": str(folder / "cache")} | (allocator or {})
         self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True, env=env, cwd=folder)
 
     def run(self, words: list[str], kill: Kill | None = None, ranks: int = 1, on: int | None = None,
-            notes: Path | None = None) -> Done:
+            notes: Path | None = None, deadline_s: float = 300) -> Done:
         """Run the command, or so many ranks of it as torchrun would start; `on` is the one that is to be killed.
 
         notes: where each process writes what it trains on
@@ -57,7 +56,7 @@ class Zygote:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         job = {"words": words, "kill": kill, "log": str(self.log), "ranks": ranks, "on": on,
-               "notes": notes and str(notes)}
+               "notes": notes and str(notes), "deadline_s": deadline_s}
         print(json.dumps(job), file=self.process.stdin, flush=True)
         returncode, seconds = json.loads(self.process.stdout.readline())
         return Done(returncode, self.log.read_text(), seconds)
@@ -81,13 +80,13 @@ def serve() -> None:
         Path(job["log"]).write_bytes(b"")
         with TemporaryDirectory() as folder:
             children = [fork(job, rank, folder) for rank in range(job["ranks"])]
-            codes = [os.waitstatus_to_exitcode(status) for status in waited(children)]
+            codes = [os.waitstatus_to_exitcode(status) for status in waited(children, job["deadline_s"])]
         print(json.dumps([min(codes) or max(codes), time.monotonic() - began]), flush=True)
 
 
-def waited(children: list[int]) -> Iterator[int]:
+def waited(children: list[int], deadline_s: float) -> Iterator[int]:
     """Yield each child's status; none of them outlives the deadline."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + deadline_s
     for child in children:
         while (found := os.waitpid(child, os.WNOHANG))[0] == 0:
             if time.monotonic() > deadline:

@@ -25,15 +25,21 @@ from minitx.storage import write_atomically
 Tokens = npt.NDArray[np.int32]
 FORMAT = "4"  # of the cached files; part of their key
 CHUNK = 100_000  # sentences held as lists of Python ints at a time
-ARRAYS = ("src_tokens", "src_offsets", "tgt_tokens", "tgt_offsets")
+LENGTHS = ("src_offsets", "tgt_offsets")
+ARRAYS = ("src_tokens", "tgt_tokens", *LENGTHS)
 UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, OSError)  # what a file of the cache may turn out to be
 
 
 class Extent(NamedTuple):
-    """How much text to train on: pairs, and their target tokens, EOS included."""
+    """How much text to train on: pairs, their target tokens, and the longest side; EOS counts."""
 
     pairs: int
     tgt_tokens: int
+    longest: int
+
+    @classmethod
+    def of(cls, src_len: Ints, tgt_len: Ints) -> "Extent":
+        return cls(len(tgt_len), int(tgt_len.sum()), int(max(src_len.max(initial=0), tgt_len.max(initial=0))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +80,6 @@ class EncodedSplit:
         """Leave out training pairs with a side of more than `max_length` tokens, or `max_ratio` times the other's.
 
         EOS counts on both sides, which is lenient with the shortest: against one token, a ratio of 9 allows 17.
-        Errors: `UserError` if no pair is left.
         """
         assert self.cleaning is not None
         keep, cleaning = _within(self.src_len, self.tgt_len, self.cleaning, max_length, max_ratio)
@@ -84,13 +89,13 @@ class EncodedSplit:
 
     @property
     def extent(self) -> Extent:
-        return Extent(len(self), len(self.tgt_tokens) + len(self))
+        return Extent.of(self.src_len, self.tgt_len)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, whole or not at all. Errors: OSError or SafetensorError"""
         arrays: dict[str, npt.NDArray[Any]] = {name: getattr(self, name) for name in ARRAYS}
         cleaning = asdict(self.cleaning) if self.cleaning else None
-        about = {"cleaning": cleaning, "sha256": _sha256(arrays, cleaning)}
+        about = {"cleaning": cleaning, "lengths": _sha256(arrays, LENGTHS), "sha256": _sha256(arrays, ARRAYS, cleaning)}
         write_atomically(path, save(arrays, {"about": json.dumps(about)}))
 
     @classmethod
@@ -99,7 +104,7 @@ class EncodedSplit:
         with path.open("rb"), safe_open(path, "np") as file:  # the library tells any refusal as a missing file
             about = json.loads(file.metadata()["about"])
             arrays = {name: file.get_tensor(name) for name in ARRAYS}
-        if about["sha256"] != _sha256(arrays, about["cleaning"]):
+        if about["sha256"] != _sha256(arrays, ARRAYS, about["cleaning"]):
             raise ValueError("its bytes are not those that were written")
         return cls(**arrays, cleaning=about["cleaning"] and Cleaning.parse(about["cleaning"]))
 
@@ -124,14 +129,12 @@ def _within(src_len: Ints, tgt_len: Ints, cleaning: Cleaning, max_length: int,
         lopsided = keep & (longer > max_ratio * shorter)
         dropped[f"with a length ratio above {max_ratio:g}"] = int(lopsided.sum())
         keep &= ~lopsided
-    cleaning = cleaning.without(dropped)
-    cleaning.check(100)
-    return keep, cleaning
+    return keep, cleaning.without(dropped)
 
 
-def _sha256(arrays: dict[str, npt.NDArray[Any]], cleaning: dict[str, Any] | None) -> str:
+def _sha256(arrays: dict[str, npt.NDArray[Any]], names: Sequence[str], cleaning: dict[str, Any] | None = None) -> str:
     digest = hashlib.sha256(json.dumps(cleaning).encode())
-    for name in ARRAYS:
+    for name in names:
         digest.update(f"{name} {arrays[name].dtype} {len(arrays[name])}".encode())
         digest.update(arrays[name].data)
     return digest.hexdigest()
@@ -194,11 +197,15 @@ def extent_cached(corpus: Corpus, tokenizers: TokenizerPair, max_length: int,
     path = _path(corpus, "train", tokenizers, cache_dir)
     try:
         with path.open("rb"), safe_open(path, "np") as file:
-            cleaning = Cleaning.parse(json.loads(file.metadata()["about"])["cleaning"])
-            src_len, tgt_len = (np.diff(file.get_tensor(name)) + 1 for name in ("src_offsets", "tgt_offsets"))
-            keep, cleaning = _within(src_len, tgt_len, cleaning, max_length, corpus.clean.max_ratio)
-            return Extent(int(keep.sum()), int(tgt_len[keep].sum())), cleaning
-    except UNREADABLE:
+            about = json.loads(file.metadata()["about"])
+            offsets = {name: file.get_tensor(name) for name in LENGTHS}
+        if about["lengths"] != _sha256(offsets, LENGTHS):
+            raise ValueError
+        src_len, tgt_len = (np.diff(offsets[name]) + 1 for name in LENGTHS)
+        cleaning = Cleaning.parse(about["cleaning"])
+        keep, cleaning = _within(src_len, tgt_len, cleaning, max_length, corpus.clean.max_ratio)
+        return Extent.of(src_len[keep], tgt_len[keep]), cleaning
+    except UNREADABLE:  # or not there
         encoded = encode_cached(corpus, "train", tokenizers, max_length, cache_dir)
     if not path.exists():
         raise UserError(f"data.streaming=true: keeps the encoded text in {cache_dir}, where nothing can be written; "

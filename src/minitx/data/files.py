@@ -46,11 +46,25 @@ class SplitFiles:
         for paths in self.shards:
             if limit is not None and len(pairs) >= limit:
                 break
-            pairs += _READERS[self.format](*paths, src, tgt, strict, None if limit is None else limit - len(pairs))
-        pairs = pairs[:limit]
+            pairs += self.read_shard(paths, src, tgt, strict, None if limit is None else limit - len(pairs))
         if not pairs:
             raise UserError(f"{' + '.join(map(str, self.paths))}: empty, no pair of sentences in it", Exit.DATA)
         return pairs
+
+    def read_shard(self, paths: tuple[Path, ...], src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
+        """Read the pairs of one shard, or the first `limit` of them; there may be none."""
+        return _READERS[self.format](*paths, src, tgt, strict, limit)[:limit]
+
+    def check_headers(self, src: str, tgt: str) -> None:
+        """Refuse columns that a header names in some shards alone. Errors: `UserError`"""
+        if self.format != "tsv" or len(self.shards) == 1:
+            return
+        firsts = [read_lines(path, strict=False, limit=1) for path in self.paths]
+        headed = [{src, tgt} <= set(first[0].split("\t")) if first else None for first in firsts]
+        if True in headed and False in headed:
+            path = self.paths[headed.index(False)]
+            raise UserError(f"{path}: has no header, and {self.paths[headed.index(True)].name} has one: write the same "
+                            "into each shard, or none", Exit.DATA)
 
 
 def find_splits(folder: Path, src: str, tgt: str, test_sets: Sequence[str] | None = None,
@@ -99,8 +113,7 @@ def _split_files(split: str, kinds: dict[str, list[Path]], src: str, tgt: str) -
     plain = [kind for kind in kinds if kind not in TABLES]
     paths = [path for kind in kinds for path in kinds[kind]]
     odd = [kind for kind in kinds if not _is_whole(kinds[kind])]
-    if odd and all("-of-" in path.name for path in kinds[odd[0]]):
-        there = kinds[odd[0]]
+    if odd and _are_some(there := kinds[odd[0]]):
         raise UserError(f"{there[0]}: the {split} split has {len(there)} of its shards, not all", Exit.DATA)
     if len(tables) + bool(plain) > 1 or odd:
         names = ", ".join(path.name for path in paths)
@@ -109,7 +122,7 @@ def _split_files(split: str, kinds: dict[str, list[Path]], src: str, tgt: str) -
         return SplitFiles(tables[0], tuple((path,) for path in paths))
     sides = kinds.get(src, []), kinds.get(tgt, [])
     for shard in zip_longest(*sides):
-        here, *other = (path for path in shard if path is not None)
+        here, *other = sorted(path for path in shard if path is not None)
         stem = _stem(here)
         if not other or _stem(other[0]) != stem:
             names = ", ".join(sorted(path.name for path in here.parent.glob(f"{stem}.*")))
@@ -126,8 +139,19 @@ def _stem(path: Path) -> str:
 
 def _is_whole(paths: Sequence[Path]) -> bool:
     """Tell whether this is a single file, or all of the shards 0 to n-1 of n."""
-    shards = [(int(match["shard"]), int(match["shards"])) for path in paths if (match := _SHARD.search(path.name))]
+    shards = _shards(paths)
     return shards == [(i, len(paths)) for i in range(len(paths))] if shards else len(paths) == 1
+
+
+def _shards(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Read numbers and totals from the names of those that are shards."""
+    return [(int(match["shard"]), int(match["shards"])) for path in paths if (match := _SHARD.search(path.name))]
+
+
+def _are_some(paths: Sequence[Path]) -> bool:
+    """Tell whether these are shards of one cut, each there once."""
+    shards = _shards(paths)
+    return len(shards) == len(paths) == len(set(shards)) and len({total for _, total in shards}) == 1
 
 
 def read_lines(path: Path | str, strict: bool = True, limit: int | None = None) -> list[str]:

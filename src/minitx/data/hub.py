@@ -31,9 +31,13 @@ class HubSet:
             yield table_pairs(batch, self.cfg.src, self.cfg.tgt, f"{self.cfg.hub_id} {split}: row", number)
             number += len(batch)
 
-    def read(self, split: str, limit: int | None = None, begin: int = 0) -> list[Pair]:
-        """Return the pairs of a split, or `limit` of them from row `begin` on."""
-        return [pair for batch in self.batches(split, limit, begin) for pair in batch]
+    def read(self, split: str, limit: int | None = None) -> list[Pair]:
+        """Return the pairs of a split, or its first `limit`."""
+        return [pair for batch in self.batches(split, limit) for pair in batch]
+
+    def read_shard(self, begin: int, limit: int = SHARD) -> list[Pair]:
+        """Return training pairs from row `begin` on."""
+        return [pair for batch in self.batches("train", min(limit, SHARD), begin) for pair in batch]
 
     def shards(self, split: str) -> list[int]:
         """Return the rows that parts of `SHARD` begin at."""

@@ -15,6 +15,7 @@ from minitx.data.encoded import EncodedSplit
 from minitx.data.plan import (
     Ints,
     Update,
+    check_width,
     count_updates,
     deal,
     epoch_plan,
@@ -88,29 +89,32 @@ class TranslationData(pl.LightningDataModule):
         self.cleaning = self.text.cleaning
         self.cleaning.check(cfg.data.clean.max_dropped_pct)
         self.wait_s = 0.0  # that whoever iterates has waited for updates
-        self._updates = [count_updates(*window, cfg.trainer.tokens_per_update) for window in self.text.windows]
+        check_width(max(window.longest for window in self.text.windows), cfg.data.max_tokens, cfg.data.pad_to_multiple)
+        self._updates = [count_updates(window.pairs, window.tgt_tokens, cfg.trainer.tokens_per_update)
+                         for window in self.text.windows]
         self.updates_per_epoch = sum(self._updates)
         self._held: tuple[int, int, Window] | None = None
-        split, plan, _ = self.window(*start)
+        largest = self._updates.index(max(self._updates))  # it stands for the others
+        split, plan, _ = self._window(0, largest)
         self.padding_efficiency = padding_efficiency(plan, split.src_len, split.tgt_len, cfg.data.pad_to_multiple)
         self.idle_share = idle_share(plan, world_size)
-        self._check_work(split, max(len(update.micro_batches) for update in plan))
+        self._check_work(largest, max(len(update.micro_batches) for update in plan))
 
-    def _check_work(self, split: EncodedSplit, most: int) -> None:
+    def _check_work(self, largest: int, most: int) -> None:
         if most >= self.world_size and self.idle_share <= MAX_IDLE_SHARE:
             return
-        remedy = (f"lower data.max_tokens{self._enough(split)}, raise trainer.tokens_per_update, "
+        remedy = (f"lower data.max_tokens{self._enough(largest)}, raise trainer.tokens_per_update, "
                   "or take fewer trainer.devices")
         if most < self.world_size:
             raise UserError(f"trainer.devices={self.world_size}: an update has at most {most} micro-batches, "
                             f"so some ranks would never work; {remedy}")
         warnings.warn(f"ranks are idle {self.idle_share:.0%} of their turns; {remedy}", stacklevel=3)
 
-    def _enough(self, split: EncodedSplit) -> str:
+    def _enough(self, number: int) -> str:
         """Find micro-batches small enough for every rank to have one of each update, and say so; or nothing."""
-        max_tokens = self.cfg.data.max_tokens
+        max_tokens, split = self.cfg.data.max_tokens, self._window(0, number).split
         while (max_tokens := max_tokens // 2) >= self.cfg.data.max_length:
-            plan = self._plan(split, 0, 0, max_tokens)
+            plan = self._plan(split, 0, number, max_tokens)
             if min(len(update.micro_batches) for update in plan) >= self.world_size:
                 return f" (to {max_tokens:,})" if idle_share(plan, self.world_size) <= MAX_IDLE_SHARE else ""
         return ""
@@ -125,10 +129,13 @@ class TranslationData(pl.LightningDataModule):
             if update < begin + self._updates[number]:
                 break
             begin += self._updates[number]
-        else:
-            begin -= self._updates[number]
+        return self._window(epoch, number)
+
+    def _window(self, epoch: int, number: int) -> Window:
         if self._held is None or self._held[:2] != (epoch, number):
             self._held = None
+            order = window_order(len(self._updates), self.cfg.seed, epoch)
+            begin = sum(self._updates[before] for before in order[:order.index(number)])
             split = self.text.load(number)
             self._held = epoch, number, Window(split, self._plan(split, epoch, number, self.cfg.data.max_tokens), begin)
         return self._held[2]

@@ -41,13 +41,11 @@ def epoch_plan(
 ) -> list[Update]:
     """Plan one epoch over rows of the given lengths: all rows, or those of one window of a text.
 
-    Errors: `UserError` if a single row is wider than `max_tokens`.
+    Errors: as in `check_width`.
     """
     src, tgt = np.asarray(src_len, np.int64), np.asarray(tgt_len, np.int64)
     width = _padded(np.maximum(src, tgt), pad_to_multiple)
-    if len(width) and width.max() > max_tokens:
-        raise UserError(f"data.max_tokens={max_tokens}: the longest pair takes {width.max()} padded positions; "
-                        "raise it to that, or lower data.max_length", Exit.DATA)
+    check_width(int(width.max(initial=0)), max_tokens, pad_to_multiple)
     n_updates = count_updates(len(tgt), int(tgt.sum()), tokens_per_update)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, window))))
     order = _bucketed(src, tgt, n_updates, rng)
@@ -59,6 +57,13 @@ def epoch_plan(
         Update(tuple(MicroBatch(order[a:b]) for a, b in zip(groups[i], groups[i][1:], strict=False)), int(n_tokens[i]))
         for i in rng.permutation(n_updates)
     ]
+
+
+def check_width(longest: int, max_tokens: int, pad_to_multiple: int) -> None:
+    """Refuse a row that is wider than a micro-batch may be. Errors: `UserError`"""
+    if (width := -(-longest // pad_to_multiple) * pad_to_multiple) > max_tokens:
+        raise UserError(f"data.max_tokens={max_tokens}: the longest pair takes {width} padded positions; "
+                        "raise it to that, or lower data.max_length", Exit.DATA)
 
 
 def count_updates(rows: int, tgt_tokens: int, tokens_per_update: int) -> int:

@@ -24,7 +24,7 @@ class Corpus:
 
     `splits`: "train", "valid", then the test sets; `test_sets`: those to score; `fingerprint`: sha256 of content and
     direction; `origin`: where it was found, to be shown; `read`: a split as it is, every pair in the text's order.
-    `shards`: of a text that is streamed, each with its part of the training split.
+    `shards`: of a text that is streamed, each with its part of the training split, and `head`: its first pairs.
     """
 
     src: str
@@ -37,6 +37,7 @@ class Corpus:
     read: Callable[[str], list[Pair]]
     read_phenomena: Callable[[str], list[frozenset[str]]] | None = None
     shards: tuple["Corpus", ...] = ()
+    head: Callable[[int], list[Pair]] | None = None
 
     def pairs(self, split: str) -> list[Pair]:
         """Return a split: "train" cleaned, any other as it is; errors: `UserError` naming file and line."""
@@ -44,24 +45,26 @@ class Corpus:
 
     @cached_property
     def training(self) -> tuple[list[Pair], Cleaning]:
-        """The pairs to train on, kept until `forget`, and what became of the others.
-
-        Errors: `UserError` if more are left out than `clean` allows, before anything is learned from the rest.
-        """
+        """The pairs to train on, kept until `forget`, and what became of the others."""
         read = self.read("train")
         pairs, dropped = clean(read, self.clean)
         sets = {name: self.read(name) for name in ("valid", *self.test_sets) if name in self.splits}
-        cleaning = Cleaning(len(read), len(pairs), dropped, overlap(pairs, sets))
-        cleaning.check(self.clean.max_dropped_pct)
-        return pairs, cleaning
+        return pairs, Cleaning(len(read), len(pairs), dropped, overlap(pairs, sets))
 
     def sample(self) -> list[Pair]:
-        """Return pairs to learn a vocabulary from: those to train on, or the first of each shard, repeated or not."""
+        """Return pairs to learn a vocabulary from: those to train on, or the first of each shard.
+
+        Errors: `UserError` if more of them are left out than `clean` allows.
+        """
         if not self.shards:
-            return self.pairs("train")
-        share = max(1, SAMPLE // len(self.shards))
-        once = replace(self.clean, duplicates=False)
-        return [pair for shard in self.shards for pair in clean(shard.read("train")[:share], once)[0]]
+            pairs, cleaning = self.training
+        else:
+            share = max(1, SAMPLE // len(self.shards))
+            read = [pair for shard in self.shards if shard.head for pair in shard.head(share)]
+            pairs, dropped = clean(read, self.clean)
+            cleaning = Cleaning(len(read), len(pairs), dropped, {})
+        cleaning.check(self.clean.max_dropped_pct)
+        return pairs
 
     def forget(self) -> None:
         """Let go of the training text: it may be millions of pairs."""
@@ -157,6 +160,8 @@ def _files(cfg: DataConfig, folder: Path) -> Corpus:
                  for part in (split, path.name, digests[path]))
         return _sha256([cfg.src, cfg.tgt, *about])
 
+    for files in found.values():
+        files.check_headers(cfg.src, cfg.tgt)
     corpus = _corpus(cfg, tuple(found), fingerprint(found), str(folder), read)
     if not cfg.streaming:
         return corpus
@@ -164,9 +169,16 @@ def _files(cfg: DataConfig, folder: Path) -> Corpus:
     if len(train.shards) == 1:
         raise UserError(f"data.streaming=true: {train.paths[0]} holds all of the training text; cut it into shards "
                         f"named {_shard_names(train)}, of which one at a time is read", Exit.DATA)
-    shards = [(fingerprint(found | {"train": shard}), partial(shard.read, cfg.src, cfg.tgt, strict=False))
-              for shard in (SplitFiles(train.format, (paths,)) for paths in train.shards)]
-    return _streamed(corpus, shards)
+
+    def read_shard(paths: tuple[Path, ...], limit: int | None = None) -> list[Pair]:
+        pairs = train.read_shard(paths, cfg.src, cfg.tgt, False, limit)
+        for path in paths:
+            if limit is None and _digest(path) != digests[path]:
+                raise UserError(f"{path}: has changed since the run began; begin anew", Exit.DATA)
+        return pairs
+
+    return _streamed(corpus, [(fingerprint(found | {"train": SplitFiles(train.format, (paths,))}),
+                               partial(read_shard, paths)) for paths in train.shards])
 
 
 def _shard_names(train: SplitFiles) -> str:
@@ -181,15 +193,14 @@ def _digest(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _streamed(corpus: Corpus, shards: Iterable[tuple[str, Callable[[], list[Pair]]]]) -> Corpus:
-    """Give a corpus its shards: of each a fingerprint, and what reads its pairs."""
+def _streamed(corpus: Corpus, shards: Iterable[tuple[str, Callable[..., list[Pair]]]]) -> Corpus:
+    """Give a corpus its shards: of each a fingerprint, and what reads its pairs, or so many."""
     other = cache(corpus.read)  # the other sets, which each shard is compared with
-    clean = replace(corpus.clean, max_dropped_pct=100)  # what is left counts for the whole
 
-    def read(train: Callable[[], list[Pair]], split: str) -> list[Pair]:
+    def read(train: Callable[..., list[Pair]], split: str) -> list[Pair]:
         return train() if split == "train" else other(split)
 
-    return replace(corpus, shards=tuple(replace(corpus, fingerprint=fingerprint, clean=clean, read=partial(read, train))
+    return replace(corpus, shards=tuple(replace(corpus, fingerprint=fingerprint, read=partial(read, train), head=train)
                                         for fingerprint, train in shards))
 
 
@@ -213,7 +224,7 @@ def _hub(cfg: DataConfig) -> Corpus:
 
     corpus = _corpus(cfg, splits, _sha256(content()), f"hub: {cfg.hub_id}", found.read)
     return corpus if not cfg.streaming else _streamed(
-        corpus, [(_sha256([corpus.fingerprint, f"{begin} + {SHARD}"]), partial(found.read, "train", SHARD, begin))
+        corpus, [(_sha256([corpus.fingerprint, f"{begin} + {SHARD}"]), partial(found.read_shard, begin))
                  for begin in found.shards("train")])
 
 

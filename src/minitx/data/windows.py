@@ -15,7 +15,6 @@ from minitx.data.encoded import EncodedSplit, Extent, default_cache_dir, encode_
 from minitx.data.plan import windows_of
 from minitx.data.sources import Corpus
 from minitx.data.tokenizer import TokenizerPair
-from minitx.errors import Exit, UserError
 
 Tell = Callable[[str], None]
 
@@ -43,20 +42,21 @@ def training_text(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, tell: 
 
 def _streamed(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, tell: Tell) -> TrainingText:
     shards, max_length, cache_dir = corpus.shards, cfg.data.max_length, default_cache_dir()
-    found, began = [], perf_counter()
+    found: list[tuple[Extent, Cleaning]] = []
+    began = perf_counter()
     for done, shard in enumerate(shards):
         eta = f"  eta {duration((perf_counter() - began) * (len(shards) - done) / done)}" if done else ""
         tell(f"encoding shard {done + 1} of {len(shards)}{eta}")
         found.append(extent_cached(shard, tokenizers, max_length, cache_dir))
-    extents, cleanings = zip(*found, strict=True)
-    windows = windows_of(len(shards), cfg.data.window_shards, cfg.seed)
+    some = [i for i, (extent, _) in enumerate(found) if extent.pairs]  # nothing may be left of a shard
+    windows = [[some[i] for i in window] for window in windows_of(len(some), cfg.data.window_shards, cfg.seed)]
 
     def load(number: int) -> EncodedSplit:
-        parts = [encode_cached(shards[i], "train", tokenizers, max_length, cache_dir) for i in windows[number]]
-        if [part.extent for part in parts] != [extents[i] for i in windows[number]]:
-            raise UserError(f"{cache_dir}: the encoded text is not what it was when the run began; resume it",
-                            Exit.STORAGE)
-        return EncodedSplit.joined(parts)
+        return EncodedSplit.joined([encode_cached(shards[i], "train", tokenizers, max_length, cache_dir)
+                                    for i in windows[number]])
 
-    sums = [Extent(*map(sum, zip(*(extents[i] for i in window), strict=True))) for window in windows]
-    return TrainingText(sums, Cleaning.together(cleanings), load)
+    def extent(window: list[int]) -> Extent:
+        pairs, tgt_tokens, longest = zip(*(found[i][0] for i in window), strict=True)
+        return Extent(sum(pairs), sum(tgt_tokens), max(longest))
+
+    return TrainingText(list(map(extent, windows)), Cleaning.together([cleaning for _, cleaning in found]), load)

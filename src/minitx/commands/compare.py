@@ -1,0 +1,34 @@
+"""`minitx compare`: is one system better than another, or could it be chance?"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from minitx.commands.arguments import add_json
+from minitx.errors import Exit
+
+HELP = "test whether two systems' BLEU differs by more than chance"
+DESCRIPTION = ("Compare two systems on each test set that both were scored on: by paired bootstrap and by approximate "
+               "randomisation, over sentences and, where there are several, seeds.")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    for name in ("first", "second"):
+        parser.add_argument(name, metavar=name.upper(), help="run directory, or experiment in the ledger (all seeds)")
+    parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and print."""
+    from minitx.suites.compare import compared, find_system, table
+
+    first, second = (find_system(name, args.ledger) for name in (args.first, args.second))
+    found = list(compared(first, second))
+    if args.json:
+        print(json.dumps({test: asdict(result) | {"verdict": result.verdict} for test, result in found}, indent=1))
+    else:
+        print(table(first, second, found))
+    return Exit.OK

@@ -1,0 +1,137 @@
+"""Whether one system's BLEU is above another's, or whether chance would do: the sentences' and the seeds'.
+
+- *Paired bootstrap* (Koehn 2004): draw test sentences with replacement, the same for both systems, and, where a system
+  was trained with several seeds, its seeds too. How the difference moves gives an interval, and sacreBLEU's p-value (of
+  the difference's size; near one half of what a two-sided test says).
+- *Approximate randomisation* (Riezler and Maxwell 2005; over seeds as Clark et al. 2011): if the systems were one, it
+  would not matter which of them wrote which translation of a sentence. How often does such a mixture differ as much?
+
+With one seed each both are sacreBLEU's tests, and say nothing of other seeds. A system's BLEU is its seeds' mean.
+N sentences, S seeds, R resamples; counts: [S, N, 10], rows of `metrics.SENTENCE_COLUMNS` and all n-grams of each order
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sacrebleu.metrics.bleu import MAX_NGRAM_ORDER
+
+RESAMPLES = 10_000
+AT_ONCE = 500  # resamples in memory
+LEVEL = 0.05
+POWER_SE = 1.960 + 0.842  # standard errors of a difference that is found at 5 % eight times in ten
+MATTERS = 0.5  # BLEU: a test that may miss as much is underpowered
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Hold what is known of the difference, second system less first, in BLEU (0 to 100)."""
+
+    bleu: tuple[float, float]
+    seeds: tuple[int, int]
+    sentences: int
+    difference: float
+    interval: tuple[float, float]  # 95 %, by bootstrap
+    p_bootstrap: float
+    p_randomisation: float
+    detectable: float  # a true difference that is found eight times in ten
+
+    @property
+    def verdict(self) -> str:
+        """Say what follows: both tests and the interval must agree."""
+        beyond_zero = self.interval[0] > 0 or self.interval[1] < 0
+        if beyond_zero and max(self.p_bootstrap, self.p_randomisation) < LEVEL:
+            return "significant"
+        return "underpowered" if self.detectable > MATTERS else "not significant"
+
+
+def compare(first: npt.ArrayLike, second: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 1) -> Comparison:
+    """Compare two systems on one test set. first, second: [S, N, 6], `metrics.SENTENCE_COLUMNS` of its sentences"""
+    return _compare(with_totals(first), with_totals(second), resamples, seed)
+
+
+def _compare(first: Counts, second: Counts, resamples: int, seed: int) -> Comparison:
+    rng = np.random.Generator(np.random.PCG64(seed))
+    bleu = float(corpus_bleu(first.sum(1)).mean()), float(corpus_bleu(second.sum(1)).mean())
+    difference = bleu[1] - bleu[0]
+    moved = bootstrap(first, second, resamples, rng)
+    mixed = randomised(first, second, resamples, rng)
+    low, high = np.quantile(moved, (LEVEL / 2, 1 - LEVEL / 2))
+    return Comparison(
+        bleu, (len(first), len(second)), first.shape[1], difference, (float(low), float(high)),
+        _p_value(np.abs(moved) - np.abs(moved).mean(), difference), _p_value(np.abs(mixed), difference),
+        POWER_SE * float(moved.std()))
+
+
+def corpus_bleu(sums: npt.NDArray[Any]) -> Floats:
+    """Return the BLEU (0 to 100) of corpora from their summed counts, smoothed as by sacreBLEU. [..., 10] --> [...]
+
+    The last axis: tokens of hypothesis and reference, matched n-grams of each order, all n-grams of each order.
+    """
+    matched, total = (sums[..., a:b].astype(float) for a, b in ((2, 6), (6, 10)))
+    unmatched = matched == 0
+    halved = np.exp2(unmatched.cumsum(-1)) * np.where(total > 0, total, 1)  # "exp": 1/2, 1/4, ... of a match
+    precision = np.where(unmatched, 1 / halved, matched / np.where(total > 0, total, 1))
+    hypothesis, reference = sums[..., 0].astype(float), sums[..., 1].astype(float)
+    brevity = np.exp(np.minimum(0, 1 - reference / np.where(hypothesis > 0, hypothesis, 1)))
+    scored = (hypothesis > 0) & (total > 0).all(-1) & (matched > 0).any(-1)
+    bleu: Floats = np.where(scored, 100 * brevity * np.exp(np.log(precision).mean(-1)), 0.0)
+    return bleu
+
+
+def with_totals(rows: npt.ArrayLike) -> Counts:
+    """Add the number of n-grams of each order to rows of `metrics.SENTENCE_COLUMNS`. [..., 6] --> [..., 10]"""
+    counts = np.asarray(rows, np.int64)
+    return np.concatenate([counts, np.maximum(0, counts[..., :1] - np.arange(MAX_NGRAM_ORDER))], axis=-1)
+
+
+def bootstrap(first: Counts, second: Counts, resamples: int, rng: np.random.Generator) -> Floats:
+    """Draw sentences and seeds anew. --> the difference, [R]
+
+    What S seeds vary by is S - 1 parts in S of what seeds do: deviations by seed are widened to make up for that.
+    """
+    n, found = first.shape[1], []
+    for size in _portions(resamples):
+        drawn = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(float)  # --> [r, N]
+        ones, others = ((drawn @ counts.transpose(1, 0, 2).reshape(n, -1)).reshape(size, len(counts), -1)
+                        for counts in (first, second))
+        found.append(_over_seeds(corpus_bleu(others), rng) - _over_seeds(corpus_bleu(ones), rng))
+    return np.concatenate(found)
+
+
+def _over_seeds(bleu: Floats, rng: np.random.Generator) -> Floats:
+    """Draw seeds and take the mean. bleu: [r, S] --> [r]"""
+    size, seeds = bleu.shape
+    mean: Floats = bleu.mean(1)
+    if seeds == 1:
+        return mean
+    drawn: Floats = np.take_along_axis(bleu, rng.integers(seeds, size=(size, seeds)), 1).mean(1)
+    widened: Floats = mean + (drawn - mean) * np.sqrt(seeds / (seeds - 1))
+    return widened
+
+
+def randomised(first: Counts, second: Counts, resamples: int, rng: np.random.Generator) -> Floats:
+    """Deal each sentence's translations to the systems' seeds at random. --> the difference, [R]"""
+    every = np.concatenate([first, second]).transpose(1, 0, 2)  # --> [N, S + S', 10]
+    n, runs = every.shape[:2]
+    found = []
+    for size in _portions(resamples, runs * 10):
+        dealt = rng.random((size, n, runs)).argsort(-1)
+        sums = np.take_along_axis(every[None], dealt[..., None], 2).sum(1)  # --> [r, S + S', 10]
+        bleu = corpus_bleu(sums)
+        found.append(bleu[:, len(first):].mean(1) - bleu[:, :len(first)].mean(1))
+    return np.concatenate(found)
+
+
+def _portions(resamples: int, width: int = 1) -> list[int]:
+    most = max(1, AT_ONCE // width)
+    return [min(most, resamples - done) for done in range(0, resamples, most)]
+
+
+def _p_value(deviations: Floats, difference: float) -> float:
+    """Return how often chance does as much, the observed counted once (as sacreBLEU and MultEval do, but for ties)."""
+    return float((np.sum(deviations >= abs(difference)) + 1) / (len(deviations) + 1))
