@@ -225,8 +225,7 @@ class Run:
             "model": f"{cfg.choices.model} {cfg.model.size}  {sizes}  {self.params():,} parameters",
             "text": f"{self.corpus.origin} {cfg.data.src}-{cfg.data.tgt}, {data.cleaning.kept:,} training pairs"
                     + (f" (left out: {left_out})" if left_out else ""),
-            **({"streamed": f"{len(self.corpus.shards)} shards in {len(data.text.windows)} windows of at most "
-                            f"{max(window.pairs for window in data.text.windows):,} pairs, one in memory"}
+            **({"streamed": f"{len(self.corpus.shards)} shards; windows in memory: {data.text.told()}"}
                if self.corpus.shards else {}),
             **({"trained on": seen} if seen else {}),
             "vocabulary": vocabulary,
@@ -301,8 +300,8 @@ def tell_or_stop(console: Console, signals: Signals, text: str) -> None:
     """Say how far the reading of a large text is. Errors: `UserError` if a signal has come."""
     console.live(text)
     if signals.noted is not None:
-        raise UserError("stopped while the text was encoded; the shards that are done stay in the cache",
-                        EXIT_OF[STATUS_OF[signals.noted]])
+        raise UserError("stopped while the text was encoded; the shards that are done stay in the cache: the same "
+                        "command, with this run_dir and resume=auto, goes on", EXIT_OF[STATUS_OF[signals.noted]])
 
 
 def log_numbers(logger: Logger, entry: dict[str, Any]) -> None:

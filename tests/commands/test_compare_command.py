@@ -8,6 +8,7 @@ from published import write_run
 
 from minitx import cli
 from minitx.errors import Exit
+from minitx.metrics import SENTENCE_COLUMNS
 from minitx.suites.ledger import gather, write
 
 
@@ -23,21 +24,50 @@ def test_a_run_and_its_row_are_the_same_system(run_dir: Path, tmp_path: Path,
     out = capsys.readouterr().out
     assert "test, 40 sentences, 1 seed and 1 seed" in out
     assert "difference +0.00, 95 % interval +0.00 to +0.00" in out
-    assert "not significant: p = 1.0000 (paired bootstrap), 1.0000 (approximate randomisation)" in out
+    assert "p = 1.0000 by paired bootstrap, 1.0000 by approximate randomisation" in out
+    assert "not significant: the outputs score alike, sentence by sentence" in out
     assert "one seed says nothing of what another would do" in out
     assert cli.main(["compare", "synthetic_lstm", str(run_dir), "--ledger", str(tmp_path), "--json"]) == Exit.OK
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"test", "minimal_pairs"}
-    assert found["test"]["verdict"] == "not significant"
+    assert found["systems"] == ["synthetic_lstm", str(run_dir)]
+    assert set(found["test"]) == {"test", "minimal_pairs"}
+    assert found["test"]["test"]["verdict"] == "not significant"
 
 
 def test_a_name_that_is_nothing_is_one_line(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(gather(run_dir), tmp_path)
     assert cli.main(["compare", "synthetic_lstn", str(run_dir), "--ledger", str(tmp_path)]) == Exit.USAGE
     err = capsys.readouterr().err
-    assert "neither a run directory with scores nor an experiment" in err
+    assert "'synthetic_lstn': neither a run directory nor an experiment or row of" in err
     assert "did you mean synthetic_lstm?" in err
     assert err.count("\n") == 1
+    assert cli.main(["compare", "synthetic_lstm", str(run_dir), "--ledger", str(tmp_path / "none")]) == Exit.USAGE
+    assert "none: no such folder of published rows" in capsys.readouterr().err
+
+
+def test_a_row_may_be_named_by_its_file(run_dir: Path, tmp_path: Path) -> None:
+    path, _ = write(gather(run_dir), tmp_path)
+    assert cli.main(["compare", str(path), path.stem, "--ledger", str(tmp_path)]) == Exit.OK
+
+
+@pytest.mark.parametrize("content", [
+    "", "{", "[]", "{}", '{"columns": []}', '{"columns": COLUMNS, "sets": {"test": [[1, 2]]}}',
+    '{"columns": COLUMNS, "sets": {"test": [[9, 9, 9, 8, 7, -6]]}}', '{"columns": COLUMNS, "sets": {"test": null}}',
+    '{"columns": COLUMNS, "sets": {"test": [[9, 9, 9, 8, 7, "6"]]}}', '{"columns": COLUMNS, "sets": []}', "\ud800"])
+def test_damaged_counts_are_one_line(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                     content: str) -> None:
+    data = content.replace("COLUMNS", json.dumps(SENTENCE_COLUMNS)).encode(errors="surrogatepass")
+    (tmp_path / "sentence_statistics.json").write_bytes(data)
+    assert cli.main(["compare", str(run_dir), str(tmp_path)]) == Exit.STORAGE
+    err = capsys.readouterr().err
+    assert f"{tmp_path}/sentence_statistics.json: damaged (" in err
+    assert err.count("\n") == 1
+
+
+def test_a_run_that_has_scored_nothing_is_told(run_dir: Path, tmp_path: Path,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", str(run_dir), str(tmp_path)]) == Exit.USAGE
+    assert "so it is no run that has scored its test sets; go on with it by resume=auto" in capsys.readouterr().err
 
 
 def test_other_sentences_are_refused(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

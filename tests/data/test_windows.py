@@ -101,7 +101,11 @@ def test_a_text_in_shards_is_read_whole_too(tmp_path, kind):
 
 def test_a_shard_that_is_missing_is_told(folder):
     (folder / "train-00002-of-00007.tsv").unlink()
-    with pytest.raises(UserError, match="the train split has 6 of its shards, not all"):
+    with pytest.raises(UserError, match=r"6 of its shards, not all; missing: train-00002-of-00007\.tsv$"):
+        load_corpus(config(folder).data)
+    for number in (0, 1, 4, 5):
+        (folder / f"train-{number:05}-of-00007.tsv").unlink()
+    with pytest.raises(UserError, match=r"missing: train-00000-of-00007\.tsv, .*-00001-.*, .*-00002-.* and 2 more$"):
         load_corpus(config(folder).data)
 
 
@@ -109,7 +113,7 @@ def test_a_shard_without_its_other_side_is_told(tmp_path):
     folder = write(tmp_path / "text", SHARDS, "en")
     write(folder, [PAIRS], split="val")
     shutil.move(folder / "train-00003-of-00007.de", folder / "train-00003-of-00007.fr")
-    with pytest.raises(UserError, match="the train split has 6 of its shards, not all"):
+    with pytest.raises(UserError, match=r"6 of its shards, not all; missing: train-00003-of-00007\.de"):
         load_corpus(config(folder).data)
     for path in folder.glob("train-*.de"):
         path.unlink()
@@ -118,7 +122,7 @@ def test_a_shard_without_its_other_side_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "told"), [
-    ({"source": "synthetic", "dir": None}, "data.streaming=true data.source=synthetic: cannot be had together"),
+    ({"source": "synthetic", "dir": None}, "data.streaming=true: reads shards of files or of the hub"),
     ({"hold_out": 3}, "data.streaming=true data.hold_out=3: cannot be had together"),
     ({"max_pairs": 3}, "data.streaming=true data.max_pairs=3: cannot be had together"),
 ])
@@ -228,6 +232,9 @@ def test_shards_are_cleaned_one_by_one_and_counted_together(tmp_path, folder):
     data = served(cfg)
     assert data.cleaning.pairs == len(TRAIN) + 4
     assert data.cleaning.dropped["repeated"] == 1, "what two shards share is not looked for"
+    twice = write(write(tmp_path / "twice", [SHARDS[0]] * 3), [PAIRS], split="val")
+    strict = config(twice, clean=clean_config(duplicates=True, max_dropped_pct=0))
+    assert len(load_corpus(strict.data).sample()) == 3 * len(SHARDS[0]), "nor for the vocabulary"
     assert data.cleaning.dropped["with an empty side"] == 3
     assert data.cleaning.counts()["overlap"] == {"valid": {"sources": 2, "pairs": 1, "sentences": 3}}
     with pytest.raises(UserError, match=r"1\.9 % of 216 training pairs are left out"):
@@ -268,6 +275,11 @@ def test_a_shard_of_which_nothing_is_left_is_passed_over(tmp_path):
     folder = write(write(tmp_path / "nothing", [[("", "x")], [("y", " ")]]), [PAIRS], split="val")
     with pytest.raises(UserError, match=r"no training pair is left of 2 \(2 with an empty side\)"):
         served(config(folder))
+    with pytest.raises(UserError, match=r"no training pair is left of 2 \(2 with an empty side\)"):
+        load_corpus(config(folder).data).sample()
+    folder = write(write(tmp_path / "empty", [[], []], "en"), [PAIRS], split="val")
+    with pytest.raises(UserError, match="the training text is empty"):
+        load_corpus(config(folder).data).sample()
 
 
 def test_shards_of_two_cuts_are_told_from_shards_that_are_missing(folder):

@@ -92,14 +92,16 @@ def test_seeds_that_scatter_widen_the_interval_and_take_the_verdict_back() -> No
 
 
 def test_seeds_widen_by_what_seeds_vary() -> None:
-    """With sentences that are all the same, what is left is the mean of S seeds: its error is sd / sqrt(S)."""
+    """With one kind of sentence alone, what is left is the mean of four seeds: its error is sd / 2, and t has 3.18."""
     line = [10, 10, 9, 7, 5, 3]
     worse = [10, 10, 7, 5, 3, 1]
     runs = [[line] * k + [worse] * (40 - k) for k in (10, 20, 30, 40)]
     bleus = [bleu_from_sentences(run) for run in runs]
+    same = [[[*line]] * 40] * 4
     found = compare([[line] * 40], runs, resamples=20_000)
     error = np.std(bleus, ddof=1) / 2
-    assert found.detectable / 2.802 == pytest.approx(error, rel=0.15)
+    assert np.diff(found.interval)[0] / 2 == pytest.approx(3.18 * error, rel=0.15)
+    assert compare(same, same).difference == 0
 
 
 def test_without_a_difference_one_test_in_twenty_finds_one() -> None:

@@ -82,6 +82,8 @@ class Cleaning:
 
     def check(self, max_dropped_pct: float) -> None:
         """Refuse a text of which too little is left. Errors: `UserError` naming counts and key."""
+        if not self.pairs:
+            raise UserError("the training text is empty, no pair of sentences in it", Exit.DATA)
         if not self.kept:
             raise UserError(f"no training pair is left of {self.pairs:,} ({self.left_out()}): see data.max_length and "
                             "data.clean", Exit.DATA)

@@ -113,9 +113,11 @@ def _split_files(split: str, kinds: dict[str, list[Path]], src: str, tgt: str) -
     plain = [kind for kind in kinds if kind not in TABLES]
     paths = [path for kind in kinds for path in kinds[kind]]
     odd = [kind for kind in kinds if not _is_whole(kinds[kind])]
-    if odd and _are_some(there := kinds[odd[0]]):
-        raise UserError(f"{there[0]}: the {split} split has {len(there)} of its shards, not all", Exit.DATA)
-    if len(tables) + bool(plain) > 1 or odd:
+    kinds_at_once = len(tables) + bool(plain) > 1
+    if odd and not kinds_at_once and _are_some(there := kinds[odd[0]]):
+        raise UserError(f"{there[0].parent}: the {split} split has {len(there)} of its shards, not all; missing: "
+                        f"{_missing(there)}", Exit.DATA)
+    if kinds_at_once or odd:
         names = ", ".join(path.name for path in paths)
         raise UserError(f"{paths[0].parent}: the {split} split is there more than once ({names}); keep one", Exit.DATA)
     if tables:
@@ -152,6 +154,14 @@ def _are_some(paths: Sequence[Path]) -> bool:
     """Tell whether these are shards of one cut, each there once."""
     shards = _shards(paths)
     return len(shards) == len(paths) == len(set(shards)) and len({total for _, total in shards}) == 1
+
+
+def _missing(paths: Sequence[Path]) -> str:
+    """Name the first of the shards that are not there."""
+    shards = _shards(paths)
+    there, total = {number for number, _ in shards}, shards[0][1]
+    names = [_SHARD.sub(f"-{i:05}-of-{total:05}.", paths[0].name) for i in range(total) if i not in there]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def read_lines(path: Path | str, strict: bool = True, limit: int | None = None) -> list[str]:

@@ -77,7 +77,7 @@ def window_order(n_windows: int, seed: int, epoch: int) -> list[int]:
 
 
 def windows_of(n_shards: int, shards: int, seed: int) -> list[list[int]]:
-    """Put shards together, about `shards` of them in each window, in every epoch the same."""
+    """Put shards together, at most `shards` of them in a window, in every epoch the same."""
     order = _shuffled(n_shards, seed, 0, 2)
     cuts = np.linspace(0, n_shards, ceil(n_shards / shards) + 1).round().astype(int)
     return [sorted(order[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]

@@ -54,17 +54,18 @@ class Corpus:
     def sample(self) -> list[Pair]:
         """Return pairs to learn a vocabulary from: those to train on, or the first of each shard.
 
-        Errors: `UserError` if more of them are left out than `clean` allows.
+        Errors: `UserError` if more are left out than `clean` allows; of shards, if nothing is left of these pairs.
         """
         if not self.shards:
             pairs, cleaning = self.training
-        else:
-            share = max(1, SAMPLE // len(self.shards))
-            read = [pair for shard in self.shards if shard.head for pair in shard.head(share)]
-            pairs, dropped = clean(read, self.clean)
-            cleaning = Cleaning(len(read), len(pairs), dropped, {})
-        cleaning.check(self.clean.max_dropped_pct)
-        return pairs
+            cleaning.check(self.clean.max_dropped_pct)
+            return pairs
+        share = max(1, SAMPLE // len(self.shards))
+        heads = [shard.head(share) for shard in self.shards if shard.head]
+        cleaned = [clean(head, self.clean) for head in heads]
+        Cleaning.together([Cleaning(len(head), len(pairs), dropped, {})
+                           for head, (pairs, dropped) in zip(heads, cleaned, strict=True)]).check(100)
+        return [pair for pairs, _ in cleaned for pair in pairs]
 
     def forget(self) -> None:
         """Let go of the training text: it may be millions of pairs."""
@@ -93,9 +94,10 @@ def check_text(cfg: DataConfig) -> None:
     Errors: `UserError`. Cheap enough for the door.
     """
     if cfg.streaming:
-        for name, needs_all in (("source", cfg.source == "synthetic"), ("hold_out", cfg.hold_out is not None),
-                                ("max_pairs", cfg.max_pairs is not None)):
-            if needs_all:
+        if cfg.source == "synthetic":
+            raise UserError("data.streaming=true: reads shards of files or of the hub; the synthetic text is neither")
+        for name in ("hold_out", "max_pairs"):
+            if getattr(cfg, name) is not None:
                 raise UserError(f"data.streaming=true data.{name}={getattr(cfg, name)}: cannot be had together, for "
                                 "that takes the text as a whole")
     if cfg.source == "synthetic":

@@ -27,6 +27,10 @@ class TrainingText:
     cleaning: Cleaning
     load: Callable[[int], EncodedSplit]
 
+    def told(self) -> str:
+        """Say how many windows there are, and how large."""
+        return f"1 of {len(self.windows)} at a time, of at most {max(window.pairs for window in self.windows):,} pairs"
+
 
 def training_text(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, tell: Tell) -> TrainingText:
     """Encode the training text, or find it in the cache: all of it is held, or none until it is asked for.

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from minitx.errors import UserError
+from minitx.errors import Exit, UserError
+from minitx.metrics import SENTENCE_COLUMNS
 from minitx.schema import nearest
 from minitx.suites import ledger
-from minitx.suites.significance import Comparison, compare
+from minitx.suites.significance import LEVEL, MATTERS, Comparison, compare
 
 Sentences = list[list[int]]  # `metrics.SENTENCE_COLUMNS` of each
 
@@ -23,23 +24,44 @@ class System:
 
 
 def find_system(name: str, folder: Path) -> System:
-    """Find what a name means: a run directory, or an experiment of the ledger, all its seeds.
+    """Find what a name means: a run directory, an experiment of the ledger with all its seeds, or one row of it.
 
-    Errors: `UserError` for what is neither, or an experiment whose rows are of several configs.
+    Errors: `UserError` for what is none of them, or an experiment whose rows are of several commands.
     """
-    if (statistics := Path(name, "sentence_statistics.json")).exists():
-        return System(name, {test: [rows] for test, rows in json.loads(statistics.read_text())["sets"].items()})
+    if name and Path(name).is_dir():
+        return System(name, _read_statistics(Path(name, "sentence_statistics.json")))
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of published rows, and {name!r} is no run directory")
     rows = ledger.read(folder)
-    mine = [row for row in rows if name in (row.result.experiment, row.name)]
+    row_name = Path(name).name.removesuffix(".gz").removesuffix(".json")
+    mine = [row for row in rows if name == row.result.experiment or row_name == row.name]
     if not mine:
         known = {str(row.result.experiment) for row in rows}
-        raise UserError(f"{name}: neither a run directory with scores nor an experiment in {folder} "
+        raise UserError(f"{name!r}: neither a run directory nor an experiment or row of {folder} "
                         f"({', '.join(sorted(known)) or 'which has none'}){nearest(name, known)}")
     if any(_but_seed(row.command) != _but_seed(mine[0].command) for row in mine):
         raise UserError(f"{name}: its rows in {folder} are of several commands; name one: "
                         f"{', '.join(row.name for row in mine)}")
     tests = set.intersection(*(set(row.sentences) for row in mine))
     return System(name, {test: [row.sentences[test] for row in mine] for test in sorted(tests)})
+
+
+def _read_statistics(path: Path) -> dict[str, list[Sentences]]:
+    """Read the test sets of a run. Errors: `UserError` if it has none, or they are damaged"""
+    if not path.is_file():
+        raise UserError(f"{path.parent}: has no {path.name}, so it is no run that has scored its test sets; go on with "
+                        "it by resume=auto")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["columns"] != list(SENTENCE_COLUMNS):
+            raise ValueError("other columns than this version's")
+        for rows in values["sets"].values():
+            for row in rows:
+                if len(row) != len(SENTENCE_COLUMNS) or not all(type(n) is int and n >= 0 for n in row):
+                    raise ValueError(f"not counts of a sentence: {row}")
+        return {test: [rows] for test, rows in values["sets"].items() if rows}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: damaged ({' '.join(str(error).split())})", Exit.STORAGE) from error
 
 
 def _but_seed(command: str) -> list[str]:
@@ -72,11 +94,20 @@ def table(first: System, second: System, found: list[tuple[str, Comparison]]) ->
             f"  {first.name:<40} {result.bleu[0]:6.2f} BLEU",
             f"  {second.name:<40} {result.bleu[1]:6.2f} BLEU",
             f"  difference {result.difference:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}",
-            f"  {result.verdict}: p = {result.p_bootstrap:.4f} (paired bootstrap), {result.p_randomisation:.4f} "
-            "(approximate randomisation)",
+            f"  p = {result.p_bootstrap:.4f} by paired bootstrap, {result.p_randomisation:.4f} by approximate "
+            "randomisation",
+            f"  {result.verdict}{_because(result)}",
         ]
-        if result.verdict != "significant":
-            lines.append(f"  a difference of less than {result.detectable:.2f} is missed more often than twice in ten")
         if min(result.seeds) == 1:
             lines.append("  of the sentences alone: one seed says nothing of what another would do")
     return "\n".join(lines)
+
+
+def _because(result: Comparison) -> str:
+    asked = f"asked for are both p below {LEVEL:g}, and an interval without 0"
+    if result.verdict == "significant":
+        return f" ({asked})"
+    if not result.detectable:
+        return ": the outputs score alike, sentence by sentence"
+    return (f" ({asked}); with these sentences and seeds a true difference of {result.detectable:.2f} is found eight "
+            f"times in ten" + (f", one of {MATTERS:g} less often" if result.detectable > MATTERS else ""))

@@ -1,8 +1,8 @@
 """Whether one system's BLEU is above another's, or whether chance would do: the sentences' and the seeds'.
 
 - *Paired bootstrap* (Koehn 2004): draw test sentences with replacement, the same for both systems, and, where a system
-  was trained with several seeds, its seeds too. How the difference moves gives an interval, and sacreBLEU's p-value (of
-  the difference's size; near one half of what a two-sided test says).
+  was trained with several seeds, the error of their mean from Student's t. How the difference moves gives an interval
+  and a p-value: sacreBLEU's for one run each (near one half of what a two-sided test says), else the two-sided one.
 - *Approximate randomisation* (Riezler and Maxwell 2005; over seeds as Clark et al. 2011): if the systems were one, it
   would not matter which of them wrote which translation of a sentence. How often does such a mixture differ as much?
 
@@ -32,7 +32,7 @@ class Comparison:
     """Hold what is known of the difference, second system less first, in BLEU (0 to 100)."""
 
     bleu: tuple[float, float]
-    seeds: tuple[int, int]
+    seeds: tuple[int, int]  # how many
     sentences: int
     difference: float
     interval: tuple[float, float]  # 95 %, by bootstrap
@@ -60,11 +60,13 @@ def _compare(first: Counts, second: Counts, resamples: int, seed: int) -> Compar
     difference = bleu[1] - bleu[0]
     moved = bootstrap(first, second, resamples, rng)
     mixed = randomised(first, second, resamples, rng)
-    low, high = np.quantile(moved, (LEVEL / 2, 1 - LEVEL / 2))
-    return Comparison(
-        bleu, (len(first), len(second)), first.shape[1], difference, (float(low), float(high)),
-        _p_value(np.abs(moved) - np.abs(moved).mean(), difference), _p_value(np.abs(mixed), difference),
-        POWER_SE * float(moved.std()))
+    low, high = map(float, np.quantile(moved, (LEVEL / 2, 1 - LEVEL / 2)))
+    if len(first) == len(second) == 1:
+        p_bootstrap = _p_value(np.abs(moved) - np.abs(moved).mean(), difference)
+    else:
+        p_bootstrap = min(1.0, 2 * (1 + int(min((moved <= 0).sum(), (moved >= 0).sum()))) / (len(moved) + 1))
+    return Comparison(bleu, (len(first), len(second)), first.shape[1], difference, (low, high), p_bootstrap,
+                      _p_value(np.abs(mixed), difference), POWER_SE * (high - low) / (2 * 1.960))
 
 
 def corpus_bleu(sums: npt.NDArray[Any]) -> Floats:
@@ -90,10 +92,7 @@ def with_totals(rows: npt.ArrayLike) -> Counts:
 
 
 def bootstrap(first: Counts, second: Counts, resamples: int, rng: np.random.Generator) -> Floats:
-    """Draw sentences and seeds anew. --> the difference, [R]
-
-    What S seeds vary by is S - 1 parts in S of what seeds do: deviations by seed are widened to make up for that.
-    """
+    """Draw sentences anew, and what other seeds would have given. --> the difference, [R]"""
     n, found = first.shape[1], []
     for size in _portions(resamples):
         drawn = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(float)  # --> [r, N]
@@ -104,14 +103,12 @@ def bootstrap(first: Counts, second: Counts, resamples: int, rng: np.random.Gene
 
 
 def _over_seeds(bleu: Floats, rng: np.random.Generator) -> Floats:
-    """Draw seeds and take the mean. bleu: [r, S] --> [r]"""
+    """Take the seeds' mean, give or take the error that so few seeds leave (few: heavy tails). bleu: [r, S] --> [r]"""
     size, seeds = bleu.shape
     mean: Floats = bleu.mean(1)
-    if seeds == 1:
-        return mean
-    drawn: Floats = np.take_along_axis(bleu, rng.integers(seeds, size=(size, seeds)), 1).mean(1)
-    widened: Floats = mean + (drawn - mean) * np.sqrt(seeds / (seeds - 1))
-    return widened
+    if seeds > 1:
+        mean += bleu.std(1, ddof=1) / np.sqrt(seeds) * rng.standard_t(seeds - 1, size)
+    return mean
 
 
 def randomised(first: Counts, second: Counts, resamples: int, rng: np.random.Generator) -> Floats:
