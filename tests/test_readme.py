@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,14 +32,14 @@ def shortened(command: str) -> str:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to run in, with a trained run and a file pair of the names that README uses."""
+    """A folder to run in, with the ledger, a trained run, and a file pair of the names that README uses."""
     folder = tmp_path_factory.mktemp("readme")
     done = run("python train.py experiment=quick run_dir=runs/RUN trainer.max_steps=2 checkpoint.every_n_steps=1",
                folder)
     assert done.returncode == 0, done.stderr
     (folder / "test.en").write_text("The dog sees the cat.\n")
     (folder / "test.de").write_text("Der Hund sieht die Katze.\n")
-    (folder / "results").mkdir()
+    shutil.copytree(ROOT / "results", folder / "results")
     write_digits(folder / "FOLDER", train=100, other=10, languages=("en", "fr"))
     (folder / "README.md").write_text(README, encoding="utf-8")
     return folder
