@@ -95,7 +95,7 @@ class TranslationData(pl.LightningDataModule):
         self.updates_per_epoch = sum(self._updates)
         self._held: tuple[int, int, Window] | None = None
         largest = self._updates.index(max(self._updates))  # it stands for the others
-        split, plan, _ = self._window(0, largest)
+        split, plan, _ = self._window(start[0], largest)
         self.padding_efficiency = padding_efficiency(plan, split.src_len, split.tgt_len, cfg.data.pad_to_multiple)
         self.idle_share = idle_share(plan, world_size)
         self._check_work(largest, max(len(update.micro_batches) for update in plan))
@@ -112,7 +112,7 @@ class TranslationData(pl.LightningDataModule):
 
     def _enough(self, number: int) -> str:
         """Find micro-batches small enough for every rank to have one of each update, and say so; or nothing."""
-        max_tokens, split = self.cfg.data.max_tokens, self._window(0, number).split
+        max_tokens, split = self.cfg.data.max_tokens, self._window(self.start[0], number).split
         while (max_tokens := max_tokens // 2) >= self.cfg.data.max_length:
             plan = self._plan(split, 0, number, max_tokens)
             if min(len(update.micro_batches) for update in plan) >= self.world_size:

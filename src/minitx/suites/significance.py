@@ -51,10 +51,7 @@ class Comparison:
 
 def compare(first: npt.ArrayLike, second: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 1) -> Comparison:
     """Compare two systems on one test set. first, second: [S, N, 6], `metrics.SENTENCE_COLUMNS` of its sentences"""
-    return _compare(with_totals(first), with_totals(second), resamples, seed)
-
-
-def _compare(first: Counts, second: Counts, resamples: int, seed: int) -> Comparison:
+    first, second = with_totals(first), with_totals(second)
     rng = np.random.Generator(np.random.PCG64(seed))
     bleu = float(corpus_bleu(first.sum(1)).mean()), float(corpus_bleu(second.sum(1)).mean())
     difference = bleu[1] - bleu[0]
