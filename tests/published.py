@@ -15,20 +15,21 @@ from minitx.metrics import SENTENCE_COLUMNS, score, sentence_statistics
 from minitx.result import Result
 
 WORDS = ["Der", "Hund", "sieht", "eine", "Katze,", "und", "die", "Vögel", "singen."]
-EMBEDDED = {"test": {"dictionary_bleu": 12.5}, "minimal_pairs": {"dictionary_bleu": 20.5, "role_accuracy_pct": 75.0}}
+ROLES = {"role_accuracy_pct": 75.0, "roles_swapped_pct": 20.0}
+EMBEDDED = {"test": {"dictionary_bleu": 12.5}, "minimal_pairs": {"dictionary_bleu": 20.5, **ROLES}}
 
 
 def write_run(run_dir: Path, composed: str = "synthetic_lstm", overrides: Sequence[str] = (), sentences: int = 40,
               test_sets: Sequence[str] | None = None, **changes: Any) -> Path:
     """Write what publishing reads, of an experiment. test_sets: None = its own; changes: of the result's fields"""
     run_dir.mkdir(parents=True)
-    cfg = compose([f"experiment={composed}", f"run_dir={run_dir}", *overrides])
+    cfg = compose([f"experiment={composed}", f"run_dir={run_dir}", *overrides], text=False)
     cfg = replace(cfg, model=resolve_size(cfg.model))
     draw = Random(sentences)
     references = [" ".join(draw.choices(WORDS, k=draw.randint(1, 12))) for _ in range(sentences)]
     hypotheses = [" ".join(word for word in line.split() if draw.random() < 0.9) for line in references]
     if test_sets is None:
-        test_sets = ("test_2016_flickr",) if cfg.data.source == "hub" else tuple(EMBEDDED)
+        test_sets = {"hub": ("test_2016_flickr",), "files": ("test",)}.get(cfg.data.source, tuple(EMBEDDED))
     scores = asdict(score(hypotheses, references))
     known = {
         "status": "finished", "stop_reason": "max_steps", "experiment": cfg.choices.experiment,

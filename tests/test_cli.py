@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from served import ENVIRON
+from toys import ROOT
 
 import minitx
 from minitx import cli
@@ -87,6 +88,14 @@ def test_an_unknown_command_is_told_the_known_ones(capfd: pytest.CaptureFixture[
     assert out == ""
     assert err.count("\n") == 1
     assert all(name in err for name in cli.COMMANDS)
+
+
+def test_report_tells_how_a_row_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = str(ROOT / "results")
+    assert cli.main(["report", "--repeat", "multi30k_30min_transformer", "--ledger", ledger]) == Exit.OK
+    words = capsys.readouterr().out.split()
+    assert words[:3] == ["python", "train.py", "experiment=multi30k_30min_transformer"]
+    assert {"trainer.max_minutes=null", "trainer.precision=bf16-mixed", "trainer.threads=2"} < set(words)
 
 
 def test_report_hands_over_ledger_readme_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,9 +57,9 @@ def test_no_key_has_a_default_and_each_has_a_doc() -> None:
     ({"debug": 1}, "debug=1: must be true or false (show tracebacks of a user's slip too)"),
     ({"seed": None}, "seed=null: must be a whole number (seed of weights, order and dropout)"),
     ({"data__test_sets": "test"}, "data.test_sets=test: must be a list, like [a,b] "
-                                  "(test sets to score; null = all, but synthetic length sets)"),
-    ({"data__test_sets": [1]}, "data.test_sets=1: must be text (test sets to score; null = all, but synthetic length "
-                               "sets)"),
+                                  "(test sets to score; null = all, but of the synthetic ones test, minimal_pairs)"),
+    ({"data__test_sets": [1]}, "data.test_sets=1: must be text (test sets to score; null = all, but of the "
+                               "synthetic ones test, minimal_pairs)"),
     ({"optim__shedule": "wsd"}, "unknown key optim.shedule=wsd; did you mean optim.schedule?"),
     ({"optim": 3}, "optim=3: is a group of keys, not a value"),
     ({"model__size": "smal"}, "model.size=smal: must be one of toy, tiny, small, base, big; did you mean small?"),

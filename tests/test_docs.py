@@ -22,7 +22,7 @@ QUICK = ("model.size=toy", "trainer.tokens_per_update=256", "data.max_tokens=256
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with the page's family in it."""
     tree = tmp_path_factory.mktemp("tree")
-    for name in ("src", "conf", "train.py", "tests", "README.md"):
+    for name in ("src", "conf", "docs", "train.py", "tests", "README.md"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tree / name)
     for name, text in NEW.items():

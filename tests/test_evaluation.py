@@ -42,5 +42,6 @@ def test_each_sentence_s_counts_are_kept_and_no_text(tmp_path: Path) -> None:
     for name, rows in kept["sets"].items():
         assert len(rows) == scores[name]["sentences"] == len(PAIRS[name])
         assert bleu_from_sentences(rows) == pytest.approx(scores[name]["bleu"], abs=1e-9)
+    assert kept["source_words"] == {"test": [6, 2], "test_other": [5]}
     assert "Hund" not in text
     assert (tmp_path / "hypotheses/test.de").read_text(encoding="utf-8").count("\n") == 2

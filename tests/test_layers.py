@@ -11,27 +11,33 @@ SRC = Path(__file__).parents[1] / "src" / "minitx"
 ROWS = """
 cli
 commands.translate . commands.evaluate . commands.score . commands.average . commands.report . commands.compare
+commands.suite . commands.attention . commands.study
 commands.doctor . commands.bench
 commands.streams . commands.arguments . commands.meter
 __init__
+suites.page
+suites.summary . suites.figures
+suites.suite
 suites.report . suites.compare
 suites.tables
-suites.ledger
+suites.ledger . suites.study_plots
 suites.repeat . suites.plots . suites.significance
-bench . cost . scaling
+studies.lengths . studies.gradients . studies.retention . studies.scaling_law
+studies.lab . studies.fits
+bench . cost . scaling . outlook
 doctor
 door
 launch
 agent . rank . probe
 run . rehearsal
-build
+build . loggers
 training.telemetry . training.saving
 training.callbacks
 training.agreement
 training.validation . evaluation
 training.task
 training.ema
-averaging . decoding.scoring
+averaging . decoding.scoring . decoding.maps
 rundir
 decoding.translate . checkpoint
 resuming . warmstart . data.module . decoding.search . models.registry
@@ -39,14 +45,14 @@ monitor.clock . monitor.provenance . monitor.peak . monitor.utilisation
 data.windows
 data.encoded
 models.transformer . models.lstm . data.sources . training.optimizer
-data.hub . models.attention
+data.hub . models.attention . training.target
 data.synthetic . data.files . data.clean . data.tokenizer . data.plan
 models.base . models.layers . models.dropout . training.loss . training.schedule . training.state . training.signals
 data.grammar
 data.english . data.german
 data.syntax . data.pools
 data.lexicon
-frozen
+frozen . attention_maps
 config
 schema . batch . metrics . result . console . team . monitor.process . monitor.speed . monitor.phases
 errors . storage . autograd . sharding
@@ -54,16 +60,18 @@ errors . storage . autograd . sharding
 ROW = {name: number for number, row in enumerate(reversed(ROWS.split("\n"))) for name in row.split(" . ") if name}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}
 WITH_HYDRA = {"door"}
-WITH_LIGHTNING = {"data.module", "run", "rehearsal", "bench", "build", "scaling"}  # and all of training/
+WITH_LIGHTNING = {"data.module", "run", "rehearsal", "bench", "build", "loggers", "scaling",
+                  "studies.scaling_law"}  # and all of training/
 NO_TORCH = {"config", "schema", "errors", "result", "metrics", "console", "door", "launch", "rundir", "resuming",
             "warmstart", "monitor.process", "suites.report", "suites.tables", "suites.ledger", "suites.repeat",
-            "suites.plots", "suites.compare", "suites.significance",
+            "suites.plots", "suites.compare", "suites.significance", "suites.suite", "suites.summary",
+            "suites.page", "suites.figures", "suites.study_plots", "attention_maps", "studies.fits",
             "data.plan", "data.tokenizer", "data.sources", "data.hub", "data.files", "data.clean",
             "data.synthetic", "data.grammar", "data.english", "data.german",
             "data.syntax", "data.pools",
             "data.lexicon"}  # fmt: skip
 COMMANDS = {name for name in ROW if name.startswith("commands.")}
-TRIES = {"commands.doctor", "commands.bench"}  # a config, before there is anything to serve
+TRIES = {"commands.doctor", "commands.bench", "commands.study", "commands.suite"}  # before there is anything to serve
 SERVES = {"checkpoint", "decoding.translate", "decoding.scoring", "cli", "__init__", *COMMANDS - TRIES}
 
 

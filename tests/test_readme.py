@@ -40,6 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "test.en").write_text("The dog sees the cat.\n")
     (folder / "test.de").write_text("Der Hund sieht die Katze.\n")
     shutil.copytree(ROOT / "results", folder / "results")
+    shutil.copytree(ROOT / "docs", folder / "docs")
     write_digits(folder / "FOLDER", train=100, other=10, languages=("en", "fr"))
     (folder / "README.md").write_text(README, encoding="utf-8")
     return folder

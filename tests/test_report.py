@@ -13,14 +13,16 @@ from toys import ROOT
 
 from minitx.door import CONF, compose
 from minitx.errors import UserError
+from minitx.metrics import bleu_from_sentences
 from minitx.suites import report
 from minitx.suites.ledger import LARGEST, Row, gather, read
-from minitx.suites.tables import TABLES, render
+from minitx.suites.tables import COLUMNS, TABLES, render
 
 LEDGER = ROOT / "results"
 PATH = ROOT / "README.md"
-README = PATH.read_text(encoding="utf-8")
-BLOCKS = re.findall(r"<!-- report: .*?<!-- /report -->", README, flags=re.DOTALL)
+PAGES = [PATH, *sorted(ROOT.glob("docs/*.md"))]
+BLOCKS = re.findall(r"<!-- report: .*?<!-- /report -->", "".join(page.read_text(encoding="utf-8") for page in PAGES),
+                    flags=re.DOTALL)
 COMMANDS = re.findall(r"^python train\.py (.*)$", "\n".join(BLOCKS), flags=re.MULTILINE)
 EXPERIMENTS = [path.stem for path in CONF.glob("experiment/*.yaml")]
 PAGE = "".join(f"# {name}\n<!-- report: {name} -->\nold\n<!-- /report -->\nkept\n" for name in TABLES)
@@ -50,11 +52,13 @@ def test_a_run_that_others_disturbed_is_marked_and_warned_of(tmp_path: Path,
 # --- this repository's README and ledger
 
 
-def test_readme_is_what_the_ledger_makes_of_it() -> None:
-    assert report.fill(README, read(LEDGER), PATH) == README, "run: minitx report"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_is_what_the_ledger_makes_of_it(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert report.fill(text, read(LEDGER), page) == text, "run: minitx report"
 
 
-@pytest.mark.parametrize("path", sorted(LEDGER.glob("*")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(LEDGER.glob("*.json*")), ids=lambda path: path.name)
 def test_each_row_is_small_and_of_an_experiment_that_is_there(path: Path) -> None:
     assert path.stat().st_size <= LARGEST
     (row,) = [row for row in read(LEDGER) if path.name in (f"{row.name}.json", f"{row.name}.json.gz")]
@@ -107,6 +111,49 @@ def test_a_missing_number_is_a_dash(rows: list[Row]) -> None:
     assert [cell.strip() for cell in line.split("|")][7:12] == ["-"] * 5
 
 
+def test_a_table_by_system_shows_means_and_how_seeds_scatter(tmp_path: Path) -> None:
+    goal = {"target_bleu": 30.0, "valid_loss": 1.5, "at_target": {"energy_wh": 2.0, "cost": None}}
+    runs = [("transformer", 1, {"steps": 100, "time_to_target_s": 60.0}),
+            ("transformer", 2, {"steps": 110, "time_to_target_s": 70.0}),
+            ("lstm", 1, {"steps": 90, "time_to_target_s": None, "train_s": 900.0}),
+            ("lstm", 2, {"steps": 90, "time_to_target_s": None, "train_s": 901.0}),
+            ("lstm_attention", 1, {"steps": 95, "time_to_target_s": 80.0}),
+            ("lstm_attention", 2, {"steps": 95, "time_to_target_s": None})]
+    rows = [gather(write_run(tmp_path / f"{n}", "headline_small", [f"model={model}", f"seed={seed}"], sentences=40 + n,
+                             **goal | changes))
+            for n, (model, seed, changes) in enumerate(runs)]
+    shared = rows[0].sentences
+    rows = [replace(row, sentences=shared) for row in rows]
+    text = render(TABLES["headline"], rows)
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    told = [dict(zip(table[0], line, strict=True)) for line in table[2:]]
+    assert [line["model"] for line in told] == ["lstm", "lstm_attention", "transformer"], "as the story goes"
+    assert [line["seeds"] for line in told] == ["2"] * 3
+    assert [line["steps"] for line in told] == ["90", "95", "105 ± 7"]
+    assert [line["to target"] for line in told] == ["> 15m00s", "1m20s (1 of 2)", "1m05s ± 7s"]
+    assert [line["energy to target"] for line in told] == ["2.0 Wh"] * 3
+    assert "cost to target" not in table[0], "of none of them it is known"
+    assert "Target: BLEU 30 on the whole validation set" in text
+    assert "cost (no trainer.price_per_hour was given)" in text
+    assert ("- lstm to lstm_attention: +0.0 BLEU, 95 % interval +0.0 to +0.0, p = 1.000 and 1.000: not significant"
+            in text)
+    other = replace(rows[0], command=f"{rows[0].command} trainer.max_minutes=1")
+    assert len(TABLES["headline"].lines([*rows, other])) == 4, "another recipe is another system"
+
+
+def test_bleu_by_length_counts_the_sources_words(tmp_path: Path) -> None:
+    row = gather(write_run(tmp_path / "run", "positions_bible", test_sets=["test"], sentences=60))
+    words = [10] * 50 + [41] * 10
+    cell, longer = COLUMNS["up to 40 words"], COLUMNS["over 40 words"]
+    assert cell([row]) is None, "a row of before"
+    known = replace(row, source_words={"test": words})
+    part = bleu_from_sentences(row.sentences["test"][:50])
+    assert str(cell([known])).startswith(f"{part:.1f} (")
+    assert str(cell([known])).endswith("; 50)")
+    assert str(longer([known])).endswith("; 10)")
+    assert longer([replace(row, source_words={"test": [10] * 60})]) is None
+
+
 def test_tables_are_the_same_whatever_the_order_and_however_often(rows: list[Row]) -> None:
     filled = report.fill(PAGE, rows, PATH)
     assert report.fill(filled, rows, PATH) == filled
@@ -114,7 +161,7 @@ def test_tables_are_the_same_whatever_the_order_and_however_often(rows: list[Row
         assert report.fill(filled, random.Random(seed).sample(rows, len(rows)), PATH) == filled
     assert filled.count("kept\n") == len(TABLES)
     assert "old" not in filled
-    assert filled.count("No rows yet: `python train.py --multirun") == len(TABLES) - 1
+    assert filled.count("No rows yet: `") == len(TABLES) - 1
 
 
 def test_a_number_edited_by_hand_does_not_last(rows: list[Row]) -> None:
@@ -124,12 +171,25 @@ def test_a_number_edited_by_hand_does_not_last(rows: list[Row]) -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "no table here", PAGE.replace("<!-- report: multi30k -->", ""), PAGE.replace("<!-- /report -->", "", 1),
-    PAGE[:PAGE.rindex("<!-- /report")],
+    PAGE.replace("<!-- report: multi30k -->", ""), PAGE.replace("<!-- /report -->", "", 1),
+    PAGE[:PAGE.rindex("<!-- /report")], PAGE.replace("multi30k -->", "multi30k --> "),
+    PAGE.replace("multi30k -->", "multi31k -->"),
 ])  # fmt: skip
 def test_a_lost_marker_is_an_error(text: str) -> None:
-    with pytest.raises(UserError, match=r"^docs/page\.md: the markers <!-- report: "):
+    with pytest.raises(UserError, match=r"^docs/page\.md: <!-- report: .* one of these lines is lost, or no table has"):
         report.fill(text, [], Path("docs/page.md"))
+
+
+def test_each_table_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text(PAGE.replace("report: embedded", "report: headline"), encoding="utf-8")
+    with pytest.raises(UserError, match="neither here nor in docs/ are the markers <!-- report: embedded -->"):
+        report.main(tmp_path / "results", tmp_path / "README.md")
+    (tmp_path / "docs/page.md").write_text("<!-- report: embedded -->\nold\n<!-- /report -->\n", encoding="utf-8")
+    (tmp_path / "docs/other.md").write_text("no table here\n", encoding="utf-8")
+    report.main(tmp_path / "results", tmp_path / "README.md")
+    assert "No rows yet" in (tmp_path / "docs/page.md").read_text(encoding="utf-8")
+    assert (tmp_path / "docs/other.md").read_text(encoding="utf-8") == "no table here\n"
 
 
 def test_a_run_goes_into_the_ledger_and_onto_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,6 +102,13 @@ def test_minutes_may_become_steps_and_steps_minutes() -> None:
     assert state.horizon_steps is None
 
 
+def test_a_horizon_that_is_given_is_the_horizon() -> None:
+    for limit in ("trainer.max_steps=300", "trainer.max_minutes=5"):
+        state = RunState()
+        settle_horizon(asked(limit, "trainer.horizon_steps=320"), state, None)
+        assert state.horizon_steps == 320
+
+
 def test_a_new_run_decays_towards_its_last_step() -> None:
     state = RunState()
     settle_horizon(asked("trainer.max_steps=300"), state, None)
@@ -113,15 +120,22 @@ def test_a_new_run_decays_towards_its_last_step() -> None:
 
 # --- the target
 
-VALIDATIONS = [{"train_s": 10.0, "bleu": 12.0}, {"train_s": 20.0, "bleu": 25.0}, {"train_s": 30.0, "bleu": 31.0}]
+VALIDATIONS = [{"step": 10 * n, "tokens": 1000 * n, "train_s": 10.0 * n, "wall_s": 12.0 * n, "bleu": bleu}
+               for n, bleu in enumerate((12.0, 25.0, 31.0), 1)]
 
 
 @pytest.mark.parametrize(("target", "reached_s"), [(40.0, None), (31.0, 30.0), (20.0, 20.0), (30.0, 29.5)])
 def test_a_target_that_moves_is_reached_when_it_was(target: float, reached_s: float | None) -> None:
-    state = RunState(best_valid_bleu=31.0, best_step=300, time_to_target_s=29.5)
+    state = RunState(best_valid_bleu=31.0, best_step=300, at_target={"train_s": 29.5})
     settle_target(state, target, 30.0, VALIDATIONS)
-    assert state.time_to_target_s == reached_s
+    assert (state.at_target and state.at_target["train_s"]) == reached_s
     assert state.best_step == 300
+
+
+def test_what_an_earlier_target_took_is_in_the_records_but_for_its_energy() -> None:
+    state = RunState(at_target=None)
+    settle_target(state, 20.0, 30.0, VALIDATIONS)
+    assert state.at_target == {"steps": 20, "tokens": 2000, "train_s": 20.0, "wall_s": 24.0, "energy_wh": None}
 
 
 @pytest.mark.parametrize(("target", "before"), [(None, 30.0), (30.0, None)])
@@ -129,4 +143,4 @@ def test_scores_on_another_set_choose_the_best_anew(target: float | None, before
     state = RunState(best_valid_bleu=31.0, best_step=300, validated_step=300, validations_since_best=2)
     settle_target(state, target, before, VALIDATIONS)
     assert (state.best_valid_bleu, state.best_step, state.validated_step, state.validations_since_best,
-            state.time_to_target_s) == (None, None, None, 0, None)
+            state.at_target) == (None, None, None, 0, None)

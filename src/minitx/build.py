@@ -1,24 +1,23 @@
-"""From a config to the parts of a run: device, precision, tokenizer, model, loggers, Lightning's trainer."""
+"""From a config to the parts of a run: device, precision, tokenizer, model, Lightning's trainer."""
 
 import logging
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor
 from torch.distributed import GradBucket  # type: ignore[attr-defined]
 
 from minitx.checkpoint import load_tensors, load_weights
-from minitx.config import Config, LoggerConfig, TrainerConfig
+from minitx.config import Config, TrainerConfig
 from minitx.data.sources import Corpus
 from minitx.data.tokenizer import TokenizerPair
 from minitx.errors import UserError
@@ -26,7 +25,6 @@ from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
 from minitx.monitor.provenance import has_amx
 from minitx.sharding import shard
-from minitx.storage import write_atomically
 from minitx.team import ALONE, Team
 from minitx.training.state import RunState
 from minitx.training.task import DTYPES, TranslationTask
@@ -90,27 +88,6 @@ def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState, *, devic
         shard(model.to(device), device)
     return TranslationTask(model, cfg.optim, state=state, precision=state.precision, seed=cfg.seed, team=team,
                            plain=plain)
-
-
-def build_logger(cfg: LoggerConfig, run_dir: Path, settings: dict[str, Any], step: int = 0) -> Logger | None:
-    """Make the logger beside metrics.jsonl, for a run that goes on after `step`; wandb stays offline unless told.
-
-    A run keeps its id on wandb, and TensorBoard drops the steps that a resumed run repeats.
-    """
-    if cfg.name == "wandb":
-        place = run_dir.absolute()  # wandb's own process writes too, and from another folder
-        return WandbLogger(project=cfg.project, save_dir=place, name=run_dir.name, mode=cfg.mode, config=settings,
-                           id=wandb_id(run_dir / "wandb_id"), resume="allow")
-    if cfg.name == "tensorboard":
-        return TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="", purge_step=step + 1)
-    return None
-
-
-def wandb_id(path: Path) -> str:
-    """Return the run's id, drawn once and kept beside it."""
-    if not path.exists():
-        write_atomically(path, token_hex(8).encode())
-    return path.read_text()
 
 
 def build_strategy(trainer: TrainerConfig, team: Team) -> Strategy | str:

@@ -9,7 +9,19 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 from minitx import __version__
-from minitx.commands import average, bench, compare, doctor, evaluate, report, score, translate
+from minitx.commands import (
+    attention,
+    average,
+    bench,
+    compare,
+    doctor,
+    evaluate,
+    report,
+    score,
+    study,
+    suite,
+    translate,
+)
 from minitx.commands.streams import drop_stdout, exit_of
 from minitx.errors import Exit, UserError
 
@@ -28,13 +40,14 @@ class Command(Protocol):
 
 
 COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "score": score, "average": average,
-                                "compare": compare, "report": report, "doctor": doctor, "bench": bench}
+                                "attention": attention, "suite": suite, "compare": compare, "report": report,
+                                "study": study, "doctor": doctor, "bench": bench}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks; return one of README's exit codes."""
     try:
-        args = _parser().parse_args(argv, argparse.Namespace(owns_process=argv is None))
+        args = _parsed(argv, argparse.Namespace(owns_process=argv is None))
         return int(args.run(args))
     except UserError as slip:
         print(f"minitx: error: {slip}", file=sys.stderr)
@@ -49,6 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_of(error)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+
+
+def _parsed(argv: Sequence[str] | None, args: argparse.Namespace) -> argparse.Namespace:
+    """Let words like KEY=VALUE stand behind options too, where argparse has stopped to look for them."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv, args)
+    if strange := [word for word in rest if "=" not in word or word.startswith("-") or "overrides" not in args]:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
+    return args
 
 
 class _Parser(argparse.ArgumentParser):

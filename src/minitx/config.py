@@ -45,7 +45,7 @@ class DataConfig:
     src: str = key("source language, as in the file names")
     tgt: str = key("target language, as in the file names")
     dir: str | None = key("folder with {split}.{lang}[.gz], .tsv, .jsonl or .parquet files")
-    folder: str | None = key("sub-folder of $MINITX_DATA that is looked in before the hub")
+    folder: str | None = key("sub-folder of $MINITX_DATA that is looked in, where data.dir names no other")
     hub_id: str | None = key("data set on the Hugging Face hub")
     hub_name: str | None = key("its configuration, or a folder of it; null = src-tgt or tgt-src, where it has them")
     hub_revision: str | None = key("commit or branch of it; null = the newest")
@@ -57,7 +57,8 @@ class DataConfig:
     clean: CleanConfig = key("what of the training text is left out")
     seed: int = key("seed of the synthetic text, apart from the run's seed", ge=0)
     train_size: int = key("training pairs of the synthetic text", ge=1)
-    test_sets: list[str] | None = key("test sets to score; null = all, but synthetic length sets")
+    train_words: int = key("words of its longest training sentence; above 16, half of them have more than 16", ge=16)
+    test_sets: list[str] | None = key("test sets to score; null = all, but of the synthetic ones test, minimal_pairs")
     max_tokens: int = key("padded positions a micro-batch, B * max(S, T), at most; rounding B may add an eighth", ge=8)
     max_length: int = key("training pairs with a longer side (tokens with EOS) are left out, and counted", ge=2)
     pad_to_multiple: int = key("widths of batches are rounded up to this", ge=1)
@@ -178,8 +179,14 @@ class TrainerConfig:
                          choices=("auto", "32-true", "bf16-mixed", "bf16-true", "64-true"))
     tokens_per_update: int = key("non-padding target tokens an optimizer step", ge=1)
     max_steps: int | None = key("stop after so many optimizer steps", ge=1)
+    horizon_steps: int | None = key("step at which the learning rate's decay ends; null = max_steps, or as many as "
+                                    "max_minutes turn out to have", ge=1)
     max_minutes: float | None = key("stop after so many minutes of updates, evaluation and saving not counted", gt=0)
-    target_bleu: float | None = key("stop when the full validation set reaches this BLEU", gt=0, le=100)
+    target_bleu: float | None = key("BLEU of the full validation set that is the goal; what it took is noted", gt=0,
+                                    le=100)
+    stop_at_target: bool = key("end the run there; false = train on, to another limit")
+    price_per_hour: float | None = key("what a device costs an hour, in a currency of yours: result.json says what "
+                                       "the run cost", ge=0)
     patience: int | None = key("stop after so many validations without a better BLEU", ge=1)
     valid_every_n_steps: int = key("optimizer steps between validations", ge=1)
     valid_sentences: int = key("fixed subset of the validation set that is decoded each time", ge=1)
@@ -245,10 +252,10 @@ def as_dict(cfg: Config) -> dict[str, Any]:
 
 
 def config_sha256(cfg: Config) -> str:
-    """Hash what a config asks for, apart from where text and run are kept and how it is shown."""
+    """Hash what a config asks for, apart from where text and run are kept, how it is shown and what it costs."""
     kept = ("run_dir", "resume", "debug", "logger")
-    asked = {name: value for name, value in as_dict(replace(cfg, data=replace(cfg.data, dir=None))).items()
-             if name not in kept}
+    cfg = replace(cfg, data=replace(cfg.data, dir=None), trainer=replace(cfg.trainer, price_per_hour=None))
+    asked = {name: value for name, value in as_dict(cfg).items() if name not in kept}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
@@ -264,9 +271,10 @@ def check(cfg: Config) -> None:
     Errors: `UserError` naming both keys.
     """
     data, trainer, model = cfg.data, cfg.trainer, resolve_size(cfg.model)
-    if all(end is None for end in (trainer.max_steps, trainer.max_minutes, trainer.patience, trainer.target_bleu)):
+    goal = trainer.target_bleu if trainer.stop_at_target else None
+    if all(end is None for end in (trainer.max_steps, trainer.max_minutes, trainer.patience, goal)):
         raise UserError("trainer.max_steps=null: nothing would end the run; set it, or trainer.max_minutes, "
-                        "trainer.patience or trainer.target_bleu")
+                        "trainer.patience or, to stop there, trainer.target_bleu")
     if cfg.optim.schedule in ("cosine", "wsd") and trainer.max_steps is None and trainer.max_minutes is None:
         raise UserError(f"optim.schedule={cfg.optim.schedule}: needs trainer.max_steps or trainer.max_minutes")
     if data.source == "synthetic" and data.dir is not None:

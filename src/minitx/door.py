@@ -39,6 +39,7 @@ from minitx.launch import launch, outer_ranks, tune_allocator
 from minitx.schema import allowed, keys, nearest, parse, show
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+NOT_OF_A_RUN = ("hydra", "suite")  # folders of conf/: Hydra's own, and lists of runs
 
 
 def main() -> NoReturn:
@@ -211,7 +212,7 @@ def _check_family(app: Hydra, args: Namespace, overrides: Sequence[Override]) ->
 
 
 def _groups(app: Hydra) -> dict[str, list[str]]:
-    names = [name for name in app.list_all_config_groups() if name.partition("/")[0] != "hydra"]
+    names = [name for name in app.list_all_config_groups() if name.partition("/")[0] not in NOT_OF_A_RUN]
     return {name: app.config_loader.get_group_options(name) for name in names}
 
 

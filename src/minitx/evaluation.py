@@ -1,13 +1,14 @@
 """Score a trained model on a corpus's test sets, and keep what it wrote."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from minitx.data.sources import Corpus
-from minitx.data.synthetic import PHENOMENA, role_accuracy_pct, word_for_word
+from minitx.data.synthetic import PHENOMENA, role_accuracy_pct, role_swaps_pct, word_for_word
 from minitx.decoding.translate import Translator
 from minitx.metrics import SENTENCE_COLUMNS, score, sentence_statistics
 from minitx.result import TestScore
@@ -15,6 +16,7 @@ from minitx.storage import write_atomically
 
 Progress = Callable[[str, int, int], None]  # test set, lines done, lines in all
 Warn = Callable[[str], None]
+PAIRS = re.compile("minimal_pairs|pairs_")  # names of the embedded test sets that come in minimal pairs
 
 
 def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Progress, warn: Warn) -> dict[
@@ -23,12 +25,13 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
 
     Of the ranks that share the translating, the first writes and scores; the others return nothing.
 
-    RUN/sentence_statistics.json gets the counts that BLEU is made of, sentence by sentence, and no text.
-    The embedded text also gets BLEU per phenomenon, exact role accuracy on the minimal pairs, and, for comparison, the
-    BLEU of a word-for-word dictionary.
+    RUN/sentence_statistics.json gets the counts that BLEU is made of, sentence by sentence, and the source's words; no
+    text. The embedded text also gets BLEU per phenomenon, exact role accuracy on minimal pairs and how often roles are
+    swapped, and, for comparison, the BLEU of a word-for-word dictionary.
     """
     scores: dict[str, TestScore] = {}
     sentences: dict[str, list[list[int]]] = {}
+    source_words: dict[str, list[int]] = {}
     for name in corpus.test_sets:
         sources, references = (list(side) for side in zip(*corpus.pairs(name), strict=True))
 
@@ -46,9 +49,10 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
         phenomena = corpus.phenomena(name)
         if phenomena is not None and corpus.tgt == "de":
             entry["dictionary_bleu"] = score([word_for_word(source) for source in sources], references).bleu
-            if name == "minimal_pairs":
+            if PAIRS.match(name):
                 entry["role_accuracy_pct"] = role_accuracy_pct(hypotheses, references)
-        if phenomena is not None and name != "minimal_pairs":
+                entry["roles_swapped_pct"] = role_swaps_pct(hypotheses, references)
+        if phenomena is not None and not PAIRS.match(name):
             for phenomenon in PHENOMENA:
                 rows = [i for i, found in enumerate(phenomena) if phenomenon in found]
                 if not rows:
@@ -57,8 +61,9 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
                 entry.setdefault("phenomena_bleu", {})[phenomenon] = part.bleu
         scores[name] = entry
         sentences[name] = sentence_statistics(hypotheses, references)
+        source_words[name] = [len(source.split()) for source in sources]
     if not translator.team.leads:
         return {}
-    counts = json.dumps({"columns": SENTENCE_COLUMNS, "sets": sentences}, separators=(",", ":")) + "\n"
-    write_atomically(run_dir / "sentence_statistics.json", counts.encode())
+    counts = {"columns": SENTENCE_COLUMNS, "sets": sentences, "source_words": source_words}
+    write_atomically(run_dir / "sentence_statistics.json", json.dumps(counts, separators=(",", ":")).encode() + b"\n")
     return scores

@@ -22,6 +22,7 @@ class TestScore(TypedDict):
     chrf_signature: str
     sentences: int
     role_accuracy_pct: NotRequired[float]
+    roles_swapped_pct: NotRequired[float]
     phenomena_bleu: NotRequired[dict[str, float]]
     dictionary_bleu: NotRequired[float]
 
@@ -82,6 +83,14 @@ class Result:
     gpu_memory_gib: float | None = None
     time_split: dict[str, float] | None = None
     not_measured: dict[str, str] | None = None
+    device_hours: float | None = None  # of `wall_s`; rows of before have neither these nor `at_target`
+    cost: float | None = None
+    at_target: dict[str, float | None] | None = None
+
+    @property
+    def system(self) -> str:
+        """Name what was trained; its seeds share the name."""
+        return system_name(self.experiment, self.model)
 
     @property
     def disturbed(self) -> bool:
@@ -113,6 +122,12 @@ class Result:
         if values["status"] not in STATUSES:
             raise UserError(f"{where}: status {values['status']!r} is none of {', '.join(STATUSES)}")
         return cls(**values)
+
+
+def system_name(experiment: str | None, model: str) -> str:
+    """Name a system by its experiment and, where that does not end with it, its model."""
+    named = str(experiment)
+    return named if named.endswith(f"_{model}") else f"{named}.{model}"
 
 
 def searched(decode: Mapping[str, Any]) -> str:

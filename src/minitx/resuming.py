@@ -10,12 +10,14 @@ from minitx.errors import Exit, UserError
 from minitx.schema import show
 from minitx.training.schedule import decay_begins
 from minitx.training.state import RunState
+from minitx.training.target import taken
 
 MAY_CHANGE = ("run_dir", "resume", "debug", "choices", "checkpoint", "logger", "data.dir",
               "decode.beam_size", "decode.length_penalty", "decode.max_tokens",  # validation depends on the others
               "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.max_restarts",
               "trainer.timeout_s", "trainer.threads", "trainer.max_steps", "trainer.max_minutes",
-              "trainer.target_bleu", "trainer.patience", "trainer.samples", "trainer.log_every_n_steps")  # fmt: skip
+              "trainer.target_bleu", "trainer.stop_at_target", "trainer.price_per_hour", "trainer.patience",
+              "trainer.samples", "trainer.log_every_n_steps")  # fmt: skip
 TEXT = ("data_sha256", "tokenizer_sha256")
 LIMITS = ("max_steps", "max_minutes", "target_bleu")  # those that the state of a run depends on
 
@@ -53,7 +55,7 @@ def settle_horizon(cfg: Config, state: RunState, before: Mapping[str, float | No
     """
     now = limits(cfg)
     moved = [name for name in ("max_steps", "max_minutes") if before is None or before[name] != now[name]]
-    horizon = cfg.trainer.max_steps if cfg.trainer.max_minutes is None else None
+    horizon = cfg.trainer.horizon_steps or (cfg.trainer.max_steps if cfg.trainer.max_minutes is None else None)
     if not moved or horizon == state.horizon_steps:
         return
     begins = decay_begins(cfg.optim.schedule, cfg.optim.decay_fraction)
@@ -76,10 +78,11 @@ def settle_target(state: RunState, now: float | None, before: float | None,
         return
     if now is None or before is None:
         state.best_valid_bleu = state.best_step = state.best_sha256 = None
-        state.validated_step = state.time_to_target_s = None
+        state.validated_step = state.at_target = None
         state.validations_since_best = 0
         return
-    state.time_to_target_s = next((entry["train_s"] for entry in validations if entry["bleu"] >= now), None)
+    first = next((entry for entry in validations if entry["bleu"] >= now), None)
+    state.at_target = None if first is None else {**taken(first), "energy_wh": None}  # which was not looked at then
 
 
 def _differences(asked: Mapping[str, Any], frozen: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -8,13 +8,11 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
 from lightning.pytorch.loggers import Logger
 
 from minitx.build import (
-    build_logger,
     build_strategy,
     build_task,
     build_tokenizers,
@@ -31,6 +29,7 @@ from minitx.decoding.translate import Translator
 from minitx.errors import Exit, UserError
 from minitx.evaluation import evaluate
 from minitx.frozen import freeze
+from minitx.loggers import build_logger, log_record, log_result
 from minitx.monitor.clock import Clock
 from minitx.monitor.peak import Peak, peak
 from minitx.monitor.process import cores, process_age_s
@@ -41,6 +40,7 @@ from minitx.resuming import identity, refuse_others, settle_horizon, settle_targ
 from minitx.rundir import held, is_finished, storage_errors, truncate_metrics
 from minitx.storage import write_atomically
 from minitx.team import ALONE, Team
+from minitx.training import target
 from minitx.training.agreement import Agreement
 from minitx.training.callbacks import Bookkeeping, InOrder, Progress, RunContext, Stopping, Validation
 from minitx.training.saving import Checkpoints, Restore
@@ -152,7 +152,7 @@ class Run:
         logger = build_logger(self.cfg.logger, self.run_dir, as_dict(self.cfg),
                               self.state.step) if self.team.leads else None
         if logger is not None:
-            run.events.append(lambda entry: log_numbers(logger, entry))
+            run.events.append(partial(log_record, logger))
         self.fit(run, logger)
         scores: dict[str, TestScore] = {}
         reason = run.stop_reason
@@ -164,12 +164,13 @@ class Run:
             except Interrupted as stop:
                 reason = stop.reason
         status = STATUS_OF.get(reason, "finished")
-        if logger is not None:
-            logger.finalize("success" if status == "finished" else "aborted")
         self.state.eval_s = self.clock.seconds("eval")
         result = self.result(status, reason, scores)
         if self.team.leads:
             write_atomically(self.run_dir / "result.json", result.json().encode())
+            if logger is not None:
+                log_result(logger, result)
+                logger.finalize("success" if status == "finished" else "aborted")
             self.console.line(summary(result, self.run_dir))
             if reason == "requeued":
                 requeue(self.console)
@@ -215,8 +216,9 @@ class Run:
         cfg, data, state = self.cfg, self.data, self.state
         model = asdict(cfg.model)
         sizes = "  ".join(f"{name}={model[name]}" for name in cfg.model.sizes[cfg.model.size])
-        limits = {"steps": cfg.trainer.max_steps, "minutes": cfg.trainer.max_minutes,
-                  "BLEU": cfg.trainer.target_bleu, "validations without gain": cfg.trainer.patience}
+        goal, stops = cfg.trainer.target_bleu, cfg.trainer.stop_at_target
+        limits = {"steps": cfg.trainer.max_steps, "minutes": cfg.trainer.max_minutes, "BLEU": goal if stops else None,
+                  "validations without gain": cfg.trainer.patience}
         vocabulary = (f"{self.tokenizers.src.vocab_size:,} joint" if self.tokenizers.joint else
                       f"{self.tokenizers.src.vocab_size:,} + {self.tokenizers.tgt.vocab_size:,}")
         vocabulary += f" of {cfg.init_from}, whose weights it begins with" if cfg.init_from is not None else ""
@@ -232,7 +234,8 @@ class Run:
             "updates": f"{cfg.trainer.tokens_per_update:,} target tokens each, {data.updates_per_epoch:,} an epoch; "
                        f"micro-batches of at most {cfg.data.max_tokens:,} positions, "
                        f"{100 * data.padding_efficiency:.0f} % of them real",
-            "until": " or ".join(f"{limit:g} {unit}" for unit, limit in limits.items() if limit is not None),
+            "until": " or ".join(f"{limit:g} {unit}" for unit, limit in limits.items() if limit is not None)
+                     + (f"; the time to BLEU {goal:g} is noted" if goal is not None and not stops else ""),
             "device": f"{hardware(self.device).get('gpu', self.device.type)}  {state.precision}  "
                       f"{torch.get_num_threads()} threads"
                       + (f"  {os.environ['MINITX_ALLOCATOR']}" if "MINITX_ALLOCATOR" in os.environ else ""),
@@ -273,7 +276,6 @@ class Run:
             valid_loss=state.valid_loss, test=scores, train_s=state.train_s, eval_s=state.eval_s,
             decode={name: getattr(cfg.decode, name) for name in SEARCH},
             checkpoint_s=state.checkpoint_s, wall_s=self.clock.total(), target_bleu=cfg.trainer.target_bleu,
-            time_to_target_s=state.time_to_target_s,
             tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
             padding_efficiency_pct=100 * self.data.padding_efficiency,
             peak_memory_gib=max(self.team.gathered(peak_memory_gib(self.device))),
@@ -282,6 +284,7 @@ class Run:
             init_from_sha256=state.init_from_sha256, cleaning=self.data.cleaning.counts(), versions=versions(),
             hardware=hardware(self.device),
             environment=environment(),
+            **target.bill(state, self.clock.total(), cfg.trainer, self.team.size),
             **measured(state, self.clock, self.peak))
 
 
@@ -304,13 +307,6 @@ def tell_or_stop(console: Console, signals: Signals, text: str) -> None:
                         "command, with this run_dir and resume=auto, goes on", EXIT_OF[STATUS_OF[signals.noted]])
 
 
-def log_numbers(logger: Logger, entry: dict[str, Any]) -> None:
-    """Pass a record's numbers on, named `event/key`."""
-    numbers = {f"{entry['event']}/{name}": value for name, value in entry.items()
-               if isinstance(value, int | float) and name != "step"}
-    logger.log_metrics(numbers, step=entry["step"])
-
-
 def summary(result: Result, run_dir: Path) -> str:
     """Say in a few lines what came of the run, and how to use it."""
     why = f" ({result.stop_reason})" if result.stop_reason != result.status else ""
@@ -323,8 +319,11 @@ def summary(result: Result, run_dir: Path) -> str:
     if result.disturbed:
         lines.append(f"{'disturbed':>16}  other processes took {result.other_cpu_pct:.0f} % of the cores: its times "
                      "are not to be published")
+    if result.target_bleu is not None:
+        lines.append(f"{'to target':>16}  {target.told(result)}")
     for name, entry in result.test.items():
-        extra = f", roles {entry['role_accuracy_pct']:.1f} %" if "role_accuracy_pct" in entry else ""
+        extra = (f", roles {entry['role_accuracy_pct']:.1f} % (swapped {entry['roles_swapped_pct']:.1f} %)"
+                 if "role_accuracy_pct" in entry else "")
         extra += f"  (word-for-word dictionary: {entry['dictionary_bleu']:.1f})" if "dictionary_bleu" in entry else ""
         lines.append(f"{name:>16}  BLEU {entry['bleu']:.1f}  chrF {entry['chrf']:.1f}{extra}")
         lines += [f"{phenomenon:>34}  BLEU {bleu:.1f}" for phenomenon, bleu in entry.get("phenomena_bleu", {}).items()]

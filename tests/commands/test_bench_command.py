@@ -167,5 +167,5 @@ def test_a_figure_without_matplotlib_is_refused_at_once(costs: list[str], monkey
                                                         capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert cli.main([*costs, "--plot", "cost.svg"]) == Exit.USAGE
-    assert ".[plots]" in capfd.readouterr().err
+    assert ".[report]" in capfd.readouterr().err
     assert not list(Path().iterdir())

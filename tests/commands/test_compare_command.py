@@ -38,7 +38,7 @@ def test_a_name_that_is_nothing_is_one_line(run_dir: Path, tmp_path: Path, capsy
     write(gather(run_dir), tmp_path)
     assert cli.main(["compare", "synthetic_lstn", str(run_dir), "--ledger", str(tmp_path)]) == Exit.USAGE
     err = capsys.readouterr().err
-    assert "'synthetic_lstn': neither a run directory nor an experiment or row of" in err
+    assert "'synthetic_lstn': neither a run directory nor a system or row of" in err
     assert "did you mean synthetic_lstm?" in err
     assert err.count("\n") == 1
     assert cli.main(["compare", "synthetic_lstm", str(run_dir), "--ledger", str(tmp_path / "none")]) == Exit.USAGE

@@ -24,7 +24,8 @@ def data_config(**changes) -> DataConfig:
         "source": "files", "src": "en", "tgt": "de", "dir": None, "folder": None, "hub_id": None,
         "hub_name": None, "hub_revision": None, "hold_out": None, "max_pairs": None, "streaming": False,
         "window_shards": 4, "clean": clean_config(), "seed": 1,
-        "train_size": 100, "test_sets": None, "max_tokens": 64, "max_length": 32, "pad_to_multiple": 4,
+        "train_size": 100, "train_words": 16, "test_sets": None, "max_tokens": 64, "max_length": 32,
+        "pad_to_multiple": 4,
         "recommends": recommends,
     }
     return DataConfig(**values | changes)

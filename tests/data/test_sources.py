@@ -298,7 +298,8 @@ def test_what_needs_no_look_into_the_text_is_told_at_the_door(tmp_path):
         ({"dir": f"{tmp_path}/file"}, f"data.dir={tmp_path}/file: is a file, not a folder"),
         ({"source": "synthetic", "tgt": "fr"}, "data.src=en data.tgt=fr: the synthetic text is en-de or de-en"),
         ({"source": "synthetic", "test_sets": ["minimal"]}, "data.test_sets: no test set minimal; there are: test, "
-         "minimal_pairs, length_10, length_20, length_50, length_100, length_200; did you mean minimal_pairs?"),
+         "minimal_pairs, length_10, length_20, length_50, length_100, length_200, pairs_20, pairs_50, pairs_100, "
+         "pairs_200, test_shuffled; did you mean minimal_pairs?"),
         ({"source": "hub"}, "data.hub_id=null: names no data set; or set data.dir to a folder of files"),
     ):
         with pytest.raises(UserError) as caught:
@@ -320,6 +321,17 @@ def test_missing_paths_are_usage_errors(tmp_path, monkeypatch):
             load_corpus(data_config(**changes))
         assert str(caught.value) == line
         assert caught.value.code == Exit.USAGE
+
+
+def test_files_may_lie_in_the_folder_that_minitx_data_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINITX_DATA", str(tmp_path))
+    with pytest.raises(UserError, match="needs data.dir: .* or put verses into the folder that MINITX_DATA names"):
+        load_corpus(data_config(folder="verses"))
+    (tmp_path / "verses").mkdir()
+    fill(tmp_path / "verses")
+    (mine := tmp_path / "mine").mkdir()
+    assert load_corpus(data_config(folder="verses")).origin == str(tmp_path / "verses")
+    assert load_corpus(data_config(folder="verses", dir=str(fill(mine)))).origin == str(mine), "data.dir comes first"
 
 
 def test_the_fingerprint_is_of_content_and_direction(tmp_path):

@@ -19,11 +19,13 @@ from minitx.data.synthetic import (
     SyntheticCorpus,
     _dictionary,
     role_accuracy_pct,
+    role_swaps_pct,
     word_for_word,
 )
 
 TRAIN_SIZE = 50_000
-ALL = ("train", "valid", "test", "minimal_pairs", *(f"length_{words}" for words in LENGTHS))
+PAIRS = tuple(f"pairs_{words}" for words in LENGTHS[1:])
+ALL = ("train", "valid", "test", "minimal_pairs", *(f"length_{words}" for words in LENGTHS), *PAIRS, "test_shuffled")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_fifty_thousand_pairs_are_made_in_seconds(timed: tuple[SyntheticCorpus, 
 def test_sets_have_their_names_and_sizes(corpus: SyntheticCorpus) -> None:
     assert corpus.split_names == ALL
     sizes = [len(corpus.sentences(split)) for split in ALL]
-    assert sizes == [TRAIN_SIZE, 1000, 1000, 1000, 200, 200, 200, 200, 200]
+    assert sizes == [TRAIN_SIZE, 1000, 1000, 1000, *[200] * 9, 1000]
     with pytest.raises(KeyError, match="dev"):
         corpus.sentences("dev")
 
@@ -62,6 +64,53 @@ def test_ordinary_sentences_have_four_to_sixteen_words(corpus: SyntheticCorpus) 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_length_sets_have_exactly_their_length(corpus: SyntheticCorpus, length: int) -> None:
     assert {words(sentence) for sentence in corpus.sentences(f"length_{length}")} == {length}
+
+
+@pytest.mark.parametrize("length", LENGTHS[1:])
+def test_long_minimal_pairs_have_their_length_and_differ_in_the_first_clause(corpus: SyntheticCorpus,
+                                                                             length: int) -> None:
+    sentences = corpus.sentences(f"pairs_{length}")
+    assert {words(sentence) for sentence in sentences} == {length}
+    for first, second in zip(sentences[::2], sentences[1::2], strict=True):
+        assert first.src.partition(",")[2] == second.src.partition(",")[2]
+        assert first.tgt.partition(",")[2] == second.tgt.partition(",")[2]
+        one, other = (text.partition(",")[0].split() for text in (first.src, second.src))
+        assert one != other
+        assert sorted(map(str.lower, one)) == sorted(map(str.lower, other))
+    references = [sentence.tgt for sentence in sentences]
+    assert role_accuracy_pct(references, references) == 100
+    assert role_swaps_pct(references, references) == 0
+    swapped = [references[row ^ 1] for row in range(len(references))]
+    assert (role_accuracy_pct(swapped, references), role_swaps_pct(swapped, references)) == (0, 100)
+
+
+def test_what_follows_the_first_clause_has_no_say_in_roles() -> None:
+    reference = "Der Hund sieht die Katze, und die Maus schläft."
+    assert role_accuracy_pct(["Der Hund hat die Katze gesehen, weil der Mann den Vogel jagt."], [reference]) == 100
+    assert role_accuracy_pct(["Die Katze sieht den Hund, und die Maus schläft."], [reference]) == 0
+
+
+@pytest.mark.parametrize("src", ["en", "de"])
+def test_shuffling_moves_the_sources_words_and_nothing_else(corpus: SyntheticCorpus, src: str) -> None:
+    plain, shuffled = (corpus.pairs(split, src) for split in ("test", "test_shuffled"))
+    moved = 0
+    for (source, target), (other, same) in zip(plain, shuffled, strict=True):
+        assert same == target
+        assert sorted(source[:-1].lower().split()) == sorted(other[:-1].lower().split())
+        assert (source[-1], other[0].isupper()) == (other[-1], True)
+        moved += source != other
+    assert moved > 0.95 * len(plain)
+    assert corpus.pairs("test_shuffled", src, 5) == shuffled[:5]
+
+
+def test_a_training_text_may_have_long_sentences_too() -> None:
+    long = [words(sentence) for sentence in SyntheticCorpus(1, 400, 200).sentences("train")]
+    assert 0.4 < sum(count > 16 for count in long) / len(long) < 0.6
+    assert 100 < max(long) <= 200
+    assert 0.35 < sum(16 < count <= 58 for count in long) / sum(count > 16 for count in long) < 0.65, "evenly, by ratio"
+    plain = SyntheticCorpus(1, 50).sentences("train")
+    assert SyntheticCorpus(1, 50, 16).sentences("train") == plain
+    assert SyntheticCorpus(1, 50, 17).fingerprint != SyntheticCorpus(1, 50).fingerprint
 
 
 def test_sentences_are_plain_text(corpus: SyntheticCorpus) -> None:

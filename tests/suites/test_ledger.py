@@ -13,7 +13,7 @@ from published import write_run
 from minitx.errors import UserError
 from minitx.result import Result
 from minitx.suites import ledger as ledgers
-from minitx.suites.ledger import LARGEST, Row, gather, read, write
+from minitx.suites.ledger import LARGEST, Row, find, gather, read, write
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,31 @@ def test_a_stacked_experiment_has_no_command_of_its_own(tmp_path: Path) -> None:
         gather(write_run(tmp_path / "run", composed="[synthetic_lstm,quick]"))
 
 
+def test_a_row_keeps_how_long_sources_are(row: Row, tmp_path: Path) -> None:
+    known = replace(row, source_words={name: [7] * 40 for name in row.sentences})
+    write(known, tmp_path)
+    assert read(tmp_path) == [known]
+
+
+def test_a_row_is_found_by_its_name_or_what_that_begins_with(row: Row, tmp_path: Path) -> None:
+    other = replace(row, result=replace(row.result, seed=10))
+    write(row, tmp_path)
+    write(other, tmp_path)
+    assert find(row.name, tmp_path) == find(f"{row.name}.json", tmp_path) == find("synthetic_lstm.1", tmp_path) == row
+    with pytest.raises(UserError, match=r"^synthetic_lstm: several rows of .*: synthetic_lstm\.1\..*, synthetic"):
+        find("synthetic_lstm", tmp_path)
+    with pytest.raises(UserError, match=r"synthetic_lstn.1: no row of .*did you mean synthetic_lstm\.1"):
+        find("synthetic_lstn.1", tmp_path)
+
+
+def add_words(values: dict[str, Any]) -> None:
+    values["statistics"]["source_words"] = {"test": [7] * 40, "minimal_pairs": [7] * 39}
+
+
+def add_words_in_letters(values: dict[str, Any]) -> None:
+    values["statistics"]["source_words"] = {"test": [7] * 40, "minimal_pairs": ["seven"] * 40}
+
+
 def change_bleu(values: dict[str, Any]) -> None:
     values["result"]["test"]["test"]["bleu"] += 1e-6
 
@@ -170,6 +195,8 @@ OF_LSTM = "python train.py experiment=synthetic_lstm"
     (change_bleu, "test: BLEU"), (change_count, "test: BLEU"), (drop_sentence, "of 40 sentences.* of 39"),
     (drop_set, "but statistics of minimal_pairs"), (keep_hypotheses, "unknown in a test set's scores: hypotheses"),
     (put_text_among_numbers, "numbers only"),
+    (add_words, "minimal_pairs: a row that has source_words has one number for each sentence"),
+    (add_words_in_letters, "minimal_pairs: a row that has source_words has one number for each sentence"),
     (tell("python train.py experiment=quick"), "the command is not of experiment=synthetic_lstm"),
     (tell(f"{OF_LSTM}_attention"), "the command is not of experiment=synthetic_lstm"),
     (tell(f"{OF_LSTM} && rm -r runs"), "the command is more than words"),

@@ -58,5 +58,5 @@ def test_a_published_family_looks_the_same_in_every_figure() -> None:
 
 def test_without_matplotlib_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '\.\[plots\]'$"):
+    with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '\.\[report\]'$"):
         plots.require_matplotlib()

@@ -1,6 +1,7 @@
 """The real command on a small text: what it leaves, how it stops, and that stopping changes nothing."""
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from minitx.config import config_sha256
 from minitx.door import main
 from minitx.frozen import read_config
 from minitx.result import Result
+from minitx.suites.repeat import exactly
 
 
 def command(text: Path, run_dir: Path, *overrides: str) -> list[str]:
@@ -187,6 +189,20 @@ def test_minutes_bound_training_and_fix_the_horizon_once(text: Path, tmp_path: P
     assert result.horizon_steps is not None
     assert 0.5 * result.horizon_steps < result.steps <= result.horizon_steps
     assert done.stderr.count("horizon:") == 1
+
+
+def test_a_run_of_so_many_minutes_can_be_repeated_to_the_bit(text: Path, tmp_path: Path) -> None:
+    """The horizon came from a clock, and so did the end, perhaps; told both, another run ends with the same weights."""
+    limits = ("trainer.max_steps=null", "trainer.max_minutes=0.02", "optim.warmup_steps=5", "trainer.threads=1")
+    assert train(text, tmp_path / "one", *limits).returncode == 0
+    first = Result.read(tmp_path / "one/result.json")
+    again = shlex.split(exactly(shlex.join(["python", "train.py", *QUICK, *limits]), first))[2:]
+    assert not any(word.startswith("trainer.max_minutes=0") for word in again)
+    assert train(text, tmp_path / "two", *again).returncode == 0
+    second = Result.read(tmp_path / "two/result.json")
+    assert (second.steps, second.horizon_steps) == (first.steps, first.horizon_steps)
+    assert weights(tmp_path / "one") == weights(tmp_path / "two")
+    assert second.test == first.test
 
 
 def test_of_two_limits_the_nearer_one_is_the_horizon(text: Path, tmp_path: Path) -> None:

@@ -51,6 +51,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def positive_number(text: str) -> float:
+    value = not_negative(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+    return value
+
+
 def not_negative(text: str) -> float:
     try:
         value = float(text)

@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json(step)
     cost = whats.add_parser("cost", help="families' cost against length and width", description=COST)
     cost.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write all that was measured")
-    cost.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw it; needs the extra `plots`")
+    cost.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw it; needs the extra `report`")
     cost.add_argument("--quick", action="store_true", help="fewer points and repeats: to see whether it works")
     scaling = whats.add_parser("scaling", help="speed against the number of ranks", description=SCALING)
     scaling.add_argument("--rounds", type=positive, default=3, help="measurements of each, in turn (3)")

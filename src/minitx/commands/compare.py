@@ -18,7 +18,7 @@ DESCRIPTION = ("Compare two systems on each test set that both were scored on: b
 def configure(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     for name in ("first", "second"):
-        parser.add_argument(name, metavar=name.upper(), help="run directory, experiment (all its seeds) or row")
+        parser.add_argument(name, metavar=name.upper(), help="run directory, system (all its seeds) or row")
     parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
     add_json(parser)
 

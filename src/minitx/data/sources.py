@@ -107,7 +107,7 @@ def check_text(cfg: DataConfig) -> None:
 
 
 def local_folder(cfg: DataConfig) -> Path | None:
-    """Return the folder to read: data.dir, else for a hub set $MINITX_DATA/folder; None = go to the hub.
+    """Return the folder to read: data.dir, else $MINITX_DATA/folder; None = go to the hub.
 
     Errors: `UserError` for a path that is not there.
     """
@@ -115,12 +115,15 @@ def local_folder(cfg: DataConfig) -> Path | None:
         return None
     if cfg.dir is not None:
         return _folder("data.dir", cfg.dir)
+    if (root := os.environ.get("MINITX_DATA")) and cfg.folder:
+        folder = _folder("MINITX_DATA", root) / cfg.folder
+        if folder.is_dir():
+            return folder
     if cfg.source == "files":
-        raise UserError(f"data=files needs data.dir: a folder with train.{cfg.src}, train.{cfg.tgt}, val.{cfg.src} ...")
-    if not (root := os.environ.get("MINITX_DATA")) or not cfg.folder:
-        return None
-    folder = _folder("MINITX_DATA", root) / cfg.folder
-    return folder if folder.is_dir() else None
+        or_there = f"; or put {cfg.folder} into the folder that MINITX_DATA names" if cfg.folder else ""
+        raise UserError(f"data=files needs data.dir: a folder with train.{cfg.src}, train.{cfg.tgt}, val.{cfg.src} ..."
+                        f"{or_there}")
+    return None
 
 
 def _folder(name: str, value: str) -> Path:
@@ -135,11 +138,10 @@ def _synthetic(cfg: DataConfig) -> Corpus:
 
     if {cfg.src, cfg.tgt} != {"en", "de"}:
         raise UserError(f"data.src={cfg.src} data.tgt={cfg.tgt}: the synthetic text is en-de or de-en")
-    text = SyntheticCorpus(cfg.seed, cfg.train_size)
+    text = SyntheticCorpus(cfg.seed, cfg.train_size, cfg.train_words)
 
     def read(split: str, limit: int | None) -> list[Pair]:
-        pairs = [(sentence.src, sentence.tgt) for sentence in text.sentences(split)[:limit]]
-        return pairs if cfg.src == "en" else [(tgt, src) for src, tgt in pairs]
+        return text.pairs(split, cfg.src, limit)
 
     def phenomena(split: str) -> list[frozenset[str]]:
         return [sentence.phenomena for sentence in text.sentences(split)]
@@ -255,7 +257,7 @@ def _corpus(cfg: DataConfig, there: Sequence[str], fingerprint: str, origin: str
     if limits := [f"{name}={number}" for name, number in part.items() if number is not None]:
         fingerprint = _sha256([fingerprint, *limits])
     tests = tuple(name for name in dict.fromkeys((*there, *held_out)) if name not in ("train", "valid"))
-    default = tuple(name for name in tests if not name.startswith("length_"))
+    default = tuple(name for name in tests if phenomena is None or name in ("test", "minimal_pairs"))
     return Corpus(cfg.src, cfg.tgt, ("train", "valid", *tests), _chosen(cfg, tests, default), fingerprint, origin,
                   cfg.clean, read_part, phenomena)
 

@@ -5,7 +5,8 @@
 - A stable hash holds out a tenth of all (subject, verb, object) triples. Training sentences have none of
   these, all other sets have nothing else: no sentence outside of training can be recalled.
 - `minimal_pairs` exchanges subject and object. Both lines hold the same English words, so a model that
-  ignores their order gets at most half of the roles right.
+  ignores their order gets at most half of the roles right. `pairs_N` has such a clause before others, N words in all.
+- `test_shuffled` is the test set with the source's words in random order: what does a model make of their order?
 """
 
 import hashlib
@@ -23,14 +24,16 @@ from minitx.data.syntax import Clause, NounPhrase, Part
 from minitx.data.syntax import Sentence as Tree
 
 __all__ = [
-    "LENGTHS", "PHENOMENA", "Pair", "Sentence", "SyntheticCorpus", "role_accuracy_pct", "word_for_word",
+    "LENGTHS", "PHENOMENA", "Pair", "Sentence", "SyntheticCorpus", "role_accuracy_pct", "role_swaps_pct", "shuffled",
+    "word_for_word",
 ]  # fmt: skip
 
 Pair = tuple[str, str]
 LENGTHS = (10, 20, 50, 100, 200)
 """English words a sentence, met exactly."""
 ORDINARY = range(4, 17)
-EVALUATION_SIZE, LENGTH_SIZE, MINIMAL_PAIRS = 1000, 200, 500
+LONGER = 0.5  # of the training text, where it has longer sentences than these
+EVALUATION_SIZE, LENGTH_SIZE, MINIMAL_PAIRS, LONG_PAIRS = 1000, 200, 500, 100
 HELD_OUT = 10
 """One triple in so many is kept from training."""
 _SOURCES = (
@@ -52,11 +55,12 @@ class Sentence:
 class SyntheticCorpus:
     """Generate each set on first use."""
 
-    def __init__(self, seed: int, train_size: int) -> None:
+    def __init__(self, seed: int, train_size: int, train_words: int = ORDINARY[-1]) -> None:
+        """train_words: of the longest training sentence."""
         self.seed = seed
-        self.train_size = train_size
-        lengths = (f"length_{words}" for words in LENGTHS)
-        self.split_names = ("train", "valid", "test", "minimal_pairs", *lengths)
+        self.train_size, self.train_words = train_size, train_words
+        lengths, pairs = (f"length_{words}" for words in LENGTHS), (f"pairs_{words}" for words in LENGTHS[1:])
+        self.split_names = ("train", "valid", "test", "minimal_pairs", *lengths, *pairs, "test_shuffled")
         self._cache: dict[str, list[Sentence]] = {}
         self._held_out: dict[Triple, bool] = {}
 
@@ -68,10 +72,19 @@ class SyntheticCorpus:
             self._cache[split] = self._generate(split)
         return self._cache[split]
 
+    def pairs(self, split: str, src: str, limit: int | None = None) -> list[Pair]:
+        """Give a set's sentences in the source language, and their translations; limit: only the first so many."""
+        pairs = [(sentence.src, sentence.tgt) for sentence in self.sentences(split)[:limit]]
+        pairs = pairs if src == "en" else [(german, english) for english, german in pairs]
+        if split != "test_shuffled":
+            return pairs
+        random = Random(f"minitx {self.seed} {split}")
+        return [(shuffled(source, random), target) for source, target in pairs]
+
     @property
     def fingerprint(self) -> str:
         """Hash all that the text depends on: the grammar's own source, the lexicon, the seed and the size."""
-        digest = hashlib.sha256(f"{self.seed} {self.train_size}".encode())
+        digest = hashlib.sha256(f"{self.seed} {self.train_size} {self.train_words}".encode())
         for name in _SOURCES:
             digest.update(Path(__file__).with_name(name).read_bytes())
         return digest.hexdigest()
@@ -88,15 +101,26 @@ class SyntheticCorpus:
         random = Random(f"minitx {self.seed} {split}")
         if split == "train":
             grammar = Grammar(random, lambda triple: not self.held_out(triple))
-            return [_ordinary(grammar) for _ in range(self.train_size)]
+            return [self._training_sentence(grammar, random) for _ in range(self.train_size)]
         grammar = Grammar(random, self.held_out)
         if split == "minimal_pairs":
-            return _minimal_pairs(random, self.held_out)
+            return _minimal_pairs(random, self.held_out, MINIMAL_PAIRS)
+        if split.startswith("pairs_"):
+            return _minimal_pairs(random, self.held_out, LONG_PAIRS, int(split.removeprefix("pairs_")))
+        if split == "test_shuffled":
+            return self.sentences("test")
         if split.startswith("length_"):
             words = int(split.removeprefix("length_"))
             return _distinct(lambda: _of_length(grammar, random, words), LENGTH_SIZE, set())
         seen = {sentence.src for sentence in self.sentences("valid")} if split == "test" else set()
         return _distinct(lambda: _ordinary(grammar), EVALUATION_SIZE, seen)
+
+    def _training_sentence(self, grammar: Grammar, random: Random) -> Sentence:
+        """Draw an ordinary sentence or, of a text that has them, a longer one: lengths evenly over their logarithm."""
+        shortest = ORDINARY[-1] + 1
+        if self.train_words < shortest or random.random() >= LONGER:
+            return _ordinary(grammar)
+        return _of_length(grammar, random, int(shortest * ((self.train_words + 1) / shortest) ** random.random()))
 
 
 def _sentence(tree: Tree, phenomena: set[str], triples: set[Triple]) -> Sentence:
@@ -125,12 +149,16 @@ def _ordinary(grammar: Grammar) -> Sentence:
 
 
 def _of_length(grammar: Grammar, random: Random, words: int) -> Sentence:
-    """Join clauses until the sentence has exactly so many words; the shortest part is "and dogs sleep"."""
-    parts: list[Part] = []
+    """Join clauses until the sentence has exactly so many words."""
+    grammar.begin()
+    return _sentence(*_filled(grammar, random, [], words))
+
+
+def _filled(grammar: Grammar, random: Random, parts: list[Part], missing: int) -> tuple[Tree, set[str], set[Triple]]:
+    """Add clauses of so many words, and tell what was drawn; the shortest part is "and dogs sleep"."""
+    parts = list(parts)
     phenomena: set[str] = set()
     triples: set[Triple] = set()
-    missing = words
-    grammar.begin()
     while missing:
         after_main = bool(parts) and (parts[-1].link is None or parts[-1].link.kind == "coordinating")
         conjunctions = SUBORDINATORS if after_main and random.random() < 0.5 else COORDINATORS
@@ -139,21 +167,29 @@ def _of_length(grammar: Grammar, random: Random, words: int) -> Sentence:
             part = grammar.link(conjunctions) if parts else Part(None, grammar.clause())
         except NoChoice:
             continue
-        length = sum(word != "," for word in english.clause(part.clause)) + len(parts[:1])
+        length = _words(part)
         if length == missing or length <= missing - 5:
             parts.append(part)
             missing -= length
             phenomena |= grammar.phenomena
             triples |= grammar.triples
-    return _sentence(tuple(parts), phenomena, triples)
+    return tuple(parts), phenomena, triples
 
 
-def _minimal_pairs(random: Random, held_out: Callable[[Triple], bool]) -> list[Sentence]:
-    """Draw pairs of sentences that differ in who does it to whom, and in nothing else."""
+def _words(part: Part) -> int:
+    return sum(word != "," for word in english.clause(part.clause)) + (part.link is not None)
+
+
+def _minimal_pairs(random: Random, held_out: Callable[[Triple], bool], pairs: int, words: int = 0) -> list[Sentence]:
+    """Draw pairs of sentences that differ in who does it to whom, and in nothing else.
+
+    words: of each, with other clauses after that one; 0 = with none
+    """
+    grammar = Grammar(random, held_out)
     animate = NOUNS["person"] + NOUNS["animal"]
     seen: set[tuple[str, frozenset[str]]] = set()
     sentences: list[Sentence] = []
-    while len(sentences) < 2 * MINIMAL_PAIRS:
+    while len(sentences) < 2 * pairs:
         verb, first, second = random.choice(ROLE_VERBS), random.choice(animate), random.choice(animate)
         triples = [(first.en, verb.en, second.en), (second.en, verb.en, first.en)]
         key = verb.en, frozenset((first.en, second.en))
@@ -164,13 +200,26 @@ def _minimal_pairs(random: Random, held_out: Callable[[Triple], bool]) -> list[S
         same_article = english.article(first.en) == english.article(second.en)
         article = DETERMINERS["a" if not plural and same_article and random.random() < 0.4 else "the"]
         phrases = [NounPhrase(noun, article, plural) for noun in (first, second)]
-        for (subject, object_), triple in zip((phrases, phrases[::-1]), triples, strict=True):
-            clause = Clause(subject, verb, tense, objects=(object_,))
-            phenomena = {"bracket"} if tense == "perfect" else set()
-            if german.form(object_.noun, plural) == "m":
+        mains = [Part(None, Clause(subject, verb, tense, objects=(object_,)))
+                 for subject, object_ in (phrases, phrases[::-1])]
+        rest: tuple[Tree, set[str], set[Triple]] = ((), set(), set())
+        if words:
+            grammar.begin()
+            rest = _filled(grammar, random, mains[:1], words - _words(mains[0]))
+        for main, triple in zip(mains, triples, strict=True):
+            phenomena = rest[1] | ({"bracket"} if tense == "perfect" else set())
+            if german.form(main.clause.objects[0].noun, plural) == "m":
                 phenomena.add("accusative")
-            sentences.append(_sentence((Part(None, clause),), phenomena, {triple}))
+            sentences.append(_sentence((main, *rest[0][1:]), phenomena, rest[2] | {triple}))
     return sentences
+
+
+def shuffled(sentence: str, random: Random) -> str:
+    """Put a sentence's words in random order; a capital and the mark at the end stay where they were."""
+    words = (sentence[:1].lower() + sentence[1:-1]).split()
+    random.shuffle(words)
+    text = " ".join(words)
+    return text[:1].upper() + text[1:] + sentence[-1:]
 
 
 @cache
@@ -235,9 +284,20 @@ def role_accuracy_pct(hypotheses: Sequence[str], references: Sequence[str]) -> f
     """Give the share of minimal-pair sentences whose subject and object are the reference's.
 
     Article and noun must agree to the letter on both sides of the verb, and no noun phrase may be missing or
-    added; the verb itself is free. Raises ValueError on no sentences or unequal numbers of them.
+    added; the verb itself is free. Of a sentence of several clauses the first counts, which a comma ends.
+    Raises ValueError on no sentences or unequal numbers of them.
     """
     if not references:
         raise ValueError("role accuracy needs at least one sentence")
-    pairs = zip(hypotheses, references, strict=True)
-    return 100 * sum(_roles(found) == _roles(wanted) for found, wanted in pairs) / len(references)
+
+    def right(found: str, wanted: str) -> bool:
+        if "," in wanted:
+            found, wanted = (text.partition(",")[0] + "." for text in (found, wanted))
+        return _roles(found) == _roles(wanted)
+
+    return 100 * sum(right(*pair) for pair in zip(hypotheses, references, strict=True)) / len(references)
+
+
+def role_swaps_pct(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Give the share of minimal-pair sentences whose subject and object are those of the pair's other sentence."""
+    return role_accuracy_pct(hypotheses, [references[row ^ 1] for row in range(len(references))])

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from minitx.autograd import applied
 from minitx.batch import Packed, taken
+from minitx.models.base import Attention
 from minitx.models.layers import Linear, RotaryPositions
 
 
@@ -156,7 +157,7 @@ def from_heads(x: Tensor, packed: Packed) -> Tensor:
     return taken(x.flatten(0, 2), back, there).view(len(packed.ids), -1)
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(Attention):
     """Let every position look at every other, or at those before it.
 
     No biases: one on the keys has no gradient but rounding noise, which Adam would amplify.
@@ -182,6 +183,11 @@ class SelfAttention(nn.Module):
         qkv = self.project(x, packed.places, packed.longest)
         return self.out(self_attention(qkv, packed, self.n_heads, causal=causal))
 
+    def weights(self, x: Tensor, packed: Packed, *, causal: bool = False) -> Tensor:
+        """--> [B, H, L, L]"""
+        q, k, _ = to_heads(self.project(x, packed.places, packed.longest), packed, self.n_heads, 3)
+        return _probabilities(q, k, _later(q) if causal else packed.bias)
+
     def step(self, x: Tensor, past_k: Tensor, past_v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Attend from one new position to all so far. x: [B, D], past: [B, H, t, d] --> [B, D], longer past
 
@@ -195,7 +201,7 @@ class SelfAttention(nn.Module):
         return self.out(attend(q, k, v).flatten(1)), k, v
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Attention):
     """Let every target position look at the whole source."""
 
     def __init__(self, d_model: int, n_heads: int) -> None:
@@ -209,6 +215,10 @@ class CrossAttention(nn.Module):
         """x: [N, D], memory: [N of src, D] --> [N, D]"""
         return self.out(cross_attention(self.q(x), self.kv(memory), tgt, src, self.n_heads))
 
+    def weights(self, x: Tensor, tgt: Packed, memory: Tensor, src: Packed) -> Tensor:
+        """--> [B, H, T, S]"""
+        return _probabilities(to_heads(self.q(x), tgt, self.n_heads, 1)[0], self.keys_values(memory, src)[0], src.bias)
+
     def keys_values(self, memory: Tensor, src: Packed) -> tuple[Tensor, ...]:
         """Project the memory once a sentence. [N, D] --> 2 x [B, H, S, d]"""
         return to_heads(self.kv(memory), src, self.n_heads, 2).unbind(0)
@@ -217,3 +227,15 @@ class CrossAttention(nn.Module):
         """x: [B*K, D], k, v: [B, H, S, d], bias: [B, 1, 1, S] --> [B*K, D]; a sentence's keys serve its K hypotheses"""
         q = self.q(x).view(-1, beam_size, self.n_heads, k.shape[-1]).transpose(1, 2)  # --> [B, H, K, d]
         return self.out(attend(q, k, v, bias).transpose(1, 2).reshape(x.shape))
+
+
+class SourceAttention(Attention):
+    """Look from decoder states, given in turn or one by one, at source states: what an LSTM's decoder does.
+
+    `forward` takes h [B, T, R], values and keys [B, S, R] and bias [B, 1, S], and is linear in the values.
+    """
+
+    def weights(self, h: Tensor, values: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+        """Show them in what `forward` makes of unit vectors. --> [B, 1, T, S]"""
+        units = torch.eye(values.shape[1], dtype=values.dtype, device=values.device).expand(len(values), -1, -1)
+        return self.forward(h, units, keys, bias)[:, None]

@@ -1,12 +1,14 @@
 """The contract between a model family and all else: training calls `forward`, search calls `init_state` and `step`.
 
-B sentences, S source tokens, K hypotheses a sentence, N rows of packed target tokens, D width, V target vocabulary.
+B sentences, S source tokens, K hypotheses a sentence, N rows of packed target tokens, D width, V target vocabulary,
+H heads, L queries.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +43,14 @@ class DecodeState:
                        sentences=[t.index_select(0, sentences) for t in self.sentences])
 
 
+class Attention(nn.Module, ABC):
+    """What looks somewhere, and can tell where."""
+
+    @abstractmethod
+    def weights(self, *inputs: Any, **options: Any) -> Tensor:
+        """Tell how `forward`, given the same, weighs what it looks at. --> [B, H, L, S], rows that sum to 1"""
+
+
 class Seq2Seq(nn.Module, ABC):
     """A translation model. A family implements the abstract methods, and gets training and every search."""
 
@@ -72,6 +82,32 @@ class Seq2Seq(nn.Module, ABC):
     def forward(self, src: Packed, tgt: Packed) -> Tensor:
         """Make of each target token what its successor is scored by. --> [N, D], for `project` or a loss"""
         return self.features(self.encode(src), src, tgt)
+
+    def attentions(self) -> Mapping[str, Sequence[Attention]]:
+        """Name what looks where, a module a layer: "encoder" and "decoder" at themselves, "cross" at the source."""
+        return {}
+
+    @torch.no_grad()
+    def attention_weights(self, src: Packed, tgt: Packed) -> dict[str, Tensor]:
+        """Tell what each head looks at while `forward` reads these, from what each module is given there.
+
+        --> [layers, B, H, L, S] by the names of `attentions`; where padding looks, and filler, means nothing
+        """
+        seen: dict[nn.Module, list[Tensor]] = {}
+
+        def note(module: Attention, inputs: tuple[Any, ...], options: dict[str, Any], _: Tensor) -> None:
+            seen.setdefault(module, []).append(module.weights(*inputs, **options))
+
+        named = self.attentions()
+        hooks = [module.register_forward_hook(note, with_kwargs=True) for layers in named.values() for module in layers]
+        try:
+            self(src, tgt)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        # a recurrence may look once a target step: its steps are put together
+        return {name: torch.stack([torch.cat(seen[module], dim=-2) for module in layers])
+                for name, layers in named.items()}
 
     def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float | None:
         """Count one forward pass over real tokens, EOS included: matrix products only, a multiply-add as two.

@@ -7,8 +7,7 @@
 - input feeding, by option, gives each step the attentional vector of the last: it trains one step at a time
 - what is projected has the width of an embedding, so that one matrix can serve both ends
 
-B sentences, S source tokens, T target tokens, N rows of packed tokens, K hypotheses a sentence, D d_model, R d_hidden,
-L layers, V vocabulary.
+B sentences, S source and T target tokens, N packed rows, K hypotheses a sentence, D d_model, R d_hidden, L layers.
 """
 
 import math
@@ -21,8 +20,8 @@ from torch import Tensor, nn
 
 from minitx import autograd
 from minitx.batch import Packed, taken
-from minitx.models.attention import attend
-from minitx.models.base import DecodeState, Lengths, Seq2Seq, matrices
+from minitx.models.attention import SourceAttention, attend
+from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, matrices
 from minitx.models.dropout import Dropout
 from minitx.models.layers import Linear
 
@@ -86,8 +85,7 @@ class LSTMSeq2Seq(Seq2Seq):
         return [(h.contiguous(), c.contiguous()) for h, c in (both.chunk(2, dim=-1) for both in bridged)]
 
     def features(self, memory: Tensor, src: Packed, tgt: Packed) -> Tensor:
-        states = self.initial(memory, src)
-        keys, bias = self.keys(memory), src.bias[:, 0]
+        states, keys, bias = self.initial(memory, src), self.keys(memory), src.bias[:, 0]
         embedded = tgt.pad(self.embed(self.tgt_embed, tgt.ids))
         if not self.input_feeding:
             h = self.decode(embedded, states)[0]
@@ -138,6 +136,9 @@ class LSTMSeq2Seq(Seq2Seq):
         features = self.combined(together, self.look(together, keys, bias)).flatten(0, 1)
         beams = [t for pair in states for t in pair] + ([features] if self.input_feeding else [])
         return self.project(features), replace(state, beams=beams, position=state.position + 1)
+
+    def attentions(self) -> dict[str, list[Attention]]:
+        return {} if self.attention is None else {"cross": [self.attention]}
 
     def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float:
         """A bridge runs once a sentence; either attention takes 2 R a pair of tokens to score, and 2 R to sum."""
@@ -207,7 +208,7 @@ class EncoderLayer(nn.Module):
         return torch.cat([ends[:, :-width], outputs[:, 0, -width:]], dim=-1)
 
 
-class DotAttention(nn.Module):
+class DotAttention(SourceAttention):
     """softmax(h W k' / sqrt(R)) over source states: Luong et al. 2015, equation 8 (general), scaled."""
 
     def __init__(self, d_hidden: int) -> None:
@@ -219,7 +220,7 @@ class DotAttention(nn.Module):
         return attend(*(t[:, None] for t in (h, keys, values, bias)))[:, 0]
 
 
-class AdditiveAttention(nn.Module):
+class AdditiveAttention(SourceAttention):
     """softmax(v' tanh(W h + U k)) over source states: Bahdanau et al. 2015, section A.1.2."""
 
     def __init__(self, d_hidden: int) -> None:
@@ -245,6 +246,5 @@ def reversal(src: Packed) -> Tensor:
 
 def reordered(x: Tensor, order: Tensor) -> Tensor:
     """Take each sentence's states in an order that undoes itself. x: [B, S, R], order: [B, S] --> [B, S, R]"""
-    B, S, _ = x.shape
-    flat = (torch.arange(B, device=x.device)[:, None] * S + order).flatten()
+    flat = (torch.arange(len(x), device=x.device)[:, None] * x.shape[1] + order).flatten()
     return taken(x.flatten(0, 1), flat, flat).view(x.shape)

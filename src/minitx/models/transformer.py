@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from minitx.batch import Packed
 from minitx.models.attention import CrossAttention, SelfAttention
-from minitx.models.base import DecodeState, Lengths, Seq2Seq, matrices
+from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, matrices
 from minitx.models.dropout import Dropout
 from minitx.models.layers import FeedForward, LayerNorm, LearnedPositions, Linear, RotaryPositions, SinusoidalPositions
 
@@ -100,6 +100,11 @@ class Transformer(Seq2Seq):
             x, *grown = layer.step(x, past_k, past_v, k, v, bias, state.beam_size)
             past += grown
         return self.project(self.decoder_norm(x)), replace(state, beams=past, position=state.position + 1)
+
+    def attentions(self) -> dict[str, list[Attention]]:
+        encoder, decoder = cast(list[EncoderLayer], list(self.encoder)), cast(list[DecoderLayer], list(self.decoder))
+        return {"encoder": [layer.attention for layer in encoder], "decoder": [layer.attention for layer in decoder],
+                "cross": [layer.cross for layer in decoder]}
 
     def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float:
         """Causal attention counts as a whole square, as torch's counter and others' MFU have it (PaLM, appendix B)."""

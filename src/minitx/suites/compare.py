@@ -1,7 +1,6 @@
 """Two systems out of the ledger, or out of run directories, side by side: each test set that both have."""
 
 import json
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,10 @@ class System:
 
 
 def find_system(name: str, folder: Path) -> System:
-    """Find what a name means: a run directory, an experiment of the ledger with all its seeds, or one row of it.
+    """Find what a name means: a run directory, a system of the ledger with all its seeds, or one row of it.
 
-    Errors: `UserError` for what is none of them, or an experiment whose rows are of several commands.
+    A system is named by its experiment, and by its model where an experiment has several. Errors: `UserError` for what
+    is none of them, or a name whose rows are of several commands.
     """
     if name and Path(name).is_dir():
         return System(name, _read_statistics(Path(name, "sentence_statistics.json")))
@@ -34,14 +34,15 @@ def find_system(name: str, folder: Path) -> System:
         raise UserError(f"{folder}: no such folder of published rows, and {name!r} is no run directory")
     rows = ledger.read(folder)
     row_name = Path(name).name.removesuffix(".gz").removesuffix(".json")
-    mine = [row for row in rows if name == row.result.experiment or row_name == row.name]
+    mine = [row for row in rows if name in (row.result.experiment, row.result.system) or row_name == row.name]
     if not mine:
-        known = {str(row.result.experiment) for row in rows}
-        raise UserError(f"{name!r}: neither a run directory nor an experiment or row of {folder} "
+        known = {row.result.system for row in rows}
+        raise UserError(f"{name!r}: neither a run directory nor a system or row of {folder} "
                         f"({', '.join(sorted(known)) or 'which has none'}){nearest(name, known)}")
-    if any(_but_seed(row.command) != _but_seed(mine[0].command) for row in mine):
+    if any(row.recipe != mine[0].recipe for row in mine):
+        systems = dict.fromkeys(row.result.system for row in mine)
         raise UserError(f"{name}: its rows in {folder} are of several commands; name one: "
-                        f"{', '.join(row.name for row in mine)}")
+                        f"{', '.join(systems if len(systems) > 1 else [row.name for row in mine])}")
     tests = set.intersection(*(set(row.sentences) for row in mine))
     return System(name, {test: [row.sentences[test] for row in mine] for test in sorted(tests)})
 
@@ -62,10 +63,6 @@ def _read_statistics(path: Path) -> dict[str, list[Sentences]]:
         return {test: [rows] for test, rows in values["sets"].items() if rows}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())})", Exit.STORAGE) from error
-
-
-def _but_seed(command: str) -> list[str]:
-    return [word for word in shlex.split(command) if not word.startswith("seed=")]
 
 
 def compared(first: System, second: System) -> Iterator[tuple[str, Comparison]]:

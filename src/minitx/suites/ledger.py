@@ -11,7 +11,7 @@ import json
 import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from math import isclose
 from pathlib import Path
 from types import UnionType
@@ -22,6 +22,7 @@ from minitx.errors import Exit, UserError
 from minitx.frozen import read_config
 from minitx.metrics import SENTENCE_COLUMNS, Score, bleu_from_sentences
 from minitx.result import Result, TestScore
+from minitx.schema import nearest
 from minitx.storage import write_atomically
 from minitx.suites.repeat import command_line
 
@@ -35,12 +36,16 @@ GZIP_HEADER = bytes.fromhex("1f8b 0800 0000 0000 02ff")  # no time of day, no na
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one published run. curve: by `CURVE`; sentences: for each test set, its `metrics.sentence_statistics`"""
+    """Hold one published run. curve: by `CURVE`; sentences: for each test set, its `metrics.sentence_statistics`
+
+    source_words: of each of its sentences, where a row has them (those of before have not)
+    """
 
     command: str
     result: Result
     curve: list[list[float]]
     sentences: dict[str, list[list[int]]]
+    source_words: dict[str, list[int]] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, values: Any, where: str) -> "Row":
@@ -52,7 +57,8 @@ class Row:
             raise UserError(f"{where}: a row has the keys {', '.join(sorted(KEYS))}: see {', '.join(sorted(wrong))}")
         try:
             curve, statistics = values["curve"], values["statistics"]
-            row = cls(values["command"], Result.parse(values["result"], where), curve["rows"], statistics["sets"])
+            row = cls(values["command"], Result.parse(values["result"], where), curve["rows"], statistics["sets"],
+                      statistics.get("source_words", {}))
             if curve["columns"] != list(CURVE) or statistics["columns"] != list(SENTENCE_COLUMNS):
                 raise UserError(f"{where}: the curve or the statistics have other columns than this version's")
             why = (_unreadable(row.result) or refusal(row.result) or _mismatch(row) or _other_command(row)
@@ -65,12 +71,17 @@ class Row:
 
     @property
     def name(self) -> str:
-        return f"{self.result.experiment}.{self.result.seed}.{self.result.config_sha256[:8]}"
+        return f"{self.result.system}.{self.result.seed}.{self.result.config_sha256[:8]}"
 
     @property
     def order(self) -> tuple[str, int, str]:
         """Return what rows are sorted by."""
-        return str(self.result.experiment), self.result.seed, self.result.config_sha256
+        return self.result.system, self.result.seed, self.result.config_sha256
+
+    @property
+    def recipe(self) -> list[str]:
+        """Return the command's words but for the seed: what the seeds of a system share."""
+        return [word for word in shlex.split(self.command) if not word.startswith("seed=")]
 
     @property
     def committed(self) -> bool:
@@ -82,7 +93,8 @@ class Row:
         result = json.dumps(asdict(self.result), indent=1, ensure_ascii=False, allow_nan=False)
         others = {
             "curve": {"columns": CURVE, "rows": self.curve},
-            "statistics": {"columns": SENTENCE_COLUMNS, "sets": self.sentences},
+            "statistics": {"columns": SENTENCE_COLUMNS, "sets": self.sentences}
+            | ({"source_words": self.source_words} if self.source_words else {}),
         }
         packed = [f'"{key}": {json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)}'
                   for key, value in others.items()]
@@ -162,6 +174,8 @@ def _mismatch(row: Row) -> str | None:
         if len(counts) != score["sentences"] or not isclose(bleu, score["bleu"], rel_tol=0, abs_tol=1e-9):
             return (f"{name}: BLEU {score['bleu']} of {score['sentences']:,} sentences, but the statistics give {bleu} "
                     f"of {len(counts):,}")
+        if row.source_words and [type(words) for words in row.source_words.get(name, ())] != [int] * len(counts):
+            return f"{name}: a row that has source_words has one number for each sentence"
     return None
 
 
@@ -182,7 +196,7 @@ def _text(row: Row) -> str | None:
     """Say where a row has room for somebody's sentences, if anywhere."""
     if long := [text for text in _strings(asdict(row.result)) if len(text) > LONGEST or "\n" in text]:
         return f"text has no place in a row: {long[0][:40]!r} ..."
-    if any(_strings([row.curve, row.sentences.values()])):
+    if any(_strings([row.curve, row.sentences.values(), row.source_words.values()])):
         return "a curve and statistics are numbers only"
     return None
 
@@ -220,6 +234,16 @@ def read(ledger: Path) -> list[Row]:
             raise UserError(f"{plain}: {packed.name} is there too, and a row has one file: delete the older")
         rows.append(row)
     return sorted(rows, key=lambda row: row.order)
+
+
+def find(name: str, ledger: Path) -> Row:
+    """Return the row of that name, or of that beginning if there is one. Errors: `UserError` for none, or several."""
+    rows = read(ledger)
+    if not (found := [row for row in rows if f"{row.name}.".startswith(f"{name.removesuffix('.json')}.")]):
+        raise UserError(f"{name}: no row of {ledger}{nearest(name, [row.name for row in rows])}")
+    if len(found) > 1:
+        raise UserError(f"{name}: several rows of {ledger}: {', '.join(row.name for row in found)}")
+    return found[0]
 
 
 def write(row: Row, ledger: Path) -> tuple[Path, bool]:

@@ -1,9 +1,10 @@
-"""Figures as SVG, drawn from figures that were stored: the same numbers give the same bytes.
+"""Figures as SVG or PNG, drawn from figures that were stored: the same numbers give the same bytes.
 
-matplotlib is an extra, `plots`, and imported when something is drawn.
+matplotlib is an extra, `report`, and imported when something is drawn.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,8 +24,9 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.5, "lines.markersize": 5, "legend.frameon": False, "legend.fontsize": 8,
 }  # fmt: skip
 # Told apart by whoever sees colours otherwise, and by shape in print. Source: Okabe & Ito 2008, Color Universal Design.
-KNOWN = {"transformer": ("#0072B2", "o"), "lstm_attention": ("#D55E00", "s"), "lstm": ("#009E73", "^")}
-OTHERS = (("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"))
+KNOWN = {"transformer": ("#0072B2", "o"), "lstm_attention": ("#D55E00", "s"), "lstm": ("#009E73", "^"),
+         "transformer_nope": ("#CC79A7", "D")}
+OTHERS = (("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"))
 
 
 class Panel(NamedTuple):
@@ -46,12 +48,13 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise UserError("--plot: needs matplotlib, which is not installed; pip install -c constraints.txt -e "
-                        "'.[plots]'") from error
+        raise UserError("a figure needs matplotlib, which is not installed; pip install -c constraints.txt -e "
+                        "'.[report]'") from error
 
 
-def cost_curves(found: Mapping[str, Any]) -> bytes:
-    """Draw what `minitx bench cost` stores: time against length and against width, both axes logarithmic."""
+@contextmanager
+def blank(width: float, height: float) -> Iterator["Figure"]:
+    """Give a figure of so many inches, in our style while the block lasts. Errors: as `require_matplotlib`"""
     require_matplotlib()
     from matplotlib import rc_context, rcdefaults, rcParams
     from matplotlib.figure import Figure
@@ -59,7 +62,12 @@ def cost_curves(found: Mapping[str, Any]) -> bytes:
     with rc_context():
         rcdefaults()  # whatever a user's matplotlibrc says
         rcParams.update(STYLE)
-        figure = Figure(figsize=(8.4, 3.9), layout="constrained")
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def cost_curves(found: Mapping[str, Any]) -> bytes:
+    """Draw what `minitx bench cost` stores: time against length and against width, both axes logarithmic."""
+    with blank(8.4, 3.9) as figure:
         for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
             draw_costs(axes, panel, found[panel.key])
         conditions = found["conditions"]
@@ -114,3 +122,13 @@ def svg(figure: "Figure") -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
+
+
+def png(figure: "Figure") -> bytes:
+    """Write without version, likewise."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+FORMS: dict[str, Callable[["Figure"], bytes]] = {"svg": svg, "png": png}

@@ -7,9 +7,11 @@ from typing import Any
 
 from minitx.config import Config, as_dict, resolve_size
 from minitx.errors import UserError
+from minitx.result import Result
 from minitx.schema import show
 
-ELSEWHERE = ("run_dir", "resume", "debug", "choices", "logger", "data.dir")  # where a run is kept or shown; not what
+# Where a run is kept, shown or paid; not what it is.
+ELSEWHERE = ("run_dir", "resume", "debug", "choices", "logger", "data.dir", "trainer.price_per_hour")
 
 
 def command_line(cfg: Config) -> str:
@@ -42,6 +44,27 @@ def command_line(cfg: Config) -> str:
         if equal(fewer := [other for other in words if other != word]):
             words = fewer
     return shlex.join(["python", "train.py", *words])
+
+
+def exactly(command: str, result: Result) -> str:
+    """Return the command that repeats a run to the bit, on such a machine: what it had to find out is said.
+
+    Errors: `UserError` where the learning rate followed a clock from the start.
+    """
+    from minitx.door import compose
+
+    words = shlex.split(command)[2:]
+    trainer = (cfg := compose(words, text=False)).trainer
+    if trainer.max_minutes is not None and cfg.optim.schedule == "cosine":
+        raise UserError(f"{command}: a cosine over minutes is not repeated, for its first updates do not know its end")
+    found = {"threads": result.threads, "precision": result.precision, "devices": result.world_size,
+             "max_steps": result.steps, "max_minutes": None}
+    if result.horizon_steps != result.steps:
+        found["horizon_steps"] = result.horizon_steps or 10 * result.steps  # where it ended before any decay
+    said = {f"trainer.{name}={show(value)}": f"trainer.{name}=" for name, value in found.items()
+            if getattr(trainer, name) != value}
+    return shlex.join(["python", "train.py", *(word for word in words if not word.startswith(tuple(said.values()))),
+                       *said])
 
 
 def _flat(cfg: Config) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`minitx report`: runs into the ledger, and the ledger's tables into README, from which its numbers come."""
+"""`minitx report`: runs into the ledger, and the ledger's tables into README and docs/, whose numbers they are."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +9,30 @@ from minitx.suites import ledger as ledgers
 from minitx.suites.ledger import Row
 from minitx.suites.tables import TABLES, render
 
-END = "<!-- /report -->"
+START, END = "<!-- report: ", "<!-- /report -->"
 
 
 def main(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
-    """Add runs to the ledger, then write its tables into README, byte for byte the same for the same rows."""
+    """Add runs to the ledger, then write its tables into README and the pages of docs/ beside it.
+
+    The same rows give the same bytes. Errors: `UserError` for a run that is not to be published, a page that is
+    missing, cannot be written or has lost a marker, or a table that has no page.
+    """
     publish(runs, ledger)
-    try:
-        text = readme.read_text(encoding="utf-8")
-        if (filled := fill(text, ledgers.read(ledger), readme)) != text:
-            write_atomically(readme, filled.encode())
-    except OSError as error:
-        raise UserError(f"{readme}: {error.strerror}", Exit.USAGE if not readme.exists() else Exit.STORAGE) from error
-    print(f"{readme}: tables {'are up to date' if filled == text else 'written'}")
+    rows, shown = ledgers.read(ledger), set[str]()
+    for page in (readme, *sorted(readme.parent.glob("docs/*.md"))):
+        try:
+            text = page.read_text(encoding="utf-8")
+            if page != readme and START not in text:
+                continue
+            if (filled := fill(text, rows, page)) != text:
+                write_atomically(page, filled.encode())
+        except OSError as error:
+            raise UserError(f"{page}: {error.strerror}", Exit.USAGE if not page.exists() else Exit.STORAGE) from error
+        shown |= {name for name in TABLES if f"{START}{name} -->" in text}
+        print(f"{page}: tables {'are up to date' if filled == text else 'written'}")
+    if lost := [name for name in TABLES if name not in shown]:
+        raise UserError(f"{readme}: neither here nor in docs/ are the markers {START}{lost[0]} --> ... {END}")
 
 
 def publish(runs: Sequence[Path], ledger: Path) -> None:
@@ -58,13 +69,15 @@ def _admitted(run_dir: Path) -> Row:
     return row
 
 
-def fill(text: str, rows: Sequence[Row], readme: Path) -> str:
-    """Put each table between `<!-- report: NAME -->` and `<!-- /report -->`. Errors: `UserError` for a lost marker."""
-    for name, table in TABLES.items():
-        start = f"<!-- report: {name} -->\n"
-        head, _, rest = text.partition(start)
-        old, found, tail = rest.partition(END)
-        if not found or "<!-- report:" in old:
-            raise UserError(f"{readme}: the markers {start.strip()} ... {END} are not there")
-        text = f"{head}{start}{render(table, rows)}\n{END}{tail}"
-    return text
+def fill(text: str, rows: Sequence[Row], page: Path) -> str:
+    """Put tables between `<!-- report: NAME -->` and `<!-- /report -->`. Errors: `UserError` for a lost marker."""
+    before, *parts = text.split(START)
+    filled = [before]
+    for part in parts:
+        name, opened, rest = part.partition(" -->\n")
+        _, closed, after = rest.partition(END)
+        if name not in TABLES or not (opened and closed) or END in after:
+            raise UserError(f"{page}: {START}{name.splitlines()[0]} --> ... {END}: one of these lines is lost, or no "
+                            f"table has that name ({', '.join(TABLES)})")
+        filled.append(f"{START}{name} -->\n{render(TABLES[name], rows)}\n{END}{after}")
+    return "".join(filled)

@@ -10,6 +10,7 @@ With one seed each both are sacreBLEU's tests, and say nothing of other seeds. A
 N sentences, S seeds, R resamples; counts: [S, N, 10], rows of `metrics.SENTENCE_COLUMNS` and all n-grams of each order
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,15 +89,26 @@ def with_totals(rows: npt.ArrayLike) -> Counts:
     return np.concatenate([counts, np.maximum(0, counts[..., :1] - np.arange(MAX_NGRAM_ORDER))], axis=-1)
 
 
+def interval(system: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 1) -> tuple[float, float, float]:
+    """Return a system's BLEU and its 95 % interval, by bootstrap. system: [S, N, 6], as `compare` takes it"""
+    counts, rng = with_totals(system), np.random.Generator(np.random.PCG64(seed))
+    moved = np.concatenate([bleu for (bleu,) in _drawn_anew([counts], resamples, rng)])
+    low, high = map(float, np.quantile(moved, (LEVEL / 2, 1 - LEVEL / 2)))
+    return float(corpus_bleu(counts.sum(1)).mean()), low, high
+
+
 def bootstrap(first: Counts, second: Counts, resamples: int, rng: np.random.Generator) -> Floats:
     """Draw sentences anew, and what other seeds would have given. --> the difference, [R]"""
-    n, found = first.shape[1], []
+    return np.concatenate([others - ones for others, ones in _drawn_anew([second, first], resamples, rng)])
+
+
+def _drawn_anew(systems: Sequence[Counts], resamples: int, rng: np.random.Generator) -> Iterator[list[Floats]]:
+    """Yield each system's BLEU on the same draws of sentences, some draws at a time. --> [r] each"""
+    n = systems[0].shape[1]
     for size in _portions(resamples):
         drawn = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(float)  # --> [r, N]
-        ones, others = ((drawn @ counts.transpose(1, 0, 2).reshape(n, -1)).reshape(size, len(counts), -1)
-                        for counts in (first, second))
-        found.append(_over_seeds(corpus_bleu(others), rng) - _over_seeds(corpus_bleu(ones), rng))
-    return np.concatenate(found)
+        sums = ((drawn @ counts.transpose(1, 0, 2).reshape(n, -1)).reshape(size, len(counts), -1) for counts in systems)
+        yield [_over_seeds(corpus_bleu(counts), rng) for counts in sums]
 
 
 def _over_seeds(bleu: Floats, rng: np.random.Generator) -> Floats:

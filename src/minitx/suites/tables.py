@@ -1,23 +1,36 @@
-"""README's tables: which rows, which columns, and below them the conditions under which their numbers hold."""
+"""README's tables: which rows, which columns, and below them the conditions under which their numbers hold.
 
-from collections.abc import Callable, Sequence
+A line shows one row or, in a table by system, all seeds of a system: the mean and, of several, the standard deviation.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import groupby, pairwise
+from statistics import fmean, stdev
 
 from minitx.console import duration
-from minitx.result import DISTURBED_PCT, searched
+from minitx.result import DISTURBED_PCT, Result, searched
 from minitx.suites.ledger import Row
+from minitx.suites.significance import compare, interval
 
-Cell = Callable[[Row], str]
+Cell = Callable[[Sequence[Row]], str | None]  # None = not known of all of them
 UNCOMMITTED, DISTURBED = "†", "‡"
+RESAMPLES = 2_000  # of a comparison below a table; `minitx compare` takes more
 
 
-def _value(name: str, form: str, unit: str = "") -> Cell:
-    def cell(row: Row) -> str:
-        value = getattr(row.result, name)
-        return "-" if value is None else f"{value:{form}}{unit}"
+def _number(name: str, form: str, unit: str = "") -> Cell:
+    return lambda rows: _spread([getattr(row.result, name) for row in rows], form, unit)
 
-    return cell
+
+def _spread(values: Sequence[float | None], form: str, unit: str = "") -> str | None:
+    """Write the mean, and how the seeds scatter about it, if they do."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    text = f"{fmean(known):{form}}"
+    return text + (f" ± {stdev(known):{form}}" if len(set(known)) > 1 else "") + unit
 
 
 @dataclass(frozen=True)
@@ -33,36 +46,96 @@ class Score:
         scores: dict[str, float] = {**row.result.test.get(self.test_set, {})}  # type: ignore[dict-item]
         return scores.get(self.key)
 
-    def __call__(self, row: Row) -> str:
-        score = self.of(row)
-        return "-" if score is None else f"{score:.1f}{self.unit}"
+    def __call__(self, rows: Sequence[Row]) -> str | None:
+        return _spread([self.of(row) for row in rows], ".1f", self.unit)
+
+
+@dataclass(frozen=True)
+class LengthScore:
+    """Show BLEU on those sentences of a test set whose source has `fewest` to `most` words, and its 95 % interval."""
+
+    test_set: str
+    fewest: int
+    most: int
+
+    def __call__(self, rows: Sequence[Row]) -> str | None:
+        words = rows[0].source_words.get(self.test_set)
+        if words is None:
+            return None
+        chosen = [n for n, count in enumerate(words) if self.fewest <= count <= self.most]
+        if not chosen:
+            return None
+        bleu, low, high = interval([[row.sentences[self.test_set][n] for n in chosen] for row in rows],
+                                   resamples=RESAMPLES)
+        return f"{bleu:.1f} ({low:.1f} to {high:.1f}; {len(chosen):,})"
+
+
+def _model(rows: Sequence[Row]) -> str:
+    return rows[0].result.model + ("" if all(row.committed for row in rows) else UNCOMMITTED)
+
+
+def _training(rows: Sequence[Row]) -> str:
+    mark = DISTURBED if any(row.result.disturbed for row in rows) else ""
+    return duration(fmean(row.result.train_s for row in rows)) + mark
+
+
+def _to_target(rows: Sequence[Row]) -> str | None:
+    """Write the training time to the target. A run that never reached it is censored: it would have taken longer."""
+    if any(row.result.target_bleu is None for row in rows):
+        return None
+    reached = [row.result.time_to_target_s for row in rows if row.result.time_to_target_s is not None]
+    if not reached:
+        return f"> {duration(min(row.result.train_s for row in rows))}"
+    share = f" ({len(reached)} of {len(rows)})" if len(reached) < len(rows) else ""
+    return duration(fmean(reached)) + (f" ± {duration(stdev(reached))}" if len(reached) > 1 else "") + share
+
+
+def _at_target(name: str, form: str, unit: str = "") -> Cell:
+    def cell(rows: Sequence[Row]) -> str | None:
+        return _spread([(row.result.at_target or {}).get(name) for row in rows], form, unit)
+
+    return cell
 
 
 COLUMNS: dict[str, Cell] = {
-    "model": lambda row: row.result.model + ("" if row.committed else UNCOMMITTED),
-    "direction": lambda row: f"{row.result.src}-{row.result.tgt}",
-    "parameters": _value("params", ","),
-    "steps": _value("steps", ","),
-    "epochs": _value("epochs", ".1f"),
-    "training": lambda row: duration(row.result.train_s) + (DISTURBED if row.result.disturbed else ""),
-    "valid loss": _value("valid_loss", ".3f"),
-    "target tokens/s": _value("tgt_tokens_per_s", ",.0f"),
-    "MFU": _value("mfu_pct", ".1f", " %"),
-    "peak memory": _value("peak_memory_gib", ".1f", " GiB"),
+    "model": _model,
+    "direction": lambda rows: f"{rows[0].result.src}-{rows[0].result.tgt}",
+    "seeds": lambda rows: str(len(rows)),
+    "parameters": _number("params", ",.0f"),
+    "steps": _number("steps", ",.0f"),
+    "epochs": _number("epochs", ".1f"),
+    "training": _training,
+    "to target": _to_target,
+    "energy to target": _at_target("energy_wh", ".1f", " Wh"),
+    "cost to target": _at_target("cost", ".2f"),
+    "valid loss": _number("valid_loss", ".3f"),
+    "target tokens/s": _number("tgt_tokens_per_s", ",.0f"),
+    "MFU": _number("mfu_pct", ".1f", " %"),
+    "busy": _number("busy_pct", ".0f", " %"),
+    "peak memory": _number("peak_memory_gib", ".1f", " GiB"),
     "test BLEU": Score("test", "bleu"),
     "roles right": Score("minimal_pairs", "role_accuracy_pct", " %"),
     "dictionary BLEU": Score("test", "dictionary_bleu"),
     "test_2016_flickr BLEU": Score("test_2016_flickr", "bleu"),
     "chrF": Score("test_2016_flickr", "chrf"),
+    "shuffled BLEU": Score("test_shuffled", "bleu"),
+    "roles swapped": Score("minimal_pairs", "roles_swapped_pct", " %"),
+    **{f"BLEU, {words} words": Score(f"length_{words}", "bleu") for words in (10, 20, 50, 100, 200)},
+    **{f"roles, {words} words": Score(f"pairs_{words}", "role_accuracy_pct", " %") for words in (20, 50, 100, 200)},
+    **{f"swapped, {words} words": Score(f"pairs_{words}", "roles_swapped_pct", " %") for words in (20, 50, 100, 200)},
+    "up to 40 words": LengthScore("test", 0, 40),
+    "over 40 words": LengthScore("test", 41, sys.maxsize),
 }
 
 
 @dataclass(frozen=True)
 class Table:
-    """Show every row whose experiment's name fits the pattern."""
+    """Show every row whose experiment's name fits the pattern. models: their order, where it is not the alphabet's"""
 
     experiments: str
     columns: tuple[str, ...]
+    by_system: bool = False
+    models: tuple[str, ...] = ()
 
     def shows(self, row: Row) -> bool:
         return fnmatchcase(str(row.result.experiment), self.experiments)
@@ -81,42 +154,114 @@ class Table:
         """Name the columns for which a row has no score."""
         return [name for name, score in self.scores.items() if score.of(row) is None]
 
+    def lines(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """Return the rows of each line, whatever their order."""
+        def place(row: Row) -> tuple[int, str, list[str]]:
+            return (self.models.index(row.result.model) if row.result.model in self.models else len(self.models),
+                    row.result.system, row.recipe)
 
+        chosen = sorted(filter(self.shows, rows), key=lambda row: row.order)
+        if not self.by_system:
+            return [[row] for row in chosen]
+        return [list(group) for _, group in groupby(sorted(chosen, key=place), place)]
+
+
+HEADLINE = ("lstm", "lstm_attention", "transformer_nope", "transformer")  # as the story goes
+ENCODINGS = ("transformer_nope", "transformer", "transformer_learned", "transformer_rope")
+BY_LENGTH = ("model", "seeds", "steps", "test BLEU", "shuffled BLEU",
+             *(name for name in COLUMNS if name.startswith("BLEU, ")))
+ROLES = ("model", "roles right", "roles swapped",
+         *(name for name in COLUMNS if name.startswith(("roles, ", "swapped, "))))
 TABLES = {
+    "headline": Table("headline_small", (
+        "model", "seeds", "parameters", "steps", "target tokens/s", "MFU", "busy", "valid loss", "to target",
+        "energy to target", "cost to target", "test_2016_flickr BLEU", "chrF"), by_system=True, models=HEADLINE),
     "embedded": Table("synthetic_*", (
         "model", "parameters", "steps", "training", "target tokens/s", "test BLEU", "roles right", "dictionary BLEU")),
     "multi30k": Table("multi30k_*", (
         "direction", "model", "parameters", "steps", "epochs", "training", "target tokens/s", "MFU", "valid loss",
         "test_2016_flickr BLEU", "chrF", "peak memory")),
+    "positions_short": Table("positions_short", BY_LENGTH, by_system=True, models=ENCODINGS),
+    "positions_all": Table("positions_all", BY_LENGTH, by_system=True, models=ENCODINGS),
+    "roles_short": Table("positions_short", ROLES, by_system=True, models=ENCODINGS),
+    "roles_all": Table("positions_all", ROLES, by_system=True, models=ENCODINGS),
+    "positions_bible": Table("positions_bible", (
+        "model", "seeds", "parameters", "steps", "valid loss", "test BLEU", "up to 40 words", "over 40 words"),
+        by_system=True, models=ENCODINGS),
 }
 
 
 def render(table: Table, rows: Sequence[Row]) -> str:
     """Write the table of those rows that it shows, whatever their order, as Markdown; or how to get its first row."""
-    if not (chosen := sorted(filter(table.shows, rows), key=lambda row: row.order)):
-        sweep = f"python train.py --multirun 'experiment=glob({table.experiments})'"
-        return f"No rows yet: `{sweep}` trains them, `minitx report runs/RUN` puts one here."
-    head, *lines = [f"| {' | '.join(line)} |" for line in
-                    (table.columns, *([COLUMNS[name](row) for name in table.columns] for row in chosen))]
-    return "\n".join([head, "|---" * len(table.columns) + "|", *lines, "", *_conditions(chosen)])
+    lines = table.lines(rows)
+    if not lines:
+        return f"No rows yet: `{_first_step(table)}` trains them, `minitx report runs/RUN` puts one here."
+    chosen = [row for line in lines for row in line]
+    head, cells = grid(table, lines)
+    beside = [f"- {text}" for text in neighbours(table, lines)]
+    marked = [f"| {' | '.join(line)} |" for line in (head, *cells)]
+    commands = dict.fromkeys(row.command for row in chosen)
+    below = ["", *beside] if beside else []
+    return "\n".join([marked[0], "|---" * len(head) + "|", *marked[1:], *below, "", *conditions(chosen), "", "```",
+                      *commands, "```"])
 
 
-def _conditions(rows: Sequence[Row]) -> list[str]:
-    """Say what the rows share or differ in, and the command of each."""
+def _first_step(table: Table) -> str:
+    if table.by_system:
+        return f"minitx suite {table.experiments.partition('_')[0]} --size small --publish"
+    return f"python train.py --multirun 'experiment=glob({table.experiments})'"
+
+
+def grid(table: Table, lines: Sequence[Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and the cells of a table's lines; in one by system, no column without any figure."""
+    cells = {name: [COLUMNS[name](line) for line in lines] for name in table.columns}
+    heads = [name for name, column in cells.items() if not table.by_system or any(cell is not None for cell in column)]
+    return heads, [[cells[name][n] or "-" for name in heads] for n in range(len(lines))]
+
+
+def neighbours(table: Table, lines: Sequence[Sequence[Row]]) -> Iterator[str]:
+    """Yield whether each system's BLEU is above that of the line before it, by `significance.compare`."""
+    test_set = next((score.test_set for score in table.scores.values() if score.key == "bleu"), None)
+    scored = all(test_set in row.sentences for line in lines for row in line)
+    if test_set is None or not table.by_system or not scored:
+        return
+    for first, second in pairwise(lines):
+        found = compare(*([row.sentences[test_set] for row in line] for line in (first, second)), resamples=RESAMPLES)
+        low, high = found.interval
+        yield (f"{first[0].result.model} to {second[0].result.model}: {found.difference:+.1f} BLEU, 95 % interval "
+               f"{low:+.1f} to {high:+.1f}, p = {found.p_bootstrap:.3f} and {found.p_randomisation:.3f}: "
+               f"{found.verdict}")
+
+
+def conditions(rows: Sequence[Row]) -> list[str]:
+    """Say what the rows share or differ in."""
     results = [row.result for row in rows]
     notes = {
         "Hardware": [f"{result.hardware.get('gpu') or result.hardware['cpu']}, {result.hardware['cores']} cores, "
                      f"{result.threads} threads, {result.precision}" for result in results],
         "Seed": [str(seed) for seed in sorted(result.seed for result in results)],
+        "Target": [f"BLEU {result.target_bleu:g} on the whole validation set, greedy; time of training, > = not "
+                   "reached in it" for result in results if result.target_bleu is not None],
         "Search": [searched(result.decode) for result in results],
         "BLEU": [f"`{score['bleu_signature']}`" for result in results for score in result.test.values()],
         "Versions": [f"torch {result.versions['torch']}, lightning {result.versions['lightning']}"
                      for result in results],
+        "Not measured": list(_not_measured(results)),
     }
-    lines = [f"{name}: {'; '.join(dict.fromkeys(values))}." for name, values in notes.items()]
+    lines = [f"{name}: {'; '.join(dict.fromkeys(values))}." for name, values in notes.items() if values]
     if not all(row.committed for row in rows):
         lines.append(f"{UNCOMMITTED} Trained with code that is in no commit.")
     if any(row.result.disturbed for row in rows):
         lines.append(f"{DISTURBED} Other processes took more than {DISTURBED_PCT:g} % of the cores: it would be faster "
                      "alone.")
-    return [*lines, "", "```", *dict.fromkeys(row.command for row in rows), "```"]
+    return lines
+
+
+def _not_measured(results: Sequence[Result]) -> Iterator[str]:
+    """Say what a table about a target lacks, and why."""
+    aimed = [result for result in results if result.target_bleu is not None]
+    for reason in dict.fromkeys((result.not_measured or {}).get("energy_wh") for result in aimed):
+        if reason is not None:
+            yield f"energy ({reason})"
+    if aimed and all(result.cost is None for result in aimed):
+        yield "cost (no trainer.price_per_hour was given)"

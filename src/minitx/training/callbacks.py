@@ -21,6 +21,7 @@ from minitx.training.agreement import Agreement, out_of_time
 from minitx.training.schedule import decay_begins
 from minitx.training.signals import REASONS, Interrupted
 from minitx.training.state import RunState
+from minitx.training.target import taken
 from minitx.training.task import TranslationTask, UpdateStats
 from minitx.training.validation import Validator
 
@@ -259,15 +260,16 @@ class Validation(pl.Callback):
                 state.best_valid_bleu, state.best_step, state.validations_since_best = score.bleu, state.step, 0
                 state.best_sha256 = save_model(run.run_dir, model) if run.team.leads else None
             target = run.cfg.trainer.target_bleu
-            if target is not None and score.bleu >= target and state.time_to_target_s is None:
-                state.time_to_target_s = state.train_s
+            if target is not None and score.bleu >= target and state.at_target is None:
+                state.at_target = taken({**vars(state), "wall_s": run.clock.total()})
             state.eval_s = run.clock.seconds("eval")
             run.console.line(f"step {state.step}: valid loss {score.loss:.3f}, BLEU {score.bleu:.1f} "
                              f"({score.sentences} sentences, {score.seconds:.1f}s)")
             for sample in score.samples:
                 run.console.line(f"    {sample.source}\n  = {sample.hypothesis}\n  ~ {sample.reference}")
         samples = [asdict(sample) for sample in score.samples]
-        run.record("valid", loss=state.valid_loss, bleu=score.bleu, sentences=score.sentences, samples=samples)
+        run.record("valid", loss=state.valid_loss, bleu=score.bleu, sentences=score.sentences, tokens=state.tokens,
+                   wall_s=round(run.clock.total(), 3), samples=samples)
 
 
 class Stopping(pl.Callback):
@@ -300,7 +302,7 @@ class Stopping(pl.Callback):
             return "max_nonfinite"
         if limits.max_steps is not None and state.step >= limits.max_steps:
             return "max_steps"
-        if limits.target_bleu is not None and state.time_to_target_s is not None:
+        if limits.target_bleu is not None and limits.stop_at_target and state.at_target is not None:
             return "target_bleu"
         if limits.patience is not None and state.validations_since_best >= limits.patience:
             return "patience"

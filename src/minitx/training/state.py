@@ -33,7 +33,7 @@ class RunState:
     best_sha256: str | None = None  # of the model.safetensors written then
     validated_step: int | None = None
     validations_since_best: int = 0
-    time_to_target_s: float | None = None
+    at_target: dict[str, float | None] | None = None  # `training.target.Taken` when the goal was reached
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -28,7 +28,9 @@ class Telemetry(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
-        if self.run.state.step % self.run.cfg.checkpoint.every_n_steps == 0:
+        goal = self.run.state.at_target
+        just_reached = goal is not None and "energy_wh" not in goal
+        if self.run.state.step % self.run.cfg.checkpoint.every_n_steps == 0 or just_reached:
             self.note(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -39,10 +41,13 @@ class Telemetry(pl.Callback):
     def note(self, task: pl.LightningModule) -> None:
         """Add what this process has seen to what was known before it."""
         assert isinstance(task, TranslationTask)
-        seen = split(task, self.data)
-        self.run.state.split_s = {name: self.split_before.get(name, 0.0) + seconds for name, seconds in seen.items()}
+        seen, state = split(task, self.data), self.run.state
+        state.split_s = {name: self.split_before.get(name, 0.0) + seconds for name, seconds in seen.items()}
         usage = together(self.run.team.gathered(self.watch.usage()))
-        self.run.state.usage = asdict(usage if self.usage_before is None else self.usage_before + usage)
+        usage = usage if self.usage_before is None else self.usage_before + usage
+        state.usage = asdict(usage)
+        if state.at_target is not None:
+            state.at_target.setdefault("energy_wh", usage.energy_wh)
 
 
 def split(task: TranslationTask, data: TranslationData) -> dict[str, float]:

@@ -1,0 +1,268 @@
+"""A suite: several systems, each with several seeds, every run a process of its own as if it had been typed alone.
+
+`conf/suite/NAME.yaml` says for each size which systems, in words of train.py's command line, and which seeds. What is
+finished is passed over and what was interrupted goes on, so that a suite may span days and machines; a run that fails
+does not keep the others from theirs.
+"""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from time import monotonic
+from typing import Any
+
+import yaml
+
+from minitx.config import Config
+from minitx.console import Console, duration
+from minitx.data.sources import check_text
+from minitx.door import CONF, compose
+from minitx.errors import Exit, UserError
+from minitx.result import Result, system_name
+from minitx.schema import nearest
+from minitx.suites import ledger as ledgers
+from minitx.suites.ledger import Row
+from minitx.suites.repeat import ELSEWHERE
+from minitx.suites.report import publish
+
+SUITES = CONF / "suite"
+OVERHEAD = 1.08  # of a run limited by minutes: what evaluation, checkpoints and start-up add to its training
+POLL_S = 1.0
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Name one run of a suite. words: as after train.py"""
+
+    words: tuple[str, ...]
+    cfg: Config
+    run_dir: Path
+
+    @property
+    def system(self) -> str:
+        return system_name(self.cfg.choices.experiment, self.cfg.choices.model)
+
+    @property
+    def command(self) -> str:
+        """Return what a person would type, and what its row says."""
+        return shlex.join(["python", "train.py", *self.words])
+
+    @property
+    def argv(self) -> list[str]:
+        """Return what is run: the same, which begins the run or goes on with it."""
+        return [sys.executable, str(CONF.parent / "train.py"), *self.words, f"run_dir={self.run_dir}", "resume=auto"]
+
+    @property
+    def log(self) -> Path:
+        """Return where all that it prints goes: beside its run directory, for in there it would be in the way."""
+        return self.run_dir.with_name(f"{self.run_dir.name}.log")
+
+
+@dataclass
+class State:
+    """Say how far a job is. state: published, finished, interrupted, waiting or failed; why, code: of a failure"""
+
+    state: str
+    result: Result | None = None
+    why: str = ""
+    code: int = Exit.OK
+
+    @property
+    def done(self) -> bool:
+        return self.state in ("published", "finished")
+
+
+def load(name: str, size: str, folder: Path, overrides: Sequence[str] = ()) -> list[Job]:
+    """Read a suite's jobs, seed after seed: if it is cut short, every system has equally many.
+
+    overrides: for all of its jobs. Errors: `UserError` for a suite or a size that is not there, or what train.py would
+    refuse.
+    """
+    names = sorted(path.stem for path in SUITES.glob("*.yaml"))
+    if name not in names:
+        raise UserError(f"{name}: no such suite{nearest(name, names)} ({', '.join(names)})")
+    sizes: dict[str, dict[str, Any]] = yaml.safe_load((SUITES / f"{name}.yaml").read_text(encoding="utf-8"))
+    if size not in sizes:
+        raise UserError(f"{name}: has no size {size}; it has {', '.join(sizes)}")
+    jobs = []
+    for seed in sizes[size]["seeds"]:
+        for system in sizes[size]["systems"]:
+            words = (*shlex.split(system), *overrides, *([f"seed={seed}"] if seed != 1 else []))
+            cfg = compose(words, text=False)
+            where = system_name(cfg.choices.experiment, cfg.choices.model)
+            jobs.append(Job(words, cfg, folder / f"{where}.{seed}"))
+    if len({job.run_dir for job in jobs}) < len(jobs):
+        raise UserError(f"{SUITES / f'{name}.yaml'}: two systems of {size} have one experiment and one model")
+    return jobs
+
+
+def look(job: Job, rows: Sequence[Row] = ()) -> State:
+    """Say how far a job is. rows: where a published run counts as done, those that are"""
+    asked = [word for word in job.words if word.partition("=")[0] not in ELSEWHERE]
+    for row in rows:
+        if sorted(shlex.split(row.command)[2:]) == sorted(asked):
+            return State("published", row.result)
+    if (path := job.run_dir / "result.json").exists():
+        result = Result.read(path)
+        if result.status == "finished":
+            return State("finished", result)
+    return State("interrupted" if job.run_dir.exists() else "waiting")
+
+
+class Suite:
+    """Train what is not trained yet, one after the other: each has the machine to itself."""
+
+    def __init__(self, jobs: Sequence[Job], console: Console, ledger: Path | None = None) -> None:
+        """ledger: where each run's row is put as it ends, and where it counts as done; None = in no ledger."""
+        self.jobs, self.console, self.ledger = jobs, console, ledger
+        rows = [] if ledger is None or not ledger.is_dir() else ledgers.read(ledger)
+        self.states = {job: look(job, rows) for job in jobs}
+
+    def run(self) -> int:
+        """Train, and show each run as it ends. Returns the code of what interrupted it, or of what failed.
+
+        Errors: `UserError`, before the first begins, for a text that is not there.
+        """
+        for job in self.jobs:
+            if not self.states[job].done:
+                check_text(job.cfg.data)
+        self.console.line(head())
+        for job in self.jobs:
+            if self.states[job].done:
+                self.show(job)
+        for number, job in enumerate(self.jobs, 1):
+            if self.states[job].done:
+                continue
+            code = self.train(job, f"{number}/{len(self.jobs)}")
+            if code in (Exit.INTERRUPTED, Exit.TERMINATED):
+                self.console.line(f"stopped; the same command goes on with {job.system}, seed {job.cfg.seed}")
+                return code
+            self.show(job)
+        return max(state.code for state in self.states.values())
+
+    def train(self, job: Job, place: str) -> int:
+        """Train one run in a process, and publish it. --> its exit code"""
+        job.run_dir.parent.mkdir(parents=True, exist_ok=True)
+        began = monotonic()
+        with started(job.argv, job.log) as child:
+            while child.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(POLL_S)
+                self.console.live(f"{place}  {job.system} seed {job.cfg.seed}: {last_line(job.log)}  | suite eta "
+                                  f"{self.eta(job, monotonic() - began)}")
+        code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+        self.states[job] = look(job)
+        if code:
+            why = f"exit code {code}: {last_line(job.log)} (all that it said: {job.log})"
+            self.states[job] = State("failed", why=why, code=code)
+        elif self.ledger is not None:
+            try:
+                publish([job.run_dir], self.ledger)
+                self.states[job].state = "published"
+            except UserError as error:
+                self.states[job] = State("failed", why=str(error), code=error.code)
+        return code
+
+    def show(self, job: Job) -> None:
+        """Write a run's line of the table."""
+        self.console.line(line(job, self.states[job]))
+
+    def eta(self, now: Job, running_s: float) -> str:
+        """Say when all will be done, if it can be said."""
+        expected = {job: expected_s(job, self.states) for job in self.jobs if not self.states[job].done}
+        if None in expected.values():
+            return "unknown"
+        left = {job: seconds or 0.0 for job, seconds in expected.items()}
+        return duration(sum(left.values()) - min(running_s, left[now]))
+
+
+def expected_s(job: Job, states: Mapping[Job, State]) -> float | None:
+    """Guess a run's seconds: its minutes, or what its system's other seeds took, or else this suite's other runs."""
+    results = [(other, state.result) for other, state in states.items() if state.result is not None]
+    alike = [result.wall_s for other, result in results if other.system == job.system]
+    if alike:
+        return fmean(alike)
+    if job.cfg.trainer.max_minutes is not None:
+        return OVERHEAD * 60 * job.cfg.trainer.max_minutes
+    return fmean(result.wall_s for _, result in results) if results else None
+
+
+@contextmanager
+def started(words: Sequence[str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Yield a process that gets each signal we get, once: a terminal's Ctrl-C would reach it by itself as well."""
+    child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def pass_on(number: int, _: Any) -> None:
+        if child is None:
+            early.append(number)
+        else:
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    try:
+        with log.open("ab") as said:
+            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+        for number in early:
+            child.send_signal(number)
+        yield child
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if child is not None and child.poll() is None:  # an error of ours: do not leave it behind
+            child.terminate()
+            child.wait()
+
+
+def last_line(log: Path) -> str:
+    """Return the last line that is not empty, of a file's end."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").splitlines()
+    return next((text.strip() for text in reversed(lines) if text.strip()), "")
+
+
+# --- what is shown
+
+FORM = "{:<34}{:>5}  {:<12}{:>9}{:>11}{:>12}{:>8}"
+
+
+def head() -> str:
+    return FORM.format("system", "seed", "state", "training", "tokens/s", "to target", "BLEU")
+
+
+def line(job: Job, state: State) -> str:
+    """Write a run's line: what is known of it, and where it failed, why."""
+    result, figures = state.result, ["-"] * 4
+    if result is not None:
+        bleu = next((f"{score['bleu']:.1f}" for score in result.test.values()), "-")
+        goal = ("-" if result.target_bleu is None else f"> {duration(result.train_s)}"
+                if result.time_to_target_s is None else duration(result.time_to_target_s))
+        figures = [duration(result.train_s), f"{result.tgt_tokens_per_s or 0:,.0f}", goal, bleu]
+    text = FORM.format(job.system, job.cfg.seed, state.state, *figures)
+    return f"{text}\n    {state.why}" if state.why else text
+
+
+def plan(jobs: Sequence[Job], states: Mapping[Job, State]) -> Iterator[str]:
+    """Yield what a suite would do: each run's state, the time it would take, and its command."""
+    expected = {job: expected_s(job, states) for job in jobs if not states[job].done}
+    for job in jobs:
+        guess = "" if job not in expected else "?" if (seconds := expected[job]) is None else duration(seconds)
+        yield f"{states[job].state:<12}{guess:>8}  {job.command}"
+    known = [seconds for seconds in expected.values() if seconds is not None]
+    yield (f"{len(expected)} of {len(jobs)} to train" + (f": about {duration(sum(known))}" if known else "")
+           + (f"; of {len(expected) - len(known)} it is not known how long" if len(known) < len(expected) else ""))
+
+
+def as_json(jobs: Sequence[Job], states: Mapping[Job, State]) -> str:
+    """Write how far a suite is, for programs."""
+    return json.dumps([{"system": job.system, "seed": job.cfg.seed, "command": job.command, "run_dir": str(job.run_dir),
+                        "state": states[job].state, "expected_s": expected_s(job, states)} for job in jobs], indent=1)

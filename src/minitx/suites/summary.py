@@ -1,0 +1,43 @@
+"""What a suite has found so far, in the columns of README's table, to be read on a terminal."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from minitx.suites import ledger as ledgers
+from minitx.suites.ledger import Row
+from minitx.suites.suite import Job, State
+from minitx.suites.tables import TABLES, conditions, grid, neighbours
+
+
+def summary(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | None) -> Iterator[str]:
+    """Yield a line a system, its seeds together, and whether neighbours differ. ledger: where published rows are"""
+    rows = [*found(jobs, states, ledger)]
+    tables = [table for table in TABLES.values() if any(map(table.shows, rows))]
+    for table in tables:
+        table = replace(table, by_system=True)
+        lines = table.lines(rows)
+        head, cells = grid(table, lines)
+        yield ""
+        yield from aligned([head, *cells])
+        yield ""
+        yield from neighbours(table, lines)
+        yield from conditions([row for line in lines for row in line])
+
+
+def found(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | None) -> Iterator[Row]:
+    """Yield the rows of all that is done."""
+    published = {row.result.config_sha256: row for row in ([] if ledger is None else ledgers.read(ledger))}
+    for job in jobs:
+        result = states[job].result
+        if result is not None and states[job].done:
+            yield published.get(result.config_sha256) or ledgers.gather(job.run_dir)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Set cells below each other: names to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        first, *others = (f"{cell:<{width}}" if n == 0 else f"{cell:>{width}}"
+                          for n, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        yield "  ".join([first, *others])
