@@ -81,6 +81,9 @@ def test_a_missing_key_is_named(cfg: Config) -> None:
 @pytest.mark.parametrize(("change", "both"), [
     ({"trainer__max_steps": None}, ("trainer.max_steps", "trainer.max_minutes")),
     ({"trainer__max_steps": None, "trainer__patience": 3}, ("optim.schedule", "trainer.max_steps")),
+    ({"trainer__horizon_steps": 5}, ("trainer.horizon_steps", "trainer.max_steps")),
+    ({"trainer__max_steps": None, "trainer__target_bleu": 30.0, "trainer__stop_at_target": False},
+     ("trainer.max_steps", "trainer.target_bleu")),
     ({"data__dir": "text"}, ("data.dir", "data=files")),
     ({"data__tgt": "en"}, ("data.tgt", "data.src")),
     ({"data__max_length": 4000}, ("data.max_length", "data.max_tokens")),

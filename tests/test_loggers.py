@@ -8,7 +8,7 @@ from published import write_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from minitx.door import compose
-from minitx.loggers import build_logger, log_record, log_result
+from minitx.loggers import Told, build_logger, log_record, log_result
 from minitx.result import Result
 
 VALID = {"event": "valid", "step": 7, "train_s": 1.5, "loss": 2.0, "bleu": 12.5, "nothing": None,
@@ -38,6 +38,19 @@ def test_tensorboard_shows_numbers_translations_and_the_result(tmp_path: Path, r
     texts = {name: events.Tensors(name)[0].tensor_proto.string_val[0].decode() for name in events.Tags()["tensors"]}
     assert "| A &#124; B | C | D |" in texts["valid/samples/text_summary"]
     assert "| forward | 5.5 |" in texts["result/time_split/text_summary"]
+
+
+def test_a_logger_that_fails_is_told_no_more_and_the_run_goes_on(result: Result) -> None:
+    class Broken:
+        def log_metrics(self, *_: object, **__: object) -> None:
+            raise OSError("no server")
+
+    warned: list[str] = []
+    told = Told(Broken(), warned.append)  # type: ignore[arg-type]
+    told.record(VALID)
+    told.record(VALID)
+    told.end(result)
+    assert warned == ["Broken failed and is told no more (no server); metrics.jsonl has all of it"]
 
 
 def test_wandb_keeps_tables_and_a_summary_beside_the_run(tmp_path: Path, result: Result) -> None:

@@ -44,7 +44,7 @@ def test_a_run_that_others_disturbed_is_marked_and_warned_of(tmp_path: Path,
     told = capsys.readouterr().out
     assert "warning: marked as disturbed, other processes took 7 % of the cores; train it anew" in told
     page = render(TABLES["embedded"], read(tmp_path / "results"))
-    assert "| 3m05s‡ |" in page
+    assert "| lstm‡ |" in page
     assert "‡ Other processes took more than 5 % of the cores: it would be faster alone.\n" in page
     assert "‡" not in render(TABLES["embedded"], [gather(write_run(tmp_path / "quiet", other_cpu_pct=4.9))])
 
@@ -130,7 +130,7 @@ def test_a_table_by_system_shows_means_and_how_seeds_scatter(tmp_path: Path) -> 
     assert [line["model"] for line in told] == ["lstm", "lstm_attention", "transformer"], "as the story goes"
     assert [line["seeds"] for line in told] == ["2"] * 3
     assert [line["steps"] for line in told] == ["90", "95", "105 ± 7"]
-    assert [line["to target"] for line in told] == ["> 15m00s", "1m20s (1 of 2)", "1m05s ± 7s"]
+    assert [line["to target"] for line in told] == ["> 15m00s", "> 2m13s (1 of 2 reached it)", "1m05s ± 7s"]
     assert [line["energy to target"] for line in told] == ["2.0 Wh"] * 3
     assert "cost to target" not in table[0], "of none of them it is known"
     assert "Target: BLEU 30 on the whole validation set" in text
@@ -139,6 +139,10 @@ def test_a_table_by_system_shows_means_and_how_seeds_scatter(tmp_path: Path) -> 
             in text)
     other = replace(rows[0], command=f"{rows[0].command} trainer.max_minutes=1")
     assert len(TABLES["headline"].lines([*rows, other])) == 4, "another recipe is another system"
+    assert "| transformer (trainer.max_minutes=1) |" in render(TABLES["headline"], [*rows, other])
+    newer = replace(rows[0], result=replace(rows[0].result, config_sha256="0" * 64))
+    with pytest.raises(UserError, match="rows of one command and seed; delete the older"):
+        TABLES["headline"].lines([*rows, newer])
 
 
 def test_bleu_by_length_counts_the_sources_words(tmp_path: Path) -> None:
@@ -152,6 +156,7 @@ def test_bleu_by_length_counts_the_sources_words(tmp_path: Path) -> None:
     assert str(cell([known])).endswith("; 50)")
     assert str(longer([known])).endswith("; 10)")
     assert longer([replace(row, source_words={"test": [10] * 60})]) is None
+    assert cell([known, replace(known, source_words={"test": words[::-1]})]) is None, "of other sentences"
 
 
 def test_tables_are_the_same_whatever_the_order_and_however_often(rows: list[Row]) -> None:

@@ -275,6 +275,9 @@ def check(cfg: Config) -> None:
     if all(end is None for end in (trainer.max_steps, trainer.max_minutes, trainer.patience, goal)):
         raise UserError("trainer.max_steps=null: nothing would end the run; set it, or trainer.max_minutes, "
                         "trainer.patience or, to stop there, trainer.target_bleu")
+    if (horizon := trainer.horizon_steps) is not None and horizon < (trainer.max_steps or horizon):
+        raise UserError(f"trainer.horizon_steps={horizon}: must be at least trainer.max_steps={trainer.max_steps}, or "
+                        "the last updates would change nothing")
     if cfg.optim.schedule in ("cosine", "wsd") and trainer.max_steps is None and trainer.max_minutes is None:
         raise UserError(f"optim.schedule={cfg.optim.schedule}: needs trainer.max_steps or trainer.max_minutes")
     if data.source == "synthetic" and data.dir is not None:

@@ -1,6 +1,6 @@
 """What wandb or TensorBoard is told, beside metrics.jsonl and result.json: all of it is in these two as well."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from secrets import token_hex
@@ -34,6 +34,33 @@ def wandb_id(path: Path) -> str:
     if not path.exists():
         write_atomically(path, token_hex(8).encode())
     return path.read_text()
+
+
+class Told:
+    """Tell a logger what happens, until it fails: that is warned of, once, and training goes on without it."""
+
+    def __init__(self, logger: Logger, warn: Callable[[str], None]) -> None:
+        self.logger: Logger | None = logger
+        self.warn = warn
+
+    def record(self, entry: dict[str, Any]) -> None:
+        """Pass on a record of metrics.jsonl."""
+        self._tell(lambda logger: log_record(logger, entry))
+
+    def end(self, result: Result) -> None:
+        """Pass on what came of the run, and close."""
+        self._tell(lambda logger: log_result(logger, result))
+        self._tell(lambda logger: logger.finalize("success" if result.status == "finished" else "aborted"))
+
+    def _tell(self, what: Callable[[Logger], None]) -> None:
+        if self.logger is None:
+            return
+        try:
+            what(self.logger)
+        except Exception as error:  # whatever it is, it is not worth a run
+            why = " ".join(str(error).split())[:200]
+            self.warn(f"{type(self.logger).__name__} failed and is told no more ({why}); metrics.jsonl has all of it")
+            self.logger = None
 
 
 def log_record(logger: Logger, entry: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from minitx.decoding.translate import Translator
 from minitx.errors import Exit, UserError
 from minitx.evaluation import evaluate
 from minitx.frozen import freeze
-from minitx.loggers import build_logger, log_record, log_result
+from minitx.loggers import Told, build_logger
 from minitx.monitor.clock import Clock
 from minitx.monitor.peak import Peak, peak
 from minitx.monitor.process import cores, process_age_s
@@ -151,8 +151,9 @@ class Run:
                          self.data.updates_per_epoch, self.identity, self.peak)
         logger = build_logger(self.cfg.logger, self.run_dir, as_dict(self.cfg),
                               self.state.step) if self.team.leads else None
-        if logger is not None:
-            run.events.append(partial(log_record, logger))
+        told = None if logger is None else Told(logger, self.console.warn)
+        if told is not None:
+            run.events.append(told.record)
         self.fit(run, logger)
         scores: dict[str, TestScore] = {}
         reason = run.stop_reason
@@ -168,9 +169,8 @@ class Run:
         result = self.result(status, reason, scores)
         if self.team.leads:
             write_atomically(self.run_dir / "result.json", result.json().encode())
-            if logger is not None:
-                log_result(logger, result)
-                logger.finalize("success" if status == "finished" else "aborted")
+            if told is not None:
+                told.end(result)
             self.console.line(summary(result, self.run_dir))
             if reason == "requeued":
                 requeue(self.console)

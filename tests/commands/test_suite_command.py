@@ -19,8 +19,8 @@ def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(tmp_path: Path,
     assert cli.main(["suite", "headline", "--size", "small", "--dry-run"]) == Exit.OK
     *runs, total = capsys.readouterr().out.splitlines()
     assert len(runs) == 12
-    assert runs[0].split() == ["waiting", "16m12s", "python", "train.py", "experiment=headline_small", "model=lstm"]
-    assert total == "12 of 12 to train: about 3h14m"
+    assert runs[0].split() == ["waiting", "10m48s", "python", "train.py", "experiment=headline_small", "model=lstm"]
+    assert total == "12 of 12 to train: about 2h09m"
     assert cli.main(["suite", "headline", "--dry-run", "--json"]) == Exit.OK
     assert [entry["state"] for entry in json.loads(capsys.readouterr().out)] == ["waiting"] * 4
     assert cli.main(["suite", "headline", "model.dropout=0.1", "--dry-run", "trainer.max_steps=7"]) == Exit.OK
@@ -44,11 +44,13 @@ def test_what_gpus_would_take_is_arithmetic(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(("words", "why"), [
-    (["suite", "headlin"], "headlin: no such suite; did you mean headline? (headline, positions)"),
+    (["suite", "headlin"], "headlin: no such suite; did you mean headline? (headline, positions, verses)"),
     (["suite", "headline", "--size", "medium"], "headline: has no size medium; it has smoke, small, full"),
     (["suite", "headline", "--json"], "--json: says something of what would be trained; add --dry-run"),
     (["suite", "headline", "model.dropuot=0"], "unknown key model.dropuot=0; did you mean model.dropout?"),
     (["suite", "headline", "--dry-run", "--on", "0"], "argument --on: 0: must be above 0"),
+    (["suite", "headline", "--dry-run", "--mfu", "300"], "argument --mfu: 300: must be a share in %, at most 100"),
+    (["suite", "headline", "--dry-run", "--json", "--on", "989"], "--on: is not part of the JSON; leave --json out"),
 ])
 def test_a_slip_is_one_line(words: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words) == Exit.USAGE

@@ -17,6 +17,7 @@ from published import write_run
 
 from minitx.console import Console
 from minitx.errors import Exit, UserError
+from minitx.rundir import held
 from minitx.suites import suite as suites
 from minitx.suites.ledger import gather
 from minitx.suites.suite import SUITES, Job, State, Suite, expected_s, last_line, line, load, look, plan, started
@@ -64,7 +65,7 @@ def test_the_headline_gives_four_systems_the_same_but_for_the_model(tmp_path: Pa
     assert len({job.system for job in jobs[:4]}) == 4, "seed after seed"
     alike = {str(replace(job.cfg, model=jobs[0].cfg.model, choices=jobs[0].cfg.choices, seed=1)) for job in jobs}
     assert len(alike) == 1
-    assert all(job.cfg.trainer.max_minutes == 15 and not job.cfg.trainer.stop_at_target for job in jobs)
+    assert all(job.cfg.trainer.max_minutes == 10 and not job.cfg.trainer.stop_at_target for job in jobs)
 
 
 # --- any
@@ -99,8 +100,8 @@ def test_what_is_done_is_seen(jobs: list[Job], tmp_path: Path) -> None:
     assert row.command == second.command
     assert look(second, [row]).state == "published"
     assert look(first, [row]).state == "interrupted", "another seed"
-    elsewhere = replace(first, words=(*second.words, "data.dir=my/text"))
-    assert look(elsewhere, [row]).state == "published", "where the text lies is not what is trained"
+    priced = load("two", "small", tmp_path / "elsewhere", ["trainer.price_per_hour=2"])[2]
+    assert (look(priced, [row]).state, look(priced, [row]).why) == ("published", ""), "a price is not what is trained"
 
 
 def test_each_run_is_a_process_and_what_fails_does_not_stop_the_others(
@@ -108,15 +109,15 @@ def test_each_run_is_a_process_and_what_fails_does_not_stop_the_others(
     doing(monkeypatch, """
 print('as', system)
 if system == 'synthetic_lstm':
-    print('no room')
-    sys.exit(5)
+    print('no text')
+    sys.exit(3)
 os.makedirs(run_dir)
 """[1:])
     shown = StringIO()
     suite = Suite(jobs, Console(shown))
-    assert suite.run() == Exit.STORAGE
+    assert suite.run() == Exit.DATA
     assert [suite.states[job].state for job in jobs] == ["failed", "interrupted", "failed", "interrupted"]
-    assert "exit code 5: no room (all that it said: " in shown.getvalue()
+    assert "exit code 3: no text (all that it said: " in shown.getvalue()
     assert jobs[1].log.read_text() == "as quick.lstm\n"
 
 
@@ -145,25 +146,92 @@ def test_a_row_is_published_as_its_run_ends_and_is_then_done(jobs: list[Job], mo
     assert Suite(jobs[:1], Console(StringIO())).states[jobs[0]].state == "waiting", "whoever repeats it trains it"
 
 
-def test_what_may_not_be_published_has_failed(jobs: list[Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made = write_run(tmp_path / "made", "quick", ["model=lstm"])
-    doing(monkeypatch, f"os.rename({str(made)!r}, run_dir)")
-    suite = Suite(jobs[1:2], Console(StringIO()), tmp_path / "results")
-    assert suite.run() == Exit.USAGE
-    assert "is in no table of README" in suite.states[jobs[1]].why
+def test_what_was_trained_without_being_published_is_published_and_not_trained(
+        jobs: list[Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_run(jobs[0].run_dir)
+    doing(monkeypatch, "sys.exit(1)")
+    suite = Suite(jobs[:1], Console(StringIO()), tmp_path / "results")
+    assert suite.run() == Exit.OK
+    assert suite.states[jobs[0]].state == "published"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_handed_on_once_and_ends_the_suite(number: int, jobs: list[Job], monkeypatch: pytest.MonkeyPatch,
-                                                       tmp_path: Path) -> None:
+def test_what_may_not_be_published_fails_each_time(jobs: list[Job], tmp_path: Path) -> None:
+    write_run(jobs[0].run_dir, test_sets=["test"])
+    for _ in range(2):
+        suite = Suite(jobs[:1], Console(StringIO()), tmp_path / "results")
+        assert suite.run() == Exit.USAGE
+        assert "has no roles right for its table" in suite.states[jobs[0]].why
+
+
+def test_what_no_table_shows_is_refused_before_it_is_trained(jobs: list[Job], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="experiment=quick: is in no table, so it is not published"):
+        Suite(jobs[1:2], Console(StringIO()), tmp_path / "results").run()
+    assert not jobs[1].log.exists()
+
+
+def test_a_disturbed_run_is_shown_and_not_published(jobs: list[Job], tmp_path: Path) -> None:
+    write_run(jobs[0].run_dir, other_cpu_pct=9.5)
+    shown = StringIO()
+    assert Suite(jobs[:1], Console(shown), tmp_path / "results").run() == Exit.OK
+    assert " disturbed " in shown.getvalue()
+    assert f"delete {jobs[0].run_dir} to train it anew" in shown.getvalue()
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_run_of_other_settings_is_not_taken_for_this_one(jobs: list[Job]) -> None:
+    write_run(jobs[0].run_dir, overrides=["trainer.max_steps=9"])
+    with pytest.raises(UserError, match="was trained with other settings than are asked for now; keep these runs"):
+        look(jobs[0])
+
+
+def test_a_row_is_known_by_the_shortest_command_and_told_if_its_config_is_another(tmp_path: Path) -> None:
+    """model=transformer is what the config has by itself, so no row's command says it."""
+    job = load("headline", "small", tmp_path / "runs")[3]
+    assert job.words == ("experiment=headline_small", "model=transformer")
+    row = gather(write_run(tmp_path / "run", "headline_small"))
+    assert (look(job, [row]).state, look(job, [row]).why) == ("published", "")
+    older = replace(row, result=replace(row.result, config_sha256="0" * 64))
+    assert look(job, [older]).state == "published"
+    assert "what conf/ says has changed since; delete the row to train it anew" in look(job, [older]).why
+
+
+def test_two_suites_do_not_train_in_one_folder(jobs: list[Job]) -> None:
+    folder = jobs[0].run_dir.parent
+    folder.mkdir()
+    with held(folder), pytest.raises(UserError, match="another process is training there"):
+        Suite(jobs, Console(StringIO())).run()
+
+
+@pytest.mark.parametrize("word", ["seed=5", "run_dir=runs/mine", "+resume=auto"])
+def test_what_the_suite_decides_is_not_overridden(word: str, jobs: list[Job], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is the suite's own affair"):
+        load("two", "small", tmp_path, [word])
+
+
+def test_what_nohup_has_ignored_stays_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with started([sys.executable, "-c", ""], tmp_path / "log") as (child, signals):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert child.wait() == 0
+        assert signals == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("number", "gets"), [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM),
+                                              (signal.SIGHUP, signal.SIGTERM)])
+def test_a_signal_is_handed_on_once_and_ends_the_suite(number: int, gets: int, jobs: list[Job],
+                                                       monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     doing(monkeypatch, f"""
 import signal
 got = []
-signal.signal({int(number)}, lambda *_: got.append(1))
+signal.signal({int(gets)}, lambda *_: got.append(1))
 open({str(tmp_path / 'ready')!r}, 'w').close()
 while not got: time.sleep(0.01)
 time.sleep(0.3)
-sys.exit({128 + number} if len(got) == 1 else 1)
+sys.exit({128 + gets} if len(got) == 1 else 1)
 """)
 
     def send() -> None:
@@ -174,7 +242,7 @@ sys.exit({128 + number} if len(got) == 1 else 1)
     Timer(0, send).start()
     before = signal.getsignal(number)
     shown = StringIO()
-    assert Suite(jobs, Console(shown)).run() == 128 + number
+    assert Suite(jobs, Console(shown)).run() == 128 + gets
     assert signal.getsignal(number) == before
     assert "stopped; the same command goes on with synthetic_lstm, seed 1" in shown.getvalue()
     assert not jobs[1].log.exists()
@@ -182,8 +250,8 @@ sys.exit({128 + number} if len(got) == 1 else 1)
 
 def test_an_error_of_ours_leaves_no_process_behind(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), started([sys.executable, "-c", "import time; time.sleep(60)"],
-                                                   tmp_path / "log") as child:
-        _ = 1 / 0
+                                                   tmp_path / "log") as (child, _):
+        raise ZeroDivisionError
     assert child.returncode == -signal.SIGTERM
 
 

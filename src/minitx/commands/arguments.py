@@ -58,6 +58,13 @@ def positive_number(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    value = positive_number(text)
+    if value > 100:
+        raise argparse.ArgumentTypeError(f"{text}: must be a share in %, at most 100")
+    return value
+
+
 def not_negative(text: str) -> float:
     try:
         value = float(text)

@@ -14,7 +14,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories to add to the ledger")
     parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
-    parser.add_argument("--repeat", metavar="ROW", help="only print the command that repeats this row to the bit")
+    parser.add_argument("--repeat", metavar="ROW",
+                        help="only print the command that repeats this row: on such a CPU to the bit")
     parser.add_argument("--page", type=Path, metavar="FILE.html",
                         help="only write one page with all tables and figures; needs the extra `report`")
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="only write those figures, as PNG")
@@ -28,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     from minitx.suites.report import main as report
 
     if args.repeat is not None:
+        if args.runs or args.page or args.figures:
+            raise UserError("--repeat: prints a command and does nothing else; leave the rest out")
         row = find(args.repeat, args.ledger)
         print(exactly(row.command, row.result))
         return Exit.OK

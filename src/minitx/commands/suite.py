@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minitx.commands.arguments import add_json, positive_number
+from minitx.commands.arguments import add_json, positive_number, share
 from minitx.console import Console
 from minitx.errors import UserError
 
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and how long it takes")
     parser.add_argument("--on", type=positive_number, metavar="TFLOPS",
                         help="with --dry-run: what it would take of a device with this peak (an H100: 989 in bf16)")
-    parser.add_argument("--mfu", type=positive_number, default=30.0, metavar="PCT",
+    parser.add_argument("--mfu", type=share, default=30.0, metavar="PCT",
                         help="the share of that peak that does useful work (30)")
     add_json(parser)
 
@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from minitx.suites.suite import Suite, as_json, load, plan
     from minitx.suites.summary import summary
 
+    if args.json and args.on is not None:
+        raise UserError("--on: is not part of the JSON; leave --json out")
     for name in ("json", "on"):
         if getattr(args, name) and not args.dry_run:
             raise UserError(f"--{name}: says something of what would be trained; add --dry-run")
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(as_json(jobs, suite.states) if args.json else "\n".join(plan(jobs, suite.states)))
         if args.on is not None:
-            print("\n".join(elsewhere([job for job in jobs if not suite.states[job].done], args.on, args.mfu)))
+            print("\n".join(elsewhere([job for job in jobs if not suite.states[job].trained], args.on, args.mfu)))
         return 0
     code = suite.run()
     for text in summary(jobs, suite.states, suite.ledger):
@@ -68,4 +70,5 @@ def elsewhere(jobs: "Sequence[Job]", tflops: float, mfu_pct: float) -> "Iterator
         total += hours or 0.0
         told = "limited by time" if hours is None else f"{found.flop:.2g} operations, {hours:,.1f} hours"
         yield f"  {job.system:<34}{job.cfg.seed:>5}  {found.params:>12,} parameters  {told}"
-    yield f"  {total:,.0f} device-hours in all; sentences of {SENTENCE} tokens, updates alone"
+    if total:
+        yield f"  {total:,.0f} device-hours in all; sentences of {SENTENCE} tokens, updates alone"

@@ -120,9 +120,9 @@ def local_folder(cfg: DataConfig) -> Path | None:
         if folder.is_dir():
             return folder
     if cfg.source == "files":
-        or_there = f"; or put {cfg.folder} into the folder that MINITX_DATA names" if cfg.folder else ""
-        raise UserError(f"data=files needs data.dir: a folder with train.{cfg.src}, train.{cfg.tgt}, val.{cfg.src} ..."
-                        f"{or_there}")
+        files = f"a folder with train.{cfg.src}, train.{cfg.tgt}, val.{cfg.src} ..."
+        raise UserError(f"data=files needs data.dir: {files}" if cfg.folder is None else
+                        f"data.dir=null: set it, or MINITX_DATA to where {cfg.folder} lies: {files}")
     return None
 
 

@@ -258,7 +258,7 @@ def crossover(found: Mapping[str, Any], one: str, other: str) -> float | None:
     times = [{point["length"]: point["seconds"] for point in found[name]["points"]} for name in (one, other)]
     shared = [length for length in times[0] if length in times[1]]
     apart = [log(times[0][length] / times[1][length]) for length in shared]
-    for i in range(len(shared) - 1, 0, -1):
+    for i in range(len(shared) - 1, 0, -1) if apart[-1:] >= [0] else ():  # at the end it takes longer
         if apart[i - 1] < 0 <= apart[i]:
             share = -apart[i - 1] / (apart[i] - apart[i - 1])
             return exp(log(shared[i - 1]) + share * log(shared[i] / shared[i - 1]))

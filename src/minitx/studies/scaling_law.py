@@ -149,7 +149,7 @@ def claims(found: Mapping[str, Any]) -> Iterator[Claim]:
     """Hold what is said of scaling against what was measured."""
     for name, of in (("size", "model"), ("text", "text")):
         power, floored = (found[name]["fits"][form] for form in FLOOR)
-        yield exponent(f"the loss falls as a power of the {name}", power, (0.01, inf))
+        yield exponent(f"the loss falls with the {name}", power, (0.01, inf))
         yield predicts(f"a power of the {name}, fitted to the others, predicts the loss of the largest {of}", power)
         yield predicts(f"a power of the {name} and a floor, fitted to the others, predict it", floored)
     power, floored = (found["size"]["fits"][form] for form in FLOOR)

@@ -239,7 +239,8 @@ def read(ledger: Path) -> list[Row]:
 def find(name: str, ledger: Path) -> Row:
     """Return the row of that name, or of that beginning if there is one. Errors: `UserError` for none, or several."""
     rows = read(ledger)
-    if not (found := [row for row in rows if f"{row.name}.".startswith(f"{name.removesuffix('.json')}.")]):
+    begins = f"{name.removesuffix('.gz').removesuffix('.json')}."
+    if not (found := [row for row in rows if f"{row.name}.".startswith(begins)]):
         raise UserError(f"{name}: no row of {ledger}{nearest(name, [row.name for row in rows])}")
     if len(found) > 1:
         raise UserError(f"{name}: several rows of {ledger}: {', '.join(row.name for row in found)}")

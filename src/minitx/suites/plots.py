@@ -25,8 +25,9 @@ STYLE: dict[Any, Any] = {
 }  # fmt: skip
 # Told apart by whoever sees colours otherwise, and by shape in print. Source: Okabe & Ito 2008, Color Universal Design.
 KNOWN = {"transformer": ("#0072B2", "o"), "lstm_attention": ("#D55E00", "s"), "lstm": ("#009E73", "^"),
-         "transformer_nope": ("#CC79A7", "D")}
-OTHERS = (("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"))
+         "transformer_nope": ("#CC79A7", "D"), "transformer_learned": ("#E69F00", "v"),
+         "transformer_rope": ("#56B4E9", "P")}
+OTHERS = (("#000000", "X"), ("#F0E442", "*"))
 
 
 class Panel(NamedTuple):

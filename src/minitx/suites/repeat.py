@@ -9,6 +9,7 @@ from minitx.config import Config, as_dict, resolve_size
 from minitx.errors import UserError
 from minitx.result import Result
 from minitx.schema import show
+from minitx.training.schedule import decay_begins
 
 # Where a run is kept, shown or paid; not what it is.
 ELSEWHERE = ("run_dir", "resume", "debug", "choices", "logger", "data.dir", "trainer.price_per_hour")
@@ -47,7 +48,7 @@ def command_line(cfg: Config) -> str:
 
 
 def exactly(command: str, result: Result) -> str:
-    """Return the command that repeats a run to the bit, on such a machine: what it had to find out is said.
+    """Return the command that repeats a run: what it had to find out is said. On such a CPU it does so to the bit.
 
     Errors: `UserError` where the learning rate followed a clock from the start.
     """
@@ -55,8 +56,10 @@ def exactly(command: str, result: Result) -> str:
 
     words = shlex.split(command)[2:]
     trainer = (cfg := compose(words, text=False)).trainer
-    if trainer.max_minutes is not None and cfg.optim.schedule == "cosine":
-        raise UserError(f"{command}: a cosine over minutes is not repeated, for its first updates do not know its end")
+    begins = decay_begins(cfg.optim.schedule, cfg.optim.decay_fraction)
+    if trainer.max_minutes is not None and begins is not None and begins < 0.1:  # the horizon is fixed by then at last
+        raise UserError(f"{command}: a decay over minutes from the start is not repeated, for its first updates did "
+                        "not know its end")
     found = {"threads": result.threads, "precision": result.precision, "devices": result.world_size,
              "max_steps": result.steps, "max_minutes": None}
     if result.horizon_steps != result.steps:

@@ -77,7 +77,8 @@ def fill(text: str, rows: Sequence[Row], page: Path) -> str:
         name, opened, rest = part.partition(" -->\n")
         _, closed, after = rest.partition(END)
         if name not in TABLES or not (opened and closed) or END in after:
-            raise UserError(f"{page}: {START}{name.splitlines()[0]} --> ... {END}: one of these lines is lost, or no "
-                            f"table has that name ({', '.join(TABLES)})")
+            began = name.partition("\n")[0]
+            raise UserError(f"{page}: {START}{began} --> ... {END}: one of these lines is lost, or no table has that "
+                            f"name ({', '.join(TABLES)})")
         filled.append(f"{START}{name} -->\n{render(TABLES[name], rows)}\n{END}{after}")
     return "".join(filled)

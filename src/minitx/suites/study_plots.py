@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from minitx.suites.plots import FAINT, INK, STYLE, looks, machine, require_matplotlib, svg
+from minitx.suites.plots import FAINT, INK, blank, looks, machine, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,14 +17,7 @@ SCALES = {"size": ("weights", "weights N, but for the vocabulary's"), "text": ("
 
 def drawn(panels: int, draw: Callable[[Sequence["Axes"]], None], found: Mapping[str, Any], note: str) -> bytes:
     """Draw panels side by side, and below them what was measured and where."""
-    require_matplotlib()
-    from matplotlib import rc_context, rcdefaults, rcParams
-    from matplotlib.figure import Figure
-
-    with rc_context():
-        rcdefaults()  # whatever a user's matplotlibrc says
-        rcParams.update(STYLE)
-        figure = Figure(figsize=(4.2 * panels, 3.9), layout="constrained")
+    with blank(4.2 * panels, 3.9) as figure:
         draw(list(figure.subplots(1, panels)))
         conditions = found["conditions"]
         figure.supxlabel(f"{note}: {machine(conditions)}, {conditions['precision']}", fontsize=7, x=0.01, ha="left")

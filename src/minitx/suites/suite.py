@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from time import monotonic
@@ -20,27 +20,30 @@ from typing import Any
 
 import yaml
 
-from minitx.config import Config
+from minitx.config import Config, config_sha256, resolve_size
 from minitx.console import Console, duration
 from minitx.data.sources import check_text
 from minitx.door import CONF, compose
 from minitx.errors import Exit, UserError
-from minitx.result import Result, system_name
+from minitx.result import DISTURBED_PCT, Result, system_name
+from minitx.rundir import held
 from minitx.schema import nearest
 from minitx.suites import ledger as ledgers
 from minitx.suites.ledger import Row
-from minitx.suites.repeat import ELSEWHERE
+from minitx.suites.repeat import command_line
 from minitx.suites.report import publish
+from minitx.suites.tables import TABLES
 
 SUITES = CONF / "suite"
 OVERHEAD = 1.08  # of a run limited by minutes: what evaluation, checkpoints and start-up add to its training
 POLL_S = 1.0
-PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PASSED_ON: dict[int, int] = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM,
+                             signal.SIGHUP: signal.SIGTERM}
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Name one run of a suite. words: as after train.py"""
+    """Name one run of a suite. words: as after train.py; cfg: what they come to, widths by size"""
 
     words: tuple[str, ...]
     cfg: Config
@@ -68,7 +71,7 @@ class Job:
 
 @dataclass
 class State:
-    """Say how far a job is. state: published, finished, interrupted, waiting or failed; why, code: of a failure"""
+    """Say how far a job is: published, finished, disturbed, interrupted, waiting or failed. why: what is to be known"""
 
     state: str
     result: Result | None = None
@@ -76,8 +79,8 @@ class State:
     code: int = Exit.OK
 
     @property
-    def done(self) -> bool:
-        return self.state in ("published", "finished")
+    def trained(self) -> bool:
+        return self.state in ("published", "finished", "disturbed")
 
 
 def load(name: str, size: str, folder: Path, overrides: Sequence[str] = ()) -> list[Job]:
@@ -86,6 +89,9 @@ def load(name: str, size: str, folder: Path, overrides: Sequence[str] = ()) -> l
     overrides: for all of its jobs. Errors: `UserError` for a suite or a size that is not there, or what train.py would
     refuse.
     """
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+") in ("seed", "run_dir", "resume", "experiment"):
+            raise UserError(f"{word}: is the suite's own affair; train.py takes it")
     names = sorted(path.stem for path in SUITES.glob("*.yaml"))
     if name not in names:
         raise UserError(f"{name}: no such suite{nearest(name, names)} ({', '.join(names)})")
@@ -97,6 +103,7 @@ def load(name: str, size: str, folder: Path, overrides: Sequence[str] = ()) -> l
         for system in sizes[size]["systems"]:
             words = (*shlex.split(system), *overrides, *([f"seed={seed}"] if seed != 1 else []))
             cfg = compose(words, text=False)
+            cfg = replace(cfg, model=resolve_size(cfg.model))
             where = system_name(cfg.choices.experiment, cfg.choices.model)
             jobs.append(Job(words, cfg, folder / f"{where}.{seed}"))
     if len({job.run_dir for job in jobs}) < len(jobs):
@@ -105,15 +112,23 @@ def load(name: str, size: str, folder: Path, overrides: Sequence[str] = ()) -> l
 
 
 def look(job: Job, rows: Sequence[Row] = ()) -> State:
-    """Say how far a job is. rows: where a published run counts as done, those that are"""
-    asked = [word for word in job.words if word.partition("=")[0] not in ELSEWHERE]
+    """Say how far a job is. rows: where a published run counts as done, those that are
+
+    Errors: `UserError` for a run that was trained there with other settings.
+    """
+    asked, sha256 = command_line(job.cfg) if rows else None, config_sha256(job.cfg)
     for row in rows:
-        if sorted(shlex.split(row.command)[2:]) == sorted(asked):
-            return State("published", row.result)
+        if row.command == asked:
+            changed = (f"{row.name}: of the same command and another config: what conf/ says has changed since; delete "
+                       "the row to train it anew")
+            return State("published", row.result, changed if row.result.config_sha256 != sha256 else "")
     if (path := job.run_dir / "result.json").exists():
         result = Result.read(path)
+        if result.status == "finished" and result.config_sha256 != sha256:
+            raise UserError(f"{job.run_dir}: was trained with other settings than are asked for now; keep these runs "
+                            "elsewhere, with --runs")
         if result.status == "finished":
-            return State("finished", result)
+            return State("disturbed" if result.disturbed else "finished", result)
     return State("interrupted" if job.run_dir.exists() else "waiting")
 
 
@@ -127,32 +142,40 @@ class Suite:
         self.states = {job: look(job, rows) for job in jobs}
 
     def run(self) -> int:
-        """Train, and show each run as it ends. Returns the code of what interrupted it, or of what failed.
+        """Train, publish, and show each run as it ends. Returns the code of what interrupted it, or of what failed.
 
-        Errors: `UserError`, before the first begins, for a text that is not there.
+        Errors: `UserError`, before the first begins, for a text that is not there, a run that no table would show, or
+        another suite in this folder.
         """
         for job in self.jobs:
-            if not self.states[job].done:
+            if not self.states[job].trained:
                 check_text(job.cfg.data)
-        self.console.line(head())
-        for job in self.jobs:
-            if self.states[job].done:
+            experiment = job.cfg.choices.experiment
+            if self.ledger is not None and not any(table.covers(experiment) for table in TABLES.values()):
+                raise UserError(f"experiment={experiment}: is in no table, so it is not published; leave --publish out")
+        folder = self.jobs[0].run_dir.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(folder):
+            self.console.line(head())
+            for job in self.jobs:
+                if self.states[job].trained:
+                    self.publish(job)
+                    self.show(job)
+            for number, job in enumerate(self.jobs, 1):
+                if self.states[job].trained:
+                    continue
+                code = self.train(job, f"{number}/{len(self.jobs)}")
+                self.publish(job)
                 self.show(job)
-        for number, job in enumerate(self.jobs, 1):
-            if self.states[job].done:
-                continue
-            code = self.train(job, f"{number}/{len(self.jobs)}")
-            if code in (Exit.INTERRUPTED, Exit.TERMINATED):
-                self.console.line(f"stopped; the same command goes on with {job.system}, seed {job.cfg.seed}")
-                return code
-            self.show(job)
+                if code in (Exit.INTERRUPTED, Exit.TERMINATED, Exit.STORAGE):  # a disk is no better for the next
+                    self.console.line(f"stopped; the same command goes on with {job.system}, seed {job.cfg.seed}")
+                    return code
         return max(state.code for state in self.states.values())
 
     def train(self, job: Job, place: str) -> int:
-        """Train one run in a process, and publish it. --> its exit code"""
-        job.run_dir.parent.mkdir(parents=True, exist_ok=True)
+        """Train one run in a process. --> its exit code, or that of the signal that came"""
         began = monotonic()
-        with started(job.argv, job.log) as child:
+        with started(job.argv, job.log) as (child, signals):
             while child.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(POLL_S)
@@ -160,16 +183,25 @@ class Suite:
                                   f"{self.eta(job, monotonic() - began)}")
         code = child.returncode if child.returncode >= 0 else 128 - child.returncode
         self.states[job] = look(job)
-        if code:
+        if code and self.states[job].state == "waiting" or code not in (0, Exit.INTERRUPTED, Exit.TERMINATED):
             why = f"exit code {code}: {last_line(job.log)} (all that it said: {job.log})"
             self.states[job] = State("failed", why=why, code=code)
-        elif self.ledger is not None:
-            try:
-                publish([job.run_dir], self.ledger)
-                self.states[job].state = "published"
-            except UserError as error:
-                self.states[job] = State("failed", why=str(error), code=error.code)
-        return code
+        return 128 + PASSED_ON[signals[0]] if signals else code
+
+    def publish(self, job: Job) -> None:
+        """Put a run that is trained into the ledger, but for one whose times others disturbed."""
+        state = self.states[job]
+        if self.ledger is None or state.state not in ("finished", "disturbed"):
+            return
+        if state.state == "disturbed":
+            state.why = (f"other processes took more than {DISTURBED_PCT:g} % of the cores, so it is not published; "
+                         f"delete {job.run_dir} to train it anew, or publish it as it is: minitx report {job.run_dir}")
+            return
+        try:
+            publish([job.run_dir], self.ledger)
+            state.state = "published"
+        except UserError as error:
+            self.states[job] = State("failed", state.result, str(error), error.code)
 
     def show(self, job: Job) -> None:
         """Write a run's line of the table."""
@@ -177,11 +209,12 @@ class Suite:
 
     def eta(self, now: Job, running_s: float) -> str:
         """Say when all will be done, if it can be said."""
-        expected = {job: expected_s(job, self.states) for job in self.jobs if not self.states[job].done}
+        expected = {job: expected_s(job, self.states) for job in self.jobs
+                    if self.states[job].state in ("waiting", "interrupted")}
         if None in expected.values():
             return "unknown"
         left = {job: seconds or 0.0 for job, seconds in expected.items()}
-        return duration(sum(left.values()) - min(running_s, left[now]))
+        return duration(sum(left.values()) - min(running_s, left.get(now, 0.0)))
 
 
 def expected_s(job: Job, states: Mapping[Job, State]) -> float | None:
@@ -196,24 +229,28 @@ def expected_s(job: Job, states: Mapping[Job, State]) -> float | None:
 
 
 @contextmanager
-def started(words: Sequence[str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Yield a process that gets each signal we get, once: a terminal's Ctrl-C would reach it by itself as well."""
+def started(words: Sequence[str], log: Path) -> Iterator[tuple["subprocess.Popen[bytes]", list[int]]]:
+    """Yield a process that gets each signal we get, once, and the signals that came.
+
+    It has a session of its own, for a terminal's Ctrl-C would reach it a second time. A terminal that closes asks it to
+    save, as SIGTERM does. What is ignored here, as under nohup, stays ignored.
+    """
     child: subprocess.Popen[bytes] | None = None
-    early: list[int] = []
+    came: list[int] = []
 
     def pass_on(number: int, _: Any) -> None:
-        if child is None:
-            early.append(number)
-        else:
-            child.send_signal(number)
+        came.append(number)
+        if child is not None:
+            child.send_signal(PASSED_ON[number])
 
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    handled = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in handled}
     try:
         with log.open("ab") as said:
             child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
-        for number in early:
-            child.send_signal(number)
-        yield child
+        for number in came:  # before there was anyone to hand it to
+            child.send_signal(PASSED_ON[number])
+        yield child, came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -253,7 +290,7 @@ def line(job: Job, state: State) -> str:
 
 def plan(jobs: Sequence[Job], states: Mapping[Job, State]) -> Iterator[str]:
     """Yield what a suite would do: each run's state, the time it would take, and its command."""
-    expected = {job: expected_s(job, states) for job in jobs if not states[job].done}
+    expected = {job: expected_s(job, states) for job in jobs if not states[job].trained}
     for job in jobs:
         guess = "" if job not in expected else "?" if (seconds := expected[job]) is None else duration(seconds)
         yield f"{states[job].state:<12}{guess:>8}  {job.command}"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from minitx.errors import UserError
 from minitx.suites import ledger as ledgers
 from minitx.suites.ledger import Row
 from minitx.suites.suite import Job, State
@@ -12,10 +13,15 @@ from minitx.suites.tables import TABLES, conditions, grid, neighbours
 
 def summary(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | None) -> Iterator[str]:
     """Yield a line a system, its seeds together, and whether neighbours differ. ledger: where published rows are"""
-    rows = [*found(jobs, states, ledger)]
+    rows = []
+    for job in jobs:
+        try:
+            rows += found(job, states[job], ledger)
+        except UserError as error:
+            yield f"not shown: {error}"
     tables = [table for table in TABLES.values() if any(map(table.shows, rows))]
     for table in tables:
-        table = replace(table, by_system=True)
+        table = replace(table, suite=table.suite or "")
         lines = table.lines(rows)
         head, cells = grid(table, lines)
         yield ""
@@ -25,13 +31,13 @@ def summary(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | Non
         yield from conditions([row for line in lines for row in line])
 
 
-def found(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | None) -> Iterator[Row]:
-    """Yield the rows of all that is done."""
-    published = {row.result.config_sha256: row for row in ([] if ledger is None else ledgers.read(ledger))}
-    for job in jobs:
-        result = states[job].result
-        if result is not None and states[job].done:
-            yield published.get(result.config_sha256) or ledgers.gather(job.run_dir)
+def found(job: Job, state: State, ledger: Path | None) -> list[Row]:
+    """Return the row of a job that is trained. Errors: `UserError` for a run that makes none"""
+    if state.result is None or not state.trained:
+        return []
+    published = [] if ledger is None else ledgers.read(ledger)
+    same = [row for row in published if row.result.config_sha256 == state.result.config_sha256]
+    return same or [ledgers.gather(job.run_dir)]
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:

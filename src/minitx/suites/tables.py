@@ -11,6 +11,7 @@ from itertools import groupby, pairwise
 from statistics import fmean, stdev
 
 from minitx.console import duration
+from minitx.errors import UserError
 from minitx.result import DISTURBED_PCT, Result, searched
 from minitx.suites.ledger import Row
 from minitx.suites.significance import compare, interval
@@ -60,7 +61,7 @@ class LengthScore:
 
     def __call__(self, rows: Sequence[Row]) -> str | None:
         words = rows[0].source_words.get(self.test_set)
-        if words is None:
+        if words is None or any(row.source_words.get(self.test_set) != words for row in rows):
             return None
         chosen = [n for n, count in enumerate(words) if self.fewest <= count <= self.most]
         if not chosen:
@@ -71,23 +72,25 @@ class LengthScore:
 
 
 def _model(rows: Sequence[Row]) -> str:
-    return rows[0].result.model + ("" if all(row.committed for row in rows) else UNCOMMITTED)
+    marks = (UNCOMMITTED if not all(row.committed for row in rows) else "",
+             DISTURBED if any(row.result.disturbed for row in rows) else "")
+    return rows[0].result.model + "".join(marks)
 
 
 def _training(rows: Sequence[Row]) -> str:
-    mark = DISTURBED if any(row.result.disturbed for row in rows) else ""
-    return duration(fmean(row.result.train_s for row in rows)) + mark
+    return duration(fmean(row.result.train_s for row in rows))
 
 
 def _to_target(rows: Sequence[Row]) -> str | None:
     """Write the training time to the target. A run that never reached it is censored: it would have taken longer."""
-    if any(row.result.target_bleu is None for row in rows):
+    results = [row.result for row in rows]
+    if any(result.target_bleu is None for result in results):
         return None
-    reached = [row.result.time_to_target_s for row in rows if row.result.time_to_target_s is not None]
-    if not reached:
-        return f"> {duration(min(row.result.train_s for row in rows))}"
-    share = f" ({len(reached)} of {len(rows)})" if len(reached) < len(rows) else ""
-    return duration(fmean(reached)) + (f" ± {duration(stdev(reached))}" if len(reached) > 1 else "") + share
+    reached = [result.time_to_target_s for result in results if result.time_to_target_s is not None]
+    if len(reached) < len(results):  # then the mean is more than that of what is known
+        least = fmean(result.time_to_target_s or result.train_s for result in results)
+        return f"> {duration(least)}" + (f" ({len(reached)} of {len(results)} reached it)" if reached else "")
+    return duration(fmean(reached)) + (f" ± {duration(stdev(reached))}" if len(reached) > 1 else "")
 
 
 def _at_target(name: str, form: str, unit: str = "") -> Cell:
@@ -130,15 +133,26 @@ COLUMNS: dict[str, Cell] = {
 
 @dataclass(frozen=True)
 class Table:
-    """Show every row whose experiment's name fits the pattern. models: their order, where it is not the alphabet's"""
+    """Show every row whose experiment's name fits the pattern.
+
+    suite: that trains them, and its size; seeds then share a line. models: their order, where it is not the alphabet's
+    """
 
     experiments: str
     columns: tuple[str, ...]
-    by_system: bool = False
+    suite: str | None = None
     models: tuple[str, ...] = ()
 
+    @property
+    def by_system(self) -> bool:
+        """Tell whether a line is a system with all its seeds."""
+        return self.suite is not None
+
+    def covers(self, experiment: str | None) -> bool:
+        return fnmatchcase(str(experiment), self.experiments)
+
     def shows(self, row: Row) -> bool:
-        return fnmatchcase(str(row.result.experiment), self.experiments)
+        return self.covers(row.result.experiment)
 
     @property
     def scores(self) -> dict[str, Score]:
@@ -155,15 +169,21 @@ class Table:
         return [name for name, score in self.scores.items() if score.of(row) is None]
 
     def lines(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """Return the rows of each line, whatever their order."""
-        def place(row: Row) -> tuple[int, str, list[str]]:
-            return (self.models.index(row.result.model) if row.result.model in self.models else len(self.models),
+        """Return the rows of each line, whatever their order. Errors: `UserError` for a system that has a seed twice"""
+        def place(row: Row) -> tuple[str, int, str, list[str]]:
+            model = row.result.model
+            return (str(row.result.experiment), self.models.index(model) if model in self.models else len(self.models),
                     row.result.system, row.recipe)
 
         chosen = sorted(filter(self.shows, rows), key=lambda row: row.order)
         if not self.by_system:
             return [[row] for row in chosen]
-        return [list(group) for _, group in groupby(sorted(chosen, key=place), place)]
+        lines = [list(group) for _, group in groupby(sorted(chosen, key=place), place)]
+        for line in lines:
+            for one, other in pairwise(line):
+                if one.result.seed == other.result.seed:
+                    raise UserError(f"{one.name}, {other.name}: rows of one command and seed; delete the older")
+        return lines
 
 
 HEADLINE = ("lstm", "lstm_attention", "transformer_nope", "transformer")  # as the story goes
@@ -175,19 +195,23 @@ ROLES = ("model", "roles right", "roles swapped",
 TABLES = {
     "headline": Table("headline_small", (
         "model", "seeds", "parameters", "steps", "target tokens/s", "MFU", "busy", "valid loss", "to target",
-        "energy to target", "cost to target", "test_2016_flickr BLEU", "chrF"), by_system=True, models=HEADLINE),
+        "energy to target", "cost to target", "test_2016_flickr BLEU", "chrF"),
+        suite="headline --size small", models=HEADLINE),
+    "headline_full": Table("headline_b*", (
+        "model", "seeds", "parameters", "steps", "target tokens/s", "MFU", "busy", "valid loss", "to target",
+        "energy to target", "cost to target", "test BLEU"), suite="headline --size full", models=HEADLINE),
     "embedded": Table("synthetic_*", (
         "model", "parameters", "steps", "training", "target tokens/s", "test BLEU", "roles right", "dictionary BLEU")),
     "multi30k": Table("multi30k_*", (
         "direction", "model", "parameters", "steps", "epochs", "training", "target tokens/s", "MFU", "valid loss",
         "test_2016_flickr BLEU", "chrF", "peak memory")),
-    "positions_short": Table("positions_short", BY_LENGTH, by_system=True, models=ENCODINGS),
-    "positions_all": Table("positions_all", BY_LENGTH, by_system=True, models=ENCODINGS),
-    "roles_short": Table("positions_short", ROLES, by_system=True, models=ENCODINGS),
-    "roles_all": Table("positions_all", ROLES, by_system=True, models=ENCODINGS),
+    "positions_short": Table("positions_short", BY_LENGTH, suite="positions --size small", models=ENCODINGS),
+    "positions_all": Table("positions_all", BY_LENGTH, suite="positions --size small", models=ENCODINGS),
+    "roles_short": Table("positions_short", ROLES, suite="positions --size small", models=ENCODINGS),
+    "roles_all": Table("positions_all", ROLES, suite="positions --size small", models=ENCODINGS),
     "positions_bible": Table("positions_bible", (
         "model", "seeds", "parameters", "steps", "valid loss", "test BLEU", "up to 40 words", "over 40 words"),
-        by_system=True, models=ENCODINGS),
+        suite="verses --size small", models=ENCODINGS),
 }
 
 
@@ -207,25 +231,39 @@ def render(table: Table, rows: Sequence[Row]) -> str:
 
 
 def _first_step(table: Table) -> str:
-    if table.by_system:
-        return f"minitx suite {table.experiments.partition('_')[0]} --size small --publish"
+    if table.suite is not None:
+        return f"minitx suite {table.suite} --publish"
     return f"python train.py --multirun 'experiment=glob({table.experiments})'"
 
 
 def grid(table: Table, lines: Sequence[Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
     """Return the heads and the cells of a table's lines; in one by system, no column without any figure."""
     cells = {name: [COLUMNS[name](line) for line in lines] for name in table.columns}
+    cells["model"] = [_told_apart(table, line, lines) for line in lines]
     heads = [name for name, column in cells.items() if not table.by_system or any(cell is not None for cell in column)]
     return heads, [[cells[name][n] or "-" for name in heads] for n in range(len(lines))]
 
 
+def _told_apart(table: Table, line: Sequence[Row], lines: Sequence[Sequence[Row]]) -> str:
+    """Name a line's model and, in a table by system, what its command has that others of the model have not."""
+    alike = [other for other in lines if other[0].result.model == line[0].result.model]
+    words = [word for word in line[0].recipe if any(word not in other[0].recipe for other in alike)]
+    return _model(line) + (f" ({' '.join(words)})" if words and table.by_system else "")
+
+
 def neighbours(table: Table, lines: Sequence[Sequence[Row]]) -> Iterator[str]:
-    """Yield whether each system's BLEU is above that of the line before it, by `significance.compare`."""
+    """Yield whether each system's BLEU is above that of the line before it, by `significance.compare`.
+
+    Those of another experiment or without another model are no neighbours, nor is what was scored on other sentences.
+    """
     test_set = next((score.test_set for score in table.scores.values() if score.key == "bleu"), None)
-    scored = all(test_set in row.sentences for line in lines for row in line)
-    if test_set is None or not table.by_system or not scored:
+    if test_set is None or not table.by_system:
         return
     for first, second in pairwise(lines):
+        references = {tuple(counts[1] for counts in row.sentences.get(test_set, ())) for row in (*first, *second)}
+        asked = [(line[0].result.experiment, line[0].result.model) for line in (first, second)]
+        if len(references) > 1 or () in references or asked[0][0] != asked[1][0] or asked[0] == asked[1]:
+            continue
         found = compare(*([row.sentences[test_set] for row in line] for line in (first, second)), resamples=RESAMPLES)
         low, high = found.interval
         yield (f"{first[0].result.model} to {second[0].result.model}: {found.difference:+.1f} BLEU, 95 % interval "
