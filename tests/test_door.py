@@ -39,7 +39,7 @@ WAITS = """
 SLIPS = {
     "modle=transformer": "unknown key modle=transformer; did you mean model?",
     "model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
-                        "(lstm, lstm_attention, transformer, transformer_nope)",
+                        "(lstm, lstm_attention, transformer, transformer_learned, transformer_nope, transformer_rope)",
     "model=lstm model.n_heads=2": "model.n_heads=2: model=lstm has no such key; it has size, num_layers, d_model, "
                                   "d_hidden, dropout, attention, bidirectional, input_feeding, tie_embeddings",
     "model.family=lstm": "model.family=lstm: comes with model=lstm, which also brings its keys",
@@ -75,7 +75,8 @@ SLIPS = {
     "--config-dir nowhere": "--config-dir=nowhere: no such folder",
     "data.src=${nothing}": "Interpolation key 'nothing' not found full_key: data.src object_type=dict",
     "--cfg job model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
-                                  "(lstm, lstm_attention, transformer, transformer_nope)",
+                                  "(lstm, lstm_attention, transformer, transformer_learned, transformer_nope, "
+                                  "transformer_rope)",
 }  # fmt: skip
 IN_A_PROCESS = ("modle=transformer", "model=trnsformer", "model.dropuot=0.1", "+foo=1", "trainer.max_steps=0",
                 "optim.lr=-1", "data=files data.dir=nowhere", "model.n_heads=3", "--multirun seed=1,x",
@@ -155,7 +156,8 @@ def test_hydras_own_commands_stay(tmp_path: Path) -> None:
     job = python(TRAIN, "--cfg", "job", "--resolve", "--package", "optim", "optim.lr=0.5")
     assert job.stdout.startswith("# @package optim\nlr: 0.5\nbeta1: 0.9\n")
     complete = python(TRAIN, "-sc", "query=bash", COMP_LINE="python train.py model=tr", COMP_POINT="24")
-    assert complete.stdout.split() == ["model=transformer", "model=transformer_nope"]
+    assert complete.stdout.split() == ["model=transformer", "model=transformer_learned", "model=transformer_nope",
+                                       "model=transformer_rope"]
     both = python(TRAIN, "--cfg", "job", "--multirun")
     assert both.stderr.startswith("minitx: error: Only one of --run, --multirun, --cfg")
     assert "transformer_nope" in python(TRAIN, "--info", "defaults-tree", "model=transformer_nope").stdout

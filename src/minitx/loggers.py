@@ -51,6 +51,8 @@ class Told:
         """Pass on what came of the run, and close."""
         self._tell(lambda logger: log_result(logger, result))
         self._tell(lambda logger: logger.finalize("success" if result.status == "finished" else "aborted"))
+        if isinstance(wandb := self.logger, WandbLogger):  # else the process's next run would be told to this one
+            self._tell(lambda _: wandb.experiment.finish())
 
     def _tell(self, what: Callable[[Logger], None]) -> None:
         if self.logger is None:
