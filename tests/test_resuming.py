@@ -103,9 +103,9 @@ def test_minutes_may_become_steps_and_steps_minutes() -> None:
 
 
 def test_a_horizon_that_is_given_is_the_horizon() -> None:
-    for limit in ("trainer.max_steps=300", "trainer.max_minutes=5"):
+    for ends in (["trainer.max_steps=300"], ["trainer.max_steps=null", "trainer.max_minutes=5"]):
         state = RunState()
-        settle_horizon(asked(limit, "trainer.horizon_steps=320"), state, None)
+        settle_horizon(asked(*ends, "trainer.horizon_steps=320"), state, None)
         assert state.horizon_steps == 320
 
 
