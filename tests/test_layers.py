@@ -23,7 +23,7 @@ suites.tables
 suites.ledger . suites.study_plots
 suites.repeat . suites.plots . suites.significance
 studies.lengths . studies.gradients . studies.retention . studies.scaling_law
-studies.lab . studies.fits
+studies.lab
 bench . cost . scaling . outlook
 doctor
 door
@@ -52,7 +52,7 @@ data.grammar
 data.english . data.german
 data.syntax . data.pools
 data.lexicon
-frozen . attention_maps
+frozen . attention_maps . studies.fits
 config
 schema . batch . metrics . result . console . team . monitor.process . monitor.speed . monitor.phases
 errors . storage . autograd . sharding

@@ -29,6 +29,7 @@ from minitx.monitor.peak import Peak, peak
 from minitx.monitor.provenance import environment, git_state, hardware, versions
 from minitx.monitor.speed import settle
 from minitx.monitor.utilisation import Watch
+from minitx.studies.fits import line
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask, seed_dropout
 
@@ -219,11 +220,8 @@ def curve(points: list[dict[str, Any]], x: str, y: str) -> dict[str, Any]:
 
 def power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float | None]:
     """Fit y = c x^a by least squares of the logarithms. --> a, its standard error; None = two points leave none"""
-    across, up = np.log(x), np.log(y)
-    across -= across.mean()
-    spread = float(across @ across)
-    exponent = float(across @ up) / spread
+    across, up = list(map(log, x)), list(map(log, y))
     if len(x) < 3:
-        return exponent, None
-    residuals = up - up.mean() - exponent * across
-    return exponent, float(np.sqrt(residuals @ residuals / (len(x) - 2) / spread))
+        return (up[1] - up[0]) / (across[1] - across[0]), None
+    fit = line(across, up)
+    return fit.slope, fit.standard_error

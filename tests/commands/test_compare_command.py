@@ -1,6 +1,7 @@
 """`minitx compare`: experiments and runs side by side."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def test_a_run_and_its_row_are_the_same_system(run_dir: Path, tmp_path: Path,
     assert found["systems"] == ["synthetic_lstm", str(run_dir)]
     assert set(found["test"]) == {"test", "minimal_pairs"}
     assert found["test"]["test"]["verdict"] == "not significant"
+
+
+def test_a_seed_does_not_count_twice(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = gather(run_dir)
+    for sha256 in (row.result.config_sha256, "0" * 64):
+        write(replace(row, result=replace(row.result, config_sha256=sha256)), tmp_path)
+    assert cli.main(["compare", "synthetic_lstm", str(run_dir), "--ledger", str(tmp_path)]) == Exit.USAGE
+    assert "rows of one command and seed; delete the older" in capsys.readouterr().err
 
 
 def test_a_name_that_is_nothing_is_one_line(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,7 +128,8 @@ def test_the_order_of_rows_and_where_they_lie_make_no_difference(content: bytes,
         ledger.write(row, tmp_path / "ledger")
     (tmp_path / "ledger/attention").mkdir()
     (tmp_path / "ledger/attention/pair.json").write_text(made().json(), encoding="utf-8")
-    assert page.build(tmp_path / "ledger") == content
+    page.main(tmp_path / "ledger", tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() == content
 
 
 def test_what_a_row_says_is_text(rows: list[Row]) -> None:
@@ -149,7 +150,8 @@ def test_what_a_row_says_is_text(rows: list[Row]) -> None:
 
 def test_an_empty_ledger_says_how_to_get_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # nothing to draw: nothing is missing
-    content = page.build(tmp_path / "none")
+    page.main(tmp_path / "none", tmp_path / "page.html")
+    content = (tmp_path / "page.html").read_bytes()
     read = Reader(content)
     assert not read.all("img")
     assert content.decode().count("No rows yet: <code>") == len(TABLES)
@@ -177,7 +179,7 @@ def test_files_are_written_once(rows: list[Row], tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().out.count(": written\n") == 4
     pictures = sorted(path.name for path in where[2].iterdir())
     assert pictures == [f"embedded-{what}.png" for what in ("bleu-over-length", "bleu-over-time", "time-split")]
-    assert where[1].read_bytes() == page.build(where[0])
+    assert where[1].read_bytes() == page.html([rows[0]], {})
     page.main(*where)
     assert capsys.readouterr().out.count(": is up to date\n") == 4
     (tmp_path / "file").write_text("")

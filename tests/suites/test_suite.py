@@ -21,6 +21,7 @@ from minitx.rundir import held
 from minitx.suites import suite as suites
 from minitx.suites.ledger import gather
 from minitx.suites.suite import SUITES, Job, State, Suite, expected_s, last_line, line, load, look, plan, started
+from minitx.suites.summary import summary
 
 NAMES = sorted(path.stem for path in SUITES.glob("*.yaml"))
 
@@ -143,6 +144,7 @@ def test_a_row_is_published_as_its_run_ends_and_is_then_done(jobs: list[Job], mo
     (tmp_path / "runs").rename(tmp_path / "lost")
     again = Suite(jobs[:1], Console(StringIO()), tmp_path / "results")
     assert again.states[jobs[0]].state == "published"
+    assert any(text.startswith("lstm") for text in summary(jobs[:1], again.states, tmp_path / "results")), "of its row"
     assert Suite(jobs[:1], Console(StringIO())).states[jobs[0]].state == "waiting", "whoever repeats it trains it"
 
 

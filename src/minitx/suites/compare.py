@@ -43,6 +43,7 @@ def find_system(name: str, folder: Path) -> System:
         systems = dict.fromkeys(row.result.system for row in mine)
         raise UserError(f"{name}: its rows in {folder} are of several commands; name one: "
                         f"{', '.join(systems if len(systems) > 1 else [row.name for row in mine])}")
+    ledger.refuse_repeats(mine)
     tests = set.intersection(*(set(row.sentences) for row in mine))
     return System(name, {test: [row.sentences[test] for row in mine] for test in sorted(tests)})
 

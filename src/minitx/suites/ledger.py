@@ -236,6 +236,14 @@ def read(ledger: Path) -> list[Row]:
     return sorted(rows, key=lambda row: row.order)
 
 
+def refuse_repeats(rows: Iterable[Row]) -> None:
+    """Refuse what would count a seed twice: two rows of one command, trained with two versions. Errors: `UserError`"""
+    seen: dict[str, Row] = {}
+    for row in rows:
+        if (other := seen.setdefault(row.command, row)) is not row:
+            raise UserError(f"{other.name}, {row.name}: rows of one command and seed; delete the older")
+
+
 def find(name: str, ledger: Path) -> Row:
     """Return the row of that name, or of that beginning if there is one. Errors: `UserError` for none, or several."""
     rows = read(ledger)

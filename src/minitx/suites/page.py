@@ -66,11 +66,6 @@ def main(ledger: Path, page: Path | None, figures: Path | None = None) -> None:
             _put(figures / f"{picture.name}.png", picture.draw(form="png"))
 
 
-def build(ledger: Path) -> bytes:
-    """Make the page of a folder of rows. Errors: as `main`"""
-    return html(ledgers.read(ledger), read_all(ledger / "attention"))
-
-
 def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps]) -> bytes:
     """Make the page of these rows, whatever their order, and of these attention maps, by name."""
     sections = {name: _table(name, table, rows) for name, table in TABLES.items()}

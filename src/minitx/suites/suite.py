@@ -116,9 +116,10 @@ def look(job: Job, rows: Sequence[Row] = ()) -> State:
 
     Errors: `UserError` for a run that was trained there with other settings.
     """
-    asked, sha256 = command_line(job.cfg) if rows else None, config_sha256(job.cfg)
+    sha256 = config_sha256(job.cfg)
     for row in rows:
-        if row.command == asked:
+        alike = (row.result.system, row.result.seed) == (job.system, job.cfg.seed)
+        if alike and (row.result.config_sha256 == sha256 or row.command == command_line(job.cfg)):
             changed = (f"{row.name}: of the same command and another config: what conf/ says has changed since; delete "
                        "the row to train it anew")
             return State("published", row.result, changed if row.result.config_sha256 != sha256 else "")

@@ -13,10 +13,14 @@ from minitx.suites.tables import TABLES, conditions, grid, neighbours
 
 def summary(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | None) -> Iterator[str]:
     """Yield a line a system, its seeds together, and whether neighbours differ. ledger: where published rows are"""
-    rows = []
+    published = [] if ledger is None else ledgers.read(ledger)
+    rows: list[Row] = []
     for job in jobs:
+        state = states[job]
+        if not state.trained:
+            continue
         try:
-            rows += found(job, states[job], ledger)
+            rows += [row for row in published if row.result == state.result] or [ledgers.gather(job.run_dir)]
         except UserError as error:
             yield f"not shown: {error}"
     tables = [table for table in TABLES.values() if any(map(table.shows, rows))]
@@ -29,15 +33,6 @@ def summary(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | Non
         yield ""
         yield from neighbours(table, lines)
         yield from conditions([row for line in lines for row in line])
-
-
-def found(job: Job, state: State, ledger: Path | None) -> list[Row]:
-    """Return the row of a job that is trained. Errors: `UserError` for a run that makes none"""
-    if state.result is None or not state.trained:
-        return []
-    published = [] if ledger is None else ledgers.read(ledger)
-    same = [row for row in published if row.result.config_sha256 == state.result.config_sha256]
-    return same or [ledgers.gather(job.run_dir)]
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:

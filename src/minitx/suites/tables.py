@@ -11,9 +11,8 @@ from itertools import groupby, pairwise
 from statistics import fmean, stdev
 
 from minitx.console import duration
-from minitx.errors import UserError
 from minitx.result import DISTURBED_PCT, Result, searched
-from minitx.suites.ledger import Row
+from minitx.suites.ledger import Row, refuse_repeats
 from minitx.suites.significance import compare, interval
 
 Cell = Callable[[Sequence[Row]], str | None]  # None = not known of all of them
@@ -178,12 +177,8 @@ class Table:
         chosen = sorted(filter(self.shows, rows), key=lambda row: row.order)
         if not self.by_system:
             return [[row] for row in chosen]
-        lines = [list(group) for _, group in groupby(sorted(chosen, key=place), place)]
-        for line in lines:
-            for one, other in pairwise(line):
-                if one.result.seed == other.result.seed:
-                    raise UserError(f"{one.name}, {other.name}: rows of one command and seed; delete the older")
-        return lines
+        refuse_repeats(chosen)
+        return [list(group) for _, group in groupby(sorted(chosen, key=place), place)]
 
 
 HEADLINE = ("lstm", "lstm_attention", "transformer_nope", "transformer")  # as the story goes
