@@ -81,6 +81,7 @@ def test_a_missing_key_is_named(cfg: Config) -> None:
 @pytest.mark.parametrize(("change", "both"), [
     ({"trainer__max_steps": None}, ("trainer.max_steps", "trainer.max_minutes")),
     ({"trainer__max_steps": None, "trainer__patience": 3}, ("optim.schedule", "trainer.max_steps")),
+    ({"checkpoint__average": 3}, ("checkpoint.average", "checkpoint.keep")),
     ({"trainer__horizon_steps": 5}, ("trainer.horizon_steps", "trainer.max_steps")),
     ({"trainer__max_steps": None, "trainer__target_bleu": 30.0, "trainer__stop_at_target": False},
      ("trainer.max_steps", "trainer.target_bleu")),

@@ -19,7 +19,7 @@ suites.page
 suites.summary . suites.figures
 suites.suite
 suites.report . suites.compare
-suites.tables
+suites.tables . suites.findings
 suites.ledger . suites.study_plots
 suites.repeat . suites.plots . suites.significance
 studies.lengths . studies.gradients . studies.retention . studies.scaling_law
@@ -31,10 +31,10 @@ launch
 agent . rank . probe
 run . rehearsal
 build . loggers
-training.telemetry . training.saving
+training.telemetry . training.saving . training.validation
 training.callbacks
 training.agreement
-training.validation . evaluation
+evaluation
 training.task
 training.ema
 averaging . decoding.scoring . decoding.maps
@@ -54,7 +54,7 @@ data.syntax . data.pools
 data.lexicon
 frozen . attention_maps . studies.fits
 config
-schema . batch . metrics . result . console . team . monitor.process . monitor.speed . monitor.phases
+schema . batch . metrics . moses . result . console . team . monitor.process . monitor.speed . monitor.phases
 errors . storage . autograd . sharding
 """
 ROW = {name: number for number, row in enumerate(reversed(ROWS.split("\n"))) for name in row.split(" . ") if name}
@@ -65,8 +65,8 @@ WITH_LIGHTNING = {"data.module", "run", "rehearsal", "bench", "build", "loggers"
 NO_TORCH = {"config", "schema", "errors", "result", "metrics", "console", "door", "launch", "rundir", "resuming",
             "warmstart", "monitor.process", "suites.report", "suites.tables", "suites.ledger", "suites.repeat",
             "suites.plots", "suites.compare", "suites.significance", "suites.suite", "suites.summary",
-            "suites.page", "suites.figures", "suites.study_plots", "attention_maps", "studies.fits",
-            "data.plan", "data.tokenizer", "data.sources", "data.hub", "data.files", "data.clean",
+            "suites.page", "suites.figures", "suites.study_plots", "suites.findings", "moses", "attention_maps",
+            "studies.fits", "data.plan", "data.tokenizer", "data.sources", "data.hub", "data.files", "data.clean",
             "data.synthetic", "data.grammar", "data.english", "data.german",
             "data.syntax", "data.pools",
             "data.lexicon"}  # fmt: skip

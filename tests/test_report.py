@@ -11,11 +11,14 @@ import pytest
 from published import write_run
 from toys import ROOT
 
+from minitx.attention_maps import read_all
 from minitx.door import CONF, compose
 from minitx.errors import UserError
 from minitx.metrics import bleu_from_sentences
-from minitx.suites import report
+from minitx.suites import findings, report
 from minitx.suites.ledger import LARGEST, Row, gather, read
+from minitx.suites.page import pictures
+from minitx.suites.report import parts
 from minitx.suites.tables import COLUMNS, TABLES, render
 
 LEDGER = ROOT / "results"
@@ -24,8 +27,9 @@ PAGES = [PATH, *sorted(ROOT.glob("docs/*.md"))]
 BLOCKS = re.findall(r"<!-- report: .*?<!-- /report -->", "".join(page.read_text(encoding="utf-8") for page in PAGES),
                     flags=re.DOTALL)
 COMMANDS = re.findall(r"^python train\.py (.*)$", "\n".join(BLOCKS), flags=re.MULTILINE)
+KNOWN = parts(read(LEDGER), findings.read_all(LEDGER / "studies"))
 EXPERIMENTS = [path.stem for path in CONF.glob("experiment/*.yaml")]
-PAGE = "".join(f"# {name}\n<!-- report: {name} -->\nold\n<!-- /report -->\nkept\n" for name in TABLES)
+PAGE = "".join(f"# {name}\n<!-- report: {name} -->\nold\n<!-- /report -->\nkept\n" for name in parts([], {}))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,7 @@ def test_a_run_that_others_disturbed_is_marked_and_warned_of(tmp_path: Path,
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_is_what_the_ledger_makes_of_it(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert report.fill(text, read(LEDGER), page) == text, "run: minitx report"
+    assert report.fill(text, KNOWN, page) == text, "run: minitx report"
 
 
 @pytest.mark.parametrize("path", sorted(LEDGER.glob("*.json*")), ids=lambda path: path.name)
@@ -74,6 +78,17 @@ def test_each_command_below_a_table_composes(command: str) -> None:
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
 def test_each_table_has_experiments(table: object) -> None:
     assert [name for name in EXPERIMENTS if fnmatchcase(name, table.experiments)]  # type: ignore[attr-defined]
+
+
+def test_the_committed_figures_are_those_of_the_report_and_linked_ones_are_among_them() -> None:
+    drawn = pictures(read(LEDGER), read_all(LEDGER / "attention"), findings.read_all(LEDGER / "studies"))
+    folder = ROOT / "docs/figures"
+    assert {path.name for path in folder.iterdir()} == {f"{picture.name}.png" for picture in drawn}, (
+        "run: minitx report --figures docs/figures")
+    for page in PAGES:
+        for text, link in re.findall(r"!\[(.*?)\]\((.*?)\)", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+            assert text
+            assert (page.parent / link).is_file(), f"{page.name}: {link}"
 
 
 # --- any
@@ -160,19 +175,19 @@ def test_bleu_by_length_counts_the_sources_words(tmp_path: Path) -> None:
 
 
 def test_tables_are_the_same_whatever_the_order_and_however_often(rows: list[Row]) -> None:
-    filled = report.fill(PAGE, rows, PATH)
-    assert report.fill(filled, rows, PATH) == filled
+    filled = report.fill(PAGE, parts(rows, {}), PATH)
+    assert report.fill(filled, parts(rows, {}), PATH) == filled
     for seed in range(5):
-        assert report.fill(filled, random.Random(seed).sample(rows, len(rows)), PATH) == filled
-    assert filled.count("kept\n") == len(TABLES)
+        assert report.fill(filled, parts(random.Random(seed).sample(rows, len(rows)), {}), PATH) == filled
+    assert filled.count("kept\n") == len(parts([], {}))
     assert "old" not in filled
     assert filled.count("No rows yet: `") == len(TABLES) - 1
 
 
 def test_a_number_edited_by_hand_does_not_last(rows: list[Row]) -> None:
-    filled = report.fill(PAGE, rows, PATH)
+    filled = report.fill(PAGE, parts(rows, {}), PATH)
     edited = filled.replace("10,397", "20,397")
-    assert report.fill(edited, rows, PATH) == filled != edited
+    assert report.fill(edited, parts(rows, {}), PATH) == filled != edited
 
 
 @pytest.mark.parametrize("text", [
@@ -182,7 +197,7 @@ def test_a_number_edited_by_hand_does_not_last(rows: list[Row]) -> None:
 ])  # fmt: skip
 def test_a_lost_marker_is_an_error(text: str) -> None:
     with pytest.raises(UserError, match=r"^docs/page\.md: <!-- report: .* one of these lines is lost, or no table has"):
-        report.fill(text, [], Path("docs/page.md"))
+        report.fill(text, parts([], {}), Path("docs/page.md"))
 
 
 def test_each_table_has_a_page(tmp_path: Path) -> None:

@@ -199,6 +199,8 @@ class TrainerConfig:
 class CheckpointConfig:
     every_n_steps: int = key("optimizer steps between checkpoints", ge=1)
     keep: int = key("newest checkpoints that are kept", ge=2)
+    average: int | None = key("at the end, the mean of so many newest ones is validated too, and serves if it is "
+                              "better; null = no mean", ge=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,10 +254,15 @@ def as_dict(cfg: Config) -> dict[str, Any]:
 
 
 def config_sha256(cfg: Config) -> str:
-    """Hash what a config asks for, apart from where text and run are kept, how it is shown and what it costs."""
+    """Hash what a config asks for, apart from where text and run are kept, how it is shown and what it costs.
+
+    What came after the first published rows counts where it is asked for, so that these keep their hash.
+    """
     kept = ("run_dir", "resume", "debug", "logger")
     cfg = replace(cfg, data=replace(cfg.data, dir=None), trainer=replace(cfg.trainer, price_per_hour=None))
     asked = {name: value for name, value in as_dict(cfg).items() if name not in kept}
+    if cfg.checkpoint.average is None:
+        del asked["checkpoint"]["average"]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
@@ -280,6 +287,9 @@ def check(cfg: Config) -> None:
                         "the last updates would change nothing")
     if cfg.optim.schedule in ("cosine", "wsd") and trainer.max_steps is None and trainer.max_minutes is None:
         raise UserError(f"optim.schedule={cfg.optim.schedule}: needs trainer.max_steps or trainer.max_minutes")
+    if (last := cfg.checkpoint.average) is not None and last > cfg.checkpoint.keep:
+        raise UserError(f"checkpoint.average={last}: must be at most checkpoint.keep={cfg.checkpoint.keep}, for others "
+                        "are gone by then")
     if data.source == "synthetic" and data.dir is not None:
         raise UserError(f"data.dir={data.dir}: the synthetic text reads no folder; did you mean data=files?")
     if data.source == "synthetic" and data.hold_out is not None:

@@ -11,6 +11,7 @@ from minitx.data.sources import Corpus
 from minitx.data.synthetic import PHENOMENA, role_accuracy_pct, role_swaps_pct, word_for_word
 from minitx.decoding.translate import Translator
 from minitx.metrics import SENTENCE_COLUMNS, score, sentence_statistics
+from minitx.moses import moses_score
 from minitx.result import TestScore
 from minitx.storage import write_atomically
 
@@ -27,7 +28,7 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
 
     RUN/sentence_statistics.json gets the counts that BLEU is made of, sentence by sentence, and the source's words; no
     text. The embedded text also gets BLEU per phenomenon, exact role accuracy on minimal pairs and how often roles are
-    swapped, and, for comparison, the BLEU of a word-for-word dictionary.
+    swapped, and, for comparison, the BLEU of a word-for-word dictionary; other text, the BLEU of `moses`.
     """
     scores: dict[str, TestScore] = {}
     sentences: dict[str, list[list[int]]] = {}
@@ -47,6 +48,8 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
         (folder / f"{name}.{corpus.tgt}").write_text(lines, encoding="utf-8", newline="\n")
         entry: TestScore = {**asdict(score(hypotheses, references))}  # type: ignore[typeddict-item]
         phenomena = corpus.phenomena(name)
+        if phenomena is None and (moses := moses_score(hypotheses, references, corpus.tgt)) is not None:
+            entry |= asdict(moses)  # type: ignore[typeddict-item]
         if phenomena is not None and corpus.tgt == "de":
             entry["dictionary_bleu"] = score([word_for_word(source) for source in sources], references).bleu
             if PAIRS.match(name):

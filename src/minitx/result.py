@@ -14,7 +14,7 @@ SEARCH = ("beam_size", "length_penalty", "precision")  # the keys of the config'
 
 
 class TestScore(TypedDict):
-    """Score one test set; signatures are sacreBLEU's own."""
+    """Score one test set; signatures are sacreBLEU's own, `moses`'s but in the tokenizer's name."""
 
     bleu: float
     bleu_signature: str
@@ -24,6 +24,9 @@ class TestScore(TypedDict):
     role_accuracy_pct: NotRequired[float]
     roles_swapped_pct: NotRequired[float]
     phenomena_bleu: NotRequired[dict[str, float]]
+    moses_bleu: NotRequired[float]
+    moses_signature: NotRequired[str]
+    moses_reference_tokens: NotRequired[int]
     dictionary_bleu: NotRequired[float]
 
 
@@ -86,6 +89,7 @@ class Result:
     device_hours: float | None = None  # of `wall_s`; rows of before have neither these nor `at_target`
     cost: float | None = None
     at_target: dict[str, float | None] | None = None
+    averaged_steps: list[int] | None = None  # what the weights that serve are the mean of; None = those of `best_step`
 
     @property
     def system(self) -> str:

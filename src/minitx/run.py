@@ -42,12 +42,12 @@ from minitx.storage import write_atomically
 from minitx.team import ALONE, Team
 from minitx.training import target
 from minitx.training.agreement import Agreement
-from minitx.training.callbacks import Bookkeeping, InOrder, Progress, RunContext, Stopping, Validation
+from minitx.training.callbacks import Bookkeeping, InOrder, Progress, RunContext, Stopping
 from minitx.training.saving import Checkpoints, Restore
 from minitx.training.signals import Interrupted, Signals
 from minitx.training.state import RunState
 from minitx.training.telemetry import Telemetry, measured
-from minitx.training.validation import Validator
+from minitx.training.validation import Validation, Validator
 
 STATUS_OF = {"interrupted": "interrupted", "terminated": "terminated", "requeued": "terminated",
              "max_nonfinite": "diverged"}
@@ -107,6 +107,7 @@ class Run:
         self.task = build_task(cfg, self.tokenizers, state, device=self.device, team=team,
                                weights=saved.section("model") if saved else None)
         self.moments = saved.section("optim") if saved else {}
+        self.averaged: list[int] | None = None  # steps, where a mean of checkpoints serves
         self.records = team.told(truncate_metrics(run_dir / "metrics.jsonl", state.step) if team.leads else [])
         if saved:
             self.resume(saved)
@@ -188,14 +189,22 @@ class Run:
         run.stop_reason = stopping.over()
         if run.stop_reason is not None:
             validation.validate(self.task.to(self.device))
-            return
+        else:
+            self.loop(run, logger, validation, stopping)
+        last = cfg.checkpoint.average
+        if last is not None and STATUS_OF.get(str(run.stop_reason), "finished") == "finished":
+            self.averaged = validation.validate_mean(self.task, last)
+
+    def loop(self, run: RunContext, logger: Logger | None, validation: Validation, stopping: Stopping) -> None:
+        """Have Lightning go through the updates."""
         ours = os.getppid() if self.team.size > 1 else os.getpid()  # the other ranks are not strangers
         watch = Watch(self.device, ticks=partial(read_ticks, root=ours))
         callbacks = [Restore(self.moments), Bookkeeping(run), validation, stopping, Telemetry(run, self.data, watch),
                      Checkpoints(run), Progress(run)]
         with watch:
-            build_trainer(self.device, logger, [InOrder(callbacks)], strategy=build_strategy(cfg.trainer, self.team),
-                          team=self.team).fit(self.task, datamodule=self.data)
+            strategy = build_strategy(self.cfg.trainer, self.team)
+            trainer = build_trainer(self.device, logger, [InOrder(callbacks)], strategy=strategy, team=self.team)
+            trainer.fit(self.task, datamodule=self.data)
         self.clock.switch("startup")
 
     def score(self) -> dict[str, TestScore]:
@@ -273,8 +282,8 @@ class Run:
             params=self.params(), steps=state.step, tokens=state.tokens, nonfinite_steps=state.nonfinite,
             epochs=round(state.epoch + state.update / self.data.updates_per_epoch, 4),
             horizon_steps=state.horizon_steps, best_valid_bleu=state.best_valid_bleu, best_step=state.best_step,
-            valid_loss=state.valid_loss, test=scores, train_s=state.train_s, eval_s=state.eval_s,
-            decode={name: getattr(cfg.decode, name) for name in SEARCH},
+            averaged_steps=self.averaged, valid_loss=state.valid_loss, test=scores,
+            train_s=state.train_s, eval_s=state.eval_s, decode={name: getattr(cfg.decode, name) for name in SEARCH},
             checkpoint_s=state.checkpoint_s, wall_s=self.clock.total(), target_bleu=cfg.trainer.target_bleu,
             tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
             padding_efficiency_pct=100 * self.data.padding_efficiency,

@@ -146,7 +146,7 @@ def truncate_metrics(path: Path, step: int) -> list[dict[str, Any]]:
                 entry = json.loads(line)
             except ValueError:
                 break  # a power cut left it half written
-            if entry["step"] <= step:
+            if entry["step"] <= step and entry["event"] != "mean":  # that of checkpoints comes after all updates
                 kept.append((line, entry))
         write_atomically(path, b"".join(line + b"\n" for line, _ in kept))
     return [entry for _, entry in kept]

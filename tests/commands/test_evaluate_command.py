@@ -27,4 +27,19 @@ class TestEvaluate:
         assert found["bleu"] == pytest.approx(100)
         assert found["sentences"] == 2
         assert found["beam_size"] == 4
+        assert "moses_bleu" not in found
         assert (tmp_path / "h").read_text() == "THE DOG SEES THE CAT\n\n"
+
+    def test_scores_as_older_papers_do(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "s").write_text("the dog sees the cat.\n")
+        (tmp_path / "r").write_text("The dog sees the cat.\n")
+        argv = ["evaluate", "RUN", "--src", str(tmp_path / "s"), "--ref", str(tmp_path / "r"), "--moses", "en"]
+        assert cli.main(argv) == Exit.OK
+        cased, _, lowered, _ = capfd.readouterr().out.splitlines()
+        assert float(cased.split()[1]) < 50
+        assert lowered.startswith("BLEU 100.00  nrefs:1|case:lc|eff:no|tok:sacremoses-")
+        assert lowered.endswith(", 6 reference tokens")
+        assert cli.main([*argv, "--json"]) == Exit.OK
+        assert json.loads(capfd.readouterr().out)["moses_reference_tokens"] == 6
+        assert cli.main([*argv[:-1], "xx"]) == Exit.USAGE
+        assert "argument --moses: xx: Moses has rules for as, bn, " in capfd.readouterr().err

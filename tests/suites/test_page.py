@@ -1,5 +1,6 @@
 """The report page: one file that needs no other, the same for the same ledger, safe whatever a row says."""
 
+import json
 import re
 import sys
 from base64 import b64decode
@@ -15,14 +16,18 @@ import numpy as np
 import pytest
 from published import write_run
 from test_attention_maps import made
+from test_findings import found
+from test_study_plots import FOUND
 
 from minitx.attention_maps import EOS, SCALE
 from minitx.errors import Exit, UserError
 from minitx.suites import ledger, page
 from minitx.suites.ledger import Row, gather
+from minitx.suites.study_plots import FIGURES
 from minitx.suites.tables import TABLES, conditions, grid
 
 VOID = {"meta", "link", "img"}
+STUDIES = {"gradients": found("gradients", True, False) | FOUND["gradients"]}
 SPLIT = {"startup": 8.0, "forward": 40.0, "backward": 35.0, "other": 1.5}
 
 
@@ -66,7 +71,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def content(rows: list[Row]) -> bytes:
-    return page.html(rows, {"pair": made()})
+    return page.html(rows, {"pair": made()}, STUDIES)
 
 
 def test_it_is_one_well_made_page_that_needs_nothing_else(content: bytes) -> None:
@@ -88,10 +93,11 @@ def test_who_does_not_see_can_read_it(content: bytes) -> None:
     read = Reader(content)
     ids = Counter(attributes["id"] for _, attributes in read.elements if "id" in attributes)
     assert set(ids.values()) == {1}
-    assert [attributes["href"] for attributes in read.all("a")] == [f"#{name}" for name in (*TABLES, "attention")]
+    assert [attributes["href"] for attributes in read.all("a")] == [f"#{name}" for name in (
+        *TABLES, "attention", *(f"study_{name}" for name in FIGURES))]
     assert all(attributes["aria-labelledby"] in ids and attributes["id"] in ids for attributes in read.all("section"))
     assert {attributes["scope"] for attributes in read.all("th")} == {"row", "col"}
-    assert len(read.all("img")) == 3 + 3 + 3
+    assert len(read.all("img")) == 3 + 3 + 3 + 1
     assert all(len(attributes["alt"]) > 20 for attributes in read.all("img"))
     assert len(read.all("figcaption")) == len(read.all("img"))
 
@@ -118,16 +124,20 @@ def test_tables_have_the_cells_conditions_and_commands_of_readme_s(content: byte
         assert f"<li>{escape(condition)}</li>" in said
     assert read.texts["pre"] == [
         "python train.py experiment=synthetic_lstm\npython train.py experiment=synthetic_transformer",
-        "python train.py experiment=multi30k_30min_transformer"]
+        "python train.py experiment=multi30k_30min_transformer",
+        "minitx study gradients -o results/studies/gradients.json"]
+    assert {"holds", "does not hold"} <= {*read.texts["td"]}
 
 
 def test_the_order_of_rows_and_where_they_lie_make_no_difference(content: bytes, rows: list[Row],
                                                                 tmp_path: Path) -> None:
-    assert page.html(Random(1).sample(rows, len(rows)), {"pair": made()}) == content
+    assert page.html(Random(1).sample(rows, len(rows)), {"pair": made()}, STUDIES) == content
     for row in rows:
         ledger.write(row, tmp_path / "ledger")
     (tmp_path / "ledger/attention").mkdir()
     (tmp_path / "ledger/attention/pair.json").write_text(made().json(), encoding="utf-8")
+    (tmp_path / "ledger/studies").mkdir()
+    (tmp_path / "ledger/studies/gradients.json").write_text(json.dumps(STUDIES["gradients"]), encoding="utf-8")
     page.main(tmp_path / "ledger", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == content
 
@@ -139,7 +149,7 @@ def test_what_a_row_says_is_text(rows: list[Row]) -> None:
         row.result, model=evil, hardware={"cpu": evil, "cores": 2}))
     maps = made(model=f"{evil}\"", source=[evil, EOS], weights={"cross": np.full((1, 1, 5, 2), SCALE // 2)})
     assert maps.fault() is None
-    content = page.html([written], {"pair": maps})
+    content = page.html([written], {"pair": maps}, {})
     read = Reader(content)
     assert b"<script" not in content
     assert evil in read.texts["th"]
@@ -160,15 +170,15 @@ def test_an_empty_ledger_says_how_to_get_rows(tmp_path: Path, monkeypatch: pytes
 
 def test_maps_say_whose_they_are(rows: list[Row]) -> None:
     maps = made(config_sha256=rows[1].result.config_sha256)
-    assert f"by row {rows[1].name} of the ledger" in page.html(rows, {"a": maps}).decode()
-    content = page.html([], {"a": maps}).decode()
+    assert f"by row {rows[1].name} of the ledger" in page.html(rows, {"a": maps}, {}).decode()
+    content = page.html([], {"a": maps}, {}).decode()
     assert "The dog sleeps." in content
     assert "“Der Hund schläft.” by a run that is not in the ledger" in content
 
 
 def test_the_same_rows_are_drawn_once(rows: list[Row]) -> None:
     twice = replace(rows[0], result=replace(rows[0].result, experiment="positions_short"))
-    assert [picture.name for picture in page.pictures([twice], {})] == [
+    assert [picture.name for picture in page.pictures([twice], {}, {})] == [
         f"positions_short-{what}" for what in ("bleu-over-time", "time-split")]
 
 
@@ -179,7 +189,7 @@ def test_files_are_written_once(rows: list[Row], tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().out.count(": written\n") == 4
     pictures = sorted(path.name for path in where[2].iterdir())
     assert pictures == [f"embedded-{what}.png" for what in ("bleu-over-length", "bleu-over-time", "time-split")]
-    assert where[1].read_bytes() == page.html([rows[0]], {})
+    assert where[1].read_bytes() == page.html([rows[0]], {}, {})
     page.main(*where)
     assert capsys.readouterr().out.count(": is up to date\n") == 4
     (tmp_path / "file").write_text("")
@@ -191,4 +201,4 @@ def test_files_are_written_once(rows: list[Row], tmp_path: Path, capsys: pytest.
 def test_without_matplotlib_one_line_says_how_to_install_it(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '\.\[report\]'$"):
-        page.html(rows, {})
+        page.html(rows, {}, {})

@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 from toys import ROOT, write_digits
 from trials import QUICK, losses, mounted, weights
 
+from minitx.averaging import mean
 from minitx.checkpoint import load_checkpoint
 from minitx.config import config_sha256
 from minitx.door import main
 from minitx.frozen import read_config
 from minitx.result import Result
 from minitx.suites.repeat import exactly
+from minitx.training.validation import ValidationScore, Validator
 
 
 def command(text: Path, run_dir: Path, *overrides: str) -> list[str]:
@@ -224,6 +227,43 @@ def test_weights_from_elsewhere_are_not_trained_over(text: Path, whole: Path, tm
     assert done.returncode == 5
     assert f"to train on from them: init_from={run_dir} and another run_dir" in done.stderr
     assert (run_dir / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_mean_of_the_newest_checkpoints_serves_if_it_validates_better(text: Path, tmp_path: Path, better: bool,
+                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[float] = []
+
+    def validate(self: Validator, task: Any, model: Any) -> ValidationScore:
+        heard.append(10.0 + len(heard) if better else 10.0)
+        return ValidationScore(1.5, heard[-1], 40, 0.1, [])
+
+    monkeypatch.setattr(Validator, "__call__", validate)
+    run_dir, asked = tmp_path / "run", ("trainer.max_steps=20", "checkpoint.keep=3", "checkpoint.average=3")
+    done = train(text, run_dir, *asked)
+    assert done.returncode == 0, done.stderr
+    assert f"mean of steps 20, 15, 10: valid loss 1.500, BLEU {heard[-1]:.1f}" in done.stderr
+    result = Result.read(run_dir / "result.json")
+    assert result.averaged_steps == ([20, 15, 10] if better else None)
+    assert (result.best_step, result.best_valid_bleu) == ((20, heard[-1]) if better else (10, 10.0))
+    tensors, _ = mean(run_dir / "checkpoints", 3)
+    served = load_file(run_dir / "model.safetensors")
+    assert better == all(torch.equal(served[name], tensor.float()) for name, tensor in tensors.items())
+    last = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["steps"], last["bleu"]) == ("mean", [20, 15, 10], heard[-1])
+
+    (run_dir / "result.json").unlink()  # as if killed before it was written
+    assert train(text, run_dir, *asked, "resume=auto").returncode == 0
+    assert Result.read(run_dir / "result.json").averaged_steps == result.averaged_steps
+    again = load_file(run_dir / "model.safetensors")
+    assert all(torch.equal(served[name], tensor) for name, tensor in again.items())
+
+
+def test_a_mean_of_more_checkpoints_than_there_are_says_so(text: Path, tmp_path: Path) -> None:
+    done = train(text, tmp_path / "run", "trainer.max_steps=10", "checkpoint.keep=9", "checkpoint.average=9")
+    assert done.returncode == 0, done.stderr
+    assert "warning: checkpoint.average=9: there are 2 checkpoints of this run" in done.stderr
+    assert "mean of steps 10, 5: " in done.stderr
 
 
 def test_settings_that_changed_before_the_first_checkpoint_are_written_down(text: Path, tmp_path: Path) -> None:

@@ -24,7 +24,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_run(parser)
     add_output(parser, "translations go")
+    parser.add_argument("--moses", type=moses_language, metavar="LANG",
+                        help="score as older papers do, too: lower-cased, Moses-tokenised text of this language")
     add_search(parser)
+
+
+def moses_language(text: str) -> str:
+    from minitx.moses import languages
+
+    if text not in languages():
+        raise argparse.ArgumentTypeError(f"{text}: Moses has rules for {', '.join(sorted(languages()))}")
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,12 +51,17 @@ def run(args: argparse.Namespace) -> int:
             sink.writelines(map(encoded, hypotheses))
 
     from minitx.metrics import score
+    from minitx.moses import moses_score
 
     result = score(hypotheses, references)
+    moses = None if args.moses is None else moses_score(hypotheses, references, args.moses)
     decode: dict[str, Any] = {name: getattr(translator.decode, name) for name in SEARCH}
     decode |= {name: value for name, value in search_options(args).items() if value is not None}
     text = (f"BLEU {result.bleu:.2f}  {result.bleu_signature}\nchrF {result.chrf:.2f}  {result.chrf_signature}\n"
-            f"{result.sentences:,} sentences, {searched(decode)}")
+            + ("" if moses is None else f"BLEU {moses.moses_bleu:.2f}  {moses.moses_signature}, "
+               f"{moses.moses_reference_tokens:,} reference tokens\n")
+            + f"{result.sentences:,} sentences, {searched(decode)}")
     with created(None) as out:
-        out.write((json.dumps({**asdict(result), **decode}, indent=2) if args.json else text).encode() + b"\n")
+        known = asdict(result) | ({} if moses is None else asdict(moses)) | decode
+        out.write((json.dumps(known, indent=2) if args.json else text).encode() + b"\n")
     return Exit.OK

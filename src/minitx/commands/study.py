@@ -103,7 +103,8 @@ def header(found: Mapping[str, Any]) -> Iterator[str]:
 
 def verdicts(claims: list[dict[str, Any]]) -> Iterator[str]:
     """Yield each claim: whether it holds, what was asked and measured, and why it follows."""
-    words = {True: "holds", False: "does not hold", None: "not decided"}
+    from minitx.suites.findings import VERDICTS
+
     for claim in claims:
-        yield f"{words[claim['holds']]:<15}{claim['claim']}"
+        yield f"{VERDICTS[claim['holds']]:<15}{claim['claim']}"
         yield f"{'':<15}asked {claim['expected']}; measured {claim['measured']}; {claim['why']}"

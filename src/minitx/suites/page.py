@@ -1,7 +1,7 @@
 """The report as one HTML page: tables, figures, conditions and commands, of the ledger and of nothing else.
 
 The page holds all that it shows (figures as SVG), asks no network and runs no script; the same ledger gives the same
-bytes. Attention maps are the files of the ledger's folder `attention`.
+bytes. Attention maps are the files of the ledger's folder `attention`, what studies found those of `studies`.
 """
 
 import re
@@ -15,9 +15,12 @@ from typing import NamedTuple
 from minitx.attention_maps import AttentionMaps, read_all
 from minitx.errors import Exit, UserError
 from minitx.storage import write_atomically
+from minitx.suites import findings
 from minitx.suites import ledger as ledgers
 from minitx.suites.figures import attention_map, bleu_over_length, bleu_over_time, systems, time_split
+from minitx.suites.findings import Found
 from minitx.suites.ledger import Row
+from minitx.suites.study_plots import FIGURES
 from minitx.suites.tables import TABLES, Table, conditions, grid, neighbours, render
 
 TITLE = "minitx: what was measured"
@@ -58,18 +61,19 @@ def main(ledger: Path, page: Path | None, figures: Path | None = None) -> None:
 
     Errors: `UserError` for a file that cannot be read or written, and where something is drawn without matplotlib.
     """
-    rows, maps = ledgers.read(ledger), read_all(ledger / "attention")
+    shown = ledgers.read(ledger), read_all(ledger / "attention"), findings.read_all(ledger / "studies")
     if page is not None:
-        _put(page, html(rows, maps))
+        _put(page, html(*shown))
     if figures is not None:
-        for picture in pictures(rows, maps):
+        for picture in pictures(*shown):
             _put(figures / f"{picture.name}.png", picture.draw(form="png"))
 
 
-def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps]) -> bytes:
-    """Make the page of these rows, whatever their order, and of these attention maps, by name."""
+def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mapping[str, Found]) -> bytes:
+    """Make the page of these rows, whatever their order, of these attention maps and what was found, by name."""
     sections = {name: _table(name, table, rows) for name, table in TABLES.items()}
     sections["attention"] = _attention(rows, maps)
+    sections |= {f"study_{name}": _study(name, studies.get(name)) for name in FIGURES}
     links = "".join(f'<li><a href="#{name}">{_heading(name)}</a></li>\n' for name in sections)
     parts = [f'<section id="{name}" aria-labelledby="{name}-heading">\n<h2 id="{name}-heading">{_heading(name)}</h2>\n'
              f"{content}</section>\n" for name, content in sections.items()]
@@ -86,12 +90,14 @@ def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps]) -> bytes:
 # --- what is shown
 
 
-def pictures(rows: Sequence[Row], maps: Mapping[str, AttentionMaps]) -> Iterator[Picture]:
+def pictures(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mapping[str, Found]) -> Iterator[Picture]:
     """Yield every figure of the page."""
     for name, table in TABLES.items():
         yield from of_table(name, table, rows)
     for name, found in maps.items():
         yield from of_maps(name, found)
+    for study, measured in studies.items():
+        yield of_study(study, measured)
 
 
 def of_table(name: str, table: Table, rows: Sequence[Row]) -> Iterator[Picture]:
@@ -130,6 +136,13 @@ def of_maps(name: str, maps: AttentionMaps) -> Iterator[Picture]:
                       partial(attention_map, maps, [kind]))
 
 
+def of_study(name: str, found: Found) -> Picture:
+    """Return a study's figure."""
+    return Picture(f"study-{name}", f"What minitx study {name} measured. docs/studies.md says how to read it.",
+                   f"Curves of what minitx study {name} measured. Of its claims, {findings.tally(found)}.",
+                   partial(FIGURES[name], found))
+
+
 # --- as HTML
 
 
@@ -143,9 +156,23 @@ def _table(name: str, table: Table, rows: Sequence[Row]) -> str:
     notes = "".join(f"<li>{_inline(text)}</li>\n" for text in (*neighbours(table, lines), *conditions(chosen)))
     figures = "".join(map(_figure, of_table(name, table, rows)))
     commands = escape("\n".join(dict.fromkeys(row.command for row in chosen)))
+    return f"{_grid(name, head, cells)}<ul>\n{notes}</ul>\n{figures}<p>Again:</p>\n<pre>{commands}</pre>\n"
+
+
+def _study(name: str, found: Found | None) -> str:
+    """Write a study's claims, on what it was measured, its figure and the command that repeats it."""
+    if found is None:
+        return f"<p>{_inline(findings.render(name, None))}</p>\n"
+    head, *cells = findings.claims(found)
+    return (f"{_grid(name, head, cells)}<p>{escape(findings.conditions(found))}</p>\n"
+            f"{_figure(of_study(name, found))}<p>Again:</p>\n<pre>{escape(findings.command(name, found))}</pre>\n")
+
+
+def _grid(name: str, head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Write a table that may be wider than the page."""
     return (f'<div class="wide" role="region" tabindex="0" aria-label="{_heading(name)}: table">\n<table>\n<thead>\n'
             f"{_row(head, 'col')}</thead>\n<tbody>\n{''.join(_row(line, 'row') for line in cells)}</tbody>\n</table>\n"
-            f"</div>\n<ul>\n{notes}</ul>\n{figures}<p>Again:</p>\n<pre>{commands}</pre>\n")
+            "</div>\n")
 
 
 def _row(cells: Sequence[str], scope: str) -> str:

@@ -1,15 +1,20 @@
 """`minitx report`: runs into the ledger, and the ledger's tables into README and docs/, whose numbers they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from minitx.errors import Exit, UserError
 from minitx.storage import write_atomically
+from minitx.suites import findings
 from minitx.suites import ledger as ledgers
 from minitx.suites.ledger import Row
+from minitx.suites.study_plots import FIGURES
 from minitx.suites.tables import TABLES, render
 
 START, END = "<!-- report: ", "<!-- /report -->"
+
+Parts = Mapping[str, Callable[[], str]]  # what pages show, by marker
 
 
 def main(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
@@ -19,20 +24,26 @@ def main(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
     missing, cannot be written or has lost a marker, or a table that has no page.
     """
     publish(runs, ledger)
-    rows, shown = ledgers.read(ledger), set[str]()
+    shown, known = set[str](), parts(ledgers.read(ledger), findings.read_all(ledger / "studies"))
     for page in (readme, *sorted(readme.parent.glob("docs/*.md"))):
         try:
             text = page.read_text(encoding="utf-8")
             if page != readme and START not in text:
                 continue
-            if (filled := fill(text, rows, page)) != text:
+            if (filled := fill(text, known, page)) != text:
                 write_atomically(page, filled.encode())
         except OSError as error:
             raise UserError(f"{page}: {error.strerror}", Exit.USAGE if not page.exists() else Exit.STORAGE) from error
-        shown |= {name for name in TABLES if f"{START}{name} -->" in text}
+        shown |= {name for name in known if f"{START}{name} -->" in text}
         print(f"{page}: tables {'are up to date' if filled == text else 'written'}")
-    if lost := [name for name in TABLES if name not in shown]:
+    if lost := [name for name in known if name not in shown]:
         raise UserError(f"{readme}: neither here nor in docs/ are the markers {START}{lost[0]} --> ... {END}")
+
+
+def parts(rows: Sequence[Row], studies: Mapping[str, findings.Found]) -> Parts:
+    """Name all that pages show: tables of rows, and what each study found."""
+    return {**{name: partial(render, table, rows) for name, table in TABLES.items()},
+            **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES}}
 
 
 def publish(runs: Sequence[Path], ledger: Path) -> None:
@@ -69,16 +80,16 @@ def _admitted(run_dir: Path) -> Row:
     return row
 
 
-def fill(text: str, rows: Sequence[Row], page: Path) -> str:
+def fill(text: str, known: Parts, page: Path) -> str:
     """Put tables between `<!-- report: NAME -->` and `<!-- /report -->`. Errors: `UserError` for a lost marker."""
-    before, *parts = text.split(START)
+    before, *blocks = text.split(START)
     filled = [before]
-    for part in parts:
-        name, opened, rest = part.partition(" -->\n")
+    for block in blocks:
+        name, opened, rest = block.partition(" -->\n")
         _, closed, after = rest.partition(END)
-        if name not in TABLES or not (opened and closed) or END in after:
+        if name not in known or not (opened and closed) or END in after:
             began = name.partition("\n")[0]
             raise UserError(f"{page}: {START}{began} --> ... {END}: one of these lines is lost, or no table has that "
-                            f"name ({', '.join(TABLES)})")
-        filled.append(f"{START}{name} -->\n{render(TABLES[name], rows)}\n{END}{after}")
+                            f"name ({', '.join(known)})")
+        filled.append(f"{START}{name} -->\n{known[name]()}\n{END}{after}")
     return "".join(filled)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from minitx.suites.plots import FAINT, INK, blank, looks, machine, svg
+from minitx.suites.plots import FAINT, FORMS, INK, blank, looks, machine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -11,23 +11,24 @@ if TYPE_CHECKING:
 FAINTEST = 1e-12  # share of a gradient: the axis ends there
 STAGES = {"initial": "drawn at random", "trained": "taught to remember"}
 MEASURES = (("seconds", "time", 1e3, "ms, forwards and backwards"), ("peak_bytes", "memory", 2**-20, "MiB at most"))
-FORMS = {"power": "--", "power and floor": ":"}
+STYLES = {"power": "--", "power and floor": ":"}
 SCALES = {"size": ("weights", "weights N, but for the vocabulary's"), "text": ("text_tokens", "target tokens of text")}
 
 
-def drawn(panels: int, draw: Callable[[Sequence["Axes"]], None], found: Mapping[str, Any], note: str) -> bytes:
-    """Draw panels side by side, and below them what was measured and where."""
+def drawn(panels: int, draw: Callable[[Sequence["Axes"]], None], found: Mapping[str, Any], note: str,
+          form: str) -> bytes:
+    """Draw panels side by side, and below them what was measured and where. form: one of `plots.FORMS`"""
     with blank(4.2 * panels, 3.9) as figure:
         draw(list(figure.subplots(1, panels)))
         conditions = found["conditions"]
         figure.supxlabel(f"{note}: {machine(conditions)}, {conditions['precision']}", fontsize=7, x=0.01, ha="left")
-        return svg(figure)
+        return FORMS[form](figure)
 
 
-def lengths(found: Mapping[str, Any]) -> bytes:
+def lengths(found: Mapping[str, Any], form: str = "svg") -> bytes:
     """Draw time, memory and serial depth against length, all axes logarithmic."""
     return drawn(1 + len(MEASURES), lambda panels: draw_lengths(panels, found["families"]), found,
-                 f"One sentence, d_model {found['sizes']['d_model']}")
+                 f"One sentence, d_model {found['sizes']['d_model']}", form)
 
 
 def draw_lengths(panels: Sequence["Axes"], families: Mapping[str, Any]) -> None:
@@ -49,11 +50,12 @@ def draw_lengths(panels: Sequence["Axes"], families: Mapping[str, Any]) -> None:
         legend(axes)
 
 
-def gradients(found: Mapping[str, Any]) -> bytes:
+def gradients(found: Mapping[str, Any], form: str = "svg") -> bytes:
     """Draw what share of a gradient comes back over a distance: on these axes an exponential is a straight line."""
     lesson = found["sizes"]["lesson"]
     return drawn(len(STAGES), lambda panels: draw_gradients(panels, found["systems"]), found,
-                 f"Geometric means and extremes of {lesson['seeds']} seeds, width {lesson['width']}; float64")
+                 f"Geometric means and extremes of {lesson['seeds']} seeds, width {lesson['width']}; float64",
+                 form)
 
 
 def draw_gradients(panels: Sequence["Axes"], systems: Mapping[str, Any]) -> None:
@@ -74,12 +76,12 @@ def draw_gradients(panels: Sequence["Axes"], systems: Mapping[str, Any]) -> None
         legend(axes)
 
 
-def retention(found: Mapping[str, Any]) -> bytes:
+def retention(found: Mapping[str, Any], form: str = "svg") -> bytes:
     """Draw the share of first tokens that a probe reads, with intervals, and what guessing would."""
     sizes = found["sizes"]
     return drawn(len(STAGES), lambda panels: draw_retention(panels, found["systems"], found["chance"]), found,
                  f"A linear probe of {found['state']} numbers, fitted to {sizes['fitted']:,} sentences, scored on "
-                 f"{sizes['scored']:,} others, {sizes['lesson']['seeds']} seeds; 95 % intervals")
+                 f"{sizes['scored']:,} others, {sizes['lesson']['seeds']} seeds; 95 % intervals", form)
 
 
 def draw_retention(panels: Sequence["Axes"], systems: Mapping[str, Any], chance: float) -> None:
@@ -101,11 +103,11 @@ def draw_retention(panels: Sequence["Axes"], systems: Mapping[str, Any], chance:
         legend(axes)
 
 
-def scaling_law(found: Mapping[str, Any]) -> bytes:
+def scaling_law(found: Mapping[str, Any], form: str = "svg") -> bytes:
     """Draw the loss over size and over text, both axes logarithmic, with the two laws that are fitted."""
     return drawn(len(SCALES), lambda panels: draw_scaling(panels, found), found,
                  f"{found['sizes']['updates']:,} updates of about {found['tokens_per_update']:,} target tokens, "
-                 f"data={found['data']}")
+                 f"data={found['data']}", form)
 
 
 def draw_scaling(panels: Sequence["Axes"], found: Mapping[str, Any]) -> None:
@@ -116,8 +118,8 @@ def draw_scaling(panels: Sequence["Axes"], found: Mapping[str, Any]) -> None:
         x = [point[key] for point in points]
         axes.plot(x, [point["loss"] for point in points], color=colour, marker=marker, linestyle="", label="measured")
         smooth = [x[0] * (x[-1] / x[0]) ** (i / 100) for i in range(101)]
-        for form, style in FORMS.items():
-            fit = found[name]["fits"][form]
+        for law, style in STYLES.items():
+            fit = found[name]["fits"][law]
             axes.plot(smooth, [fit["factor"] * n ** -fit["exponent"] + fit["constant"] for n in smooth], color=INK,
                       linestyle=style, label=law_text(fit, "N" if name == "size" else "D"))
         axes.set_xscale("log")
@@ -150,5 +152,5 @@ def legend(axes: "Axes") -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.05, 1))
 
 
-FIGURES: dict[str, Callable[[Mapping[str, Any]], bytes]] = {
+FIGURES: dict[str, Callable[..., bytes]] = {
     "lengths": lengths, "gradients": gradients, "retention": retention, "scaling-law": scaling_law}

@@ -110,7 +110,9 @@ COLUMNS: dict[str, Cell] = {
     "to target": _to_target,
     "energy to target": _at_target("energy_wh", ".1f", " Wh"),
     "cost to target": _at_target("cost", ".2f"),
+    "checkpoints averaged": lambda rows: _spread([len(row.result.averaged_steps or [1]) for row in rows], ".0f"),
     "valid loss": _number("valid_loss", ".3f"),
+    "valid BLEU": _number("best_valid_bleu", ".1f"),
     "target tokens/s": _number("tgt_tokens_per_s", ",.0f"),
     "MFU": _number("mfu_pct", ".1f", " %"),
     "busy": _number("busy_pct", ".0f", " %"),
@@ -120,6 +122,7 @@ COLUMNS: dict[str, Cell] = {
     "dictionary BLEU": Score("test", "dictionary_bleu"),
     "test_2016_flickr BLEU": Score("test_2016_flickr", "bleu"),
     "chrF": Score("test_2016_flickr", "chrf"),
+    "Moses BLEU": Score("test_2016_flickr", "moses_bleu"),
     "shuffled BLEU": Score("test_shuffled", "bleu"),
     "roles swapped": Score("minimal_pairs", "roles_swapped_pct", " %"),
     **{f"BLEU, {words} words": Score(f"length_{words}", "bleu") for words in (10, 20, 50, 100, 200)},
@@ -200,6 +203,9 @@ TABLES = {
     "multi30k": Table("multi30k_*", (
         "direction", "model", "parameters", "steps", "epochs", "training", "target tokens/s", "MFU", "valid loss",
         "test_2016_flickr BLEU", "chrF", "peak memory")),
+    "best": Table("best_*", (
+        "direction", "model", "parameters", "steps", "epochs", "training", "checkpoints averaged", "valid loss",
+        "valid BLEU", "test_2016_flickr BLEU", "chrF", "Moses BLEU")),
     "positions_short": Table("positions_short", BY_LENGTH, suite="positions --size small", models=ENCODINGS),
     "positions_all": Table("positions_all", BY_LENGTH, suite="positions --size small", models=ENCODINGS),
     "roles_short": Table("positions_short", ROLES, suite="positions --size small", models=ENCODINGS),
@@ -277,6 +283,8 @@ def conditions(rows: Sequence[Row]) -> list[str]:
                    "reached in it" for result in results if result.target_bleu is not None],
         "Search": [searched(result.decode) for result in results],
         "BLEU": [f"`{score['bleu_signature']}`" for result in results for score in result.test.values()],
+        "Moses BLEU": [f"`{score['moses_signature']}`, {score['moses_reference_tokens']:,} reference tokens"
+                       for result in results for score in result.test.values() if "moses_bleu" in score],
         "Versions": [f"torch {result.versions['torch']}, lightning {result.versions['lightning']}"
                      for result in results],
         "Not measured": list(_not_measured(results)),

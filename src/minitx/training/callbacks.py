@@ -1,15 +1,13 @@
-"""What happens around the updates: counting, validation, stopping, progress. In this order, after each update."""
+"""What happens around the updates: counting, progress, stopping; and what these share with validation and saving."""
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from math import isfinite
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
-from minitx.checkpoint import save_model
 from minitx.config import Config
 from minitx.console import Console, duration
 from minitx.data.module import PlannedUpdate
@@ -19,11 +17,8 @@ from minitx.monitor.peak import Peak
 from minitx.team import Team
 from minitx.training.agreement import Agreement, out_of_time
 from minitx.training.schedule import decay_begins
-from minitx.training.signals import REASONS, Interrupted
 from minitx.training.state import RunState
-from minitx.training.target import taken
 from minitx.training.task import TranslationTask, UpdateStats
-from minitx.training.validation import Validator
 
 HORIZON_MARGIN = 0.98  # of the minutes left when the horizon is fixed, so that a slightly slower rest still reaches it
 
@@ -209,67 +204,6 @@ class Progress(pl.Callback):
             f"step {state.step}{f'/{horizon}' if horizon else ''}  loss {stats.loss_sum / stats.n_tokens:.3f}  "
             f"{(state.tokens - self.started[1]) / seconds if seconds else 0:,.0f} tokens/s  "
             f"eta {duration(min(left_s)) if left_s else '-'}  valid BLEU {bleu}")
-
-
-class Validation(pl.Callback):
-    """Score the validation set now and then, and keep the best weights as RUN/model.safetensors.
-
-    Where an average of the weights is kept, it is what is scored and kept here.
-    """
-
-    def __init__(self, run: RunContext, validator: Validator) -> None:
-        self.run, self.validator = run, validator
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.run.state.step > 0:  # it may have been stopped while it validated
-            self.validate_if_due(pl_module)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
-                           batch_idx: int) -> None:
-        self.validate_if_due(pl_module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, TranslationTask)
-        if self.run.stop_reason not in REASONS:
-            self.validate(pl_module)
-        if self.run.state.best_step is None:  # a run stopped this early leaves a model all the same
-            with pl_module.serving() as model:
-                if self.run.team.leads:
-                    save_model(self.run.run_dir, model)
-
-    def validate_if_due(self, task: pl.LightningModule) -> None:
-        assert isinstance(task, TranslationTask)
-        if self.run.state.step % self.run.cfg.trainer.valid_every_n_steps == 0:
-            self.validate(task)
-
-    def validate(self, task: TranslationTask) -> None:
-        """Measure loss and BLEU, once a step, and show some translations; a signal ends this, and then the run."""
-        state, run = self.run.state, self.run
-        if state.validated_step == state.step:
-            return
-        with run.clock.during("eval"), task.serving() as model:
-            try:
-                score = self.validator(task, model)
-            except Interrupted as stop:
-                run.stop_reason = stop.reason
-                return
-            state.validated_step = state.step
-            state.valid_loss, state.valid_bleu = score.loss if isfinite(score.loss) else None, score.bleu
-            state.validations_since_best += 1
-            if state.best_valid_bleu is None or score.bleu > state.best_valid_bleu:
-                state.best_valid_bleu, state.best_step, state.validations_since_best = score.bleu, state.step, 0
-                state.best_sha256 = save_model(run.run_dir, model) if run.team.leads else None
-            target = run.cfg.trainer.target_bleu
-            if target is not None and score.bleu >= target and state.at_target is None:
-                state.at_target = taken({**vars(state), "wall_s": run.clock.total()})
-            state.eval_s = run.clock.seconds("eval")
-            run.console.line(f"step {state.step}: valid loss {score.loss:.3f}, BLEU {score.bleu:.1f} "
-                             f"({score.sentences} sentences, {score.seconds:.1f}s)")
-            for sample in score.samples:
-                run.console.line(f"    {sample.source}\n  = {sample.hypothesis}\n  ~ {sample.reference}")
-        samples = [asdict(sample) for sample in score.samples]
-        run.record("valid", loss=state.valid_loss, bleu=score.bleu, sentences=score.sentences, tokens=state.tokens,
-                   wall_s=round(run.clock.total(), 3), samples=samples)
 
 
 class Stopping(pl.Callback):

@@ -2,12 +2,17 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import isfinite
 from time import perf_counter
+from typing import Any
 
+import lightning.pytorch as pl
 import torch
 
+from minitx.averaging import mean
 from minitx.batch import collate
+from minitx.checkpoint import load_tensors, save_model
 from minitx.config import DecodeConfig
 from minitx.data.plan import evaluation_plan
 from minitx.data.tokenizer import TokenizerPair
@@ -15,6 +20,9 @@ from minitx.decoding.translate import Translator
 from minitx.metrics import score
 from minitx.models.base import Seq2Seq
 from minitx.team import ALONE, Team, nothing
+from minitx.training.callbacks import RunContext
+from minitx.training.signals import REASONS, Interrupted
+from minitx.training.target import taken
 from minitx.training.task import TranslationTask
 
 Pair = tuple[str, str]
@@ -38,6 +46,11 @@ class ValidationScore:
     sentences: int
     seconds: float
     samples: list[Sample]
+
+    @property
+    def finite_loss(self) -> float | None:
+        """Return the loss as JSON can hold it."""
+        return self.loss if isfinite(self.loss) else None
 
 
 class Validator:
@@ -85,3 +98,98 @@ class Validator:
             model.train()
         nll, n_tokens = zip((0.0, 0), *self.team.union(found).values(), strict=True)  # one order at any number of ranks
         return float(sum(nll) / max(1, sum(n_tokens)))
+
+
+class Validation(pl.Callback):
+    """Score the validation set now and then, and keep the best weights as RUN/model.safetensors.
+
+    Where an average of the weights is kept, it is what is scored and kept here.
+    """
+
+    def __init__(self, run: RunContext, validator: Validator) -> None:
+        self.run, self.validator = run, validator
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.run.state.step > 0:  # it may have been stopped while it validated
+            self.validate_if_due(pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        self.validate_if_due(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TranslationTask)
+        if self.run.stop_reason not in REASONS:
+            self.validate(pl_module)
+        if self.run.state.best_step is None:  # a run stopped this early leaves a model all the same
+            with pl_module.serving() as model:
+                if self.run.team.leads:
+                    save_model(self.run.run_dir, model)
+
+    def validate_if_due(self, task: pl.LightningModule) -> None:
+        assert isinstance(task, TranslationTask)
+        if self.run.state.step % self.run.cfg.trainer.valid_every_n_steps == 0:
+            self.validate(task)
+
+    def validate(self, task: TranslationTask) -> None:
+        """Measure loss and BLEU, once a step, and show some translations; a signal ends this, and then the run."""
+        state, run = self.run.state, self.run
+        if state.validated_step == state.step:
+            return
+        with run.clock.during("eval"), task.serving() as model:
+            if (score := self.judged(task, model, f"step {state.step}")) is None:
+                return
+            state.validated_step, state.valid_loss, state.valid_bleu = state.step, score.finite_loss, score.bleu
+            state.validations_since_best += 1
+            if state.best_valid_bleu is None or score.bleu > state.best_valid_bleu:
+                state.validations_since_best = 0
+                self.keep(model, score)
+            target = run.cfg.trainer.target_bleu
+            if target is not None and score.bleu >= target and state.at_target is None:
+                state.at_target = taken({**vars(state), "wall_s": run.clock.total()})
+            state.eval_s = run.clock.seconds("eval")
+            for sample in score.samples:
+                run.console.line(f"    {sample.source}\n  = {sample.hypothesis}\n  ~ {sample.reference}")
+        samples = [asdict(sample) for sample in score.samples]
+        run.record("valid", loss=state.valid_loss, bleu=score.bleu, sentences=score.sentences, tokens=state.tokens,
+                   wall_s=round(run.clock.total(), 3), samples=samples)
+
+    def validate_mean(self, task: TranslationTask, last: int) -> list[int] | None:
+        """Judge the mean of the newest checkpoints, when training is over; it serves if it is better than the best.
+
+        Returns the steps it is the mean of, or None if it does not serve. The task's own weights are spent by this.
+        """
+        state, run = self.run.state, self.run
+        run.team.gathered(None)  # the first rank has written the last one
+        with run.clock.during("eval"):
+            tensors, steps = mean(run.run_dir / "checkpoints", last)
+            if len(steps) < last:
+                run.console.warn(f"checkpoint.average={last}: there are {len(steps)} checkpoints of this run")
+            with task.serving() as model:
+                load_tensors(model, tensors)
+                score = self.judged(task, model, f"mean of steps {', '.join(f'{step:,}' for step in steps)}")
+                if score is None:
+                    return None
+                better = state.best_valid_bleu is None or score.bleu > state.best_valid_bleu
+                if better:
+                    self.keep(model, score)
+                    state.valid_loss = score.finite_loss
+        run.record("mean", loss=score.finite_loss, bleu=score.bleu, sentences=score.sentences, steps=steps)
+        return steps if better else None
+
+    def judged(self, task: TranslationTask, model: Seq2Seq, what: str) -> ValidationScore | None:
+        """Measure a model and say so, or return None: a signal ends this, and then the run."""
+        try:
+            score = self.validator(task, model)
+        except Interrupted as stop:
+            self.run.stop_reason = stop.reason
+            return None
+        self.run.console.line(f"{what}: valid loss {score.loss:.3f}, BLEU {score.bleu:.1f} ({score.sentences} "
+                              f"sentences, {score.seconds:.1f}s)")
+        return score
+
+    def keep(self, model: Seq2Seq, score: ValidationScore) -> None:
+        """Let a model serve: it is the best so far."""
+        state = self.run.state
+        state.best_valid_bleu, state.best_step = score.bleu, state.step
+        state.best_sha256 = save_model(self.run.run_dir, model) if self.run.team.leads else None

@@ -1,0 +1,70 @@
+"""What studies found: claims and verdicts, from files that `minitx study NAME -o results/studies/NAME.json` wrote."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minitx.console import duration
+from minitx.errors import UserError
+from minitx.result import DISTURBED_PCT
+from minitx.suites.plots import machine
+from minitx.suites.study_plots import FIGURES
+
+Found = Mapping[str, Any]
+VERDICTS = {True: "holds", False: "does not hold", None: "not decided"}
+
+
+def read_all(folder: Path) -> dict[str, Found]:
+    """Read each study's file, in the order of `FIGURES`; one that is not there was not made.
+
+    Errors: `UserError` for a file that no study wrote.
+    """
+    found = {}
+    for name in FIGURES:
+        if (path := folder / f"{name}.json").exists():
+            try:
+                found[name] = json.loads(path.read_text(encoding="utf-8"))
+                if found[name]["study"] != name:
+                    raise ValueError(f"it is of the study {found[name]['study']}")
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path}: not what `minitx study {name} -o` writes: {error}") from error
+    return found
+
+
+def tally(found: Found) -> str:
+    """Count the verdicts."""
+    verdicts = [claim["holds"] for claim in found["claims"]]
+    return ", ".join(f"{verdicts.count(holds)} {word}" for holds, word in
+                     ((True, "hold"), (False, "do not hold"), (None, "not decided")) if holds in verdicts)
+
+
+def conditions(found: Found) -> str:
+    """Say on what it was measured, and how long that took."""
+    known = found["conditions"]
+    other = known["other_cpu_pct"]
+    disturbed = other is not None and other > DISTURBED_PCT
+    return (f"Size {found['size']}, seed {known['seed']}: {machine(known)}, {known['precision']}, torch "
+            f"{known['versions']['torch']}; {duration(known['took_s'])}."
+            + (f" Disturbed: other processes took {other:.0f} % of the cores." if disturbed else ""))
+
+
+def claims(found: Found) -> list[list[str]]:
+    """Return a line of cells for each claim, heads first."""
+    return [["claim", "asked", "measured", "verdict"],
+            *([claim["claim"], claim["expected"], f"{claim['measured']} ({claim['why']})", VERDICTS[claim["holds"]]]
+              for claim in found["claims"])]
+
+
+def render(name: str, found: Found | None) -> str:
+    """Write a study's claims as Markdown, or how they are come by."""
+    if found is None:
+        return f"Not measured yet: `{command(name)}`."
+    head, *lines = (f"| {' | '.join(line)} |" for line in claims(found))
+    return "\n".join([head, "|---" * 4 + "|", *lines, "", conditions(found), "", "```", command(name, found), "```"])
+
+
+def command(name: str, found: Found | None = None) -> str:
+    """Return the command that measures it again."""
+    size = "" if found is None or found["size"] == "smoke" else f" --size {found['size']}"
+    return f"minitx study {name}{size} -o results/studies/{name}.json"
