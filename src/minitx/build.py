@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -74,6 +75,9 @@ def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState, *, devic
     torch.manual_seed(cfg.seed)
     model: Seq2Seq = build_model(cfg.model, src_vocab_size=tokenizers.src.vocab_size,
                                  tgt_vocab_size=tokenizers.tgt.vocab_size)
+    if cfg.trainer.max_pflop is not None and model.flops(np.ones(1, np.int64), np.ones(1, np.int64)) is None:
+        raise UserError(f"trainer.max_pflop={cfg.trainer.max_pflop:g}: the family {cfg.model.family} does not count "
+                        "its operations; limit it by trainer.max_steps or max_minutes")
     if cfg.init_from is not None and state.init_from_sha256 is None:
         try:
             state.init_from_sha256 = load_weights(Path(cfg.init_from), model)

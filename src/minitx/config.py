@@ -14,6 +14,7 @@ from minitx.errors import UserError
 from minitx.schema import key
 
 SEARCH_PRECISIONS = ("bf16-mixed",)
+LATER = (("checkpoint", "average"), ("trainer", "max_pflop"))  # keys younger than the first published rows
 SIZES = ("toy", "tiny", "small", "base", "big")
 
 
@@ -180,8 +181,10 @@ class TrainerConfig:
     tokens_per_update: int = key("non-padding target tokens an optimizer step", ge=1)
     max_steps: int | None = key("stop after so many optimizer steps", ge=1)
     horizon_steps: int | None = key("step at which the learning rate's decay ends; null = max_steps, or as many as "
-                                    "max_minutes turn out to have", ge=1)
+                                    "max_minutes or max_pflop turn out to have", ge=1)
     max_minutes: float | None = key("stop after so many minutes of updates, evaluation and saving not counted", gt=0)
+    max_pflop: float | None = key("stop after so many 10^15 operations on real tokens, forwards and backwards, so that "
+                                  "models do the same work", gt=0)
     target_bleu: float | None = key("BLEU of the full validation set that is the goal; what it took is noted", gt=0,
                                     le=100)
     stop_at_target: bool = key("end the run there; false = train on, to another limit")
@@ -256,13 +259,14 @@ def as_dict(cfg: Config) -> dict[str, Any]:
 def config_sha256(cfg: Config) -> str:
     """Hash what a config asks for, apart from where text and run are kept, how it is shown and what it costs.
 
-    What came after the first published rows counts where it is asked for, so that these keep their hash.
+    Keys of `LATER` count where they are asked for, so that the rows of before keep their hash.
     """
     kept = ("run_dir", "resume", "debug", "logger")
     cfg = replace(cfg, data=replace(cfg.data, dir=None), trainer=replace(cfg.trainer, price_per_hour=None))
     asked = {name: value for name, value in as_dict(cfg).items() if name not in kept}
-    if cfg.checkpoint.average is None:
-        del asked["checkpoint"]["average"]
+    for group, name in LATER:
+        if asked[group][name] is None:
+            del asked[group][name]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
@@ -279,14 +283,15 @@ def check(cfg: Config) -> None:
     """
     data, trainer, model = cfg.data, cfg.trainer, resolve_size(cfg.model)
     goal = trainer.target_bleu if trainer.stop_at_target else None
-    if all(end is None for end in (trainer.max_steps, trainer.max_minutes, trainer.patience, goal)):
-        raise UserError("trainer.max_steps=null: nothing would end the run; set it, or trainer.max_minutes, "
-                        "trainer.patience or, to stop there, trainer.target_bleu")
+    known = (trainer.max_steps, trainer.max_minutes, trainer.max_pflop)
+    if all(end is None for end in (*known, trainer.patience, goal)):
+        raise UserError("trainer.max_steps=null: nothing would end the run; set it, or trainer.max_minutes, max_pflop, "
+                        "patience or, to stop there, trainer.target_bleu")
     if (horizon := trainer.horizon_steps) is not None and horizon < (trainer.max_steps or horizon):
         raise UserError(f"trainer.horizon_steps={horizon}: must be at least trainer.max_steps={trainer.max_steps}, or "
                         "the last updates would change nothing")
-    if cfg.optim.schedule in ("cosine", "wsd") and trainer.max_steps is None and trainer.max_minutes is None:
-        raise UserError(f"optim.schedule={cfg.optim.schedule}: needs trainer.max_steps or trainer.max_minutes")
+    if cfg.optim.schedule in ("cosine", "wsd") and all(end is None for end in known):
+        raise UserError(f"optim.schedule={cfg.optim.schedule}: needs trainer.max_steps, max_minutes or max_pflop")
     if (last := cfg.checkpoint.average) is not None and last > cfg.checkpoint.keep:
         raise UserError(f"checkpoint.average={last}: must be at most checkpoint.keep={cfg.checkpoint.keep}, for others "
                         "are gone by then")

@@ -198,12 +198,14 @@ class Doctor:
         yield Fact("tgt_tokens_per_s", speed, f"{speed:,.0f}")
         yield Fact("epoch_s", middle * updates_per_epoch, duration(middle * updates_per_epoch))
         trainer = self.cfg.trainer
+        a_second = measured.flop and measured.flop / len(measured.update_s) / middle
         ends = [end for end in (trainer.max_steps and trainer.max_steps * middle,
-                                trainer.max_minutes and trainer.max_minutes * 60) if end]
+                                trainer.max_minutes and trainer.max_minutes * 60,
+                                trainer.max_pflop and a_second and 1e15 * trainer.max_pflop / a_second) if end]
         run_s = min(ends) if ends else None
         steps = f"{run_s / middle:,.0f} steps, {run_s / middle / updates_per_epoch:.1f} epochs" if run_s else ""
         yield Fact("run_s", run_s, f"{duration(run_s)}  {steps}; validation and tests come on top" if run_s else
-                   "open: neither trainer.max_steps nor trainer.max_minutes")
+                   "open: neither trainer.max_steps nor max_minutes nor max_pflop")
 
     def sizes(self, measured: Rehearsal) -> Iterator[Fact]:
         """Say what is held and kept. Errors: `UserError` if that is more than the disk has."""

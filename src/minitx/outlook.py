@@ -30,6 +30,10 @@ def outlook(cfg: Config) -> Outlook:
         model = build_model(cfg.model, src_vocab_size=vocab_size, tgt_vocab_size=vocab_size)
     params = sum(p.numel() for p in model.parameters())
     forward = model.flops(np.full(1, SENTENCE), np.full(1, SENTENCE))
-    if forward is None or cfg.trainer.max_steps is None:
+    if forward is None:
         return Outlook(params, None)
-    return Outlook(params, 3 * forward / SENTENCE * cfg.trainer.tokens_per_update * cfg.trainer.max_steps)
+    trainer = cfg.trainer
+    ends = [] if trainer.max_pflop is None else [1e15 * trainer.max_pflop]
+    if trainer.max_steps is not None:
+        ends.append(3 * forward / SENTENCE * trainer.tokens_per_update * trainer.max_steps)
+    return Outlook(params, min(ends, default=None))

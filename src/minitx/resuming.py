@@ -16,10 +16,11 @@ MAY_CHANGE = ("run_dir", "resume", "debug", "choices", "checkpoint", "logger", "
               "decode.beam_size", "decode.length_penalty", "decode.max_tokens",  # validation depends on the others
               "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.max_restarts",
               "trainer.timeout_s", "trainer.threads", "trainer.max_steps", "trainer.max_minutes",
-              "trainer.target_bleu", "trainer.stop_at_target", "trainer.price_per_hour", "trainer.patience",
-              "trainer.samples", "trainer.log_every_n_steps")  # fmt: skip
+              "trainer.max_pflop", "trainer.target_bleu", "trainer.stop_at_target", "trainer.price_per_hour",
+              "trainer.patience", "trainer.samples", "trainer.log_every_n_steps")  # fmt: skip
 TEXT = ("data_sha256", "tokenizer_sha256")
-LIMITS = ("max_steps", "max_minutes", "target_bleu")  # those that the state of a run depends on
+ENDS = ("max_steps", "max_minutes", "max_pflop")
+LIMITS = (*ENDS, "target_bleu")  # those that the state of a run depends on
 
 
 def refuse_other_settings(asked: Mapping[str, Any], frozen: Mapping[str, Any], run_dir: Path) -> None:
@@ -49,13 +50,14 @@ def limits(cfg: Config) -> dict[str, float | None]:
 
 
 def settle_horizon(cfg: Config, state: RunState, before: Mapping[str, float | None] | None) -> None:
-    """Let a run limited by steps decay towards its last one; one limited by minutes finds its horizon as they pass.
+    """Let a run limited by steps decay towards its last one; other limits turn into a horizon as the run goes on.
 
     `before`: the limits it ran under so far, if it did. Errors: `UserError` if they moved after the decay has begun.
     """
     now = limits(cfg)
-    moved = [name for name in ("max_steps", "max_minutes") if before is None or before[name] != now[name]]
-    horizon = cfg.trainer.horizon_steps or (cfg.trainer.max_steps if cfg.trainer.max_minutes is None else None)
+    moved = [name for name in ENDS if before is None or before.get(name) != now[name]]
+    in_steps = now["max_minutes"] is None and now["max_pflop"] is None
+    horizon = cfg.trainer.horizon_steps or (cfg.trainer.max_steps if in_steps else None)
     if not moved or horizon == state.horizon_steps:
         return
     begins = decay_begins(cfg.optim.schedule, cfg.optim.decay_fraction)

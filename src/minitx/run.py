@@ -226,8 +226,8 @@ class Run:
         model = asdict(cfg.model)
         sizes = "  ".join(f"{name}={model[name]}" for name in cfg.model.sizes[cfg.model.size])
         goal, stops = cfg.trainer.target_bleu, cfg.trainer.stop_at_target
-        limits = {"steps": cfg.trainer.max_steps, "minutes": cfg.trainer.max_minutes, "BLEU": goal if stops else None,
-                  "validations without gain": cfg.trainer.patience}
+        limits = {"steps": cfg.trainer.max_steps, "minutes": cfg.trainer.max_minutes, "PFLOP": cfg.trainer.max_pflop,
+                  "BLEU": goal if stops else None, "validations without gain": cfg.trainer.patience}
         vocabulary = (f"{self.tokenizers.src.vocab_size:,} joint" if self.tokenizers.joint else
                       f"{self.tokenizers.src.vocab_size:,} + {self.tokenizers.tgt.vocab_size:,}")
         vocabulary += f" of {cfg.init_from}, whose weights it begins with" if cfg.init_from is not None else ""

@@ -59,7 +59,7 @@ def test_a_command_that_repeats_a_run_says_what_it_had_to_find_out(typed: str, f
 
 def test_a_cosine_that_followed_a_clock_is_not_repeated(tmp_path: Path) -> None:
     write_run(tmp_path / "run", horizon_steps=900)
-    with pytest.raises(UserError, match="a decay over minutes from the start is not repeated"):
+    with pytest.raises(UserError, match="a decay over minutes or operations from the start is not repeated"):
         exactly("python train.py experiment=headline_small optim.schedule=cosine",
                 Result.read(tmp_path / "run/result.json"))
 

@@ -57,11 +57,12 @@ def exactly(command: str, result: Result) -> str:
     words = shlex.split(command)[2:]
     trainer = (cfg := compose(words, text=False)).trainer
     begins = decay_begins(cfg.optim.schedule, cfg.optim.decay_fraction)
-    if trainer.max_minutes is not None and begins is not None and begins < 0.1:  # the horizon is fixed by then at last
-        raise UserError(f"{command}: a decay over minutes from the start is not repeated, for its first updates did "
-                        "not know its end")
+    open_end = trainer.max_minutes is not None or trainer.max_pflop is not None
+    if open_end and begins is not None and begins < 0.1:  # the horizon is fixed by then at last
+        raise UserError(f"{command}: a decay over minutes or operations from the start is not repeated, for its first "
+                        "updates did not know its end")
     found = {"threads": result.threads, "precision": result.precision, "devices": result.world_size,
-             "max_steps": result.steps, "max_minutes": None}
+             "max_steps": result.steps, "max_minutes": None, "max_pflop": None}
     if result.horizon_steps != result.steps:
         found["horizon_steps"] = result.horizon_steps or 10 * result.steps  # where it ended before any decay
     said = {f"trainer.{name}={show(value)}": f"trainer.{name}=" for name, value in found.items()

@@ -20,6 +20,13 @@ def update_s(state: RunState) -> float:
     return max(1e-6, state.train_s / max(1, state.step))
 
 
+def behind(state: RunState, limits: TrainerConfig) -> dict[str, float]:
+    """Return the share that is behind of each limit of which it is not known beforehand how many updates it has."""
+    minutes, pflop = limits.max_minutes, limits.max_pflop
+    return {**({} if minutes is None else {"max_minutes": state.train_s / (60 * minutes)}),
+            **({} if pflop is None or state.flop is None else {"max_pflop": state.flop / (1e15 * pflop)})}
+
+
 def left_s(state: RunState, limits: TrainerConfig) -> float:
     return inf if limits.max_minutes is None else limits.max_minutes * 60 - state.train_s
 

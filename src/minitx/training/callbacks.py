@@ -15,12 +15,13 @@ from minitx.models.base import Seq2Seq
 from minitx.monitor.clock import Clock
 from minitx.monitor.peak import Peak
 from minitx.team import Team
-from minitx.training.agreement import Agreement, out_of_time
+from minitx.training.agreement import Agreement, behind, out_of_time
 from minitx.training.schedule import decay_begins
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask, UpdateStats
 
-HORIZON_MARGIN = 0.98  # of the minutes left when the horizon is fixed, so that a slightly slower rest still reaches it
+# Of what is left when the horizon is fixed, so that a slightly slower rest still reaches it; work does not get slower.
+HORIZON_MARGIN = {"max_minutes": 0.98, "max_pflop": 1.0}
 
 
 @dataclass
@@ -119,7 +120,7 @@ class Bookkeeping(pl.Callback):
             self.write()
 
     def fix_horizon(self) -> None:
-        """Turn minutes into steps from measured speed, once, shortly before any decay would begin.
+        """Turn minutes, or operations, into steps from what they were so far, once, shortly before any decay begins.
 
         A decay from the very start waits for a twentieth of the run, since the first updates are slow. A warm-up that
         is still going on by then makes it wait, but not past 60 % of the run.
@@ -127,14 +128,14 @@ class Bookkeeping(pl.Callback):
         optim, trainer, state = self.run.cfg.optim, self.run.cfg.trainer, self.state
         begins = decay_begins(optim.schedule, optim.decay_fraction)
         agreement = self.run.agreement
-        known = state.horizon_steps or agreement.horizon
-        if known is not None or begins is None or trainer.max_minutes is None or not agreement.team.leads:
+        known, shares = state.horizon_steps or agreement.horizon, behind(state, trainer)
+        if known is not None or begins is None or not shares or not agreement.team.leads:
             return
-        budget_s = trainer.max_minutes * 60
-        share = max(state.train_s / budget_s, state.step / trainer.max_steps if trainer.max_steps else 0)
+        share = max(*shares.values(), state.step / trainer.max_steps if trainer.max_steps else 0)
         if share < max(0.05, min(0.6, 0.85 * begins)) or (state.step < optim.warmup_steps and share < 0.6):
             return
-        steps = state.step + int(HORIZON_MARGIN * (budget_s - state.train_s) * state.step / state.train_s)
+        steps = min(state.step + int(HORIZON_MARGIN[limit] * (1 / done - 1) * state.step)
+                    for limit, done in shares.items())
         agreement.horizon = min(steps, trainer.max_steps or steps)
         speed = state.step / state.train_s
         self.run.console.line(f"horizon: {agreement.horizon:,} steps, at the {speed:.2f} a second so far")
@@ -197,8 +198,7 @@ class Progress(pl.Callback):
         speed = (state.step - self.started[0]) / seconds if seconds else 0.0
         horizon = state.horizon_steps or limits.max_steps
         left_s = [(horizon - state.step) / speed] if horizon and speed else []
-        if limits.max_minutes is not None:
-            left_s.append(limits.max_minutes * 60 - state.train_s)
+        left_s += [state.train_s * (1 / done - 1) for done in behind(state, limits).values()]
         bleu = "-" if state.valid_bleu is None else f"{state.valid_bleu:.1f}"
         self.run.console.live(
             f"step {state.step}{f'/{horizon}' if horizon else ''}  loss {stats.loss_sum / stats.n_tokens:.3f}  "
@@ -240,6 +240,9 @@ class Stopping(pl.Callback):
             return "target_bleu"
         if limits.patience is not None and state.validations_since_best >= limits.patience:
             return "patience"
-        if limits.max_minutes is not None and state.horizon_steps is not None and state.step >= state.horizon_steps:
-            return "max_minutes"
+        shares = behind(state, limits)
+        if shares.get("max_pflop", 0) >= 1:
+            return "max_pflop"
+        if shares and state.horizon_steps is not None and state.step >= state.horizon_steps:
+            return "max_pflop" if limits.max_minutes is None else "max_minutes"
         return None
