@@ -150,7 +150,7 @@ def test_a_table_by_system_shows_means_and_how_seeds_scatter(tmp_path: Path) -> 
     assert "cost to target" not in table[0], "of none of them it is known"
     assert "Target: BLEU 30 on the whole validation set" in text
     assert "cost (no trainer.price_per_hour was given)" in text
-    assert ("- lstm to lstm_attention: +0.0 BLEU, 95 % interval +0.0 to +0.0, p = 1.000 and 1.000: not significant"
+    assert ("- lstm to lstm_attention: +0.0 BLEU, 95 % interval +0.0 to +0.0, p 1.000 and 1.000: not significant"
             in text)
     other = replace(rows[0], command=f"{rows[0].command} trainer.max_minutes=1")
     assert len(TABLES["headline"].lines([*rows, other])) == 4, "another recipe is another system"

@@ -10,7 +10,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.significance import PairedTest
 
 from minitx.metrics import bleu_from_sentences, sentence_statistics
-from minitx.suites.significance import compare, corpus_bleu, with_totals
+from minitx.suites.significance import compare, corpus_bleu, rounded, with_totals
 
 WORDS = ["the", "old", "dog", "sees", "a", "small", "cat", "and", "runs", "to", "every", "house", "near", "our"]
 
@@ -110,3 +110,8 @@ def test_without_a_difference_one_test_in_twenty_finds_one() -> None:
     for false in (sum(result.p_randomisation < 0.05 for result in found),
                   sum(result.verdict == "significant" for result in found)):
         assert false <= 8, "three in sixty, and some luck"
+
+
+@pytest.mark.parametrize(("p", "told"), [(1.0, "1.000"), (0.0512, "0.051"), (0.001, "0.001"), (0.0009, "< 0.001")])
+def test_no_p_is_nothing(p: float, told: str) -> None:
+    assert rounded(p, 3) == told

@@ -9,7 +9,7 @@ from minitx.errors import Exit, UserError
 from minitx.metrics import SENTENCE_COLUMNS
 from minitx.schema import nearest
 from minitx.suites import ledger
-from minitx.suites.significance import LEVEL, MATTERS, Comparison, compare
+from minitx.suites.significance import LEVEL, MATTERS, Comparison, compare, rounded
 
 Sentences = list[list[int]]  # `metrics.SENTENCE_COLUMNS` of each
 
@@ -92,8 +92,8 @@ def table(first: System, second: System, found: list[tuple[str, Comparison]]) ->
             f"  {first.name:<40} {result.bleu[0]:6.2f} BLEU",
             f"  {second.name:<40} {result.bleu[1]:6.2f} BLEU",
             f"  difference {result.difference:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}",
-            f"  p = {result.p_bootstrap:.4f} by paired bootstrap, {result.p_randomisation:.4f} by approximate "
-            "randomisation",
+            f"  p {rounded(result.p_bootstrap, 4)} by paired bootstrap, {rounded(result.p_randomisation, 4)} by "
+            "approximate randomisation",
             f"  {result.verdict}{_because(result)}",
         ]
         if min(result.seeds) == 1:

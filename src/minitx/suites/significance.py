@@ -141,3 +141,9 @@ def _portions(resamples: int, width: int = 1) -> list[int]:
 def _p_value(deviations: Floats, difference: float) -> float:
     """Return how often chance does as much, the observed counted once (as sacreBLEU and MultEval do, but for ties)."""
     return float((np.sum(deviations >= abs(difference)) + 1) / (len(deviations) + 1))
+
+
+def rounded(p: float, places: int) -> str:
+    """Write a p-value, which is never 0."""
+    least = 10.0 ** -places
+    return f"{p:.{places}f}" if p >= least else f"< {least:.{places}f}"

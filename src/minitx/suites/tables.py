@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from minitx.console import duration
 from minitx.result import DISTURBED_PCT, Result, searched
 from minitx.suites.ledger import Row, refuse_repeats
-from minitx.suites.significance import compare, interval
+from minitx.suites.significance import compare, interval, rounded
 
 Cell = Callable[[Sequence[Row]], str | None]  # None = not known of all of them
 UNCOMMITTED, DISTURBED = "†", "‡"
@@ -268,7 +268,7 @@ def neighbours(table: Table, lines: Sequence[Sequence[Row]]) -> Iterator[str]:
         found = compare(*([row.sentences[test_set] for row in line] for line in (first, second)), resamples=RESAMPLES)
         low, high = found.interval
         yield (f"{first[0].result.model} to {second[0].result.model}: {found.difference:+.1f} BLEU, 95 % interval "
-               f"{low:+.1f} to {high:+.1f}, p = {found.p_bootstrap:.3f} and {found.p_randomisation:.3f}: "
+               f"{low:+.1f} to {high:+.1f}, p {rounded(found.p_bootstrap, 3)} and {rounded(found.p_randomisation, 3)}: "
                f"{found.verdict}")
 
 
