@@ -92,11 +92,23 @@ def test_where_none_is_whole_a_person_decides(tmp_path: Path) -> None:
     assert newest(tmp_path) == (15, [])
 
 
+def test_a_step_has_one_and_a_stopgap_goes(tmp_path: Path) -> None:
+    for step in (5, 10):
+        save(tmp_path, step, keep=3)
+    other = save_checkpoint(tmp_path, 10, {"model/a": torch.zeros(3)}, {"state": {"step": 10}}, 3)
+    assert list(tmp_path.glob("step-00000010-*")) == [other]
+    save(tmp_path, 13, keep=3)
+    save_checkpoint(tmp_path, 15, {"model/a": torch.ones(3)}, {"state": {"step": 15}}, 3, stopgap=13)
+    assert sorted(int(path.name[5:13]) for path in tmp_path.iterdir()) == [5, 10, 15]
+
+
 def test_reading_the_whole_ones_touches_nothing(tmp_path: Path) -> None:
     for step in (5, 10, 15):
         path = save(tmp_path, step, keep=3)
     path.write_bytes(b"damaged")
-    assert [int(found.tensors["model/a"][0]) for found in whole_checkpoints(tmp_path)] == [10, 5]
+    heard: list[str] = []
+    assert [int(found.tensors["model/a"][0]) for found in whole_checkpoints(tmp_path, heard.append)] == [10, 5]
+    assert heard == ["step-00000015 is damaged (its content does not match its name); passed over"]
     assert path.exists()
 
 

@@ -27,7 +27,6 @@ PAGES = [PATH, *sorted(ROOT.glob("docs/*.md"))]
 BLOCKS = re.findall(r"<!-- report: .*?<!-- /report -->", "".join(page.read_text(encoding="utf-8") for page in PAGES),
                     flags=re.DOTALL)
 COMMANDS = re.findall(r"^python train\.py (.*)$", "\n".join(BLOCKS), flags=re.MULTILINE)
-KNOWN = parts(read(LEDGER), findings.read_all(LEDGER / "studies"))
 EXPERIMENTS = [path.stem for path in CONF.glob("experiment/*.yaml")]
 PAGE = "".join(f"# {name}\n<!-- report: {name} -->\nold\n<!-- /report -->\nkept\n" for name in parts([], {}))
 
@@ -56,10 +55,15 @@ def test_a_run_that_others_disturbed_is_marked_and_warned_of(tmp_path: Path,
 # --- this repository's README and ledger
 
 
+@pytest.fixture(scope="module")
+def known() -> report.Parts:
+    return parts(read(LEDGER), findings.read_all(LEDGER / "studies"))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_is_what_the_ledger_makes_of_it(page: Path) -> None:
+def test_a_page_is_what_the_ledger_makes_of_it(page: Path, known: report.Parts) -> None:
     text = page.read_text(encoding="utf-8")
-    assert report.fill(text, KNOWN, page) == text, "run: minitx report"
+    assert report.fill(text, known, page) == text, "run: minitx report"
 
 
 @pytest.mark.parametrize("path", sorted(LEDGER.glob("*.json*")), ids=lambda path: path.name)
@@ -80,10 +84,10 @@ def test_each_table_has_experiments(table: object) -> None:
     assert [name for name in EXPERIMENTS if fnmatchcase(name, table.experiments)]  # type: ignore[attr-defined]
 
 
-def test_the_committed_figures_are_those_of_the_report_and_linked_ones_are_among_them() -> None:
+def test_each_figure_that_the_report_draws_is_there_and_each_that_is_linked() -> None:
     drawn = pictures(read(LEDGER), read_all(LEDGER / "attention"), findings.read_all(LEDGER / "studies"))
     folder = ROOT / "docs/figures"
-    assert {path.name for path in folder.iterdir()} == {f"{picture.name}.png" for picture in drawn}, (
+    assert {path.name for path in folder.glob("*")} == {f"{picture.name}.png" for picture in drawn}, (
         "run: minitx report --figures docs/figures")
     for page in PAGES:
         for text, link in re.findall(r"!\[(.*?)\]\((.*?)\)", page.read_text(encoding="utf-8"), flags=re.DOTALL):

@@ -50,14 +50,20 @@ class Checkpoint:
                 if n.startswith(prefix + "/")}
 
 
-def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any],
-                    keep: int) -> Path:
-    """Write a checkpoint, then drop all but the newest `keep`. Errors: OSError; older ones are then still there."""
+def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], keep: int,
+                    stopgap: int | None = None) -> Path:
+    """Write a checkpoint, then drop all but the newest `keep`, one a step. Errors: OSError; older ones still there.
+
+    stopgap: the step of one that was written only because the run was stopped there; it is dropped, too
+    """
     folder.mkdir(parents=True, exist_ok=True)
     content = save({n: t.detach().contiguous().cpu() for n, t in tensors.items()},
                    {"format": str(FORMAT), "meta": json.dumps(meta)})
     path = folder / f"step-{step:08d}-{hashlib.sha256(content).hexdigest()}.safetensors"
     write_atomically(path, content)
+    for old in _newest_first(folder):
+        if old != path and int(old.name[5:13]) in (step, stopgap):
+            old.unlink()
     for old in _newest_first(folder)[keep:]:
         old.unlink()
     return path
@@ -80,8 +86,8 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | N
     return None
 
 
-def whole_checkpoints(folder: Path) -> Iterator[Checkpoint]:
-    """Read the checkpoints that are whole, newest first, and touch nothing."""
+def whole_checkpoints(folder: Path, warn: Callable[[str], None] | None = None) -> Iterator[Checkpoint]:
+    """Read the checkpoints that are whole, newest first, and touch nothing; `warn` hears of each other."""
     for path in _newest_first(folder):
         try:
             found = _read(path)
@@ -89,6 +95,8 @@ def whole_checkpoints(folder: Path) -> Iterator[Checkpoint]:
             continue
         if found is not None:
             yield found
+        elif warn is not None:
+            warn(f"{path.name[:13]} is damaged (its content does not match its name); passed over")
 
 
 def _read(path: Path) -> Checkpoint | None:

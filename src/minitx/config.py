@@ -202,8 +202,8 @@ class TrainerConfig:
 class CheckpointConfig:
     every_n_steps: int = key("optimizer steps between checkpoints", ge=1)
     keep: int = key("newest checkpoints that are kept", ge=2)
-    average: int | None = key("at the end, the mean of so many newest ones is validated too, and serves if it is "
-                              "better; null = no mean", ge=2)
+    average: int | None = key("at the end, the mean of the raw weights of so many newest ones, at most `keep`, is "
+                              "validated too, and serves if it is better; null = no mean", ge=2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,8 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
 
     RUN/sentence_statistics.json gets the counts that BLEU is made of, sentence by sentence, and the source's words; no
     text. The embedded text also gets BLEU per phenomenon, exact role accuracy on minimal pairs and how often roles are
-    swapped, and, for comparison, the BLEU of a word-for-word dictionary; other text, the BLEU of `moses`.
+    swapped, and, for comparison, the BLEU of a word-for-word dictionary; other text, the BLEU of `moses`, where that
+    knows the language.
     """
     scores: dict[str, TestScore] = {}
     sentences: dict[str, list[list[int]]] = {}

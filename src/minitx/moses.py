@@ -32,12 +32,13 @@ def moses_score(hypotheses: Sequence[str], references: Sequence[str], lang: str)
     if lang not in languages():
         return None
     tokenised = [[moses_tokenised(line, lang) for line in lines] for lines in (hypotheses, references)]
-    bleu = BLEU(tokenize="none", force=True)  # force: it would warn that this is tokenised
+    bleu = BLEU(lowercase=True, tokenize="none", force=True)  # force: it would warn that this is tokenised
     found = bleu.corpus_score(tokenised[0], [tokenised[1]]).score if references else 0.0
     bleu.num_refs = 1
-    signature = str(bleu.get_signature()).replace("case:mixed", "case:lc").replace(
-        "tok:none", f"tok:sacremoses-{version('sacremoses')}-{lang}")
-    return MosesScore(found, signature, sum(len(line.split()) for line in tokenised[1]))
+    before, named, after = str(bleu.get_signature()).partition("tok:none")
+    assert named, "another sacreBLEU than the one pinned"
+    return MosesScore(found, f"{before}tok:sacremoses-{version('sacremoses')}-{lang}{after}",
+                      sum(len(line.split()) for line in tokenised[1]))
 
 
 def moses_tokenised(line: str, lang: str) -> str:

@@ -14,7 +14,7 @@ SEARCH = ("beam_size", "length_penalty", "precision")  # the keys of the config'
 
 
 class TestScore(TypedDict):
-    """Score one test set; signatures are sacreBLEU's own, `moses`'s but in the tokenizer's name."""
+    """Score one test set; signatures are sacreBLEU's own; in `moses_signature` the tokenizer is `moses`'s."""
 
     bleu: float
     bleu_signature: str

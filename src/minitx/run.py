@@ -159,13 +159,13 @@ class Run:
         scores: dict[str, TestScore] = {}
         reason = run.stop_reason
         assert reason is not None
-        if STATUS_OF.get(reason, "finished") == "finished":
+        if status_of(reason) == "finished":
             try:
                 with self.clock.during("eval"):
                     scores = self.score()
             except Interrupted as stop:
                 reason = stop.reason
-        status = STATUS_OF.get(reason, "finished")
+        status = status_of(reason)
         self.state.eval_s = self.clock.seconds("eval")
         result = self.result(status, reason, scores)
         if self.team.leads:
@@ -192,8 +192,8 @@ class Run:
         else:
             self.loop(run, logger, validation, stopping)
         last = cfg.checkpoint.average
-        if last is not None and STATUS_OF.get(str(run.stop_reason), "finished") == "finished":
-            self.averaged = validation.validate_mean(self.task, last)
+        if last is not None and status_of(run.stop_reason) == "finished":
+            self.averaged = validation.validate_mean(self.task.to(self.device), last)
 
     def loop(self, run: RunContext, logger: Logger | None, validation: Validation, stopping: Stopping) -> None:
         """Have Lightning go through the updates."""
@@ -295,6 +295,11 @@ class Run:
             environment=environment(),
             **target.bill(state, self.clock.total(), cfg.trainer, self.team.size),
             **measured(state, self.clock, self.peak))
+
+
+def status_of(reason: str | None) -> str:
+    """Say how a run ends that stops for this reason."""
+    return STATUS_OF.get(reason or "", "finished")
 
 
 def requeue(console: Console) -> None:

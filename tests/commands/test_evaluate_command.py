@@ -1,12 +1,16 @@
 """`minitx evaluate`, with a stub in place of the model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from minitx import cli
+from minitx.config import resolve_size
+from minitx.door import compose
 from minitx.errors import Exit
+from minitx.frozen import freeze
 
 
 @pytest.mark.usefixtures("shouter")
@@ -33,13 +37,19 @@ class TestEvaluate:
     def test_scores_as_older_papers_do(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "s").write_text("the dog sees the cat.\n")
         (tmp_path / "r").write_text("The dog sees the cat.\n")
-        argv = ["evaluate", "RUN", "--src", str(tmp_path / "s"), "--ref", str(tmp_path / "r"), "--moses", "en"]
-        assert cli.main(argv) == Exit.OK
-        cased, _, lowered, _ = capfd.readouterr().out.splitlines()
-        assert float(cased.split()[1]) < 50
-        assert lowered.startswith("BLEU 100.00  nrefs:1|case:lc|eff:no|tok:sacremoses-")
-        assert lowered.endswith(", 6 reference tokens")
-        assert cli.main([*argv, "--json"]) == Exit.OK
-        assert json.loads(capfd.readouterr().out)["moses_reference_tokens"] == 6
-        assert cli.main([*argv[:-1], "xx"]) == Exit.USAGE
-        assert "argument --moses: xx: Moses has rules for as, bn, " in capfd.readouterr().err
+        for tgt, code in (("en", Exit.OK), ("xx", Exit.USAGE)):
+            cfg = compose(["data=files", "data.src=de", f"data.tgt={tgt}"], text=False)
+            (run_dir := tmp_path / tgt).mkdir()
+            freeze(replace(cfg, model=resolve_size(cfg.model)), run_dir)
+            argv = ["evaluate", str(run_dir), "--src", str(tmp_path / "s"), "--ref", str(tmp_path / "r"), "--moses"]
+            assert cli.main(argv) == code
+            told = capfd.readouterr()
+            if code == Exit.OK:
+                cased, _, lowered, _ = told.out.splitlines()
+                assert float(cased.split()[1]) < 50
+                assert lowered.startswith("BLEU 100.00  nrefs:1|case:lc|eff:no|tok:sacremoses-")
+                assert lowered.endswith(", 6 reference tokens")
+                assert cli.main([*argv, "--json"]) == Exit.OK
+                assert json.loads(capfd.readouterr().out)["moses_reference_tokens"] == 6
+            else:
+                assert "error: --moses: has no rules for xx, which " in told.err

@@ -17,7 +17,7 @@ def claim(holds: bool | None, text: str = "it grows") -> dict[str, Any]:
 
 def found(name: str = "gradients", *holds: bool | None, **conditions: Any) -> dict[str, Any]:
     known = {"hardware": {"cpu": "a processor"}, "threads": 2, "precision": "32-true", "seed": 3, "took_s": 61.0,
-             "versions": {"torch": "2.13.0"}, "other_cpu_pct": 0.5}
+             "versions": {"torch": "2.13.0"}, "other_cpu_pct": 0.5, "git_dirty": False}
     return {"study": name, "size": "smoke", "claims": [claim(verdict) for verdict in holds],
             "conditions": known | conditions}
 
@@ -32,26 +32,28 @@ def test_each_claim_has_a_line_and_the_conditions_stand_below() -> None:
         "Size smoke, seed 3: a processor, 2 threads, 32-true, torch 2.13.0; 1m01s.",
         "",
         "```",
-        "minitx study gradients -o results/studies/gradients.json",
+        "minitx study gradients --seed 3 -o results/studies/gradients.json",
         "```",
     ]
 
 
-def test_others_that_took_the_cores_are_told_of_and_the_size() -> None:
-    disturbed = found("gradients", True, other_cpu_pct=12.4) | {"size": "full"}
+def test_what_casts_a_doubt_is_told_and_the_size() -> None:
+    disturbed = found("gradients", True, other_cpu_pct=12.4, git_dirty=True, seed=1) | {"size": "full"}
     text = findings.render("gradients", disturbed)
-    assert "Disturbed: other processes took 12 % of the cores." in text
+    assert "Disturbed: other processes took 12 % of the cores. Measured with code that is in no commit." in text
     assert "minitx study gradients --size full -o " in text
 
 
 def test_verdicts_are_counted() -> None:
-    assert findings.tally(found("gradients", True, False, True, None)) == "2 hold, 1 do not hold, 1 not decided"
-    assert findings.tally(found("gradients", True)) == "1 hold"
+    assert findings.tally(found("gradients", True, False, True, None)) == (
+        "holds: 2, does not hold: 1, not decided: 1")
+    assert findings.tally(found("gradients", True)) == "holds: 1"
 
 
 def test_what_was_not_measured_says_how() -> None:
     assert findings.render("lengths", None) == (
-        "Not measured yet: `minitx study lengths -o results/studies/lengths.json`.")
+        "Not measured yet: `minitx study lengths -o results/studies/lengths.json`, and then `minitx report`, put it "
+        "here.")
 
 
 def test_all_are_read_in_one_order(tmp_path: Path) -> None:
@@ -61,7 +63,7 @@ def test_all_are_read_in_one_order(tmp_path: Path) -> None:
     assert list(findings.read_all(tmp_path)) == list(FIGURES)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", json.dumps(found("lengths", True))])
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"study": "gradients"}', json.dumps(found("lengths", True))])
 def test_a_file_of_another_kind_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "gradients.json").write_text(content)
     with pytest.raises(UserError, match=r"gradients\.json: not what `minitx study gradients -o` writes: "):

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import torch
 from safetensors.torch import load_file
-from trials import QUICK, losses, mounted
+from trials import QUICK, losses, means, mounted
 from zygote import Done, Kill, Zygote
 
 from minitx.checkpoint import whole_checkpoints
@@ -93,6 +93,20 @@ def test_micro_batches_of_another_size_train_the_same(trained: Train, ranks: int
 def test_gradients_may_travel_in_bf16(trained: Train) -> None:
     difference = apart(trained(1), trained(2, "trainer.compress=bf16"))
     assert 1e-6 < difference < 0.1
+
+
+def test_a_mean_of_checkpoints_does_not_depend_on_ranks(zygote: Zygote, text: Path, trained: Train,
+                                                        tmp_path: Path) -> None:
+    found = []
+    for ranks, strategy in ((1, "ddp"), (2, "ddp"), (2, "fsdp2")):
+        again = tmp_path / f"{ranks}-{strategy}"
+        shutil.copytree(trained(1), again)
+        (again / "result.json").unlink()
+        check(zygote.run(words(text, again, f"trainer.strategy={strategy}", "checkpoint.average=2"), ranks=ranks))
+        found += means(again)
+    assert len(found) == 3
+    for steps, loss, bleu in found:
+        assert (steps, loss, bleu) == ([STEPS, STEPS - 5], pytest.approx(found[0][1], rel=1e-5), found[0][2])
 
 
 @pytest.mark.parametrize(("ranks", "strategy"), [(2, "ddp"), (3, "ddp"), (2, "fsdp2")])

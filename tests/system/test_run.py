@@ -5,59 +5,28 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from contextlib import redirect_stderr
-from dataclasses import dataclass, fields
-from io import StringIO
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file
 from toys import ROOT, write_digits
-from trials import QUICK, losses, mounted, weights
+from trials import QUICK, command, losses, means, mounted, records, train, weights
 
-from minitx.averaging import mean
 from minitx.checkpoint import load_checkpoint
 from minitx.config import config_sha256
-from minitx.door import main
 from minitx.frozen import read_config
 from minitx.result import Result
 from minitx.suites.repeat import exactly
-from minitx.training.validation import ValidationScore, Validator
-
-
-def command(text: Path, run_dir: Path, *overrides: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), "data=files", f"data.dir={text}", f"run_dir={run_dir}", *QUICK,
-            *overrides]
-
-
-@dataclass
-class Done:
-    returncode: int
-    stderr: str
-
-
-def train(text: Path, run_dir: Path, *overrides: str) -> Done:
-    """Do what the command does in this process, where torch and Lightning are imported already."""
-    stderr = StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stderr(stderr):
-        patch.setattr(sys, "argv", command(text, run_dir, *overrides)[1:])
-        patch.setenv("MINITX_ALLOCATOR", "as it is")  # else the process would begin again
-        patch.setenv("OMP_NUM_THREADS", "1")
-        with pytest.raises(SystemExit) as left:
-            main()
-    return Done(int(left.value.code or 0), stderr.getvalue())
 
 
 @pytest.fixture(scope="module")
 def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One uninterrupted run of 20 updates."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    done = train(text, run_dir, "trainer.max_steps=20")
+    done = train(text, run_dir, "trainer.max_steps=20", "checkpoint.average=2")
     assert done.returncode == 0, done.stderr
     return run_dir
 
@@ -93,10 +62,6 @@ def test_where_the_time_went_is_told(whole: Path) -> None:
     assert all(record["tgt_positions_per_s"] >= record["tgt_tokens_per_s"] for record in updates)
 
 
-def records(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_the_schema_in_readme_is_the_result(whole: Path) -> None:
     readme = (ROOT / "README.md").read_text()
     assert all(f"`{field.name}`" in readme for field in fields(Result))
@@ -123,7 +88,8 @@ def test_a_finished_run_is_not_run_again(whole: Path, text: Path) -> None:
 
 def interrupt(text: Path, run_dir: Path, number: int) -> tuple[int, str]:
     """Start a run, signal it once it has trained a few updates, and wait for its end."""
-    process = subprocess.Popen(command(text, run_dir, "trainer.max_steps=20"), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(text, run_dir, "trainer.max_steps=20", "checkpoint.average=2"),
+                               stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not ((run_dir / "metrics.jsonl").exists() and len((run_dir / "metrics.jsonl").read_text().splitlines()) > 2):
         assert time.monotonic() < deadline
@@ -145,17 +111,19 @@ def test_a_signal_ends_cleanly_and_the_resumed_run_is_the_uninterrupted_one(
     assert (returned, result.status) == (code, status), stderr
     assert "Traceback" not in stderr
     assert (run_dir / "model.safetensors").exists()
-    resumed = train(text, run_dir, "trainer.max_steps=20", "resume=auto")
+    resumed = train(text, run_dir, "trainer.max_steps=20", "checkpoint.average=2", "resume=auto")
     assert resumed.returncode == 0, resumed.stderr
     assert weights(run_dir) == weights(whole)
+    assert means(run_dir) == means(whole)
 
 
 def test_killed_at_once_and_resumed_is_the_uninterrupted_run(text: Path, whole: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert interrupt(text, run_dir, signal.SIGKILL)[0] == -signal.SIGKILL
-    resumed = train(text, run_dir, "trainer.max_steps=20", "resume=auto")
+    resumed = train(text, run_dir, "trainer.max_steps=20", "checkpoint.average=2", "resume=auto")
     assert resumed.returncode == 0, resumed.stderr
     assert weights(run_dir) == weights(whole)
+    assert means(run_dir) == means(whole)
     assert losses(run_dir) == losses(whole)
 
 
@@ -245,43 +213,6 @@ def test_weights_from_elsewhere_are_not_trained_over(text: Path, whole: Path, tm
     assert done.returncode == 5
     assert f"to train on from them: init_from={run_dir} and another run_dir" in done.stderr
     assert (run_dir / "model.safetensors").read_bytes() == before
-
-
-@pytest.mark.parametrize("better", [True, False])
-def test_the_mean_of_the_newest_checkpoints_serves_if_it_validates_better(text: Path, tmp_path: Path, better: bool,
-                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[float] = []
-
-    def validate(self: Validator, task: Any, model: Any) -> ValidationScore:
-        heard.append(10.0 + len(heard) if better else 10.0)
-        return ValidationScore(1.5, heard[-1], 40, 0.1, [])
-
-    monkeypatch.setattr(Validator, "__call__", validate)
-    run_dir, asked = tmp_path / "run", ("trainer.max_steps=20", "checkpoint.keep=3", "checkpoint.average=3")
-    done = train(text, run_dir, *asked)
-    assert done.returncode == 0, done.stderr
-    assert f"mean of steps 20, 15, 10: valid loss 1.500, BLEU {heard[-1]:.1f}" in done.stderr
-    result = Result.read(run_dir / "result.json")
-    assert result.averaged_steps == ([20, 15, 10] if better else None)
-    assert (result.best_step, result.best_valid_bleu) == ((20, heard[-1]) if better else (10, 10.0))
-    tensors, _ = mean(run_dir / "checkpoints", 3)
-    served = load_file(run_dir / "model.safetensors")
-    assert better == all(torch.equal(served[name], tensor.float()) for name, tensor in tensors.items())
-    last = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
-    assert (last["event"], last["steps"], last["bleu"]) == ("mean", [20, 15, 10], heard[-1])
-
-    (run_dir / "result.json").unlink()  # as if killed before it was written
-    assert train(text, run_dir, *asked, "resume=auto").returncode == 0
-    assert Result.read(run_dir / "result.json").averaged_steps == result.averaged_steps
-    again = load_file(run_dir / "model.safetensors")
-    assert all(torch.equal(served[name], tensor) for name, tensor in again.items())
-
-
-def test_a_mean_of_more_checkpoints_than_there_are_says_so(text: Path, tmp_path: Path) -> None:
-    done = train(text, tmp_path / "run", "trainer.max_steps=10", "checkpoint.keep=9", "checkpoint.average=9")
-    assert done.returncode == 0, done.stderr
-    assert "warning: checkpoint.average=9: there are 2 checkpoints of this run" in done.stderr
-    assert "mean of steps 10, 5: " in done.stderr
 
 
 def test_settings_that_changed_before_the_first_checkpoint_are_written_down(text: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console()
     steps = average_checkpoints(args.model, args.last, args.output,
-                                lambda done, total: console.live(f"read {done} of {total} checkpoints"))
+                                lambda done, total: console.live(f"read {done} of {total} checkpoints"), console.warn)
     console.line(f"{args.output}: the mean of steps {', '.join(f'{step:,}' for step in steps)}; "
                  f"try it: minitx translate {args.output}")
     return Exit.OK

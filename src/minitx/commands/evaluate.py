@@ -4,6 +4,7 @@ import argparse
 import json
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from minitx import load
@@ -11,7 +12,8 @@ from minitx.commands.arguments import add_json, add_output, add_pairs, add_run, 
 from minitx.commands.meter import Meter
 from minitx.commands.streams import created, encoded, read_pairs
 from minitx.console import Console
-from minitx.errors import Exit
+from minitx.errors import Exit, UserError
+from minitx.frozen import read_config
 from minitx.result import SEARCH, searched
 
 HELP = "score translations of a file"
@@ -24,23 +26,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_run(parser)
     add_output(parser, "translations go")
-    parser.add_argument("--moses", type=moses_language, metavar="LANG",
-                        help="score as older papers do, too: lower-cased, Moses-tokenised text of this language")
+    parser.add_argument("--moses", action="store_true",
+                        help="score lower-cased, Moses-tokenised text, too, as older papers do")
     add_search(parser)
-
-
-def moses_language(text: str) -> str:
-    from minitx.moses import languages
-
-    if text not in languages():
-        raise argparse.ArgumentTypeError(f"{text}: Moses has rules for {', '.join(sorted(languages()))}")
-    return text
 
 
 def run(args: argparse.Namespace) -> int:
     """Translate, score, print."""
     sources, references = read_pairs(args.src, args.ref)
     console = Console()
+    language = moses_language(args.model) if args.moses else None
     with created(args.output, args.src, args.ref) if args.output else nullcontext() as sink:
         translator, meter = load(args.model, args.device, args.precision), Meter(console)
         hypotheses = translator.translate(
@@ -51,10 +46,12 @@ def run(args: argparse.Namespace) -> int:
             sink.writelines(map(encoded, hypotheses))
 
     from minitx.metrics import score
-    from minitx.moses import moses_score
 
-    result = score(hypotheses, references)
-    moses = None if args.moses is None else moses_score(hypotheses, references, args.moses)
+    result, moses = score(hypotheses, references), None
+    if language is not None:
+        from minitx.moses import moses_score
+
+        moses = moses_score(hypotheses, references, language)
     decode: dict[str, Any] = {name: getattr(translator.decode, name) for name in SEARCH}
     decode |= {name: value for name, value in search_options(args).items() if value is not None}
     text = (f"BLEU {result.bleu:.2f}  {result.bleu_signature}\nchrF {result.chrf:.2f}  {result.chrf_signature}\n"
@@ -65,3 +62,14 @@ def run(args: argparse.Namespace) -> int:
         known = asdict(result) | ({} if moses is None else asdict(moses)) | decode
         out.write((json.dumps(known, indent=2) if args.json else text).encode() + b"\n")
     return Exit.OK
+
+
+def moses_language(run_dir: Path) -> str:
+    """Return the language a run translates into. Errors: `UserError` where Moses has no rules for it."""
+    from minitx.moses import languages
+
+    lang = read_config(run_dir).data.tgt
+    if lang not in languages():
+        raise UserError(f"--moses: has no rules for {lang}, which {run_dir} translates into; it has them for "
+                        f"{', '.join(sorted(languages()))}")
+    return lang

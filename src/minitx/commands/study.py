@@ -103,7 +103,7 @@ def header(found: Mapping[str, Any]) -> Iterator[str]:
 
 def verdicts(claims: list[dict[str, Any]]) -> Iterator[str]:
     """Yield each claim: whether it holds, what was asked and measured, and why it follows."""
-    from minitx.suites.findings import VERDICTS
+    from minitx.studies.fits import VERDICTS
 
     for claim in claims:
         yield f"{VERDICTS[claim['holds']]:<15}{claim['claim']}"

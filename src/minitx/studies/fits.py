@@ -144,6 +144,9 @@ class Claim:
     why: str
 
 
+VERDICTS = {True: "holds", False: "does not hold", None: "not decided"}
+
+
 def decided(interval: Interval, bounds: Interval) -> bool | None:
     """Tell whether an interval lies within bounds: all of it, nothing of it (False), or only a part (None)."""
     if bounds[0] <= interval[0] and interval[1] <= bounds[1]:

@@ -8,11 +8,11 @@ from typing import Any
 from minitx.console import duration
 from minitx.errors import UserError
 from minitx.result import DISTURBED_PCT
+from minitx.studies.fits import VERDICTS
 from minitx.suites.plots import machine
 from minitx.suites.study_plots import FIGURES
 
 Found = Mapping[str, Any]
-VERDICTS = {True: "holds", False: "does not hold", None: "not decided"}
 
 
 def read_all(folder: Path) -> dict[str, Found]:
@@ -20,23 +20,24 @@ def read_all(folder: Path) -> dict[str, Found]:
 
     Errors: `UserError` for a file that no study wrote.
     """
-    found = {}
+    read: dict[str, Found] = {}
     for name in FIGURES:
         if (path := folder / f"{name}.json").exists():
             try:
-                found[name] = json.loads(path.read_text(encoding="utf-8"))
-                if found[name]["study"] != name:
-                    raise ValueError(f"it is of the study {found[name]['study']}")
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}: not what `minitx study {name} -o` writes: {error}") from error
-    return found
+                found = json.loads(path.read_text(encoding="utf-8"))
+                if found["study"] != name:
+                    raise ValueError(f"it is of the study {found['study']}")
+                render(name, found)
+            except (ValueError, LookupError, TypeError) as error:
+                raise UserError(f"{path}: not what `minitx study {name} -o` writes: {error!r}") from error
+            read[name] = found
+    return read
 
 
 def tally(found: Found) -> str:
     """Count the verdicts."""
     verdicts = [claim["holds"] for claim in found["claims"]]
-    return ", ".join(f"{verdicts.count(holds)} {word}" for holds, word in
-                     ((True, "hold"), (False, "do not hold"), (None, "not decided")) if holds in verdicts)
+    return ", ".join(f"{word}: {verdicts.count(holds)}" for holds, word in VERDICTS.items() if holds in verdicts)
 
 
 def conditions(found: Found) -> str:
@@ -46,7 +47,8 @@ def conditions(found: Found) -> str:
     disturbed = other is not None and other > DISTURBED_PCT
     return (f"Size {found['size']}, seed {known['seed']}: {machine(known)}, {known['precision']}, torch "
             f"{known['versions']['torch']}; {duration(known['took_s'])}."
-            + (f" Disturbed: other processes took {other:.0f} % of the cores." if disturbed else ""))
+            + (f" Disturbed: other processes took {other:.0f} % of the cores." if disturbed else "")
+            + (" Measured with code that is in no commit." if known["git_dirty"] is not False else ""))
 
 
 def claims(found: Found) -> list[list[str]]:
@@ -59,12 +61,13 @@ def claims(found: Found) -> list[list[str]]:
 def render(name: str, found: Found | None) -> str:
     """Write a study's claims as Markdown, or how they are come by."""
     if found is None:
-        return f"Not measured yet: `{command(name)}`."
+        return f"Not measured yet: `{command(name)}`, and then `minitx report`, put it here."
     head, *lines = (f"| {' | '.join(line)} |" for line in claims(found))
     return "\n".join([head, "|---" * 4 + "|", *lines, "", conditions(found), "", "```", command(name, found), "```"])
 
 
 def command(name: str, found: Found | None = None) -> str:
     """Return the command that measures it again."""
-    size = "" if found is None or found["size"] == "smoke" else f" --size {found['size']}"
-    return f"minitx study {name}{size} -o results/studies/{name}.json"
+    size, seed = ("smoke", 1) if found is None else (found["size"], found["conditions"]["seed"])
+    asked = (f" --size {size}" if size != "smoke" else "") + (f" --seed {seed}" if seed != 1 else "")
+    return f"minitx study {name}{asked} -o results/studies/{name}.json"

@@ -31,6 +31,7 @@ LARGEST = 100_000  # bytes of a file; git keeps each for ever
 LONGEST, LONGEST_COMMAND = 200, 1_000  # characters of a string in a result, and of the command
 CURVE = ("step", "train_s", "loss", "bleu")
 KEYS = {"format", "command", "result", "curve", "statistics"}
+MOSES = {name for name in TestScore.__annotations__ if name.startswith("moses_")}  # all of them, or none
 GZIP_HEADER = bytes.fromhex("1f8b 0800 0000 0000 02ff")  # no time of day, no name, no operating system
 
 
@@ -148,6 +149,8 @@ def _unreadable(result: Result) -> str | None:
             return f"{name}: unknown in a test set's scores: {', '.join(sorted(unknown))}"
         if missing := {field.name for field in fields(Score)} - score.keys():
             return f"{name}: missing in a test set's scores: {', '.join(sorted(missing))}"
+        if (known := MOSES & score.keys()) and known != MOSES:
+            return f"{name}: missing in a test set's scores: {', '.join(sorted(MOSES - known))}"
         if wrong := _mistyped(score, get_type_hints(TestScore)):
             return f"{name}: {wrong}"
     return None

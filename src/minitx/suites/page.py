@@ -139,7 +139,7 @@ def of_maps(name: str, maps: AttentionMaps) -> Iterator[Picture]:
 def of_study(name: str, found: Found) -> Picture:
     """Return a study's figure."""
     return Picture(f"study-{name}", f"What minitx study {name} measured. docs/studies.md says how to read it.",
-                   f"Curves of what minitx study {name} measured. Of its claims, {findings.tally(found)}.",
+                   f"Curves of what minitx study {name} measured. Its claims: {findings.tally(found)}.",
                    partial(FIGURES[name], found))
 
 
@@ -164,7 +164,8 @@ def _study(name: str, found: Found | None) -> str:
     if found is None:
         return f"<p>{_inline(findings.render(name, None))}</p>\n"
     head, *cells = findings.claims(found)
-    return (f"{_grid(name, head, cells)}<p>{escape(findings.conditions(found))}</p>\n"
+    table = _grid(f"study_{name}", head, cells)
+    return (f"{table}<p>{escape(findings.conditions(found))}</p>\n"
             f"{_figure(of_study(name, found))}<p>Again:</p>\n<pre>{escape(findings.command(name, found))}</pre>\n")
 
 

@@ -1,7 +1,7 @@
 """What `minitx study` stores, as figures: in the style of `plots`, and like those the same numbers, the same bytes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from minitx.suites.plots import FAINT, FORMS, INK, blank, looks, machine
 
@@ -152,5 +152,11 @@ def legend(axes: "Axes") -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.05, 1))
 
 
-FIGURES: dict[str, Callable[..., bytes]] = {
+class Draw(Protocol):
+    """Draw what a study stored. form: one of `plots.FORMS`"""
+
+    def __call__(self, found: Mapping[str, Any], form: str = "svg") -> bytes: ...
+
+
+FIGURES: dict[str, Draw] = {
     "lengths": lengths, "gradients": gradients, "retention": retention, "scaling-law": scaling_law}

@@ -20,6 +20,8 @@ class Checkpoints(pl.Callback):
     def __init__(self, run: RunContext) -> None:
         self.run = run
         self.saved: tuple[int, int | None] | None = None  # the step, and the validation that it knows of
+        step, every = run.state.step, run.cfg.checkpoint.every_n_steps
+        self.stopgap = step if step % every else None  # gone on from, and none that an uninterrupted run would have
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
@@ -48,7 +50,9 @@ class Checkpoints(pl.Callback):
         if run.state.best_sha256 is not None:
             keep_weights(run.run_dir, run.state.best_sha256, run.cfg.checkpoint.keep)
         meta = {"state": run.state.as_dict(), "limits": limits(run.cfg), "identity": run.identity}
-        save_checkpoint(run.run_dir / "checkpoints", run.state.step, tensors, meta, run.cfg.checkpoint.keep)
+        save_checkpoint(run.run_dir / "checkpoints", run.state.step, tensors, meta, run.cfg.checkpoint.keep,
+                        self.stopgap)
+        self.stopgap = None
 
 
 def run_tensors(task: TranslationTask, optimizer: Optimizer) -> dict[str, Tensor]:

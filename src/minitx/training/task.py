@@ -1,6 +1,6 @@
 """One optimizer step over planned micro-batches, under Lightning."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
@@ -128,6 +128,12 @@ class TranslationTask(pl.LightningModule):
             yield plain
         finally:
             plain.cpu()
+
+    def holding(self, weights: Mapping[str, Tensor]) -> Seq2Seq:
+        """Return a whole model with these weights, when training is over: it may be the one that was trained."""
+        model = self.plain[0].to(self.device) if self.plain else self.model
+        load_tensors(model, weights)
+        return model
 
     def lr_factor(self) -> float:
         """Return the share of the peak learning rate for the next update."""

@@ -1,4 +1,4 @@
-"""Score a model on the validation set while it trains."""
+"""Score a model on the validation set while it trains, and the mean of its checkpoints at the end."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import torch
 
 from minitx.averaging import mean
 from minitx.batch import collate
-from minitx.checkpoint import load_tensors, save_model
+from minitx.checkpoint import save_model
 from minitx.config import DecodeConfig
 from minitx.data.plan import evaluation_plan
 from minitx.data.tokenizer import TokenizerPair
@@ -49,7 +49,7 @@ class ValidationScore:
 
     @property
     def finite_loss(self) -> float | None:
-        """Return the loss as JSON can hold it."""
+        """Return the loss, or None where it is not finite, which JSON cannot hold."""
         return self.loss if isfinite(self.loss) else None
 
 
@@ -103,7 +103,7 @@ class Validator:
 class Validation(pl.Callback):
     """Score the validation set now and then, and keep the best weights as RUN/model.safetensors.
 
-    Where an average of the weights is kept, it is what is scored and kept here.
+    Where a moving average of the weights is kept, it is what is scored and kept while the run trains.
     """
 
     def __init__(self, run: RunContext, validator: Validator) -> None:
@@ -144,9 +144,7 @@ class Validation(pl.Callback):
             if state.best_valid_bleu is None or score.bleu > state.best_valid_bleu:
                 state.validations_since_best = 0
                 self.keep(model, score)
-            target = run.cfg.trainer.target_bleu
-            if target is not None and score.bleu >= target and state.at_target is None:
-                state.at_target = taken({**vars(state), "wall_s": run.clock.total()})
+            self.note_target(score)
             state.eval_s = run.clock.seconds("eval")
             for sample in score.samples:
                 run.console.line(f"    {sample.source}\n  = {sample.hypothesis}\n  ~ {sample.reference}")
@@ -155,27 +153,34 @@ class Validation(pl.Callback):
                    wall_s=round(run.clock.total(), 3), samples=samples)
 
     def validate_mean(self, task: TranslationTask, last: int) -> list[int] | None:
-        """Judge the mean of the newest checkpoints, when training is over; it serves if it is better than the best.
+        """Judge the mean of the newest checkpoints' raw weights, when training is over: it serves if it is better.
 
-        Returns the steps it is the mean of, or None if it does not serve. The task's own weights are spent by this.
+        Returns the steps it is the mean of, or None if it does not serve.
         """
         state, run = self.run.state, self.run
         run.team.gathered(None)  # the first rank has written the last one
         with run.clock.during("eval"):
-            tensors, steps = mean(run.run_dir / "checkpoints", last)
+            tensors, steps = mean(run.run_dir / "checkpoints", last, warn=run.console.warn)
             if len(steps) < last:
-                run.console.warn(f"checkpoint.average={last}: there are {len(steps)} checkpoints of this run")
-            with task.serving() as model:
-                load_tensors(model, tensors)
-                score = self.judged(task, model, f"mean of steps {', '.join(f'{step:,}' for step in steps)}")
-                if score is None:
-                    return None
-                better = state.best_valid_bleu is None or score.bleu > state.best_valid_bleu
-                if better:
-                    self.keep(model, score)
-                    state.valid_loss = score.finite_loss
+                run.console.warn(f"checkpoint.average={last}: the mean is of {len(steps)}, there are no more whole "
+                                 "checkpoints (a smaller checkpoint.every_n_steps makes more)")
+            model = task.holding(tensors)
+            score = self.judged(task, model, f"mean of steps {', '.join(f'{step:,}' for step in steps)}")
+            if score is None:
+                return None
+            better = state.best_valid_bleu is None or score.bleu > state.best_valid_bleu
+            if better:
+                self.keep(model, score)
+                state.valid_loss = score.finite_loss
+            self.note_target(score)
         run.record("mean", loss=score.finite_loss, bleu=score.bleu, sentences=score.sentences, steps=steps)
         return steps if better else None
+
+    def note_target(self, score: ValidationScore) -> None:
+        """Note what was taken when the goal was reached, the first time."""
+        state, target = self.run.state, self.run.cfg.trainer.target_bleu
+        if target is not None and score.bleu >= target and state.at_target is None:
+            state.at_target = taken({**vars(state), "wall_s": self.run.clock.total()})
 
     def judged(self, task: TranslationTask, model: Seq2Seq, what: str) -> ValidationScore | None:
         """Measure a model and say so, or return None: a signal ends this, and then the run."""
