@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import groupby, pairwise
+from itertools import combinations, groupby, pairwise
 from statistics import fmean, stdev
 
 from minitx.console import duration
@@ -137,13 +137,15 @@ COLUMNS: dict[str, Cell] = {
 class Table:
     """Show every row whose experiment's name fits the pattern.
 
-    suite: that trains them, and its size; seeds then share a line. models: their order, where it is not the alphabet's
+    suite: that trains them, and its size; seeds then share a line. models: their order, where it is not the alphabet's.
+    rivals: models that are compared although another stands between them
     """
 
     experiments: str
     columns: tuple[str, ...]
     suite: str | None = None
     models: tuple[str, ...] = ()
+    rivals: tuple[tuple[str, str], ...] = ()
 
     @property
     def by_system(self) -> bool:
@@ -185,6 +187,7 @@ class Table:
 
 
 HEADLINE = ("lstm", "lstm_attention", "transformer_nope", "transformer")  # as the story goes
+RIVALS = (("lstm_attention", "transformer"),)
 ENCODINGS = ("transformer_nope", "transformer", "transformer_learned", "transformer_rope")
 BY_LENGTH = ("model", "seeds", "steps", "test BLEU", "shuffled BLEU",
              *(name for name in COLUMNS if name.startswith("BLEU, ")))
@@ -194,10 +197,11 @@ TABLES = {
     "headline": Table("headline_small", (
         "model", "seeds", "parameters", "steps", "target tokens/s", "MFU", "busy", "valid loss", "to target",
         "energy to target", "cost to target", "test_2016_flickr BLEU", "chrF"),
-        suite="headline --size small", models=HEADLINE),
+        suite="headline --size small", models=HEADLINE, rivals=RIVALS),
     "headline_full": Table("headline_b*", (
         "model", "seeds", "parameters", "steps", "target tokens/s", "MFU", "busy", "valid loss", "to target",
-        "energy to target", "cost to target", "test BLEU"), suite="headline --size full", models=HEADLINE),
+        "energy to target", "cost to target", "test BLEU"), suite="headline --size full",
+        models=HEADLINE, rivals=RIVALS),
     "embedded": Table("synthetic_*", (
         "model", "parameters", "steps", "training", "target tokens/s", "test BLEU", "roles right", "dictionary BLEU")),
     "multi30k": Table("multi30k_*", (
@@ -253,14 +257,16 @@ def _told_apart(table: Table, line: Sequence[Row], lines: Sequence[Sequence[Row]
 
 
 def neighbours(table: Table, lines: Sequence[Sequence[Row]]) -> Iterator[str]:
-    """Yield whether each system's BLEU is above that of the line before it, by `significance.compare`.
+    """Yield whether each system's BLEU is above that of the line before it, and of a rival, by `significance.compare`.
 
     Those of another experiment or without another model are no neighbours, nor is what was scored on other sentences.
     """
     test_set = next((score.test_set for score in table.scores.values() if score.key == "bleu"), None)
     if test_set is None or not table.by_system:
         return
-    for first, second in pairwise(lines):
+    rivals = [pair for pair in combinations(lines, 2)
+              if (pair[0][0].result.model, pair[1][0].result.model) in table.rivals]
+    for first, second in (*pairwise(lines), *(pair for pair in rivals if pair not in pairwise(lines))):
         references = {tuple(counts[1] for counts in row.sentences.get(test_set, ())) for row in (*first, *second)}
         asked = [(line[0].result.experiment, line[0].result.model) for line in (first, second)]
         if len(references) > 1 or () in references or asked[0][0] != asked[1][0] or asked[0] == asked[1]:
