@@ -164,6 +164,19 @@ def test_a_table_by_system_shows_means_and_how_seeds_scatter(tmp_path: Path) -> 
         TABLES["headline"].lines([*rows, newer])
 
 
+def test_runs_of_a_machine_share_the_highest_peak_that_one_measured(tmp_path: Path) -> None:
+    measured = [(1.0, 30.0, "measured"), (2.0, 16.0, "measured"), (989.4, 40.0, "data sheet"), (None, None, None)]
+    rows = [gather(write_run(tmp_path / f"{seed}", "headline_small", ["model=lstm", f"seed={seed}"], peak_tflops=tflops,
+                             mfu_pct=mfu, peak_source=source)) for seed, (tflops, mfu, source) in enumerate(measured)]
+    other = replace(rows[2], result=replace(rows[2].result, hardware={"gpu": "A GPU", "cores": 16, "cpu": "A CPU"}))
+    text = render(TABLES["headline"], rows[:2])
+    assert "| 15.5 ± 0.7 % |" in text
+    assert "\nMFU: of 2 TFLOP/s, the most that one of these runs measured.\n" in text
+    assert "| 40.0 % |" in render(TABLES["headline"], [other])
+    assert "MFU" not in render(TABLES["headline"], [rows[3]])
+    assert "MFU: " not in render(TABLES["positions_bible"], rows)
+
+
 def test_bleu_by_length_counts_the_sources_words(tmp_path: Path) -> None:
     row = gather(write_run(tmp_path / "run", "positions_bible", test_sets=["test"], sentences=60))
     words = [10] * 50 + [41] * 10

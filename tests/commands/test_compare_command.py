@@ -25,7 +25,7 @@ def test_a_run_and_its_row_are_the_same_system(run_dir: Path, tmp_path: Path,
     out = capsys.readouterr().out
     assert "test, 40 sentences, 1 seed and 1 seed" in out
     assert "difference +0.00, 95 % interval +0.00 to +0.00" in out
-    assert "p = 1.0000 by paired bootstrap, 1.0000 by approximate randomisation" in out
+    assert "p 1.0000 by paired bootstrap, 1.0000 by approximate randomisation" in out
     assert "not significant: the outputs score alike, sentence by sentence" in out
     assert "one seed says nothing of what another would do" in out
     assert cli.main(["compare", "synthetic_lstm", str(run_dir), "--ledger", str(tmp_path), "--json"]) == Exit.OK

@@ -120,7 +120,7 @@ def test_tables_have_the_cells_conditions_and_commands_of_readme_s(content: byte
             assert set(line) <= {*read.texts["th"], *read.texts["td"]}
     assert "transformer†" in read.texts["td"]
     said = re.sub("</?code>", "`", content.decode())
-    for condition in conditions(rows[:2]):
+    for condition in conditions(TABLES["embedded"], rows[:2]):
         assert f"<li>{escape(condition)}</li>" in said
     assert read.texts["pre"] == [
         "python train.py experiment=synthetic_lstm\npython train.py experiment=synthetic_transformer",

@@ -153,7 +153,7 @@ def _table(name: str, table: Table, rows: Sequence[Row]) -> str:
         return f"<p>{_inline(render(table, rows))}</p>\n"
     chosen = [row for line in lines for row in line]
     head, cells = grid(table, lines)
-    notes = "".join(f"<li>{_inline(text)}</li>\n" for text in (*neighbours(table, lines), *conditions(chosen)))
+    notes = "".join(f"<li>{_inline(text)}</li>\n" for text in (*neighbours(table, lines), *conditions(table, chosen)))
     figures = "".join(map(_figure, of_table(name, table, rows)))
     commands = escape("\n".join(dict.fromkeys(row.command for row in chosen)))
     return f"{_grid(name, head, cells)}<ul>\n{notes}</ul>\n{figures}<p>Again:</p>\n<pre>{commands}</pre>\n"

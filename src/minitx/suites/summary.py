@@ -32,7 +32,7 @@ def summary(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | Non
         yield from aligned([head, *cells])
         yield ""
         yield from neighbours(table, lines)
-        yield from conditions([row for line in lines for row in line])
+        yield from conditions(table, [row for line in lines for row in line])
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -5,7 +5,7 @@ A line shows one row or, in a table by system, all seeds of a system: the mean a
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import combinations, groupby, pairwise
 from statistics import fmean, stdev
@@ -231,8 +231,8 @@ def render(table: Table, rows: Sequence[Row]) -> str:
     marked = [f"| {' | '.join(line)} |" for line in (head, *cells)]
     commands = dict.fromkeys(row.command for row in chosen)
     below = ["", *beside] if beside else []
-    return "\n".join([marked[0], "|---" * len(head) + "|", *marked[1:], *below, "", *conditions(chosen), "", "```",
-                      *commands, "```"])
+    return "\n".join([marked[0], "|---" * len(head) + "|", *marked[1:], *below, "", *conditions(table, chosen), "",
+                      "```", *commands, "```"])
 
 
 def _first_step(table: Table) -> str:
@@ -243,10 +243,38 @@ def _first_step(table: Table) -> str:
 
 def grid(table: Table, lines: Sequence[Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
     """Return the heads and the cells of a table's lines; in one by system, no column without any figure."""
+    peaks = measured_peaks([row for line in lines for row in line])
+    lines = [[_of_peak(row, peaks.get(_machine(row))) for row in line] for line in lines]
     cells = {name: [COLUMNS[name](line) for line in lines] for name in table.columns}
     cells["model"] = [_told_apart(table, line, lines) for line in lines]
     heads = [name for name, column in cells.items() if not table.by_system or any(cell is not None for cell in column)]
     return heads, [[cells[name][n] or "-" for name in heads] for n in range(len(lines))]
+
+
+def measured_peaks(rows: Sequence[Row]) -> dict[tuple[object, ...], float]:
+    """Return the most TFLOP/s that any of these runs measured, by machine.
+
+    Each measures anew, and one that begins in a slow moment of a shared machine finds too little.
+    """
+    found: dict[tuple[object, ...], float] = {}
+    for row in rows:
+        if row.result.peak_source == "measured" and row.result.peak_tflops is not None:
+            found[_machine(row)] = max(found.get(_machine(row), 0.0), row.result.peak_tflops)
+    return found
+
+
+def _machine(row: Row) -> tuple[object, ...]:
+    result = row.result
+    return (result.hardware.get("gpu") or result.hardware["cpu"], result.hardware["cores"], result.threads,
+            result.precision, result.world_size)
+
+
+def _of_peak(row: Row, tflops: float | None) -> Row:
+    """Let a row's MFU be a share of this peak, where that is known."""
+    result = row.result
+    if tflops is None or result.peak_tflops is None or result.mfu_pct is None:
+        return row
+    return replace(row, result=replace(result, mfu_pct=result.mfu_pct * result.peak_tflops / tflops))
 
 
 def _told_apart(table: Table, line: Sequence[Row], lines: Sequence[Sequence[Row]]) -> str:
@@ -278,8 +306,8 @@ def neighbours(table: Table, lines: Sequence[Sequence[Row]]) -> Iterator[str]:
                f"{found.verdict}")
 
 
-def conditions(rows: Sequence[Row]) -> list[str]:
-    """Say what the rows share or differ in."""
+def conditions(table: Table, rows: Sequence[Row]) -> list[str]:
+    """Say what a table's rows share or differ in."""
     results = [row.result for row in rows]
     notes = {
         "Hardware": [f"{result.hardware.get('gpu') or result.hardware['cpu']}, {result.hardware['cores']} cores, "
@@ -287,6 +315,8 @@ def conditions(rows: Sequence[Row]) -> list[str]:
         "Seed": [str(seed) for seed in sorted(result.seed for result in results)],
         "Target": [f"BLEU {result.target_bleu:g} on the whole validation set, greedy; time of training, > = not "
                    "reached in it" for result in results if result.target_bleu is not None],
+        "MFU": [f"of {tflops:.3g} TFLOP/s, the most that one of these runs measured"
+                for tflops in measured_peaks(rows).values() if "MFU" in table.columns],
         "Search": [searched(result.decode) for result in results],
         "BLEU": [f"`{score['bleu_signature']}`" for result in results for score in result.test.values()],
         "Moses BLEU": [f"`{score['moses_signature']}`, {score['moses_reference_tokens']:,} reference tokens"
