@@ -156,7 +156,6 @@ class Run:
         if told is not None:
             run.events.append(told.record)
         self.fit(run, logger)
-        self.peak = self.peak.or_more(peak(self.device, self.state.precision).of(self.team.size))
         scores: dict[str, TestScore] = {}
         reason = run.stop_reason
         assert reason is not None

@@ -64,11 +64,3 @@ def test_mfu_is_a_share_and_never_a_guess() -> None:
     assert found.mfu_pct(3e12, 1.0) is None, "more than the peak: one of the figures is wrong"
     assert found.mfu_pct(None, 1.0) is None
     assert found.mfu_pct(1e12, 0.0) is None
-
-
-def test_of_two_measurements_the_greater_counts() -> None:
-    slow, none = Peak(1.0, "measured"), Peak(None, "no product could be timed: why")
-    fast = Peak(2.0, "measured")
-    assert slow.or_more(fast) == fast.or_more(slow) == fast
-    assert none.or_more(slow) == slow.or_more(none) == slow
-    assert none.or_more(none) == none

@@ -45,10 +45,6 @@ class Peak:
         """Return that of several such devices."""
         return replace(self, tflops=None if self.tflops is None else self.tflops * devices)
 
-    def or_more(self, other: "Peak") -> "Peak":
-        """Return the greater of two measurements: what a device could do at another moment, it can."""
-        return other if (other.tflops or 0) > (self.tflops or 0) else self
-
     def mfu_pct(self, flop: float | None, seconds: float) -> float | None:
         """Return the share of the peak that `flop` useful operations took; None = unknown, or above what can be."""
         if self.tflops is None or flop is None or seconds <= 0:

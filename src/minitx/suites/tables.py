@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from itertools import combinations, groupby, pairwise
+from itertools import combinations, groupby
 from statistics import fmean, stdev
 
 from minitx.console import duration
@@ -251,22 +251,24 @@ def grid(table: Table, lines: Sequence[Sequence[Row]]) -> tuple[list[str], list[
     return heads, [[cells[name][n] or "-" for name in heads] for n in range(len(lines))]
 
 
-def measured_peaks(rows: Sequence[Row]) -> dict[tuple[object, ...], float]:
+def measured_peaks(rows: Sequence[Row]) -> dict[str, float]:
     """Return the most TFLOP/s that any of these runs measured, by machine.
 
     Each measures anew, and one that begins in a slow moment of a shared machine finds too little.
     """
-    found: dict[tuple[object, ...], float] = {}
+    found: dict[str, float] = {}
     for row in rows:
         if row.result.peak_source == "measured" and row.result.peak_tflops is not None:
             found[_machine(row)] = max(found.get(_machine(row), 0.0), row.result.peak_tflops)
     return found
 
 
-def _machine(row: Row) -> tuple[object, ...]:
+def _machine(row: Row) -> str:
+    """Say what a run was trained on."""
     result = row.result
-    return (result.hardware.get("gpu") or result.hardware["cpu"], result.hardware["cores"], result.threads,
-            result.precision, result.world_size)
+    return (f"{result.hardware.get('gpu') or result.hardware['cpu']}, {result.hardware['cores']} cores, "
+            f"{result.threads} threads, {result.precision}"
+            + (f", {result.world_size} ranks" if result.world_size > 1 else ""))
 
 
 def _of_peak(row: Row, tflops: float | None) -> Row:
@@ -292,9 +294,9 @@ def neighbours(table: Table, lines: Sequence[Sequence[Row]]) -> Iterator[str]:
     test_set = next((score.test_set for score in table.scores.values() if score.key == "bleu"), None)
     if test_set is None or not table.by_system:
         return
-    rivals = [pair for pair in combinations(lines, 2)
-              if (pair[0][0].result.model, pair[1][0].result.model) in table.rivals]
-    for first, second in (*pairwise(lines), *(pair for pair in rivals if pair not in pairwise(lines))):
+    for (n, first), (m, second) in combinations(enumerate(lines), 2):
+        if m > n + 1 and (first[0].result.model, second[0].result.model) not in table.rivals:
+            continue
         references = {tuple(counts[1] for counts in row.sentences.get(test_set, ())) for row in (*first, *second)}
         asked = [(line[0].result.experiment, line[0].result.model) for line in (first, second)]
         if len(references) > 1 or () in references or asked[0][0] != asked[1][0] or asked[0] == asked[1]:
@@ -310,8 +312,7 @@ def conditions(table: Table, rows: Sequence[Row]) -> list[str]:
     """Say what a table's rows share or differ in."""
     results = [row.result for row in rows]
     notes = {
-        "Hardware": [f"{result.hardware.get('gpu') or result.hardware['cpu']}, {result.hardware['cores']} cores, "
-                     f"{result.threads} threads, {result.precision}" for result in results],
+        "Hardware": list(map(_machine, rows)),
         "Seed": [str(seed) for seed in sorted(result.seed for result in results)],
         "Target": [f"BLEU {result.target_bleu:g} on the whole validation set, greedy; time of training, > = not "
                    "reached in it" for result in results if result.target_bleu is not None],
