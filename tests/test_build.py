@@ -49,11 +49,12 @@ def trainer(**changes: object) -> TrainerConfig:
     return replace(compose([]).trainer, **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("amx", "asked", "chosen"), [
-    (True, "auto", "bf16-mixed"), (False, "auto", "32-true"), (True, "32-true", "32-true"),
-    (False, "bf16-true", "bf16-true")])
-def test_an_explicit_precision_wins(monkeypatch: pytest.MonkeyPatch, amx: bool, asked: str, chosen: str) -> None:
-    monkeypatch.setattr(build, "has_amx", lambda: amx)
+@pytest.mark.parametrize(("units", "asked", "chosen"), [
+    ("AMX", "auto", "bf16-mixed"), ("AVX-512", "auto", "bf16-mixed"), (None, "auto", "32-true"),
+    ("AMX", "32-true", "32-true"), (None, "bf16-true", "bf16-true")])
+def test_an_explicit_precision_wins(monkeypatch: pytest.MonkeyPatch, units: str | None, asked: str,
+                                    chosen: str) -> None:
+    monkeypatch.setattr(build, "bf16_units", lambda: units)
     assert build.choose_precision(trainer(precision=asked), torch.device("cpu")) == chosen
 
 

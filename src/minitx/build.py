@@ -24,7 +24,7 @@ from minitx.data.tokenizer import TokenizerPair
 from minitx.errors import UserError
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
-from minitx.monitor.provenance import has_amx
+from minitx.monitor.provenance import bf16_units
 from minitx.sharding import shard
 from minitx.team import ALONE, Team
 from minitx.training.state import RunState
@@ -49,7 +49,7 @@ def choose_precision(trainer: TrainerConfig, device: torch.device) -> str:
     """Decide what `auto` means: bf16 products where the hardware has units for them, fp32 elsewhere."""
     if trainer.precision != "auto":
         return trainer.precision
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else has_amx()
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else bf16_units()
     return "bf16-mixed" if fast else "32-true"
 
 

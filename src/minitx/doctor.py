@@ -88,7 +88,7 @@ class Doctor:
         """Look at processor and GPUs, and choose. Errors: `UserError` if the one asked for is not there."""
         cpu = hardware(torch.device("cpu"))
         yield Fact("cpu", cpu, f"{cpu['cpu']}, {cpu['cores']} cores, {cpu['memory_gib']} GiB, "
-                               f"{'AMX' if cpu['amx'] else 'no AMX'}")
+                               f"{cpu['bf16_units'] or 'no units'} for bf16 products")
         for index in range(torch.cuda.device_count()):
             name = torch.cuda.get_device_name(index)
             free, total = (size / GIB for size in torch.cuda.mem_get_info(index))

@@ -235,10 +235,10 @@ def test_the_command_tunes_its_own_process(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_best_format_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "matmul_gflops", lambda device, dtype, *shape: 10.0 * (dtype == torch.bfloat16) + 10.0)
-    for precision, amx, words in (("auto", True, "bf16-mixed, by auto: the CPU has units for bf16 products"),
-                                  ("auto", False, "32-true, by auto: the CPU has no units for bf16 products"),
-                                  ("64-true", True, "64-true, as asked")):
-        monkeypatch.setattr("minitx.build.has_amx", lambda amx=amx: amx)
+    for precision, units, words in (("auto", "AVX-512", "bf16-mixed, by auto: the CPU has units for bf16 products"),
+                                    ("auto", None, "32-true, by auto: the CPU has no units for bf16 products"),
+                                    ("64-true", "AMX", "64-true, as asked")):
+        monkeypatch.setattr("minitx.build.bf16_units", lambda units=units: units)
         cfg = launch.settled(compose([f"trainer.precision={precision}"]))
         patient = doctor.Doctor(cfg, SimpleNamespace())  # type: ignore[arg-type]
         patient.device = torch.device("cpu")

@@ -44,7 +44,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
     found: dict[str, Any] = {
         "cpu": _cpu_name(), "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "amx": has_amx(),
+        "bf16_units": bf16_units(),
     }
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device)
@@ -52,9 +52,11 @@ def hardware(device: torch.device) -> dict[str, Any]:
     return found
 
 
-def has_amx() -> bool:
-    """Tell whether the processor multiplies bf16 matrices in hardware tiles."""
-    return bool(torch.cpu._is_amx_tile_supported())
+def bf16_units() -> str | None:
+    """Name what the processor multiplies bf16 matrices with: tiles, vectors (half as fast or less), or nothing."""
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX-512" if torch.cpu._is_avx512_bf16_supported() else None
 
 
 def peak_memory_gib(device: torch.device) -> float:
