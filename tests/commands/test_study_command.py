@@ -51,6 +51,14 @@ def test_what_was_found_is_shown_stored_and_drawn(name: str, capfd: pytest.Captu
     assert {path.name for path in Path().iterdir()} == {"found.json", "found.svg"}
 
 
+def test_what_was_measured_is_stored_though_what_follows_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lengths, "table", lambda found: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["study", "lengths", "-o", "found.json", "--plot", "found.svg"])
+    assert json.loads(Path("found.json").read_text())["study"] == "lengths"
+    assert [path.name for path in Path().iterdir()] == ["found.json"]
+
+
 def test_a_program_reads_json(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["study", "lengths", "--json"]) == Exit.OK
     assert json.loads(capfd.readouterr().out)["study"] == "lengths"

@@ -15,8 +15,9 @@ from minitx.cost import widened
 from minitx.data import synthetic
 from minitx.models.registry import build_model
 from minitx.studies import scaling_law
+from minitx.studies.fits import EXPONENTS
 from minitx.studies.lab import conduct
-from minitx.studies.scaling_law import FLOOR, Sizes, claims, exponent, fits, predicts, weights
+from minitx.studies.scaling_law import FLOOR, Sizes, claims, estimated, exponent, fits, predicts, weights
 from minitx.suites.study_plots import FIGURES
 
 SCALE = [10_000.0 * 2**i for i in range(7)]
@@ -46,9 +47,9 @@ def test_widths_of_a_study_make_models_that_grow() -> None:
 # --- what follows
 
 
-def measured(loss: Any, noise: float = 0.0) -> dict[str, Any]:
+def measured(loss: Any, noise: float = 0.0, seeds: int = 2) -> dict[str, Any]:
     draw = np.random.default_rng(0)
-    return fits(SCALE, [loss(n) * float(np.exp(noise * draw.normal())) for n in SCALE])
+    return fits(SCALE, [[loss(n) * float(np.exp(noise * draw.normal())) for _ in range(seeds)] for n in SCALE])
 
 
 @settings(max_examples=5)
@@ -63,12 +64,24 @@ def test_a_power_is_found_with_its_error_and_predicts(alpha: float) -> None:
 @pytest.mark.parametrize(("loss", "noise", "holds"), [
     (lambda n: 9.0 * n**-0.2, 1e-3, True), (lambda n: 9.0, 1e-4, False), (lambda n: 9.0 * n**-0.03, 5e-2, None)])
 def test_an_exponent_is_judged(loss: Any, noise: float, holds: bool | None) -> None:
-    assert exponent("", measured(loss, noise)["power"], (0.01, float("inf"))).holds is holds
+    assert exponent("", measured(loss, noise, seeds=1)["power"], (0.01, float("inf"))).holds is holds
 
 
 @pytest.mark.parametrize(("form", "holds"), [("power", False), ("power and floor", True)])
 def test_a_prediction_is_judged_by_what_it_misses(form: str, holds: bool) -> None:
     assert predicts("", measured(lambda n: 500 * n**-0.5 + 1.0)[form]).holds is holds
+
+
+def test_a_prediction_is_not_judged_by_one_seed_nor_by_seeds_that_disagree() -> None:
+    assert predicts("", measured(lambda n: 9.0 * n**-0.2, seeds=1)["power"]).holds is None
+    assert predicts("", measured(lambda n: 9.0 * n**-0.2, noise=0.05, seeds=5)["power"]).holds is None
+
+
+def test_an_estimate_at_the_edge_of_what_is_tried_is_not_judged() -> None:
+    bent = measured(lambda n: 5.0 - 0.3 * float(np.log(n / SCALE[0])) ** 1.2)["power and floor"]
+    assert bent["exponent"] == EXPONENTS[True][0]
+    assert bent["constant_interval"] is None
+    assert estimated("", bent, "constant", (0.1, float("inf"))).holds is None
 
 
 @pytest.mark.parametrize(("alpha", "floor", "expected"), [

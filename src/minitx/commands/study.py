@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 HELP = "measure what is said of recurrence, attention and size, and say whether it holds"
 DESCRIPTION = ("Measure one question on this machine, on the embedded text or on sentences that are made up, and hold "
                "what is said of it against the figures. Minutes at size smoke, longer at size full; nothing is kept "
-               "but what is asked for. docs/studies.md has formulas, and how to read each figure.")
+               "but what is asked for, and encoded text in the cache. docs/studies.md has formulas, and how to read "
+               "each figure.")
 
 
 class Question(NamedTuple):
@@ -76,17 +77,16 @@ def run(args: argparse.Namespace) -> int:
 
     study = cast("Study", import_module(f"minitx.studies.{args.name.replace('-', '_')}"))
     console = Console()
-    with ExitStack() as stack:
-        stack.enter_context(warnings_told(console))
-        sink = stack.enter_context(created(None))
-        output, plot = (path and stack.enter_context(created(path)) for path in (args.output, args.plot))
-        found = {"study": args.name, **conduct(study, families, args.size, console)}
+    plotted, stored = (created(path) if path else nullcontext() for path in (args.plot, args.output))
+    with warnings_told(console), created(None) as sink, plotted as plot:
+        with stored as output:  # complete and closed before anything else can fail
+            found = {"study": args.name, **conduct(study, families, args.size, console)}
+            text = json.dumps(found, indent=1).encode() + b"\n"
+            if output:
+                output.write(text)
         console.clear()
-        stored = json.dumps(found, indent=1).encode() + b"\n"
         lines = [*header(found), "", *study.table(found), "", *verdicts(found["claims"])]
-        sink.write(stored if args.json else "".join(f"{line}\n" for line in lines).encode())
-        if output:
-            output.write(stored)
+        sink.write(text if args.json else "".join(f"{line}\n" for line in lines).encode())
         if plot:
             plot.write(FIGURES[args.name](found))
     return Exit.OK

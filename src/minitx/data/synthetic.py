@@ -6,7 +6,8 @@
   these, all other sets have nothing else: no sentence outside of training can be recalled.
 - `minimal_pairs` exchanges subject and object. Both lines hold the same English words, so a model that
   ignores their order gets at most half of the roles right. `pairs_N` has such a clause before others, N words in all.
-- `test_shuffled` is the test set with the source's words in random order: what does a model make of their order?
+- `test_shuffled` is the test set with the source's words, but for the first, in random order, and so the same bag of
+  tokens: what does a model make of their order?
 """
 
 import hashlib
@@ -215,11 +216,13 @@ def _minimal_pairs(random: Random, held_out: Callable[[Triple], bool], pairs: in
 
 
 def shuffled(sentence: str, random: Random) -> str:
-    """Put a sentence's words in random order; a capital and the mark at the end stay where they were."""
-    words = (sentence[:1].lower() + sentence[1:-1]).split()
-    random.shuffle(words)
-    text = " ".join(words)
-    return text[:1].upper() + text[1:] + sentence[-1:]
+    """Put a sentence's words in random order, but for the first and the mark at the end.
+
+    Only the first has a capital: wherever it went, other tokens would stand for it. So the tokens stay the same bag.
+    """
+    first, *others = sentence[:-1].split()
+    random.shuffle(others)
+    return " ".join([first, *others]) + sentence[-1:]
 
 
 @cache

@@ -4,15 +4,35 @@ import os
 import time
 from pathlib import Path
 
+CGROUP = Path("/sys/fs/cgroup")
+
 
 def cores() -> int:
     """Return the cores this process may use: its affinity, or a container's quota if that is smaller."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = (CGROUP / "cpu.max").read_text().split()
         return max(1, min(usable, round(int(quota) / int(period))))
     except (OSError, ValueError):  # no cgroup, or no quota ("max")
         return usable
+
+
+def available_bytes() -> int:
+    """Return the memory that could be had now: what the kernel estimates, or what a container has left if that is less.
+
+    Source: proc(5), MemAvailable; the kernel's cgroup-v2: pages of files that were not used of late can be given back.
+    """
+    available = 1024 * _figures(Path("/proc/meminfo"))["MemAvailable:"]
+    try:
+        most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        return max(0, min(available, most - used + _figures(CGROUP / "memory.stat")["inactive_file"]))
+    except (OSError, ValueError):  # no cgroup, or no limit ("max")
+        return available
+
+
+def _figures(path: Path) -> dict[str, int]:
+    """Read lines of a name and a number."""
+    return {words[0]: int(words[1]) for line in path.read_text().splitlines() if len(words := line.split()) > 1}
 
 
 def process_age_s() -> float:

@@ -15,7 +15,7 @@ Interval = tuple[float, float]
 Floats = npt.NDArray[np.float64]
 Z95 = 1.960
 T95 = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228  # Student's, of 1 to 10 degrees of freedom
-STEEPEST = 3.0  # exponent that is tried
+EXPONENTS = {False: (-3.0, 3.0), True: (0.01, 3.0)}  # that are tried without a floor, and with one
 
 
 def around(value: float, error: float, freedom: int) -> Interval:
@@ -57,7 +57,11 @@ def line(x: Sequence[float], y: Sequence[float]) -> Line:
 
 
 class Law(NamedTuple):
-    """Hold L(N) = factor N^-exponent + constant; `residual` is the root mean square of its relative deviations."""
+    """Hold L(N) = factor N^-exponent + constant; `residual` is the root mean square of its relative deviations.
+
+    Nothing is kept from being negative: a loss that rises has a negative exponent or factor, one that falls ever more
+    steeply a negative constant. An estimate that may not cross a bound has no error that could be trusted.
+    """
 
     factor: float
     exponent: float
@@ -72,36 +76,38 @@ class Law(NamedTuple):
 def law(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> Law:
     """Fit how a loss falls with size, towards a floor or towards nothing, by least squares of relative deviations.
 
-    Given the exponent the rest is linear, so only the exponent is searched: on a grid that closes in. Neither factor
-    nor floor becomes negative.
+    Given the exponent the rest is linear, so only the exponent is searched: on a grid that closes in.
     """
     x, y = np.asarray(n, float), np.asarray(loss, float)
-    low, high, best = 0.0, STEEPEST, Law(0.0, 0.0, 0.0, inf)
+    (least, most), best = EXPONENTS[floor], Law(0.0, 0.0, 0.0, inf)
+    low, high = least, most
     for _ in range(4):
         grid = np.linspace(low, high, 101)
         best = min((_given(float(exponent), x, y, floor) for exponent in grid), key=lambda fit: fit.residual)
         step = (high - low) / 100
-        low, high = max(0.0, best.exponent - step), min(STEEPEST, best.exponent + step)
+        low, high = max(least, best.exponent - step), min(most, best.exponent + step)
     return best
 
 
 def _given(exponent: float, x: Floats, y: Floats, floor: bool) -> Law:
     middle = float(np.exp(np.log(x).mean()))  # about which powers stay of the order of 1
     power, one = (x / middle) ** -exponent / y, 1 / y
-    factor, constant = power.sum() / (power @ power), 0.0
     if floor:
-        both = np.linalg.lstsq(np.stack([power, one], axis=1), np.ones_like(y), rcond=None)[0]
-        if both.min() >= 0:
-            factor, constant = both
-        elif both[0] < 0:
-            factor, constant = 0.0, one.sum() / (one @ one)
+        factor, constant = np.linalg.lstsq(np.stack([power, one], axis=1), np.ones_like(y), rcond=None)[0]
+    else:
+        factor, constant = power.sum() / (power @ power), 0.0
     left = factor * power + constant * one - 1
     return Law(float(factor * middle ** exponent), exponent, float(constant), sqrt(float(left @ left) / len(y)))
 
 
-def law_errors(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> tuple[float, float]:
-    """Return the errors of exponent and constant, from fits that each leave one point out (the jackknife)."""
+def law_errors(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> tuple[float, float] | None:
+    """Return the errors of exponent and constant, from fits that each leave one point out (the jackknife).
+
+    None = one of these has an exponent at the edge of those tried, so that it is not an estimate.
+    """
     fits = [law([*n[:i], *n[i + 1:]], [*loss[:i], *loss[i + 1:]], floor=floor) for i in range(len(n))]
+    if any(fit.exponent in EXPONENTS[floor] for fit in fits):
+        return None
     exponent, constant = (sqrt((len(n) - 1) * float(np.var([getattr(fit, name) for fit in fits])))
                           for name in ("exponent", "constant"))
     return exponent, constant

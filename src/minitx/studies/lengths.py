@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from math import exp, inf, log
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -25,11 +24,12 @@ from minitx.batch import Batch, collate
 from minitx.build import choose_device, choose_precision
 from minitx.config import Config
 from minitx.console import Console, duration
-from minitx.cost import Point, power_law, widened
+from minitx.cost import Point, widened
 from minitx.data.tokenizer import BOS_ID, EOS_ID, N_SPECIALS, PAD_ID
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
-from minitx.studies.fits import Claim, Interval, around, judged, unmeasured
+from minitx.monitor.process import available_bytes
+from minitx.studies.fits import Claim, Interval, judged, line, unmeasured
 from minitx.training.loss import linear_cross_entropy
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
@@ -38,6 +38,7 @@ VOCAB = 1_000
 COUNTED = (8, 16, 32, 64)  # lengths at which operators are counted
 GIB, MIB = 2**30, 2**20
 COMPARED = 512  # tokens at which speeds are compared
+Found = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,18 @@ class Climb:
     points: list[dict[str, Any]] = field(default_factory=list)
     stopped: str | None = None  # why, before which length
 
+    @property
+    def grew(self) -> float:
+        """By what time last grew as length doubled, between linearly and with the square: a hiccup is no more."""
+        seconds: list[float] = [point["seconds"] for point in self.points[-2:]] or [1.0]
+        return min(4.0, max(2.0, seconds[-1] / seconds[0]))
+
     def expect(self) -> tuple[float, float]:
         """Say what twice the length may take: time grows as it last did, bytes with the square at most. --> s, bytes"""
         if not self.points:
             return 0.0, 0.0
-        last, grew = self.points[-1], 2.0
-        if len(self.points) > 1:
-            grew = max(grew, last["seconds"] / self.points[-2]["seconds"])
-        return last["seconds"] * grew, 4.0 * last["peak_bytes"]
+        last = self.points[-1]
+        return last["seconds"] * self.grew, 4.0 * last["peak_bytes"]
 
     def look_ahead(self, length: int, sizes: Sizes, most_bytes: float) -> None:
         """Stop where the next length would take too much."""
@@ -95,7 +100,7 @@ class Climb:
             if self.stopped or seconds > sizes.pass_s:
                 break
             left += seconds * (1 + sizes.repeats)
-            seconds *= 2
+            seconds *= self.grew
         return left
 
 
@@ -121,7 +126,7 @@ def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> d
                           "memory": growth(climb.points, "peak_bytes")} for climb in climbs}
     crossing = crossover(found, "transformer", "lstm")
     return {"vocab_size": VOCAB, "memory_limit_gib": most_bytes / GIB, "families": found, "crossover": crossing,
-            "claims": [asdict(claim) for claim in claims(found, crossing, sizes.longest)]}
+            "claims": [asdict(claim) for claim in claims(found)]}
 
 
 def rung(climbs: Sequence[Climb], length: int, sizes: Sizes, console: Console) -> Iterator[
@@ -131,7 +136,7 @@ def rung(climbs: Sequence[Climb], length: int, sizes: Sizes, console: Console) -
     points = [Point(climb.name, climb.task, batch, length, sizes.d_model) for climb in climbs]
     held = [Held() for _ in points]
     for repeat, (climb, point, counter) in product(range(1 + sizes.repeats), zip(climbs, points, held, strict=True)):
-        eta = duration(sum(other.left_s(sizes) for other in climbs))
+        eta = duration(sum(other.left_s(sizes) for other in climbs)) if climb.points else "-"
         console.live(f"{climb.name}, {length:,} tokens, {repeat}/{sizes.repeats}  eta {eta}")
         if repeat:
             point.once()
@@ -185,11 +190,8 @@ def storages(tree: Any) -> dict[StorageWeakRef, int]:
 
 
 def free_bytes(device: torch.device) -> float:
-    """Return the memory that could be had now: of the GPU, or as the kernel estimates. Source: proc(5), MemAvailable"""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    """Return the memory that could be had now: of the GPU, or of the machine."""
+    return float(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes())
 
 
 # --- serial depth
@@ -247,25 +249,23 @@ def growth(points: Sequence[Mapping[str, Any]], of: str) -> dict[str, Any] | Non
     upper = points[len(points) // 2:]
     if len(upper) < 3:
         return None
-    exponent, error = power_law([point["length"] for point in upper], [point[of] for point in upper])
-    assert error is not None
-    return {"exponent": exponent, "standard_error": error, "interval": around(exponent, error, len(upper) - 2),
+    fit = line([log(point["length"]) for point in upper], [log(point[of]) for point in upper])
+    return {"exponent": fit.slope, "standard_error": fit.standard_error, "interval": fit.interval,
             "from": upper[0]["length"], "to": upper[-1]["length"]}
 
 
 def crossover(found: Mapping[str, Any], one: str, other: str) -> float | None:
     """Find the length from which on `one` takes longer, on a line between logarithms; None = nowhere measured."""
-    times = [{point["length"]: point["seconds"] for point in found[name]["points"]} for name in (one, other)]
-    shared = [length for length in times[0] if length in times[1]]
-    apart = [log(times[0][length] / times[1][length]) for length in shared]
-    for i in range(len(shared) - 1, 0, -1) if apart[-1:] >= [0] else ():  # at the end it takes longer
+    both = shared(found[one]["points"], found[other]["points"])
+    lengths, apart = list(both), [log(a["seconds"] / b["seconds"]) for a, b in both.values()]
+    for i in range(len(lengths) - 1, 0, -1) if apart[-1:] >= [0] else ():  # at the end it takes longer
         if apart[i - 1] < 0 <= apart[i]:
             share = -apart[i - 1] / (apart[i] - apart[i - 1])
-            return exp(log(shared[i - 1]) + share * log(shared[i] / shared[i - 1]))
+            return exp(log(lengths[i - 1]) + share * log(lengths[i] / lengths[i - 1]))
     return None
 
 
-def claims(found: Mapping[str, Any], crossing: float | None, longest: int) -> Iterator[Claim]:
+def claims(found: Mapping[str, Any]) -> Iterator[Claim]:
     """Hold what is said of recurrence and attention against what was measured."""
     lstm, transformer = found["lstm"], found["transformer"]
     yield grows("the time of the LSTM grows linearly with length", lstm["time"], (0.85, 1.15))
@@ -274,8 +274,13 @@ def claims(found: Mapping[str, Any], crossing: float | None, longest: int) -> It
     yield grows("the memory of the Transformer grows with the square of length", transformer["memory"], (1.7, 2.3))
     yield waits("each token of the LSTM waits for the one before", lstm["depth"], (1, inf))
     yield waits("the serial depth of the Transformer does not grow with length", transformer["depth"], (0, 0))
-    yield faster(transformer["points"], lstm["points"], (5, inf))
-    yield crosses(crossing, transformer, lstm, longest)
+    both = shared(transformer["points"], lstm["points"])
+    claim, bounds = f"at {COMPARED} tokens the Transformer is 5 to 10 times as fast as the LSTM, or more", (5, inf)
+    yield (times(claim, both[COMPARED], bounds) if COMPARED in both else
+           unmeasured(claim, bounds, "that length was not measured"))
+    longest = max(both)
+    yield times(f"at {longest:,} tokens, the longest sentence that both were given, the LSTM is the faster one",
+                both[longest][::-1], (1, inf))
 
 
 def grows(claim: str, fit: Mapping[str, Any] | None, bounds: Interval) -> Claim:
@@ -292,27 +297,17 @@ def waits(claim: str, depth: Mapping[str, Any], bounds: Interval) -> Claim:
     return judged(claim, depth["a_token"], (depth["a_token"], depth["a_token"]), bounds)
 
 
-def faster(ones: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], bounds: Interval) -> Claim:
-    """Judge how many times as fast the Transformer is at `COMPARED` tokens, between its extremes and the LSTM's."""
-    claim = f"at {COMPARED} tokens the Transformer is 5 to 10 times as fast as the LSTM, or more"
-    one, other = (next((point for point in points if point["length"] == COMPARED), None) for points in (ones, others))
-    if one is None or other is None:
-        return unmeasured(claim, bounds, "that length was not measured")
-    times = other["seconds"] / one["seconds"]
-    return judged(claim, times, (other["fastest_s"] / one["slowest_s"], other["slowest_s"] / one["fastest_s"]), bounds)
+def shared(ones: Sequence[Found], others: Sequence[Found]) -> dict[int, tuple[Found, Found]]:
+    """Put the points of two families together at the lengths that both have."""
+    by_length = {other["length"]: other for other in others}
+    return {one["length"]: (one, by_length[one["length"]]) for one in ones if one["length"] in by_length}
 
 
-def crosses(crossing: float | None, transformer: Mapping[str, Any], lstm: Mapping[str, Any], longest: int) -> Claim:
-    """Judge whether a sentence takes the Transformer longer from some length on."""
-    claim, expected = "from some length on a sentence takes the Transformer longer than the LSTM", "a length"
-    last, t_s, l_s = max((a["length"], a["seconds"], b["seconds"])
-                         for a, b in zip(transformer["points"], lstm["points"], strict=False))
-    if crossing is not None:
-        return Claim(claim, expected, f"{crossing:,.0f} tokens", True, f"measured on both sides, up to {last:,} tokens")
-    if t_s >= l_s:
-        return Claim(claim, expected, "every length", True, "it did at the shortest length already")
-    why = "all lengths were measured" if last == longest else "beyond that not both were measured"
-    return Claim(claim, expected, f"none up to {last:,} tokens", False if last == longest else None, why)
+def times(claim: str, both: tuple[Found, Found], bounds: Interval) -> Claim:
+    """Judge how many times as fast the one is as the other, between their extremes."""
+    one, other = both
+    return judged(claim, other["seconds"] / one["seconds"],
+                  (other["fastest_s"] / one["slowest_s"], other["slowest_s"] / one["fastest_s"]), bounds)
 
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from minitx.data.sources import load_corpus
 from minitx.data.tokenizer import TokenizerPair
 from minitx.models.base import Seq2Seq
 from minitx.rehearsal import go_through
-from minitx.studies.fits import Claim, Interval, around, judged, law, law_errors, miss
+from minitx.studies.fits import Claim, Interval, around, judged, law, law_errors, miss, unmeasured
 from minitx.studies.lab import Progress
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
@@ -71,7 +71,7 @@ def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> d
             texts[pairs] = TranslationData(replace(cfg, data=data), load_corpus(data), tokenizers)
         points.append(learned(replace(cfg, model=widened(cfg.model, width)), texts[pairs], tokenizers, validators,
                               sizes, progress))
-    found = {name: {"points": part, "fits": fits([point[x] for point in part], [point["loss"] for point in part])}
+    found = {name: {"points": part, "fits": fits([point[x] for point in part], [point["losses"] for point in part])}
              for name, x, part in (("size", "weights", points[:len(sizes.widths)]),
                                    ("text", "text_tokens", points[len(sizes.widths):]))}
     return {"data": cfg.choices.data, "vocab_size": tokenizers.tgt.vocab_size, "optim": asdict(cfg.optim),
@@ -132,16 +132,20 @@ def worth(width: int) -> float:
 # --- what follows
 
 
-def fits(n: Sequence[float], loss: Sequence[float]) -> dict[str, dict[str, Any]]:
-    """Fit both forms: the law, its errors and intervals, and by how much its like misses the last point."""
-    found = {}
+def fits(n: Sequence[float], losses: Sequence[Sequence[float]]) -> dict[str, dict[str, Any]]:
+    """Fit both forms: the law, its errors and intervals, and by how much its like misses the last, also of each seed.
+
+    losses: of each size, those of its seeds. An error is None where there is none, and so is its interval.
+    """
+    found, loss = dict[str, dict[str, Any]](), [mean(seeds) for seeds in losses]
     for name, floor in FLOOR.items():
-        fit, (exponent_error, constant_error) = law(n, loss, floor=floor), law_errors(n, loss, floor=floor)
-        freedom = len(n) - (3 if floor else 2)
-        found[name] = fit._asdict() | {
-            "exponent_error": exponent_error, "exponent_interval": around(fit.exponent, exponent_error, freedom),
-            "constant_error": constant_error, "constant_interval": around(fit.constant, constant_error, freedom),
-            "miss": miss(n, loss, floor=floor)}
+        fit = law(n, loss, floor=floor)._asdict()
+        errors, freedom = law_errors(n, loss, floor=floor) or (None, None), len(n) - (3 if floor else 2)
+        for what, error in zip(("exponent", "constant"), errors, strict=True):
+            fit |= {f"{what}_error": error,
+                    f"{what}_interval": None if error is None else around(fit[what], error, freedom)}
+        found[name] = fit | {"miss": miss(n, loss, floor=floor),
+                             "misses": [miss(n, seed, floor=floor) for seed in zip(*losses, strict=True)]}
     return found
 
 
@@ -155,18 +159,28 @@ def claims(found: Mapping[str, Any]) -> Iterator[Claim]:
     power, floored = (found["size"]["fits"][form] for form in FLOOR)
     yield exponent("the exponent of size is that of Kaplan et al., 0.076", power, (0.056, 0.096))
     yield exponent("with a floor it is that of Hoffmann et al., 0.34", floored, (0.29, 0.39))
-    yield judged("there is a loss that no size of model goes below, of 0.1 nats a token or more", floored["constant"],
-                 floored["constant_interval"], (0.1, inf))
+    yield estimated("there is a loss that no size of model goes below, of 0.1 nats a token or more", floored,
+                    "constant", (0.1, inf))
 
 
 def exponent(claim: str, fit: Mapping[str, Any], bounds: Interval) -> Claim:
     """Judge an exponent by its interval."""
-    return judged(claim, fit["exponent"], fit["exponent_interval"], bounds)
+    return estimated(claim, fit, "exponent", bounds)
+
+
+def estimated(claim: str, fit: Mapping[str, Any], what: str, bounds: Interval) -> Claim:
+    """Judge what a law has by its interval."""
+    if fit[f"{what}_interval"] is None:
+        return unmeasured(claim, bounds, "a fit that the error is taken from lies at the edge of what is tried")
+    return judged(claim, fit[what], fit[f"{what}_interval"], bounds)
 
 
 def predicts(claim: str, fit: Mapping[str, Any]) -> Claim:
-    """Judge by how much the largest is missed: by `MISSED` of its loss at most is asked."""
-    return judged(claim, fit["miss"], (fit["miss"], fit["miss"]), (-MISSED, MISSED))
+    """Judge by how much the largest is missed: by `MISSED` of its loss at most is asked, in every seed."""
+    bounds = (-MISSED, MISSED)
+    if len(misses := fit["misses"]) < 2:
+        return unmeasured(claim, bounds, f"{fit['miss']:+.3f} with one seed, and how far apart seeds are is not known")
+    return judged(claim, fit["miss"], (min(misses), max(misses)), bounds)
 
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:
@@ -180,10 +194,15 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
                    f"{point['trained_tokens']:>19,.0f}{point['loss']:>8.3f}{at:>11}")
     for name in ("size", "text"):
         for form, fit in found[name]["fits"].items():
-            yield (f"{name:<6}{form:<16} exponent {fit['exponent']:.3f} +- {fit['exponent_error']:.3f}, floor "
-                   f"{fit['constant']:.3f} +- {fit['constant_error']:.3f}, leaves {100 * fit['residual']:.2f} % (rms), "
-                   f"misses the largest by {100 * fit['miss']:+.2f} %")
+            yield (f"{name:<6}{form:<16} exponent {within(fit, 'exponent', 3)}, floor {within(fit, 'constant', 3)}, "
+                   f"leaves {100 * fit['residual']:.2f} % (rms), misses the largest by {100 * fit['miss']:+.2f} %")
         for other in found["published"]:
             if other["of"] == name:
                 floor = "none" if other["constant"] is None else f"{other['constant']:g}"
                 yield f"{name:<6}{'published':<16} exponent {other['exponent']:g}, floor {floor}: {other['source']}"
+
+
+def within(fit: Mapping[str, Any], what: str, digits: int) -> str:
+    """Write what a law has with its error, if there is one."""
+    error = fit[f"{what}_error"]
+    return f"{fit[what]:.{digits}f}" + (" (no error)" if error is None else f" +- {error:.{digits}f}")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FAINTEST = 1e-12  # share of a gradient: the axis ends there
-STAGES = {"initial": "drawn at random", "trained": "taught to remember"}
+STAGES = {"initial": "drawn at random", "trained": "trained to remember"}
 MEASURES = (("seconds", "time", 1e3, "ms, forwards and backwards"), ("peak_bytes", "memory", 2**-20, "MiB at most"))
 STYLES = {"power": "--", "power and floor": ":"}
 SCALES = {"size": ("weights", "weights N, but for the vocabulary's"), "text": ("text_tokens", "target tokens of text")}
@@ -134,8 +134,12 @@ def draw_scaling(panels: Sequence["Axes"], found: Mapping[str, Any]) -> None:
 
 def law_text(fit: Mapping[str, Any], n: str) -> str:
     """Write a law with its errors, N^-0.21 ± 0.02 + 0.50 ± 0.10, and by how much its like misses the last point."""
-    floor = f" + {fit['constant']:.2f} ± {fit['constant_error']:.2f}" if fit["constant"] else ""
-    return (f"{n}^-{fit['exponent']:.2f} ± {fit['exponent_error']:.2f}{floor}\n"
+    def text(what: str) -> str:
+        error = fit[f"{what}_error"]
+        return f"{fit[what]:.2f}" + ("" if error is None else f" ± {error:.2f}")
+
+    floor = f" + {text('constant')}" if fit["constant"] else ""
+    return (f"{n}^-{text('exponent')}{floor}\n"
             f"misses the last by {100 * fit['miss']:+.1f} %")
 
 

@@ -195,8 +195,8 @@ ROLES = ("model", "roles right", "roles swapped",
          *(name for name in COLUMNS if name.startswith(("roles, ", "swapped, "))))
 TABLES = {
     "headline": Table("headline_small", (
-        "model", "seeds", "parameters", "steps", "target tokens/s", "MFU", "busy", "valid loss", "to target",
-        "energy to target", "cost to target", "test_2016_flickr BLEU", "chrF"),
+        "model", "seeds", "parameters", "steps", "training", "target tokens/s", "MFU", "busy", "valid loss",
+        "to target", "energy to target", "cost to target", "test_2016_flickr BLEU", "chrF"),
         suite="headline --size small", models=HEADLINE, rivals=RIVALS),
     "headline_full": Table("headline_b*", (
         "model", "seeds", "parameters", "steps", "target tokens/s", "MFU", "busy", "valid loss", "to target",
