@@ -191,6 +191,15 @@ def test_bleu_by_length_counts_the_sources_words(tmp_path: Path) -> None:
     assert cell([known, replace(known, source_words={"test": words[::-1]})]) is None, "of other sentences"
 
 
+def test_bleu_of_a_length_has_its_interval(tmp_path: Path) -> None:
+    row = gather(write_run(tmp_path / "run", "positions_short", test_sets=["test", "length_10"]))
+    text = str(COLUMNS["BLEU, 10 words"]([row]))
+    assert re.fullmatch(r"\d+\.\d \(\d+\.\d to \d+\.\d\)", text)
+    bleu, low, high = map(float, re.findall(r"\d+\.\d", text))
+    assert low < bleu < high
+    assert COLUMNS["BLEU, 20 words"]([row]) is None, "a row without that set"
+
+
 def test_tables_are_the_same_whatever_the_order_and_however_often(rows: list[Row]) -> None:
     filled = report.fill(PAGE, parts(rows, {}), PATH)
     assert report.fill(filled, parts(rows, {}), PATH) == filled

@@ -35,11 +35,12 @@ def _spread(values: Sequence[float | None], form: str, unit: str = "") -> str | 
 
 @dataclass(frozen=True)
 class Score:
-    """Show a score of a test set."""
+    """Show a score of a test set. bounded: also the 95 % interval, which BLEU has"""
 
     test_set: str
     key: str
     unit: str = ""
+    bounded: bool = False
 
     def of(self, row: Row) -> float | None:
         """Return the score, or None where the row has none."""
@@ -47,7 +48,11 @@ class Score:
         return scores.get(self.key)
 
     def __call__(self, rows: Sequence[Row]) -> str | None:
-        return _spread([self.of(row) for row in rows], ".1f", self.unit)
+        text = _spread([self.of(row) for row in rows], ".1f", self.unit)
+        if text is None or not self.bounded:
+            return text
+        _, low, high = interval([row.sentences[self.test_set] for row in rows], resamples=RESAMPLES)
+        return f"{text} ({low:.1f} to {high:.1f})"
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ COLUMNS: dict[str, Cell] = {
     "Moses BLEU": Score("test_2016_flickr", "moses_bleu"),
     "shuffled BLEU": Score("test_shuffled", "bleu"),
     "roles swapped": Score("minimal_pairs", "roles_swapped_pct", " %"),
-    **{f"BLEU, {words} words": Score(f"length_{words}", "bleu") for words in (10, 20, 50, 100, 200)},
+    **{f"BLEU, {words} words": Score(f"length_{words}", "bleu", bounded=True) for words in (10, 20, 50, 100, 200)},
     **{f"roles, {words} words": Score(f"pairs_{words}", "role_accuracy_pct", " %") for words in (20, 50, 100, 200)},
     **{f"swapped, {words} words": Score(f"pairs_{words}", "roles_swapped_pct", " %") for words in (20, 50, 100, 200)},
     "up to 40 words": LengthScore("test", 0, 40),
