@@ -194,7 +194,7 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
                    f"{point['trained_tokens']:>19,.0f}{point['loss']:>8.3f}{at:>11}")
     for name in ("size", "text"):
         for form, fit in found[name]["fits"].items():
-            yield (f"{name:<6}{form:<16} exponent {within(fit, 'exponent', 3)}, floor {within(fit, 'constant', 3)}, "
+            yield (f"{name:<6}{form:<16} exponent {within(fit, 'exponent')}, floor {within(fit, 'constant')}, "
                    f"leaves {100 * fit['residual']:.2f} % (rms), misses the largest by {100 * fit['miss']:+.2f} %")
         for other in found["published"]:
             if other["of"] == name:
@@ -202,7 +202,7 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{name:<6}{'published':<16} exponent {other['exponent']:g}, floor {floor}: {other['source']}"
 
 
-def within(fit: Mapping[str, Any], what: str, digits: int) -> str:
+def within(fit: Mapping[str, Any], what: str) -> str:
     """Write what a law has with its error, if there is one."""
     error = fit[f"{what}_error"]
-    return f"{fit[what]:.{digits}f}" + (" (no error)" if error is None else f" +- {error:.{digits}f}")
+    return f"{fit[what]:.3f}" + (" (no error)" if error is None else f" +- {error:.3f}")
