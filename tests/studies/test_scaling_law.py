@@ -114,7 +114,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_models_of_all_sizes_see_the_same_tokens(found: dict[str, Any]) -> None:
-    points = found["size"]["points"]
+    assert found["size"] == "tiny"
+    points = found["laws"]["size"]["points"]
     assert [point["d_model"] for point in points] == [8, 16, 24, 32]
     assert len({(point["trained_tokens"], point["text_tokens"]) for point in points}) == 1
     assert points[0]["trained_tokens"] == pytest.approx(3 * 256, rel=0.1)
@@ -123,12 +124,12 @@ def test_models_of_all_sizes_see_the_same_tokens(found: dict[str, Any]) -> None:
 
 
 def test_one_model_sees_more_and_more_text(found: dict[str, Any]) -> None:
-    points = found["text"]["points"]
+    points = found["laws"]["text"]["points"]
     assert len({point["weights"] for point in points}) == 1
     tokens = [point["text_tokens"] for point in points]
     assert tokens == sorted(tokens)
     assert tokens[-1] > 3 * tokens[0]
-    assert found["size"]["points"][0]["losses"] == points[-1]["losses"]  # of the same width, text and seeds
+    assert found["laws"]["size"]["points"][0]["losses"] == points[-1]["losses"]  # of the same width, text and seeds
 
 
 def test_it_is_stored_shown_and_drawn(found: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ FOUND: dict[str, dict[str, Any]] = {
     "retention": {"sizes": {"lesson": LESSON, "fitted": 64, "scored": 32}, "state": 64, "chance": 1 / 16, "systems": {
         name: {"initial": shares(1.0, 0.5, 0.1), "trained": shares(1.0, 1.0, 0.9)} for name in SYSTEMS}},
     "scaling-law": {"sizes": {"updates": 300}, "tokens_per_update": 2048, "data": "synthetic",
-                    "size": laws("weights"), "text": laws("text_tokens")},
+                    "laws": {"size": laws("weights"), "text": laws("text_tokens")}},
 }  # fmt: skip
 
 
@@ -55,8 +55,9 @@ def changed(name: str) -> dict[str, Any]:
     other = {"lengths": {"families": FOUND["lengths"]["families"] | {"lstm": family(1e-5, 1.9, 4.0)}},
              "gradients": {"systems": FOUND["gradients"]["systems"] | {"rnn": dict.fromkeys(
                  ("initial", "trained"), flows(0.3))}},
-             "retention": {"chance": 0.5}, "scaling-law": {"text": laws("text_tokens") | {"points": [
-                 {"text_tokens": n, "loss": 3.0} for n in (10, 100, 1_000)]}}}
+             "retention": {"chance": 0.5}, "scaling-law": {"laws": FOUND["scaling-law"]["laws"] | {
+                 "text": laws("text_tokens") | {"points": [
+                     {"text_tokens": n, "loss": 3.0} for n in (10, 100, 1_000)]}}}}
     return FOUND[name] | other[name] | {"conditions": CONDITIONS}
 
 
@@ -82,6 +83,7 @@ def test_a_figure_is_an_svg_on_white_with_each_systems_colour_and_no_date(name: 
 
 
 def test_a_law_is_written_with_its_errors_and_a_floor_where_there_is_one() -> None:
-    power, floored = FOUND["scaling-law"]["size"]["fits"].values()
+    power, floored = FOUND["scaling-law"]["laws"]["size"]["fits"].values()
     assert law_text(power, "N") == "N^-0.10 ± 0.01\nmisses the last by +1.0 %"
     assert law_text(floored, "D") == "D^-0.10 ± 0.01 + 0.50 ± 0.10\nmisses the last by +1.0 %"
+    assert law_text(floored | {"constant": -0.5}, "D") == "D^-0.10 ± 0.01 - 0.50 ± 0.10\nmisses the last by +1.0 %"

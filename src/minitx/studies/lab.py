@@ -62,7 +62,9 @@ def conduct(study: Study, families: Mapping[str, Config], size: str, console: Co
                   "threads": torch.get_num_threads(), "took_s": perf_counter() - began, "other_cpu_pct": other_cpu_pct,
                   "git_sha": git_sha, "git_dirty": git_dirty, "versions": versions(), "hardware": hardware(device),
                   "environment": environment()}
-    return {"size": size, "sizes": asdict(sizes), "conditions": conditions, **found}
+    made = {"size": size, "sizes": asdict(sizes), "conditions": conditions}
+    assert made.keys().isdisjoint(found), "a study may not write over what it was made with"
+    return made | found
 
 
 class Progress:

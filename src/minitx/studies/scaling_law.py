@@ -71,12 +71,12 @@ def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> d
             texts[pairs] = TranslationData(replace(cfg, data=data), load_corpus(data), tokenizers)
         points.append(learned(replace(cfg, model=widened(cfg.model, width)), texts[pairs], tokenizers, validators,
                               sizes, progress))
-    found = {name: {"points": part, "fits": fits([point[x] for point in part], [point["losses"] for point in part])}
-             for name, x, part in (("size", "weights", points[:len(sizes.widths)]),
-                                   ("text", "text_tokens", points[len(sizes.widths):]))}
+    laws = {name: {"points": part, "fits": fits([point[x] for point in part], [point["losses"] for point in part])}
+            for name, x, part in (("size", "weights", points[:len(sizes.widths)]),
+                                  ("text", "text_tokens", points[len(sizes.widths):]))}
     return {"data": cfg.choices.data, "vocab_size": tokenizers.tgt.vocab_size, "optim": asdict(cfg.optim),
-            "tokens_per_update": cfg.trainer.tokens_per_update, **found, "published": PUBLISHED,
-            "claims": [asdict(claim) for claim in claims(found)]}
+            "tokens_per_update": cfg.trainer.tokens_per_update, "laws": laws, "published": PUBLISHED,
+            "claims": [asdict(claim) for claim in claims(laws)]}
 
 
 def learned(cfg: Config, data: TranslationData, tokenizers: TokenizerPair, validators: Mapping[str, Validator],
@@ -149,14 +149,14 @@ def fits(n: Sequence[float], losses: Sequence[Sequence[float]]) -> dict[str, dic
     return found
 
 
-def claims(found: Mapping[str, Any]) -> Iterator[Claim]:
+def claims(laws: Mapping[str, Any]) -> Iterator[Claim]:
     """Hold what is said of scaling against what was measured."""
     for name, of in (("size", "model"), ("text", "text")):
-        power, floored = (found[name]["fits"][form] for form in FLOOR)
+        power, floored = (laws[name]["fits"][form] for form in FLOOR)
         yield exponent(f"the loss falls with the {name}", power, (0.01, inf))
         yield predicts(f"a power of the {name}, fitted to the others, predicts the loss of the largest {of}", power)
         yield predicts(f"a power of the {name} and a floor, fitted to the others, predict it", floored)
-    power, floored = (found["size"]["fits"][form] for form in FLOOR)
+    power, floored = (laws["size"]["fits"][form] for form in FLOOR)
     yield exponent("the exponent of size is that of Kaplan et al., 0.076", power, (0.056, 0.096))
     yield exponent("with a floor it is that of Hoffmann et al., 0.34", floored, (0.29, 0.39))
     yield estimated("there is a loss that no size of model goes below, of 0.1 nats a token or more", floored,
@@ -188,12 +188,12 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
     yield (f"{'':<6}{'d_model':>8}{'weights':>12}{'tokens of text':>16}{'tokens trained on':>19}{'loss':>8}"
            f"{'at update':>11}")
     for name in ("size", "text"):
-        for point in found[name]["points"]:
+        for point in found["laws"][name]["points"]:
             at = ", ".join(map(str, point["updates"]))
             yield (f"{name:<6}{point['d_model']:>8}{point['weights']:>12,}{point['text_tokens']:>16,}"
                    f"{point['trained_tokens']:>19,.0f}{point['loss']:>8.3f}{at:>11}")
     for name in ("size", "text"):
-        for form, fit in found[name]["fits"].items():
+        for form, fit in found["laws"][name]["fits"].items():
             yield (f"{name:<6}{form:<16} exponent {within(fit, 'exponent')}, floor {within(fit, 'constant')}, "
                    f"leaves {100 * fit['residual']:.2f} % (rms), misses the largest by {100 * fit['miss']:+.2f} %")
         for other in found["published"]:

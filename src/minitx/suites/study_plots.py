@@ -105,21 +105,21 @@ def draw_retention(panels: Sequence["Axes"], systems: Mapping[str, Any], chance:
 
 def scaling_law(found: Mapping[str, Any], form: str = "svg") -> bytes:
     """Draw the loss over size and over text, both axes logarithmic, with the two laws that are fitted."""
-    return drawn(len(SCALES), lambda panels: draw_scaling(panels, found), found,
+    return drawn(len(SCALES), lambda panels: draw_scaling(panels, found["laws"]), found,
                  f"{found['sizes']['updates']:,} updates of about {found['tokens_per_update']:,} target tokens, "
                  f"data={found['data']}", form)
 
 
-def draw_scaling(panels: Sequence["Axes"], found: Mapping[str, Any]) -> None:
+def draw_scaling(panels: Sequence["Axes"], laws: Mapping[str, Any]) -> None:
     """Draw points of models, and laws from the smallest to the largest."""
     ((colour, marker),) = looks(["transformer"])
     for axes, (name, (key, label)) in zip(panels, SCALES.items(), strict=True):
-        points = found[name]["points"]
+        points = laws[name]["points"]
         x = [point[key] for point in points]
         axes.plot(x, [point["loss"] for point in points], color=colour, marker=marker, linestyle="", label="measured")
         smooth = [x[0] * (x[-1] / x[0]) ** (i / 100) for i in range(101)]
         for law, style in STYLES.items():
-            fit = found[name]["fits"][law]
+            fit = laws[name]["fits"][law]
             axes.plot(smooth, [fit["factor"] * n ** -fit["exponent"] + fit["constant"] for n in smooth], color=INK,
                       linestyle=style, label=law_text(fit, "N" if name == "size" else "D"))
         axes.set_xscale("log")
@@ -138,7 +138,7 @@ def law_text(fit: Mapping[str, Any], n: str) -> str:
         error = fit[f"{what}_error"]
         return f"{fit[what]:.2f}" + ("" if error is None else f" ± {error:.2f}")
 
-    floor = f" + {text('constant')}" if fit["constant"] else ""
+    floor = f" + {text('constant')}".replace("+ -", "- ") if fit["constant"] else ""
     return (f"{n}^-{text('exponent')}{floor}\n"
             f"misses the last by {100 * fit['miss']:+.1f} %")
 
