@@ -79,7 +79,8 @@ def test_the_new_family_gets_its_row(tree: Path) -> None:
     run(tree, "train.py", "experiment=synthetic_bag", "run_dir=runs/bag", "data.train_size=2000", "model.size=toy",
         "trainer.max_steps=2", "trainer.valid_sentences=2", "decode.max_length_ratio=0.1", "decode.max_length_extra=1")
     run(tree, "-m", "minitx.cli", "report", "runs/bag")
-    assert "| bag† | " in (tree / "README.md").read_text(encoding="utf-8")  # † = no commit holds its code
+    readme = (tree / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"\| bag†‡? \| ", readme)  # † = no commit holds its code, ‡ = something else was running
 
 
 def test_the_new_family_stands_in_the_matrix(tree: Path) -> None:
