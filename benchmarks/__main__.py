@@ -18,10 +18,10 @@ from benchmarks import measure, tables
 from benchmarks.measure import Bench, Row, System
 from benchmarks.text import lay_out
 from benchmarks.venvs import PEERS, NotInstalled, install, module, versions
-from minitx.console import Console
-from minitx.errors import Exit, UserError
-from minitx.monitor.provenance import git_state, hardware
-from minitx.storage import write_atomically
+from minitx.profiling.provenance import git_state, hardware
+from minitx.utils.console import Console
+from minitx.utils.errors import Exit, UserError
+from minitx.utils.files import write_atomically
 
 HERE = Path(__file__).parent
 TRAINS, DECODES, LEARNS = (

@@ -11,9 +11,9 @@ from benchmarks.text import references, tokens_per_sentence, with_test_as_valid
 from benchmarks.venvs import ROOT, NotInstalled, python
 from benchmarks.watch import Worker, WorkerFailed
 from benchmarks.work import Job
-from minitx.console import Console, duration
-from minitx.metrics import score
-from minitx.result import DISTURBED_PCT
+from minitx.evaluation.metrics import score
+from minitx.runs.result import DISTURBED_PCT
+from minitx.utils.console import Console, duration
 
 WARM_UP_UPDATES = 5  # the first are slow
 AGAIN = 2  # times at most

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from minitx.console import Console
+from minitx.utils.console import Console
 
 PEERS = ("hf", "eole", "joeynmt", "plain", "pymarian")
 TORCH = "torch==2.13.0"

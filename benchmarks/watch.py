@@ -12,7 +12,7 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import Any
 
-from minitx.launch import MALLOC
+from minitx.training.process import MALLOC
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 

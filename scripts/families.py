@@ -13,14 +13,14 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from minitx.build import build_task, build_tokenizers
-from minitx.config import Config
-from minitx.data.module import TranslationData
-from minitx.data.sources import load_corpus
+from minitx.config.compose import compose
+from minitx.config.schema import Config
+from minitx.data.corpus import load_corpus
+from minitx.data.datamodule import TranslationData
 from minitx.data.tokenizer import TokenizerPair
-from minitx.decoding.translate import Translator
-from minitx.door import compose
-from minitx.launch import settled
+from minitx.decoding.translator import Translator
+from minitx.training.build import build_task, build_tokenizers
+from minitx.training.launch import settled
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 

@@ -20,9 +20,9 @@ import gpu_speed as speed
 import torch
 from families import FAMILIES, Workbench, workbench
 
-from minitx.console import Console, duration
-from minitx.monitor.provenance import hardware, versions
-from minitx.monitor.utilisation import find_gpu
+from minitx.profiling.provenance import hardware, versions
+from minitx.profiling.utilisation import find_gpu
+from minitx.utils.console import Console, duration
 
 TOY = ("experiment=quick", "data.train_size=200", "trainer.tokens_per_update=256")
 REAL = ("data.train_size=20_000", "model.size=base", "data.max_tokens=16384", "trainer.tokens_per_update=16384",

@@ -10,7 +10,7 @@ import torch
 from families import Workbench, without_trainer
 from torch import Tensor
 
-from minitx.data.module import PlannedUpdate
+from minitx.data.datamodule import PlannedUpdate
 from minitx.training.task import TranslationTask
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ from gpu_numbers import LIMIT, updates
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from minitx.monitor.peak import peak
-from minitx.monitor.provenance import peak_memory_gib
-from minitx.monitor.utilisation import Watch
+from minitx.profiling.peak import peak
+from minitx.profiling.provenance import peak_memory_gib
+from minitx.profiling.utilisation import Watch
 from minitx.training.callbacks import training_flop
 
 BACKENDS = {"math": SDPBackend.MATH, "flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,

@@ -25,4 +25,4 @@ def shouter(monkeypatch: pytest.MonkeyPatch) -> None:
     from served import Shouter
 
     for command in ("translate", "evaluate"):
-        monkeypatch.setattr(f"minitx.commands.{command}.load", lambda *asked: Shouter(*asked))
+        monkeypatch.setattr(f"minitx.cli.{command}.load", lambda *asked: Shouter(*asked))

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from minitx.config import as_dict, config_sha256, resolve_size
-from minitx.door import compose
-from minitx.metrics import SENTENCE_COLUMNS, score, sentence_statistics
-from minitx.result import Result
+from minitx.config.compose import compose
+from minitx.config.schema import as_dict, config_sha256, resolve_size
+from minitx.evaluation.metrics import SENTENCE_COLUMNS, score, sentence_statistics
+from minitx.runs.result import Result
 
 WORDS = ["Der", "Hund", "sieht", "eine", "Katze,", "und", "die", "Vögel", "singen."]
 ROLES = {"role_accuracy_pct": 75.0, "roles_swapped_pct": 20.0}
@@ -23,7 +23,7 @@ def write_run(run_dir: Path, composed: str = "synthetic_lstm", overrides: Sequen
               test_sets: Sequence[str] | None = None, **changes: Any) -> Path:
     """Write what publishing reads, of an experiment. test_sets: None = its own; changes: of the result's fields"""
     run_dir.mkdir(parents=True)
-    cfg = compose([f"experiment={composed}", f"run_dir={run_dir}", *overrides], text=False)
+    cfg = compose([f"experiment={composed}", f"run_dir={run_dir}", *overrides])
     cfg = replace(cfg, model=resolve_size(cfg.model))
     draw = Random(sentences)
     references = [" ".join(draw.choices(WORDS, k=draw.randint(1, 12))) for _ in range(sentences)]

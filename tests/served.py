@@ -9,13 +9,13 @@ from typing import Any
 import torch
 import yaml
 
-from minitx.checkpoint import save_model
-from minitx.config import DecodeConfig, as_dict
+from minitx.config.compose import compose
+from minitx.config.fields import show
+from minitx.config.schema import DecodeConfig, as_dict
 from minitx.data.tokenizer import TokenizerPair
-from minitx.decoding.translate import Translation
-from minitx.door import compose
+from minitx.decoding.translator import Translation
 from minitx.models.registry import build_model
-from minitx.schema import show
+from minitx.runs.checkpoint import save_model
 
 DECODE = {"beam_size": 2, "length_penalty": 1.0, "max_tokens": 400, "max_length_ratio": 0.5, "max_length_extra": 5,
           "max_source_length": 30, "precision": None}
@@ -54,7 +54,7 @@ class Shouter:
 
 
 ENVIRON = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-COMMAND = [sys.executable, "-m", "minitx.cli"]
+COMMAND = [sys.executable, "-m", "minitx.cli.main"]
 
 
 def start(*argv: str | Path) -> subprocess.Popen[bytes]:

@@ -70,7 +70,7 @@ def test_the_new_family_trains_resumes_and_serves(tree: Path) -> None:
     one, other = (load_file(newest(tree / name)) for name in ("whole", "killed"))
     assert one.keys() == other.keys()
     assert all(bool((one[name] == other[name]).all()) for name in one)
-    lines = run(tree, "-m", "minitx.cli", "translate", "whole", stdin="1 2 3\n\n4 5\n").stdout.split("\n")
+    lines = run(tree, "-m", "minitx.cli.main", "translate", "whole", stdin="1 2 3\n\n4 5\n").stdout.split("\n")
     assert len(lines) == 4
     assert lines[1] == ""
 
@@ -78,7 +78,7 @@ def test_the_new_family_trains_resumes_and_serves(tree: Path) -> None:
 def test_the_new_family_gets_its_row(tree: Path) -> None:
     run(tree, "train.py", "experiment=synthetic_bag", "run_dir=runs/bag", "data.train_size=2000", "model.size=toy",
         "trainer.max_steps=2", "trainer.valid_sentences=2", "decode.max_length_ratio=0.1", "decode.max_length_extra=1")
-    run(tree, "-m", "minitx.cli", "report", "runs/bag")
+    run(tree, "-m", "minitx.cli.main", "report", "runs/bag")
     readme = (tree / "README.md").read_text(encoding="utf-8")
     assert re.search(r"\| bag†‡? \| ", readme)  # † = no commit holds its code, ‡ = something else was running
 

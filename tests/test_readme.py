@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from toys import ROOT, write_digits
 
-from minitx.errors import Exit
+from minitx.utils.errors import Exit
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGE = re.sub(r"<!-- report: .*?<!-- /report -->", "", README, flags=re.DOTALL)  # test_report composes what is in these

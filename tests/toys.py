@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minitx.batch import Batch, Packed, collate
+from minitx.data.batch import Batch, Packed, collate
 from minitx.models.base import Seq2Seq
 from minitx.models.lstm import LSTMSeq2Seq
 from minitx.models.transformer import Transformer

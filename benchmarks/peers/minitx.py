@@ -44,9 +44,9 @@ def decode(job: Job, report: Report) -> None:
     """
     import torch
 
-    from minitx.batch import collate_src
+    from minitx.config.compose import compose
+    from minitx.data.batch import collate_src
     from minitx.decoding.search import greedy
-    from minitx.door import compose
     from minitx.models.registry import build_model
 
     cfg = compose([*same_text(job), *speed(job), *job.options])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from minitx.decoding.translate import Translator
+    from minitx.decoding.translator import Translator
 
 try:
     __version__ = version("minitx")
@@ -22,10 +22,10 @@ def load(run_dir: str | Path, device: str = "cpu", precision: str | None = None)
     """
     import torch  # here, not above: `import minitx` and the command line's help stay quick
 
-    from minitx.checkpoint import load_model
-    from minitx.config import SEARCH_PRECISIONS
-    from minitx.decoding.translate import Translator
-    from minitx.errors import UserError
+    from minitx.config.schema import SEARCH_PRECISIONS
+    from minitx.decoding.translator import Translator
+    from minitx.runs.checkpoint import load_model
+    from minitx.utils.errors import UserError
 
     gpus = torch.cuda.device_count()
     if device == "auto":

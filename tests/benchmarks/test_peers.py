@@ -19,8 +19,8 @@ from benchmarks import measure, tables, watch, work
 from benchmarks.peers import minitx, pymarian
 from benchmarks.venvs import PEERS, ROOT, module
 from benchmarks.watch import CpuTime, Worker, WorkerFailed
-from minitx.console import Console
-from minitx.errors import UserError
+from minitx.utils.console import Console
+from minitx.utils.errors import UserError
 
 MARIAN = ("[2026-11-22 05:44:46] Ep. 1 : Up. 1,004 : Sen. 1,014 : Cost 9.52249622 * 3,171 @ 3,171 after 16,525 : "
           "Time 1.40s : 2260.48 words/s : gNorm 4.2722\n")

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from minitx.config import CleanConfig, DataConfig, RecommendsConfig
+from minitx.config.schema import CleanConfig, DataConfig, RecommendsConfig
+from minitx.data.corpus import load_corpus
 from minitx.data.encoded import encode_cached
-from minitx.data.sources import load_corpus
 from minitx.data.tokenizer import TokenizerPair
 
 needs_data = pytest.mark.skipif("MINITX_DATA" not in os.environ, reason="needs MINITX_DATA: a folder with multi30k/")

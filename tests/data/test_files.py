@@ -7,7 +7,7 @@ import warnings
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from data.test_sources import fill, load, table, write
+from data.test_corpus import fill, load, table, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from data.conftest import data_config
-from data.test_sources import PAIRS, table, write
+from data.test_corpus import PAIRS, table, write
 
-from minitx.data.sources import load_corpus
-from minitx.errors import Exit, UserError
+from minitx.data.corpus import load_corpus
+from minitx.utils.errors import Exit, UserError
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_set_of_the_hub_is_streamed_by_rows(tmp_path, hub, monkeypatch):
     (repo := tmp_path / "repo").mkdir()
     table(repo, "parquet", {"train": "train-00000-of-00001", "valid": "validation", "test_2016": "test"})
     monkeypatch.setattr("minitx.data.hub.SHARD", 2)
-    monkeypatch.setattr("minitx.data.sources.SHARD", 2)
+    monkeypatch.setattr("minitx.data.corpus.SHARD", 2)
     corpus = hub(repo, streaming=True)
     assert [shard.read("train") for shard in corpus.shards] == [PAIRS["train"][:2], PAIRS["train"][2:]]
     assert corpus.shards[0].read("valid") == PAIRS["valid"]

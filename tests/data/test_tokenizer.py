@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitx.data.tokenizer import N_SPECIALS, Tokenizer, TokenizerPair
-from minitx.errors import Exit, UserError
+from minitx.utils.errors import Exit, UserError
 
 PAIRS = [(f"the {a} dog sees the {b} cat", f"der {a}e Hund sieht die {b}e Katze")
          for a in ("old", "small", "red", "quick") for b in ("grey", "lazy", "black", "thin")]

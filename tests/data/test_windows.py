@@ -19,15 +19,16 @@ from data.test_tokenizer import PAIRS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitx.console import Console
-from minitx.data import encoded, sources
+from minitx.data import corpus as sources
+from minitx.data import encoded
+from minitx.data.batching import window_order, windows_of
+from minitx.data.corpus import load_corpus
+from minitx.data.datamodule import TranslationData
 from minitx.data.encoded import EncodedSplit
-from minitx.data.module import TranslationData
-from minitx.data.plan import window_order, windows_of
-from minitx.data.sources import load_corpus
 from minitx.data.tokenizer import TokenizerPair
-from minitx.errors import Exit, UserError
 from minitx.training.signals import Signals
+from minitx.utils.console import Console
+from minitx.utils.errors import Exit, UserError
 
 TEXT = [(f"{a} {n}{' old' * (n % 3)}", f"{b} {n}{' alt' * (n % 3)}") for n in range(20) for a, b in PAIRS]
 SIZES = (40, 3, 55, 31, 60, 22, 1)  # of shards
@@ -309,7 +310,7 @@ def test_a_small_window_does_not_refuse_ranks(tmp_path):
 
 
 def test_a_signal_stops_the_encoding_between_two_shards(folder):
-    from minitx.run import tell_or_stop
+    from minitx.training.train import tell_or_stop
 
     console, signals = Console(io.StringIO()), Signals()
     tell_or_stop(console, signals, "shard 1")

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from decoding.test_translator import DECODE, Letters, Pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import write_run
-from test_translate import DECODE, Letters, Pair
 from toys import tiny_transformer
 
 import minitx
-from minitx.batch import collate_src, pack
+from minitx.data.batch import collate_src, pack
 from minitx.decoding import scoring
 from minitx.decoding.scoring import PairScore, score_pairs, total
 from minitx.decoding.search import beam
-from minitx.decoding.translate import Translator
-from minitx.errors import Exit, UserError
+from minitx.decoding.translator import Translator
+from minitx.utils.errors import Exit, UserError
 
 PAIRS = [("the dog", "der Hund"), ("", ""), ("the cat sees", ""), (" \t", "die Katze sieht"), ("the dog", "der Hund"),
          ("x" * 20, "ü" * 9), ("a", "a\u2028b"), ("the dog sees the cat", "der Hund sieht die Katze")]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minitx.batch import Packed, pack
+from minitx.data.batch import Packed, pack
 from minitx.decoding.search import Hypothesis, _best, _likeliest, beam, greedy, sample
 from minitx.models.base import DecodeState
 

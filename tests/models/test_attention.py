@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from toys import some
 
-from minitx.batch import Packed, pack
+from minitx.data.batch import Packed, pack
 from minitx.models import attention
 from minitx.models.attention import (
     CrossAttention,

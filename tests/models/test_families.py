@@ -14,13 +14,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 from toys import FAMILIES, SIZES, SPECIALS, all_logits, random_batch, sentences
 
-from minitx.batch import Batch, Packed, collate, pack
-from minitx.checkpoint import load_tensors, model_tensors
-from minitx.config import ModelConfig, resolve_size
+from minitx.config.compose import CONF, compose
+from minitx.config.schema import ModelConfig, resolve_size
+from minitx.data.batch import Batch, Packed, collate, pack
 from minitx.decoding.search import beam, greedy
-from minitx.door import CONF, compose
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import MODELS, build_model, model_class
+from minitx.runs.checkpoint import load_tensors, model_tensors
 from minitx.training.loss import linear_cross_entropy
 
 

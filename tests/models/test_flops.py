@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from toys import FAMILIES, SPECIALS
 
-from minitx.batch import Packed, collate
-from minitx.door import compose
+from minitx.config.compose import compose
+from minitx.data.batch import Packed, collate
 from minitx.models.base import Seq2Seq
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask

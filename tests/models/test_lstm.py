@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from toys import random_batch, tiny_lstm
 
-from minitx.batch import collate, pack
+from minitx.data.batch import collate, pack
 from minitx.models.lstm import AdditiveAttention, DotAttention, EncoderLayer, Recurrence, reversal
 
 SRC = pack([[5] * length for length in (7, 4, 1)], 0)

@@ -12,15 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.autograd import casting_once
-from minitx.models.layers import (
-    FeedForward,
-    LayerNorm,
-    LearnedPositions,
-    Linear,
-    RotaryPositions,
-    SinusoidalPositions,
-)
+from minitx.models.layers import FeedForward, LayerNorm, LearnedPositions, Linear, RotaryPositions, SinusoidalPositions
+from minitx.models.precision import casting_once
 
 MIXED = [(torch.float64, torch.float64, 1e-12), (torch.float32, torch.float32, 1e-5),
          (torch.float32, torch.bfloat16, 3e-2), (torch.bfloat16, torch.bfloat16, 3e-2)]  # weights, activations

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import POSITIONS, all_logits, tiny_transformer
 
-from minitx.batch import collate, pack
+from minitx.data.batch import collate, pack
 
 
 @pytest.mark.parametrize("pos_encoding", POSITIONS)

@@ -18,7 +18,7 @@ from toys import ROOT
 from trials import QUICK
 from zygote import Zygote
 
-from minitx.result import Result
+from minitx.runs.result import Result
 
 FULL = os.environ.get("MINITX_FAULTS") == "full"  # make test-faults
 STEPS = 400 if FULL else 150

@@ -9,7 +9,7 @@ from toys import write_digits
 from trials import QUICK, weights
 from zygote import Kill, Zygote
 
-from minitx.result import Result
+from minitx.runs.result import Result
 
 AT_REST = ("trainer.max_steps=10", "optim.lr=1e-12", "optim.warmup_steps=0", "model.dropout=0")  # weights stay
 

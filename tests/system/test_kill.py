@@ -10,14 +10,14 @@ import yaml
 from trials import QUICK, losses, mounted, weights
 from zygote import Done, Kill, Zygote
 
-from minitx.checkpoint import whole_checkpoints
-from minitx.config import Config
-from minitx.data.module import TranslationData
-from minitx.data.sources import load_corpus
+from minitx.config.fields import parse
+from minitx.config.schema import Config
+from minitx.data.corpus import load_corpus
+from minitx.data.datamodule import TranslationData
 from minitx.data.tokenizer import TokenizerPair
-from minitx.result import Result
-from minitx.rundir import truncate_metrics
-from minitx.schema import parse
+from minitx.runs.checkpoint import whole_checkpoints
+from minitx.runs.directory import truncate_metrics
+from minitx.runs.result import Result
 
 STEPS = 20  # a checkpoint every 5, a validation every 10, a record every 2
 FAMILIES = ("transformer", "lstm", "lstm_attention")

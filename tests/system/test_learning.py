@@ -8,7 +8,7 @@ import pytest
 import torch
 from toys import SPECIALS, tiny_lstm, tiny_transformer
 
-from minitx.batch import collate, collate_src
+from minitx.data.batch import collate, collate_src
 from minitx.decoding.search import greedy
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import MODELS, model_class

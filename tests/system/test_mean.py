@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from trials import means, records, train
 
-from minitx.averaging import mean
-from minitx.result import Result
+from minitx.runs.averaging import mean
+from minitx.runs.result import Result
 from minitx.training.validation import ValidationScore, Validator
 
 THREE = ("checkpoint.keep=3", "checkpoint.average=3")

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from trials import QUICK, losses, means, mounted
 from zygote import Done, Kill, Zygote
 
-from minitx.checkpoint import whole_checkpoints
-from minitx.result import Result
+from minitx.runs.checkpoint import whole_checkpoints
+from minitx.runs.result import Result
 
 STEPS = 50
 FULL = os.environ.get("MINITX_FAULTS") == "full"  # make test-faults

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from toys import ROOT, write_digits
 from trials import QUICK, command, losses, means, mounted, records, train, weights
 
-from minitx.checkpoint import load_checkpoint
-from minitx.config import config_sha256
-from minitx.frozen import read_config
-from minitx.result import Result
-from minitx.suites.repeat import exactly
+from minitx.config.saved import read_config
+from minitx.config.schema import config_sha256
+from minitx.experiments.reports.command_line import exactly
+from minitx.runs.checkpoint import load_checkpoint
+from minitx.runs.result import Result
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from trials import QUICK, weights
 from zygote import Done, Kill, Zygote
 
-from minitx.launch import MALLOC
+from minitx.training.process import MALLOC
 
 FULL = os.environ.get("MINITX_FAULTS") == "full"  # make test-faults
 PAIRS = 1_000_000 if FULL else 4_000

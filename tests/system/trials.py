@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 from toys import ROOT
 
-from minitx.door import main
+from minitx.cli.train import main
 
 QUICK = ("model.d_model=32", "model.d_ff=32", "model.n_heads=2", "model.num_layers=1", "model.dropout=0.1",
          "trainer.tokens_per_update=256", "data.max_tokens=256", "data.max_length=64", "checkpoint.every_n_steps=5",

@@ -73,7 +73,7 @@ class Zygote:
 def serve() -> None:
     import lightning.pytorch  # noqa: F401  what follows would import it late, in each child
 
-    import minitx.rank  # noqa: F401
+    import minitx.training.worker  # noqa: F401
 
     for line in sys.stdin:
         job, began = json.loads(line), time.monotonic()
@@ -97,7 +97,7 @@ def waited(children: list[int], deadline_s: float) -> Iterator[int]:
 
 def fork(job: dict[str, Any], rank: int, folder: str) -> int:
     """Begin a child, which does not come back. --> its pid"""
-    from minitx.door import main
+    from minitx.cli.train import main
 
     if child := os.fork():
         return child

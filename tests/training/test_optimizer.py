@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toys import tiny_lstm, tiny_transformer
 
-from minitx.checkpoint import load_tensors
-from minitx.config import OptimConfig
+from minitx.config.schema import OptimConfig
 from minitx.models.base import Seq2Seq
+from minitx.runs.checkpoint import load_tensors
+from minitx.training.checkpointing import Restore, run_tensors
 from minitx.training.optimizer import RMS, build_optimizer, orthogonal
-from minitx.training.saving import Restore, run_tensors
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 

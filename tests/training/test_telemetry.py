@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx.monitor.clock import Clock
-from minitx.monitor.peak import Peak
-from minitx.monitor.utilisation import Usage
-from minitx.result import Result
-from minitx.team import ALONE
+from minitx.distributed.ranks import ALONE
+from minitx.profiling.peak import Peak
+from minitx.profiling.timers import Clock
+from minitx.profiling.utilisation import Usage
+from minitx.runs.result import Result
 from minitx.training.state import RunState
 from minitx.training.telemetry import MEASURED, Telemetry, measured, time_split
 

@@ -15,12 +15,12 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from minitx.data.clean import Cleaning
-from minitx.data.plan import Ints
-from minitx.data.sources import Corpus
+from minitx.data.batching import Ints
+from minitx.data.cleaning import Cleaning
+from minitx.data.corpus import Corpus
 from minitx.data.tokenizer import Tokenizer, TokenizerPair
-from minitx.errors import Exit, UserError
-from minitx.storage import write_atomically
+from minitx.utils.errors import Exit, UserError
+from minitx.utils.files import write_atomically
 
 Tokens = npt.NDArray[np.int32]
 FORMAT = "4"  # of the cached files; part of their key

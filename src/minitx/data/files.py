@@ -18,7 +18,7 @@ from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from minitx.errors import Exit, UserError
+from minitx.utils.errors import Exit, UserError
 
 Pair = tuple[str, str]
 VALID_NAMES = ("val", "valid", "validation", "dev")

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from minitx.config import DataConfig
+from minitx.config.schema import DataConfig
 from minitx.data.files import VALID_NAMES, Pair, table_pairs
-from minitx.errors import Exit, UserError
+from minitx.utils.errors import Exit, UserError
 
 ROWS = 50_000  # of a table in memory at a time; the tables themselves are mapped files
 SHARD = 2 * ROWS  # of a table that is streamed

@@ -16,8 +16,8 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from minitx.errors import Exit, UserError
-from minitx.storage import write_atomically
+from minitx.utils.errors import Exit, UserError
+from minitx.utils.files import write_atomically
 
 # Set, not left open: the library prints a warning at each later fork when it has to guess. Encoding uses all cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
-from minitx.config import Config
-from minitx.console import duration
-from minitx.data.clean import Cleaning
+from minitx.config.schema import Config
+from minitx.data.batching import windows_of
+from minitx.data.cleaning import Cleaning
+from minitx.data.corpus import Corpus
 from minitx.data.encoded import EncodedSplit, Extent, default_cache_dir, encode_cached, extent_cached
-from minitx.data.plan import windows_of
-from minitx.data.sources import Corpus
 from minitx.data.tokenizer import TokenizerPair
+from minitx.utils.console import duration
 
 Tell = Callable[[str], None]
 

@@ -10,12 +10,12 @@ from math import exp
 import torch
 from torch import Tensor
 
-from minitx.batch import Batch, collate
-from minitx.data.plan import evaluation_plan
+from minitx.data.batch import Batch, collate
+from minitx.data.batching import evaluation_plan
 from minitx.data.tokenizer import Tokenizer
-from minitx.decoding.translate import Progress, Translator, Warn, source_limit, warn_of_line
-from minitx.errors import Exit, UserError
+from minitx.decoding.translator import Progress, Translator, Warn, source_limit, warn_of_line
 from minitx.models.base import Seq2Seq
+from minitx.utils.errors import Exit, UserError
 
 MAX_LOGITS = 2**24  # a batch's logits and their log-softmax take 64 MiB each in fp32
 MAX_NATS = 700.0  # a token: exp of more is no float

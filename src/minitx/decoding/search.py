@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from minitx.batch import Packed
+from minitx.data.batch import Packed
 from minitx.models.base import Seq2Seq
 
 DROP_FRACTION = 1 / 8  # finished sentences that make it worth copying the state of the others

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minitx.autograd import applied
-from minitx.batch import Packed, taken
+from minitx.data.batch import Packed, taken
 from minitx.models.base import Attention
 from minitx.models.layers import Linear, RotaryPositions
+from minitx.utils.autograd import applied
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from minitx.autograd import casting_once
-from minitx.batch import Packed
+from minitx.data.batch import Packed
+from minitx.models.precision import casting_once
 
 Lengths = npt.NDArray[np.int64]
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.autograd import applied
+from minitx.utils.autograd import applied
 
 LEVELS = 2**16  # p is rounded to a part of these, and the scale is that of the rounded p: the mean is exact
 

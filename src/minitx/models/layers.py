@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.autograd import applied, cast, tiled
+from minitx.models.precision import cast, tiled
+from minitx.utils.autograd import applied
 
 
 class Linear(nn.Linear):

@@ -18,8 +18,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from minitx import autograd
-from minitx.batch import Packed, taken
+from minitx.data.batch import Packed, taken
+from minitx.models import precision as autograd
 from minitx.models.attention import SourceAttention, attend
 from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, matrices
 from minitx.models.dropout import Dropout

@@ -5,7 +5,7 @@ from importlib import import_module
 
 from torch import nn
 
-from minitx.config import ModelConfig, resolve_size
+from minitx.config.schema import ModelConfig, resolve_size
 from minitx.models.base import Seq2Seq
 
 MODELS = {  # family: module of this package, class in it

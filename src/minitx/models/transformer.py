@@ -18,7 +18,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from minitx.batch import Packed
+from minitx.data.batch import Packed
 from minitx.models.attention import CrossAttention, SelfAttention
 from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, matrices
 from minitx.models.dropout import Dropout

@@ -8,17 +8,17 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from minitx.config import Config
-from minitx.console import Console, duration
-from minitx.data.module import PlannedUpdate
+from minitx.config.schema import Config
+from minitx.data.datamodule import PlannedUpdate
+from minitx.distributed.ranks import Team
 from minitx.models.base import Seq2Seq
-from minitx.monitor.clock import Clock
-from minitx.monitor.peak import Peak
-from minitx.team import Team
-from minitx.training.agreement import Agreement, behind, out_of_time
+from minitx.profiling.peak import Peak
+from minitx.profiling.timers import Clock
+from minitx.training.coordination import Agreement, behind, out_of_time
 from minitx.training.schedule import decay_begins
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask, UpdateStats
+from minitx.utils.console import Console, duration
 
 # Of what is left when the horizon is fixed, so that a slightly slower rest still reaches it; work does not get slower.
 HORIZON_MARGIN = {"max_minutes": 0.98, "max_pflop": 1.0}

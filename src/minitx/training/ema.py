@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from minitx.sharding import shared_as
+from minitx.distributed.fsdp import shared_as
 
 
 class EMA(nn.Module):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from minitx.autograd import applied, cast
+from minitx.models.precision import cast
+from minitx.utils.autograd import applied
 
 AT_ONCE = 2**23  # logits held at a time: 16 MiB in bf16. Fewer make the products small, more leave a CPU's cache
 AT_ONCE_ON_GPU = 2**26

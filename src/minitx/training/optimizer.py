@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minitx.config import OptimConfig
+from minitx.config.schema import OptimConfig
 from minitx.models.base import Seq2Seq
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of x, x^3, x^5: fast towards 1 from below, and then about it

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from minitx.batch import Batch
-from minitx.checkpoint import load_tensors, model_tensors
-from minitx.config import OptimConfig
-from minitx.data.module import PlannedUpdate
-from minitx.errors import UserError
+from minitx.config.schema import OptimConfig
+from minitx.data.batch import Batch
+from minitx.data.datamodule import PlannedUpdate
+from minitx.distributed.fsdp import whole
+from minitx.distributed.ranks import ALONE, Team
 from minitx.models.base import Seq2Seq
-from minitx.monitor.phases import Phases
-from minitx.sharding import whole
-from minitx.team import ALONE, Team
+from minitx.profiling.timers import Phases
+from minitx.runs.checkpoint import load_tensors, model_tensors
 from minitx.training.ema import EMA
 from minitx.training.loss import linear_cross_entropy
 from minitx.training.optimizer import build_optimizer
 from minitx.training.schedule import lr_factor
 from minitx.training.state import RunState
+from minitx.utils.errors import UserError
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 

@@ -6,10 +6,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from minitx.data.module import TranslationData
-from minitx.monitor.clock import Clock
-from minitx.monitor.peak import Peak
-from minitx.monitor.utilisation import Usage, Watch, together
+from minitx.data.datamodule import TranslationData
+from minitx.profiling.peak import Peak
+from minitx.profiling.timers import Clock
+from minitx.profiling.utilisation import Usage, Watch, together
 from minitx.training.callbacks import RunContext
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask

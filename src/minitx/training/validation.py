@@ -10,20 +10,20 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from minitx.averaging import mean
-from minitx.batch import collate
-from minitx.checkpoint import save_model
-from minitx.config import DecodeConfig
-from minitx.data.plan import evaluation_plan
+from minitx.config.schema import DecodeConfig
+from minitx.data.batch import collate
+from minitx.data.batching import evaluation_plan
 from minitx.data.tokenizer import TokenizerPair
-from minitx.decoding.translate import Translator
-from minitx.metrics import score
+from minitx.decoding.translator import Translator
+from minitx.distributed.ranks import ALONE, Team, nothing
+from minitx.evaluation.metrics import score
 from minitx.models.base import Seq2Seq
-from minitx.team import ALONE, Team, nothing
+from minitx.runs.averaging import mean
+from minitx.runs.checkpoint import save_model
 from minitx.training.callbacks import RunContext
 from minitx.training.signals import REASONS, Interrupted
-from minitx.training.target import taken
 from minitx.training.task import TranslationTask
+from minitx.training.time_to_target import taken
 
 Pair = tuple[str, str]
 

@@ -1,0 +1,80 @@
+"""`minitx attention`: what a model looks at while it translates a sentence."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minitx import load
+from minitx.cli.arguments import add_output, add_run
+from minitx.cli.streams import created
+from minitx.utils.console import Console, warnings_told
+from minitx.utils.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    from minitx.evaluation.attention_maps import AttentionMaps
+
+HELP = "show what a model looks at while it translates a sentence"
+DESCRIPTION = ("Read a sentence and its translation as in training, and tell what each head of the model looks at. "
+               "Without -o and --plot, one line a token of the translation: the token of the sentence that it looked "
+               "at most, and how much (of 1; a mean over layers and heads).")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    add_run(parser)
+    parser.add_argument("sentence", metavar="SENTENCE", help="a sentence of the run's source language")
+    parser.add_argument("--target", metavar="SENTENCE", help="its translation (default: the model's own)")
+    add_output(parser, "all weights go as JSON (as in results/attention)")
+    parser.add_argument("--plot", type=Path, metavar="FILE",
+                        help="draw every head, as .svg or .png; needs the extra `report`")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Translate if need be, look, and write what was asked for."""
+    if args.plot is not None:
+        from minitx.experiments.reports.plots import FORMS, require_matplotlib
+
+        if args.plot.suffix.removeprefix(".") not in FORMS:
+            raise UserError(f"--plot {args.plot}: draws SVG and PNG; name a file that ends in .svg or .png")
+        require_matplotlib()
+    console = Console()
+    with ExitStack() as stack:
+        stack.enter_context(warnings_told(console))
+        output, plot = (path and stack.enter_context(created(path)) for path in (args.output, args.plot))
+        found = _look(args, console)
+        if output:
+            output.write(found.json().encode())
+        if plot:
+            from minitx.experiments.reports.figures import attention_map
+
+            plot.write(attention_map(found, form=args.plot.suffix.removeprefix(".")))
+        if not output and not plot:
+            stack.enter_context(created(None)).write("".join(f"{line}\n" for line in _table(found)).encode())
+    return Exit.OK
+
+
+def _look(args: argparse.Namespace, console: Console) -> "AttentionMaps":
+    """Errors: `UserError` for a run without attention."""
+    translator = load(args.model, args.device)
+
+    from minitx.config.saved import read_config
+    from minitx.evaluation.attention import attention_maps  # torch, which is there by now
+
+    cfg = read_config(args.model)
+    found = attention_maps(translator, cfg, args.sentence, args.target,
+                           warn=lambda _, what: console.warn(f"the sentence has {what}"))
+    if found is None:
+        raise UserError(f"{args.model}: model={cfg.choices.model} has no attention, so there are no weights to show")
+    return found
+
+
+def _table(found: "AttentionMaps") -> Iterator[str]:
+    """Yield the alignment as lines. Errors: `UserError` for a model that never looks at the source."""
+    if "cross" not in found.weights:
+        raise UserError("this model's translation does not look at the sentence; see all that it has with -o FILE")
+    lines = list(found.alignment())
+    left, right = max(len(token) for token, _, _ in lines), max(len(source) for _, source, _ in lines)
+    for token, source, weight in lines:
+        yield f"{token:<{left}}  {source:<{right}}  {weight:.2f}"

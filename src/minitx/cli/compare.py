@@ -1,0 +1,37 @@
+"""`minitx compare`: is one system better than another, or could it be chance?"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from minitx.cli.arguments import add_json
+from minitx.utils.errors import Exit
+
+HELP = "test whether two systems' BLEU differs by more than chance"
+DESCRIPTION = ("Compare two systems on each test set that both were scored on: by paired bootstrap and by approximate "
+               "randomisation, over sentences and, where there are several, seeds. A difference is significant if "
+               "both p are below 0.05 and the 95 % interval leaves 0 out; a test is underpowered if it would miss "
+               "half a BLEU more often than twice in ten.")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    for name in ("first", "second"):
+        parser.add_argument(name, metavar=name.upper(), help="run directory, system (all its seeds) or row")
+    parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and print."""
+    from minitx.experiments.reports.compare import compared, find_system, table
+
+    first, second = (find_system(name, args.ledger) for name in (args.first, args.second))
+    found = list(compared(first, second))
+    if args.json:
+        sets = {test: asdict(result) | {"verdict": result.verdict} for test, result in found}
+        print(json.dumps({"systems": [first.name, second.name], "test": sets}, indent=1))
+    else:
+        print(table(first, second, found))
+    return Exit.OK

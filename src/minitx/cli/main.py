@@ -1,0 +1,83 @@
+"""`minitx`: the parser of its command line, and who is called. A command is a module of `minitx.cli`.
+
+None of them imports anything slow before it runs, so help and slips are told at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
+
+from minitx import __version__
+from minitx.cli import attention, average, bench, compare, doctor, evaluate, report, score, study, suite, translate
+from minitx.cli.streams import drop_stdout, exit_of
+from minitx.utils.errors import Exit, UserError
+
+
+class Command(Protocol):
+    """What a module of `minitx.cli` has."""
+
+    HELP: str  # in the list of commands
+    DESCRIPTION: str  # above its own options
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Say what the command takes."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it and return an exit code; `args.owns_process` tells a program from a call within one."""
+
+
+COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "score": score, "average": average,
+                                "attention": attention, "suite": suite, "compare": compare, "report": report,
+                                "study": study, "doctor": doctor, "bench": bench}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line asks; return one of README's exit codes."""
+    try:
+        args = _parsed(argv, argparse.Namespace(owns_process=argv is None))
+        return int(args.run(args))
+    except UserError as slip:
+        print(f"minitx: error: {slip}", file=sys.stderr)
+        return slip.code
+    except BrokenPipeError:  # the reader, `head` for one, has what it wanted
+        drop_stdout()
+        return Exit.OK
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"minitx: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return exit_of(error)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+
+
+def _parsed(argv: Sequence[str] | None, args: argparse.Namespace) -> argparse.Namespace:
+    """Let words like KEY=VALUE stand behind options too, where argparse has stopped to look for them."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv, args)
+    if strange := [word for word in rest if "=" not in word or word.startswith("-") or "overrides" not in args]:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
+    return args
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help shows the usage)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="minitx", description="Use what `python train.py` has trained, or look ahead.")
+    parser.add_argument("--version", action="version", version=f"minitx {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        subparser = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION)
+        command.configure(subparser)
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

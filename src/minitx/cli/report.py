@@ -1,0 +1,46 @@
+"""`minitx report`: runs into the ledger, and from it the tables of README and docs/, a page and its figures."""
+
+import argparse
+from pathlib import Path
+
+from minitx.utils.errors import Exit, UserError
+
+HELP = "publish runs, and write tables, figures and a page from the ledger"
+DESCRIPTION = ("Copy finished runs into the ledger, then write the tables of README and docs/ from it; or a page of "
+               "all that it holds.")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories to add to the ledger")
+    parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    parser.add_argument("--repeat", metavar="ROW",
+                        help="only print the command that repeats this row: on such a CPU to the bit")
+    parser.add_argument("--page", type=Path, metavar="FILE.html",
+                        help="only write one page with all tables and figures; needs the extra `report`")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="only write those figures, as PNG")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"), metavar="FILE", help="default: README.md")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Hand over to the suite."""
+    from minitx.experiments.reports.command_line import exactly
+    from minitx.experiments.reports.markdown import main as report
+    from minitx.experiments.reports.results import find
+
+    if args.repeat is not None:
+        if args.runs or args.page or args.figures:
+            raise UserError("--repeat: prints a command and does nothing else; leave the rest out")
+        row = find(args.repeat, args.ledger)
+        print(exactly(row.command, row.result))
+        return Exit.OK
+    if args.page is not None or args.figures is not None:
+        from minitx.experiments.reports.page import main as page
+
+        if args.runs:
+            raise UserError(f"{args.runs[0]}: publish it without --page and --figures first: these show what is in "
+                            f"{args.ledger}")
+        page(args.ledger, args.page, args.figures)
+        return Exit.OK
+    report(args.ledger, args.readme, args.runs)
+    return Exit.OK

@@ -1,0 +1,74 @@
+"""`minitx suite`: several systems, several seeds, one table."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minitx.cli.arguments import add_json, positive_number, share
+from minitx.utils.console import Console
+from minitx.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from minitx.experiments.suites.suite import Job
+
+HELP = "train a list of systems, each with several seeds, and compare them"
+DESCRIPTION = ("Train every system of a suite with every seed, one after the other, each by a process of its own. What "
+               "is finished is passed over, what was interrupted goes on: repeat the command until all is done.")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("name", metavar="NAME", help="a file of conf/suite")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for each of its runs, as after train.py")
+    parser.add_argument("--size", default="smoke", help="smoke (default): minutes; small: hours on a CPU; full: GPUs")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="where runs are kept (default: runs/NAME-SIZE)")
+    parser.add_argument("--publish", action="store_true",
+                        help="put each run's row into the ledger as it ends; what is there is not trained again")
+    parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and how long it takes")
+    parser.add_argument("--on", type=positive_number, metavar="TFLOPS",
+                        help="with --dry-run: what it would take of a device with this peak (an H100: 989 in bf16)")
+    parser.add_argument("--mfu", type=share, default=30.0, metavar="PCT",
+                        help="the share of that peak that does useful work (30)")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or say what would be."""
+    from minitx.experiments.suites.suite import Suite, as_json, load, plan
+    from minitx.experiments.suites.summary import summary
+
+    if args.json and args.on is not None:
+        raise UserError("--on: is not part of the JSON; leave --json out")
+    for name in ("json", "on"):
+        if getattr(args, name) and not args.dry_run:
+            raise UserError(f"--{name}: says something of what would be trained; add --dry-run")
+    folder = args.runs or Path("runs", f"{args.name}-{args.size}")
+    jobs = load(args.name, args.size, folder, args.overrides)
+    suite = Suite(jobs, Console(every_s=60), args.ledger if args.publish else None)
+    if args.dry_run:
+        print(as_json(jobs, suite.states) if args.json else "\n".join(plan(jobs, suite.states)))
+        if args.on is not None:
+            print("\n".join(elsewhere([job for job in jobs if not suite.states[job].trained], args.on, args.mfu)))
+        return 0
+    code = suite.run()
+    for text in summary(jobs, suite.states, suite.ledger):
+        print(text)
+    return code
+
+
+def elsewhere(jobs: "Sequence[Job]", tflops: float, mfu_pct: float) -> "Iterator[str]":
+    """Yield what each run would take of a device of that peak, and all of them together."""
+    from minitx.experiments.costs.estimate import SENTENCE, outlook  # imports torch: seconds
+
+    total = 0.0
+    yield f"by arithmetic, on a device of {tflops:g} TFLOP/s of which {mfu_pct:g} % do useful work:"
+    for job in jobs:
+        found = outlook(job.cfg)
+        hours = found.hours(tflops, mfu_pct)
+        total += hours or 0.0
+        told = "limited by time" if hours is None else f"{found.flop:.2g} operations, {hours:,.1f} hours"
+        yield f"  {job.system:<34}{job.cfg.seed:>5}  {found.params:>12,} parameters  {told}"
+    if total:
+        yield f"  {total:,.0f} device-hours in all; sentences of {SENTENCE} tokens, updates alone"

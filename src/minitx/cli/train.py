@@ -1,0 +1,190 @@
+"""`train.py`: from the command line to one run, a sweep of runs, or Hydra's own commands.
+
+A run is composed and checked before anything is created, so a slip is told in a second. Hydra then serves `--cfg`,
+`--info`, completion and sweeps, whose jobs are fresh processes.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import version
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from minitx.config.compose import CONF, arguments, checked, compose_job, config_groups, hydra_app, parse_overrides
+from minitx.config.fields import allowed, keys, show
+from minitx.config.schema import Config
+from minitx.data.corpus import check_text
+from minitx.distributed.cluster import outer_ranks
+from minitx.training.launch import launch
+from minitx.training.process import tune_allocator
+from minitx.utils.errors import Exit, UserError
+
+
+def main() -> NoReturn:
+    """Do what the command line asks, and leave with one of README's exit codes."""
+    try:
+        code = _dispatch(sys.argv[1:])
+    except UserError as slip:
+        if any(word.lstrip("+") == "debug=true" for word in sys.argv[1:]):
+            traceback.print_exc()
+        print(f"minitx: error: {slip}", file=sys.stderr)
+        code = slip.code
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:  # the reader of --help, `head` for one, has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = Exit.OK
+    sys.exit(code)
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+    args = arguments(argv)
+    if args.experimental_rerun:
+        raise UserError("--experimental-rerun reads a pickle, which can run code: repeat the command line instead")
+    if args.resolve and not args.cfg and not args.help:
+        raise UserError("--resolve: says how --cfg shows the config; add --cfg job")
+    if args.shell_completion or args.hydra_help:
+        return _hand_to_hydra(args)
+    if args.multirun and outer_ranks():
+        raise UserError("--multirun: each rank would run all jobs; let it start the ranks itself, with "
+                        "trainer.devices, or begin each job with torchrun or srun")
+    with hydra_app(args) as app:
+        if args.help:
+            print(usage(app, compose_job(app, args, args.overrides)))
+            return Exit.OK
+        if args.multirun and not args.cfg and not args.info:
+            _check_sweep(app, args)
+        else:
+            composed = compose_job(app, args, args.overrides)
+            if not args.cfg and not args.info:
+                cfg = checked(composed)
+                check_text(cfg.data)
+    if args.cfg or args.info or args.multirun:
+        return _hand_to_hydra(args)
+    tune_allocator(cfg)
+    return launch(cfg)
+
+
+# --- sweeps and Hydra's own commands
+
+
+def _check_sweep(app: Hydra, args: Namespace) -> None:
+    """Check every job before the first begins; another sweeper than Hydra's own chooses its jobs as it goes."""
+    parsed = parse_overrides(app, args.overrides)
+    compose_job(app, args, [line for o in parsed if o.is_hydra_override() and (line := o.input_line)])
+    if any(o.key_or_group == "hydra/sweeper" for o in parsed):
+        return
+    jobs = BasicSweeper.split_arguments([o for o in parsed if not o.is_hydra_override()], None)[0]
+    configs = [checked(compose_job(app, args, job)) for job in jobs]
+    for cfg in configs:
+        check_text(cfg.data)
+    run_dirs = [cfg.run_dir for cfg in configs if cfg.run_dir is not None]
+    if twice := [name for name in run_dirs if run_dirs.count(name) > 1]:
+        raise UserError(f"run_dir={twice[0]}: shared by {run_dirs.count(twice[0])} jobs; leave it out, or name it by "
+                        "what varies: run_dir='runs/${choices.model}-${seed}'")
+
+
+def _hand_to_hydra(args: Namespace) -> int:
+    """Let Hydra serve the command; under --multirun each job is a fresh process with its own exit code."""
+    version.setbase("1.3")
+    codes: dict[str, int] = {}
+
+    def job(_: DictConfig) -> None:
+        overrides = list(HydraConfig.get().overrides.task)
+        where = ["--config-path", args.config_path, "--config-name", args.config_name]
+        where += ["--config-dir", args.config_dir] if args.config_dir else []
+        code = _child([sys.executable, sys.argv[0], *where, *overrides])
+        codes[" ".join(overrides)] = code
+        if code in (Exit.INTERRUPTED, Exit.TERMINATED):
+            sys.exit(code)
+
+    try:
+        _run_hydra(args, get_args_parser(), job, args.config_path, args.config_name)
+    except ValueError as error:  # flags that exclude each other
+        raise UserError(str(error)) from error
+    for overrides, code in codes.items():
+        if code:
+            print(f"minitx: job failed with exit code {code}: {overrides}", file=sys.stderr)
+    return max(codes.values(), default=Exit.OK)
+
+
+def _child(command: list[str]) -> int:
+    """Run one job, pass SIGTERM on, and wait for its clean end (Ctrl-C reaches it by itself)."""
+    child = subprocess.Popen(command)
+    before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        code = child.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return code if code >= 0 else 128 - code
+
+
+# --- help
+
+USUAL = (
+    "model.size", "model.pos_encoding", "model.attention", "model.dropout", "data.dir", "data.src", "data.tgt",
+    "data.seed", "data.max_tokens", "tokenizer.vocab_size", "optim.lr", "optim.schedule", "trainer.accelerator",
+    "trainer.devices", "trainer.threads", "trainer.precision", "trainer.tokens_per_update", "trainer.max_steps",
+    "trainer.max_minutes", "trainer.target_bleu", "checkpoint.every_n_steps", "decode.beam_size",
+    "decode.length_penalty", "seed", "run_dir", "resume", "debug",
+)  # fmt: skip
+
+USAGE = """\
+minitx trains a translator, and shows in numbers what each part of it is worth.
+
+    python train.py [group=option ...] [key=value ...] [flags]
+
+Groups and their options (* = chosen now)
+{groups}
+
+The keys used most, as they stand now (--cfg job --resolve shows all)
+{keys}
+
+Examples
+    python train.py                                        the embedded text, minutes on a laptop
+    python train.py model=transformer_nope                 the same without positions
+    python train.py experiment=multi30k_en_de              real text, 15 minutes
+    python train.py data=files data.dir=my/text data.tgt=fr
+    python train.py run_dir=runs/mine resume=auto          begin, or go on where it stopped
+    python train.py --multirun seed=1,2,3 model=transformer,transformer_nope
+
+Flags (Hydra's: --hydra-help; put them before or after all overrides, not between)
+    -c job [--resolve]     show the config instead of running      -m    run every combination of a=1,2 b=3,4
+    -i defaults-tree       show where each chapter comes from      -cd   add a folder of your own configs
+    eval "$({program} -sc install=bash)"                           tab completion (also fish, zsh)"""
+
+
+def usage(app: Hydra, composed: DictConfig) -> str:
+    """Return the help text: groups with what each option's file says of itself, keys with their meaning and range."""
+    choices: dict[str, Any] = dict(composed.hydra.runtime.choices)
+    groups = config_groups(app)
+    lines = []
+    for name in sorted(groups, key=list(choices)[::-1].index):  # Hydra notes the defaults list from its end
+        for option in groups[name]:
+            star = "*" if choices.get(name) == option else " "
+            lines.append(f"  {star} {name}={option}".ljust(43) + _first_comment(CONF / name / f"{option}.yaml"))
+    schema = keys(Config)
+    rows = [(f"{key}={show(OmegaConf.select(composed, key))}", schema[key]) for key in USUAL
+            if not key.startswith("model.") or key.removeprefix("model.") in composed.model]
+    docs = [f"    {now.ljust(39)}{spec['doc']}{allowed(spec)}" for now, spec in rows]
+    program = f"python {sys.argv[0]}"
+    return USAGE.format(groups="\n".join(lines), keys="\n".join(docs), program=program)
+
+
+def _first_comment(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    comments = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")]
+    return comments[0] if comments else ""

@@ -1,0 +1,175 @@
+"""What crosses from ids to tensors: sentences laid end to end, without padding between them.
+
+Every source ends with EOS. A target `a b EOS` is read as `BOS a b` and predicted as `a b EOS`.
+What works token by token runs over rows of tokens; what needs sentences side by side (attention, recurrence) has them
+padded there and then, by index. Masks are made here and nowhere else: True = a real token.
+
+B sentences, L places of the longest (S of sources, T of targets), N rows, D any width, H heads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minitx.utils.autograd import applied
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Hold B sentences as rows of tokens, one after the other, and at least one row of filler after the last.
+
+    Filler is pad ids. Padding reads it, and it makes sizes recur; nothing that counts ever reads it.
+    """
+
+    ids: Tensor  # [N]
+    places: Tensor  # [N], of each token in its sentence
+    slots: Tensor  # [N], of each token in [B * L]; 0 for filler
+    rows: Tensor  # [B, L], of each place in [N]; N - 1 for padding
+    mask: Tensor  # [B, L] bool; an idle sentence, there for its shape alone, counts its first place
+    starts: Tensor  # [sentences + 2] int32, of each sentence in [N], the filler being one more, and N
+    n_tokens: int  # real ones: the first rows
+    _heads: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    def to(self, device: torch.device | str) -> "Packed":
+        """Copy the tensors to a device; the host does not wait."""
+        tensors = (self.ids, self.places, self.slots, self.rows, self.mask, self.starts)
+        ids, places, slots, rows, mask, starts = (sent(tensor, device) for tensor in tensors)
+        return Packed(ids, places, slots, rows, mask, starts, self.n_tokens)
+
+    @property
+    def longest(self) -> int:
+        """Places of the longest sentence, L."""
+        return self.rows.shape[1]
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Real tokens of each sentence, or 1 if it is idle. [B]"""
+        return self.mask.sum(1)
+
+    @cached_property
+    def bias(self) -> Tensor:
+        """What attention adds to its scores: -inf at padding, else 0. [B, 1, 1, L] fp32"""
+        return torch.zeros(self.mask.shape, device=self.mask.device).masked_fill_(~self.mask, -torch.inf)[:, None, None]
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Set rows side by side. [N, D] --> [B, L, D], padding being whatever the last row is"""
+        return taken(x, self.rows.flatten(), self.slots, self.n_tokens).view(*self.rows.shape, -1)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """Lay sentences end to end. [B, L, D] --> [N, D], filler being whatever the first place is"""
+        return taken(x.flatten(0, 1), self.slots, self.rows.flatten())
+
+    def heads(self, n_heads: int, parts: int) -> tuple[Tensor, Tensor]:
+        """Tell [parts, B, H, L] which of [N, parts, H] each entry is, and the other way round; both flat."""
+        if (n_heads, parts) not in self._heads:
+            (B, L), device = self.rows.shape, self.rows.device
+            part, head = torch.arange(parts, device=device)[:, None], torch.arange(n_heads, device=device)
+            sentence, place = (t[:, None, None] for t in (self.slots // L, self.slots % L))
+            there = (self.rows[:, None] * parts + part[:, None, None]) * n_heads + head[:, None]
+            back = ((part * B + sentence) * n_heads + head) * L + place
+            self._heads[n_heads, parts] = there.flatten(), back.flatten()
+        return self._heads[n_heads, parts]
+
+
+def sent(x: Tensor, device: torch.device | str) -> Tensor:
+    """Copy to a device. A GPU copies from locked memory while the host goes on, from any other while it waits."""
+    if torch.device(device).type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
+def taken(x: Tensor, rows: Tensor, back: Tensor, real: int | None = None) -> Tensor:
+    """Take rows of x, whose gradient is taken back: faster than adding it up where it came from.
+
+    back: where each row of x went. real: how many rows of x have a gradient, the first; None = all.
+    """
+    result: Tensor = applied(_Taken, x, rows, back, real)
+    return result
+
+
+class _Taken(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, back: Tensor, real: int | None) -> Tensor:
+        ctx.real = real
+        ctx.save_for_backward(back)
+        return x.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        dx = grad.index_select(0, ctx.saved_tensors[0])
+        if ctx.real is not None:
+            dx[ctx.real:] = 0
+        return dx, None, None, None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Hold one micro-batch. `labels` are what the real rows of `tgt` predict, EOS included. [n_tokens]"""
+
+    src: Packed
+    tgt: Packed
+    labels: Tensor
+
+    @property
+    def n_tokens(self) -> int:
+        """Real target tokens."""
+        return self.tgt.n_tokens
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Copy all to a device; the host does not wait."""
+        return Batch(self.src.to(device), self.tgt.to(device), sent(self.labels, device))
+
+
+def pack(sentences: Sequence[Sequence[int]], pad_id: int, *, multiple: int = 1, recurring: bool = False) -> Packed:
+    """Lay sentences of at least one token end to end, L being a multiple of `multiple`.
+
+    recurring: round N up by a 32nd at most and B by an eighth, with filler and idle sentences, so that few shapes ever
+    occur: a kernel is made anew for each.
+    """
+    lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
+    n, B, L = int(lengths.sum()), len(lengths), _round_up(int(lengths.max()), multiple)
+    N, idle = n + 1, 0
+    if recurring:
+        N, idle = _round_up(N, _power_below(n / 32)), _round_up(B, _power_below(B / 8)) - B
+    starts = np.concatenate(([0], np.cumsum(lengths)))
+    places = np.arange(n) - np.repeat(starts[:-1], lengths)
+    ids = np.full(N, pad_id)
+    ids[:n] = np.fromiter(chain.from_iterable(sentences), np.int64, n)
+    mask = np.arange(L) < np.concatenate((lengths, np.ones(idle, np.int64)))[:, None]
+    rows = np.full(mask.shape, N - 1)
+    rows[:B][mask[:B]] = np.arange(n)
+    slots = np.repeat(np.arange(B) * L, lengths) + places
+    filler = np.zeros(N - n, np.int64)
+    tensor = torch.from_numpy
+    return Packed(tensor(ids), tensor(np.append(places, filler)), tensor(np.append(slots, filler)), tensor(rows),
+                  tensor(mask), tensor(np.append(starts, N).astype(np.int32)), n)
+
+
+def collate_src(src: Sequence[Sequence[int]], *, pad_id: int, eos_id: int) -> Packed:
+    """Pack sources, each closed by EOS."""
+    return pack([[*row, eos_id] for row in src], pad_id)
+
+
+def collate(src: Sequence[Sequence[int]], tgt: Sequence[Sequence[int]], *, pad_id: int, bos_id: int, eos_id: int,
+            pad_to_multiple: int = 1, recurring: bool = False) -> Batch:
+    """Pack pairs of ids (without specials) into a `Batch`; `recurring` as in `pack`."""
+    def side(rows: list[list[int]]) -> Packed:
+        return pack(rows, pad_id, multiple=pad_to_multiple, recurring=recurring)
+
+    labels = np.fromiter(chain.from_iterable((*row, eos_id) for row in tgt), np.int64, sum(map(len, tgt)) + len(tgt))
+    return Batch(side([[*row, eos_id] for row in src]), side([[bos_id, *row] for row in tgt]), torch.from_numpy(labels))
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def _power_below(bound: float) -> int:
+    """Return the largest power of two that is not above `bound`, or 1."""
+    return 1 << max(0, int(bound).bit_length() - 1)

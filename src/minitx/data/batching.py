@@ -1,0 +1,191 @@
+"""The epoch plan: which rows train together, and how they are dealt to ranks.
+
+- An epoch is a list of *updates* of about `tokens_per_update` target tokens; every row is in exactly one.
+- Updates depend on seed, epoch and lengths alone, on neither the world size nor `max_tokens`.
+- An update is split evenly into micro-batches of at most `max_tokens` padded positions, B * max(S, T).
+
+Lengths count tokens with EOS throughout (BOS instead makes the same number). B rows, S and T padded widths.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+from minitx.utils.errors import Exit, UserError
+
+Ints = npt.NDArray[np.int64]
+JITTER = 0.75  # target tokens, either way: beyond 0.5, rows cross bucket borders and every epoch mixes anew
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MicroBatch:
+    """Rows that run through the model together."""
+
+    rows: Ints
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Update:
+    """Micro-batches of one optimizer step, and its target tokens over all of them."""
+
+    micro_batches: tuple[MicroBatch, ...]
+    n_tokens: int
+
+
+def epoch_plan(
+    src_len: npt.ArrayLike, tgt_len: npt.ArrayLike, *, tokens_per_update: int, max_tokens: int, pad_to_multiple: int,
+    seed: int, epoch: int, window: int = 0,
+) -> list[Update]:
+    """Plan one epoch over rows of the given lengths: all rows, or those of one window of a text.
+
+    Errors: as in `check_width`.
+    """
+    src, tgt = np.asarray(src_len, np.int64), np.asarray(tgt_len, np.int64)
+    width = _padded(np.maximum(src, tgt), pad_to_multiple)
+    check_width(int(width.max(initial=0)), max_tokens, pad_to_multiple)
+    n_updates = count_updates(len(tgt), int(tgt.sum()), tokens_per_update)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, window))))
+    order = _bucketed(src, tgt, n_updates, rng)
+    starts = _equal_cuts(tgt[order], n_updates)
+    order = _sort_within(order, starts, width)
+    groups = _split(width[order], starts, max_tokens)
+    n_tokens = np.add.reduceat(tgt[order], starts) if n_updates else starts
+    return [
+        Update(tuple(MicroBatch(order[a:b]) for a, b in zip(groups[i], groups[i][1:], strict=False)), int(n_tokens[i]))
+        for i in rng.permutation(n_updates)
+    ]
+
+
+def check_width(longest: int, max_tokens: int, pad_to_multiple: int) -> None:
+    """Refuse a row that is wider than a micro-batch may be. Errors: `UserError`"""
+    if (width := -(-longest // pad_to_multiple) * pad_to_multiple) > max_tokens:
+        raise UserError(f"data.max_tokens={max_tokens}: the longest pair takes {width} padded positions; "
+                        "raise it to that, or lower data.max_length", Exit.DATA)
+
+
+def count_updates(rows: int, tgt_tokens: int, tokens_per_update: int) -> int:
+    """Return how many updates an epoch has: the same in every epoch, of this order or that."""
+    return min(rows, max(1, round(tgt_tokens / tokens_per_update)))
+
+
+def window_order(n_windows: int, seed: int, epoch: int) -> list[int]:
+    """Order the windows of a text for an epoch."""
+    return _shuffled(n_windows, seed, epoch, 1)
+
+
+def windows_of(n_shards: int, shards: int, seed: int) -> list[list[int]]:
+    """Put shards together, at most `shards` of them in a window, in every epoch the same."""
+    order = _shuffled(n_shards, seed, 0, 2)
+    cuts = np.linspace(0, n_shards, ceil(n_shards / shards) + 1).round().astype(int)
+    return [sorted(order[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def _shuffled(n: int, seed: int, epoch: int, purpose: int) -> list[int]:
+    sequence = np.random.SeedSequence((seed, epoch), spawn_key=(purpose,))
+    order: list[int] = np.random.Generator(np.random.PCG64(sequence)).permutation(n).tolist()
+    return order
+
+
+def _padded(length: Ints, multiple: int) -> Ints:
+    padded: Ints = -(-length // multiple) * multiple
+    return padded
+
+
+def _bucketed(src: Ints, tgt: Ints, n_updates: int, rng: np.random.Generator) -> Ints:
+    """Order rows so that neighbours are alike: target buckets of equal tokens, in each a snake over source length.
+
+    sqrt(n_updates) buckets make an update about as narrow in one length as in the other.
+    """
+    order = rng.permutation(len(tgt))
+    order = order[np.argsort(tgt[order] + rng.uniform(-JITTER, JITTER, len(tgt)), kind="stable")]
+    tokens = np.cumsum(tgt[order])
+    share = tokens / max(1, tokens[-1] if len(tokens) else 1)
+    bucket = np.floor(share * ceil(sqrt(n_updates)) + rng.uniform())
+    snake = np.where(bucket % 2, -src[order], src[order])
+    ranked: Ints = order[np.lexsort((snake, bucket))]
+    return ranked
+
+
+def _equal_cuts(tgt: Ints, n_updates: int) -> Ints:
+    """Start rows of `n_updates` non-empty runs whose token sums are as equal as cuts between rows allow."""
+    k = np.arange(n_updates)
+    tokens = np.concatenate(([0], np.cumsum(tgt)))
+    middles = (tokens[1:] + tokens[:-1]) / 2
+    starts = np.searchsorted(middles, tokens[-1] * k / max(1, n_updates))
+    starts = np.maximum.accumulate(starts - k) + k  # strictly rising, even where one row outweighs several updates
+    inside: Ints = np.minimum(starts, len(tgt) - n_updates + k)
+    return inside
+
+
+def _sort_within(order: Ints, starts: Ints, width: Ints) -> Ints:
+    """Sort each run of rows by width, keeping the runs."""
+    run = np.zeros(len(order), np.int64)
+    run[starts[1:]] = 1
+    return order[np.lexsort((width[order], np.cumsum(run)))]
+
+
+def _split(width: Ints, starts: Ints, max_tokens: int) -> list[Ints]:
+    """Borders of each run's micro-batches: the smallest power of two of them (or one a row) that fits."""
+    sizes = np.diff(np.append(starts, len(width)))
+    n_micro = np.zeros(len(starts), np.int64)  # 0 = open
+    m = 1
+    while (n_micro == 0).any():
+        open_ = np.flatnonzero(n_micro == 0)
+        n = np.minimum(m, sizes[open_])
+        run = np.repeat(np.arange(len(open_)), n)
+        group = np.arange(len(run)) - np.repeat(np.cumsum(n) - n, n)
+        first, last = group * sizes[open_][run] // n[run], (group + 1) * sizes[open_][run] // n[run]
+        positions = (last - first) * width[starts[open_][run] + last - 1]  # sorted: the last row is the widest
+        fits = np.maximum.reduceat(positions, np.cumsum(n) - n) <= max_tokens
+        n_micro[open_[fits]] = n[fits]
+        m *= 2
+    return [start + np.arange(n + 1) * size // n for start, size, n in zip(starts, sizes, n_micro, strict=True)]
+
+
+def deal(update: Update, rank: int, world_size: int) -> list[tuple[int, float]]:
+    """Return which of the micro-batches are this rank's, with their weights; every rank gets as many.
+
+    A rank left over in the last round runs that round's first with weight 0: collectives need its backward.
+    """
+    n = len(update.micro_batches)
+    return [(i + rank, 1.0) if i + rank < n else (i, 0.0) for i in range(0, n, world_size)]
+
+
+def idle_share(plan: Sequence[Update], world_size: int) -> float:
+    """Share of the ranks' turns that have weight 0."""
+    busy = sum(len(update.micro_batches) for update in plan)
+    turns = sum(ceil(len(update.micro_batches) / world_size) * world_size for update in plan)
+    return 1 - busy / turns
+
+
+def shapes(plan: Sequence[Update], src_len: npt.ArrayLike, tgt_len: npt.ArrayLike, pad_to_multiple: int) -> Ints:
+    """Return (B, S, T) of every micro-batch, one a row."""
+    src, tgt = np.asarray(src_len, np.int64), np.asarray(tgt_len, np.int64)
+    batches = [batch.rows for update in plan for batch in update.micro_batches]
+    rows, sizes = np.concatenate(batches), np.array([len(batch) for batch in batches])
+    starts = np.cumsum(sizes) - sizes
+    widths = [_padded(np.maximum.reduceat(length[rows], starts), pad_to_multiple) for length in (src, tgt)]
+    return np.stack((sizes, *widths), axis=1)
+
+
+def padding_efficiency(
+    plan: Sequence[Update], src_len: npt.ArrayLike, tgt_len: npt.ArrayLike, pad_to_multiple: int
+) -> float:
+    """Real source and target tokens over padded positions, B * (S + T)."""
+    size, s, t = shapes(plan, src_len, tgt_len, pad_to_multiple).T
+    return float((np.sum(src_len) + np.sum(tgt_len)) / (size * (s + t)).sum())
+
+
+def evaluation_plan(src_len: npt.ArrayLike, max_tokens: int) -> list[Ints]:
+    """Batch every index once, longest source first, B * S <= `max_tokens` (a longer row is alone in its batch)."""
+    src = np.asarray(src_len, np.int64)
+    order = np.argsort(-src, kind="stable")
+    batches, first = [], 0
+    while first < len(order):
+        size = max(1, max_tokens // max(1, int(src[order[first]])))
+        batches.append(order[first : first + size])
+        first += size
+    return batches

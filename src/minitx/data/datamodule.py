@@ -1,0 +1,181 @@
+"""The plan turned into batches: this rank's share of every update, from a position (epoch, update) on, without end."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from time import perf_counter
+from typing import NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+from minitx.config.schema import Config
+from minitx.data.batch import Batch, collate
+from minitx.data.batching import (
+    Ints,
+    Update,
+    check_width,
+    count_updates,
+    deal,
+    epoch_plan,
+    idle_share,
+    padding_efficiency,
+    window_order,
+)
+from minitx.data.corpus import Corpus
+from minitx.data.encoded import EncodedSplit
+from minitx.data.tokenizer import TokenizerPair
+from minitx.data.windows import Tell, training_text
+from minitx.utils.errors import UserError
+
+MAX_IDLE_SHARE = 0.1
+
+
+class Turn(NamedTuple):
+    """One of an update's micro-batches, by its number among them; weight 0 = no row of it counts."""
+
+    number: int
+    batch: Batch
+    weight: float
+
+
+class PlannedUpdate(NamedTuple):
+    """One optimizer step, and this rank's turns at it.
+
+    `n_tokens`: the target tokens of the whole update, over all ranks. `lengths`: those of its rows, EOS included,
+    source and target.
+    """
+
+    epoch: int
+    update: int
+    n_tokens: int
+    turns: list[Turn]
+    lengths: tuple[Ints, Ints]
+
+
+class Window(NamedTuple):
+    """Pairs that are in memory together, and an epoch's plan for them; `begin`: updates of that epoch before it."""
+
+    split: EncodedSplit
+    plan: list[Update]
+    begin: int
+
+
+class UpdateStream:
+    """Iterate over planned updates without end, each time from the same start."""
+
+    def __init__(self, start: tuple[int, int], epoch: Callable[[int, int], Iterator[PlannedUpdate]]) -> None:
+        self._start, self._epoch = start, epoch
+
+    def __iter__(self) -> Iterator[PlannedUpdate]:
+        epoch, update = self._start
+        while True:
+            yield from self._epoch(epoch, update)
+            epoch, update = epoch + 1, 0
+
+
+class TranslationData(pl.LightningDataModule):
+    """Serve this rank's micro-batches of each update, from `start` = (epoch, update) on.
+
+    Errors: `UserError` if too few training pairs are left, one fits no micro-batch, or a rank would never work.
+    """
+
+    def __init__(self, cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, *, rank: int = 0, world_size: int = 1,
+                 start: tuple[int, int] = (0, 0), tell: Tell = lambda _: None) -> None:
+        super().__init__()
+        self.cfg, self.rank, self.world_size, self.start = cfg, rank, world_size, start
+        self.tokenizer = tokenizers.tgt
+        self.text = training_text(cfg, corpus, tokenizers, tell)
+        self.cleaning = self.text.cleaning
+        self.cleaning.check(cfg.data.clean.max_dropped_pct)
+        self.wait_s = 0.0  # that whoever iterates has waited for updates
+        check_width(max(window.longest for window in self.text.windows), cfg.data.max_tokens, cfg.data.pad_to_multiple)
+        self._updates = [count_updates(window.pairs, window.tgt_tokens, cfg.trainer.tokens_per_update)
+                         for window in self.text.windows]
+        self.updates_per_epoch = sum(self._updates)
+        self._held: tuple[int, int, Window] | None = None
+        largest = self._updates.index(max(self._updates))  # it stands for the others
+        split, plan, _ = self._window(start[0], largest)
+        self.padding_efficiency = padding_efficiency(plan, split.src_len, split.tgt_len, cfg.data.pad_to_multiple)
+        self.idle_share = idle_share(plan, world_size)
+        self._check_work(largest, max(len(update.micro_batches) for update in plan))
+
+    def _check_work(self, largest: int, most: int) -> None:
+        if most >= self.world_size and self.idle_share <= MAX_IDLE_SHARE:
+            return
+        remedy = (f"lower data.max_tokens{self._enough(largest)}, raise trainer.tokens_per_update, "
+                  "or take fewer trainer.devices")
+        if most < self.world_size:
+            raise UserError(f"trainer.devices={self.world_size}: an update has at most {most} micro-batches, "
+                            f"so some ranks would never work; {remedy}")
+        warnings.warn(f"ranks are idle {self.idle_share:.0%} of their turns; {remedy}", stacklevel=3)
+
+    def _enough(self, number: int) -> str:
+        """Find micro-batches small enough for every rank to have one of each update, and say so; or nothing."""
+        max_tokens, split = self.cfg.data.max_tokens, self._window(self.start[0], number).split
+        while (max_tokens := max_tokens // 2) >= self.cfg.data.max_length:
+            plan = self._plan(split, 0, number, max_tokens)
+            if min(len(update.micro_batches) for update in plan) >= self.world_size:
+                return f" (to {max_tokens:,})" if idle_share(plan, self.world_size) <= MAX_IDLE_SHARE else ""
+        return ""
+
+    def window(self, epoch: int, update: int = 0) -> Window:
+        """Return the window that holds an update of an epoch; after its last update, the last window.
+
+        It stays until another is asked for, and is let go of before that is read.
+        """
+        begin = 0
+        for number in window_order(len(self._updates), self.cfg.seed, epoch):
+            if update < begin + self._updates[number]:
+                break
+            begin += self._updates[number]
+        return self._window(epoch, number)
+
+    def _window(self, epoch: int, number: int) -> Window:
+        if self._held is None or self._held[:2] != (epoch, number):
+            self._held = None
+            order = window_order(len(self._updates), self.cfg.seed, epoch)
+            begin = sum(self._updates[before] for before in order[:order.index(number)])
+            split = self.text.load(number)
+            self._held = epoch, number, Window(split, self._plan(split, epoch, number, self.cfg.data.max_tokens), begin)
+        return self._held[2]
+
+    def _plan(self, split: EncodedSplit, epoch: int, number: int, max_tokens: int) -> list[Update]:
+        cfg = self.cfg
+        return epoch_plan(
+            split.src_len, split.tgt_len, seed=cfg.seed, epoch=epoch, window=number, max_tokens=max_tokens,
+            tokens_per_update=cfg.trainer.tokens_per_update, pad_to_multiple=cfg.data.pad_to_multiple)
+
+    def transfer_batch_to_device(self, batch: PlannedUpdate, device: torch.device,
+                                 dataloader_idx: int) -> PlannedUpdate:
+        """Leave an update where it is: the task moves its micro-batches one at a time."""
+        return batch
+
+    def train_dataloader(self) -> UpdateStream:
+        """Iterate over updates across epochs, without end."""
+        return UpdateStream(self.start, self._epoch)
+
+    def _epoch(self, epoch: int, first: int) -> Iterator[PlannedUpdate]:
+        while first < self.updates_per_epoch:
+            for planned in self._rest_of_window(epoch, first):
+                yield planned
+                first = planned.update + 1
+
+    def _rest_of_window(self, epoch: int, first: int) -> Iterator[PlannedUpdate]:
+        began = perf_counter()
+        split, plan, begin = self.window(epoch, first)
+        src_len, tgt_len = split.src_len, split.tgt_len
+        for number, update in enumerate(plan[first - begin:], first):
+            batches = update.micro_batches
+            turns = [Turn(i, self._collate(split, batches[i].rows), weight)
+                     for i, weight in deal(update, self.rank, self.world_size)]
+            rows = np.concatenate([batch.rows for batch in batches])
+            planned = PlannedUpdate(epoch, number, update.n_tokens, turns, (src_len[rows], tgt_len[rows]))
+            self.wait_s += perf_counter() - began
+            yield planned
+            began = perf_counter()
+
+    def _collate(self, split: EncodedSplit, rows: Ints) -> Batch:
+        ids = self.tokenizer
+        return collate(split.src(rows), split.tgt(rows), pad_id=ids.pad_id, bos_id=ids.bos_id,
+                       eos_id=ids.eos_id, pad_to_multiple=self.cfg.data.pad_to_multiple, recurring=True)

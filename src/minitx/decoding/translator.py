@@ -1,0 +1,123 @@
+"""Strings to strings with a trained model: any order in, the same order out. Neither Lightning nor Hydra.
+
+Lines are sorted by length and searched in batches of at most `decode.max_tokens` padded source positions a hypothesis.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from minitx.config.schema import DecodeConfig
+from minitx.data.batch import collate_src
+from minitx.data.batching import evaluation_plan
+from minitx.data.tokenizer import TokenizerPair
+from minitx.decoding.search import beam, greedy
+from minitx.distributed.ranks import ALONE, Team, nothing
+from minitx.models.base import Seq2Seq
+
+Progress = Callable[[int, int], None]  # lines done, lines in all
+Warn = Callable[[int, str], None]  # index of the line, what happened to it
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Hold one of a line's best translations; `score` is what they are ranked by."""
+
+    text: str
+    log_prob: float  # nats, EOS included
+    score: float  # log_prob / ((5 + length) / 6) ** length_penalty
+
+
+class Translator:
+    """Translate lines as `decode` says, unless told otherwise."""
+
+    def __init__(self, model: Seq2Seq, tokenizers: TokenizerPair, decode: DecodeConfig,
+                 device: torch.device | str = "cpu", team: Team = ALONE, between: Callable[[], None] = nothing) -> None:
+        """team: ranks that share the batches and have all lines in the end. between: what all call before each round"""
+        self.model, self.tokenizers, self.decode, self.device = model, tokenizers, decode, torch.device(device)
+        self.team, self.between = team, between
+
+    def translate(self, lines: Sequence[str], *, beam_size: int | None = None, length_penalty: float | None = None,
+                  progress: Progress | None = None, warn: Warn | None = None) -> list[str]:
+        """Translate each line; a blank one stays empty. `warn` hears of lines too long, which are cut."""
+        K = beam_size or self.decode.beam_size
+        if K > 1:
+            best = self.n_best(lines, 1, beam_size=K, length_penalty=length_penalty, progress=progress, warn=warn)
+            return [translations[0].text for translations in best]
+        ids = self._search(greedy, lines, 1, progress, warn)
+        texts = dict(zip(ids, self.tokenizers.tgt.decode_batch(ids.values()), strict=True))
+        return [texts.get(row, "") for row in range(len(lines))]
+
+    def n_best(self, lines: Sequence[str], n: int, *, beam_size: int | None = None, length_penalty: float | None = None,
+               progress: Progress | None = None, warn: Warn | None = None) -> list[list[Translation]]:
+        """Find up to n different outputs a line, best first; for a blank line one, empty.
+
+        Errors: ValueError if n is more than the beam size.
+        """
+        K = beam_size or self.decode.beam_size
+        a = self.decode.length_penalty if length_penalty is None else length_penalty
+        search = partial(beam, beam_size=K, length_penalty=a, n_best=n)
+        found = self._search(search, lines, K, progress, warn)
+        blank = [Translation("", 0.0, 0.0)]
+        return [[Translation(self.tokenizers.tgt.decode(h.ids), h.log_prob, h.score) for h in found[row]]
+                if row in found else blank for row in range(len(lines))]
+
+    def _search(self, search: Callable[..., list[Found]], lines: Sequence[str], beam_size: int,
+                progress: Progress | None, warn: Warn | None) -> dict[int, Found]:
+        """Search for each line that is not blank, longest first: memory peaks at once. --> findings by line index"""
+        sources, tgt = self._encode(lines, warn or warn_of_line), self.tokenizers.tgt
+        rows, lengths = list(sources), [len(ids) + 1 for ids in sources.values()]
+        found: dict[int, Found] = {}
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with self.model.computing_in(None if self.decode.precision is None else torch.bfloat16):
+                plans = evaluation_plan(lengths, self.decode.max_tokens // beam_size)
+                for plan in self.team.dealt(plans, self.between):
+                    batch = [rows[i] for i in plan]
+                    src = collate_src([sources[row] for row in batch], pad_id=self.tokenizers.src.pad_id,
+                                      eos_id=self.tokenizers.src.eos_id)
+                    outputs = search(self.model, src.to(self.device), bos_id=tgt.bos_id, eos_id=tgt.eos_id,
+                                     pad_id=tgt.pad_id, max_lengths=output_limits(src.lengths, self.decode, self.model))
+                    found.update(zip(batch, outputs, strict=True))
+                    if progress is not None:
+                        progress(len(lines) - max(0, len(rows) - len(found) * self.team.size), len(lines))
+        finally:
+            self.model.train(was_training)
+        return self.team.union(found)
+
+    def _encode(self, lines: Sequence[str], warn: Warn) -> dict[int, list[int]]:
+        """Encode the lines that are not blank. --> ids without EOS by line index, cut to what the model reads"""
+        rows = [row for row, line in enumerate(lines) if line.strip()]
+        sources = dict(zip(rows, self.tokenizers.src.encode_batch([lines[row] for row in rows]), strict=True))
+        longest = source_limit(self.decode, self.model)
+        for row, ids in sources.items():
+            if len(ids) >= longest:
+                warn(row, f"{len(ids) + 1:,} tokens, cut to {longest:,}")
+                sources[row] = ids[: longest - 1]
+        return sources
+
+
+def source_limit(decode: DecodeConfig, model: Seq2Seq) -> int:
+    """Return how many tokens of a source are read, EOS included."""
+    return min(decode.max_source_length, model.max_source_length or decode.max_source_length)
+
+
+def output_limits(src_lengths: Tensor, decode: DecodeConfig, model: Seq2Seq) -> Tensor:
+    """Bound each output: ratio * source tokens + extra, EOS counted on both sides, within what the model can write.
+
+    src_lengths: [B] --> [B]
+    """
+    limits = (src_lengths * decode.max_length_ratio).round().long() + decode.max_length_extra
+    return limits if model.max_target_length is None else limits.clamp(max=model.max_target_length)
+
+
+def warn_of_line(row: int, what: str) -> None:
+    """Warn of a line as Python warns: for callers that gave no `warn`."""
+    warnings.warn(f"line {row + 1}: {what}", stacklevel=2)

@@ -1,0 +1,244 @@
+"""What this machine has, and what a config would cost on it: every look that is cheap before a run that is not."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+
+from minitx.config.schema import Config
+from minitx.data.corpus import load_corpus
+from minitx.data.datamodule import TranslationData
+from minitx.data.encoded import default_cache_dir
+from minitx.data.tokenizer import TokenizerPair
+from minitx.distributed.bandwidth import FOUND
+from minitx.distributed.elastic import run_ranks
+from minitx.experiments.costs.dry_run import Rehearsal, rehearse
+from minitx.profiling.peak import matmul_gflops
+from minitx.profiling.provenance import hardware, versions
+from minitx.runs.directory import RUNS, check_run_dir
+from minitx.training.build import build_task, build_tokenizers, choose_device, choose_precision
+from minitx.training.state import RunState
+from minitx.utils.console import Console, duration
+from minitx.utils.errors import Exit, UserError
+
+CONSTRAINTS = Path(__file__).resolve().parents[4] / "constraints.txt"
+GIB, MIB = 2**30, 2**20
+
+
+class Fact(NamedTuple):
+    """Hold one thing seen: as programs read it, and as a person does."""
+
+    name: str
+    value: Any
+    text: str
+
+
+class Doctor:
+    """Examine a settled config on this machine, section by section; later ones build on what earlier ones found.
+
+    Nothing is left behind but what is kept in the cache.
+    """
+
+    def __init__(self, cfg: Config, console: Console, distributed: bool = False) -> None:
+        """distributed: have ranks meet, and measure what they tell each other, too"""
+        self.cfg, self.console, self.distributed = cfg, console, distributed
+        self.run_dir = Path(cfg.run_dir) if cfg.run_dir is not None else RUNS / "NAME"
+        self.device: torch.device | None = None
+        self.tokenizers: TokenizerPair | None = None
+        self.data: TranslationData | None = None
+        self.problems: list[UserError] = []
+
+    @property
+    def code(self) -> Exit:
+        """Return the problems' code: of several, a wrong config's before unreadable text's before storage's."""
+        return min((problem.code for problem in self.problems), default=Exit.OK)
+
+    def sections(self) -> Iterator[tuple[str, list[Fact]]]:
+        """Yield each section's name and facts; a problem ends its section and goes to `problems`."""
+        looks: tuple[Callable[[], Iterator[Fact]], ...] = (
+            self.versions, self.devices, self.precision, *([self.ranks] if self.distributed else []), self.storage,
+            self.text, self.cost)
+        for look in looks:
+            self.console.live(f"looking at {look.__name__} ...")
+            facts: list[Fact] = []
+            try:
+                for fact in look():
+                    facts.append(fact)  # noqa: PERF402 - those before a problem are kept
+            except UserError as problem:
+                self.problems.append(problem)
+            yield look.__name__, facts
+
+    def versions(self) -> Iterator[Fact]:
+        """Look at packages, beside what constraints.txt says."""
+        pinned = read_constraints(CONSTRAINTS)
+        for name, installed in {"minitx": version("minitx"), **versions()}.items():
+            wanted = pinned.get(name)
+            differs = wanted is not None and wanted != installed.partition("+")[0]  # 2.13.0+cpu is 2.13.0
+            yield Fact(name, {"installed": installed, "pinned": wanted},
+                       installed + (f"  differs: constraints.txt says {wanted}" if differs else ""))
+
+    def devices(self) -> Iterator[Fact]:
+        """Look at processor and GPUs, and choose. Errors: `UserError` if the one asked for is not there."""
+        cpu = hardware(torch.device("cpu"))
+        yield Fact("cpu", cpu, f"{cpu['cpu']}, {cpu['cores']} cores, {cpu['memory_gib']} GiB, "
+                               f"{cpu['bf16_units'] or 'no units'} for bf16 products")
+        for index in range(torch.cuda.device_count()):
+            name = torch.cuda.get_device_name(index)
+            free, total = (size / GIB for size in torch.cuda.mem_get_info(index))
+            yield Fact(f"cuda:{index}", {"gpu": name, "memory_gib": total, "free_gib": free},
+                       f"{name}, {total:.1f} GiB, {free:.1f} free")
+        load, cores = os.getloadavg()[0], cpu["cores"]
+        yield Fact("load", load, f"{load:.1f} of {cores} cores" +
+                   (": busy of late, so what is measured may be slower than it need be" if load > cores / 2 else ""))
+        self.device = choose_device(self.cfg.trainer)
+        yield Fact("chosen", str(self.device), f"{self.device}, {torch.get_num_threads()} CPU threads")
+
+    def precision(self) -> Iterator[Fact]:
+        """Measure what number formats are worth, on a product as large as the config's usual one."""
+        d_model = self.cfg.model.d_model
+        assert d_model is not None
+        shape = (self.cfg.data.max_tokens, d_model, 4 * d_model)
+        yield Fact("product", shape, "[{:,}, {:,}] @ [{:,}, {:,}]".format(*shape[:2], *shape[1:]))
+        devices = [torch.device("cpu"), *([torch.device("cuda", 0)] if torch.cuda.is_available() else [])]
+        for device in devices:
+            fp32, bf16 = (matmul_gflops(device, dtype, *shape) for dtype in (torch.float32, torch.bfloat16))
+            yield Fact(device.type, {"fp32_gflops": fp32, "bf16_gflops": bf16},
+                       f"fp32 {fp32:,.0f} GFLOP/s, bf16 {bf16:,.0f} GFLOP/s ({bf16 / fp32:.1f} times)")
+        if self.device is not None:
+            chosen = choose_precision(self.cfg.trainer, self.device)
+            where = "the GPU" if self.device.type == "cuda" else "the CPU"
+            why = (f"{where} has units for bf16 products" if chosen == "bf16-mixed" else
+                   f"{where} has no units for bf16 products")
+            asked = self.cfg.trainer.precision
+            yield Fact("chosen", chosen, f"{chosen}, " + (f"by auto: {why}" if asked == "auto" else "as asked"))
+
+    def ranks(self) -> Iterator[Fact]:
+        """Start the ranks that the config asks for, two at least. Errors: `UserError` if they cannot work together."""
+        cfg = replace(self.cfg, trainer=replace(self.cfg.trainer, devices=max(2, self.cfg.trainer.devices)))
+        with TemporaryDirectory() as folder:
+            code = run_ranks(cfg, Path(folder), "minitx.distributed.bandwidth")
+            if code != Exit.OK:
+                raise UserError(f"trainer.devices={cfg.trainer.devices}: ranks could not work together; what they said "
+                                "is above")
+            found = json.loads((Path(folder) / FOUND).read_text())
+        yield Fact("ranks", found["ranks"], f"{found['ranks']} on {len(set(found['hosts']))} host, {found['backend']}")
+        yield Fact("meet_s", found["meet_s"], f"{found['meet_s']:.2f}  from a rank's start to the first exchange's end")
+        yield Fact("small_us", found["small_us"], f"{found['small_us']:,.0f}  a sum of 16 bytes")
+        yield Fact("gib_per_s", found["gib_per_s"], ", ".join(
+            f"{speed:.2f} at {mib} MiB" for mib, speed in found["gib_per_s"].items()) + "  through each rank's link")
+
+    def storage(self) -> Iterator[Fact]:
+        """Look where runs and cache go. Errors: `UserError` if no run could begin there, or go on."""
+        for name, path in (("runs", self.run_dir), ("cache", default_cache_dir())):
+            place = standing(path)
+            free, writable = shutil.disk_usage(place).free / GIB, os.access(place, os.W_OK)
+            yield Fact(name, {"folder": str(place), "free_gib": free, "writable": writable},
+                       f"{place}: {free:,.1f} GiB free" + ("" if writable else ", not writable"))
+        place = standing(self.run_dir)
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            raise UserError(f"run_dir={self.run_dir}: cannot be made, {place} is "
+                            f"{'not writable' if place.is_dir() else 'a file'}; name another", Exit.STORAGE)
+        check_run_dir(self.cfg)
+
+    def text(self) -> Iterator[Fact]:
+        """Read the text as a run would. Errors: `UserError` for text that cannot be trained on."""
+        cfg = self.cfg
+        corpus = load_corpus(cfg.data)
+        yield Fact("origin", corpus.origin, f"{corpus.origin}, {cfg.data.src}-{cfg.data.tgt}")
+        for name in ("valid", *corpus.test_sets):
+            pairs = len(corpus.pairs(name))
+            yield Fact(name, pairs, f"{pairs:,} pairs")
+        with TemporaryDirectory() as folder:
+            kept = cfg.resume == "auto" and TokenizerPair.saved_in(self.run_dir)
+            self.tokenizers = tokenizers = build_tokenizers(cfg, corpus, self.run_dir if kept else Path(folder))
+        self.data = TranslationData(cfg, corpus, tokenizers, world_size=cfg.trainer.devices, tell=self.console.live)
+        cleaning = self.data.cleaning
+        left_out = f" (left out: {cleaning.left_out()})" if cleaning.left_out() else ""
+        yield Fact("train", {"pairs": cleaning.pairs, "kept": cleaning.kept}, f"{cleaning.kept:,} pairs{left_out}")
+        if corpus.shards:
+            yield Fact("windows", [window.pairs for window in self.data.text.windows],
+                       f"{len(corpus.shards)} shards; in memory: {self.data.text.told()}")
+        if cleaning.seen():
+            yield Fact("overlap", cleaning.counts()["overlap"], f"trained on too: {cleaning.seen()}")
+        yield Fact("vocabulary", [tokenizers.src.vocab_size, tokenizers.tgt.vocab_size], vocabulary(tokenizers))
+
+    def cost(self) -> Iterator[Fact]:
+        """Plan, build and train a little. Errors: `UserError` if memory or storage would not suffice."""
+        if self.device is None or self.data is None or self.tokenizers is None:
+            return
+        cfg, data = self.cfg, self.data
+        state = RunState(precision=choose_precision(cfg.trainer, self.device), horizon_steps=cfg.trainer.max_steps)
+        begun = cfg.resume == "auto" and any((self.run_dir / "checkpoints").glob("step-*.safetensors"))
+        task = build_task(replace(cfg, init_from=None) if begun else cfg, self.tokenizers, state)
+        params = sum(p.numel() for p in task.model.parameters())
+        yield Fact("params", params, f"{params:,}  {cfg.choices.model} {cfg.model.size}")
+        plan = data.window(0).plan
+        tokens = sum(update.n_tokens for update in plan) / len(plan)
+        micro = sum(len(update.micro_batches) for update in plan) / len(plan)
+        yield Fact("updates_per_epoch", data.updates_per_epoch, f"{data.updates_per_epoch:,}")
+        yield Fact("tokens_per_update", tokens, f"{tokens:,.0f} target tokens in {micro:.1f} micro-batches, on average")
+        yield Fact("padding_efficiency_pct", 100 * data.padding_efficiency, f"{100 * data.padding_efficiency:.1f}")
+        measured = rehearse(task, data, self.device, self.console)
+        yield from self.times(measured, data.updates_per_epoch)
+        yield from self.sizes(measured)
+
+    def times(self, measured: Rehearsal, updates_per_epoch: int) -> Iterator[Fact]:
+        """Foretell times from the median update."""
+        low, middle, high = measured.quartiles_s
+        speed = measured.tgt_tokens / sum(measured.update_s)
+        yield Fact("update_s", {"median": middle, "low": low, "high": high, "measured": len(measured.update_s)},
+                   f"{middle:.3g}  (half of {len(measured.update_s)} between {low:.3g} and {high:.3g})")
+        yield Fact("tgt_tokens_per_s", speed, f"{speed:,.0f}")
+        yield Fact("epoch_s", middle * updates_per_epoch, duration(middle * updates_per_epoch))
+        trainer = self.cfg.trainer
+        a_second = measured.flop and measured.flop / len(measured.update_s) / middle
+        ends = [end for end in (trainer.max_steps and trainer.max_steps * middle,
+                                trainer.max_minutes and trainer.max_minutes * 60,
+                                trainer.max_pflop and a_second and 1e15 * trainer.max_pflop / a_second) if end]
+        run_s = min(ends) if ends else None
+        steps = f"{run_s / middle:,.0f} steps, {run_s / middle / updates_per_epoch:.1f} epochs" if run_s else ""
+        yield Fact("run_s", run_s, f"{duration(run_s)}  {steps}; validation and tests come on top" if run_s else
+                   "open: neither trainer.max_steps nor max_minutes nor max_pflop")
+
+    def sizes(self, measured: Rehearsal) -> Iterator[Fact]:
+        """Say what is held and kept. Errors: `UserError` if that is more than the disk has."""
+        assert self.device is not None
+        whose = "of the updates" if self.device.type == "cuda" else "of this process so far, text included"
+        yield Fact("peak_memory_gib", measured.peak_memory_gib, f"{measured.peak_memory_gib:.2f}  {whose}")
+        keep, place = self.cfg.checkpoint.keep, standing(self.run_dir)
+        beside = 1  # each file is written beside the old one
+        needed = ((keep + beside) * (measured.checkpoint_bytes + measured.model_bytes)
+                  + (1 + beside) * measured.model_bytes)
+        free = shutil.disk_usage(place).free
+        one, needed_mib = measured.checkpoint_bytes / MIB, needed / MIB
+        yield Fact("checkpoint_mib", one, f"{one:,.1f}")
+        yield Fact("storage_mib", needed_mib, f"{needed_mib:,.1f}  for checkpoint.keep={keep} with the best weights of "
+                                              "each, those that serve, and one of all while it is written")
+        if needed > free:
+            raise UserError(f"{place}: has {free / MIB:,.1f} MiB free, the run needs {needed_mib:,.1f}; make room, "
+                            "name run_dir elsewhere, or lower checkpoint.keep", Exit.STORAGE)
+
+
+def read_constraints(path: Path) -> dict[str, str]:
+    """Return the pinned versions by package, or nothing where there is no such file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return dict(line.split("==", 1) for line in lines if "==" in line and not line.startswith("#"))
+
+
+def standing(path: Path) -> Path:
+    """Return the nearest of a path and the folders it would lie in that is there."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def vocabulary(tokenizers: TokenizerPair) -> str:
+    """Say how many entries there are."""
+    src, tgt = tokenizers.src.vocab_size, tokenizers.tgt.vocab_size
+    return f"{src:,} joint" if tokenizers.joint else f"{src:,} + {tgt:,}"

@@ -1,0 +1,118 @@
+"""A few real updates of a run that is not begun: what one takes in seconds, and the whole in bytes."""
+
+from dataclasses import dataclass, field
+from statistics import quantiles
+from time import perf_counter
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+from minitx.data.batching import shapes
+from minitx.data.datamodule import TranslationData
+from minitx.profiling.provenance import peak_memory_gib
+from minitx.runs.checkpoint import model_tensors
+from minitx.training.build import build_trainer
+from minitx.training.callbacks import training_flop
+from minitx.training.checkpointing import run_tensors
+from minitx.training.task import TranslationTask
+from minitx.training.telemetry import split
+from minitx.utils.console import Console, duration
+
+WARM_UP = 3  # the widest update, which takes the most memory, and two more: allocators and kernels settle
+ENOUGH, AT_LEAST, ENOUGH_S = 30, 4, 4.0  # measured updates: the first of 30, or of 4 seconds once there are 4
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Hold what was measured; `update_s` without warm-up."""
+
+    update_s: list[float]
+    tgt_tokens: int  # of all measured updates
+    peak_memory_gib: float  # of updates; validation and search may take more
+    checkpoint_bytes: int
+    model_bytes: int  # of model.safetensors
+    split_s: dict[str, float] = field(default_factory=dict)  # of all measured updates: the wait for data, and phases
+    flop: float | None = None  # of all measured updates: operations on real tokens
+
+    @property
+    def quartiles_s(self) -> tuple[float, float, float]:
+        """Return the seconds of an update that a quarter, a half and three quarters of them stay below."""
+        low, middle, high = quantiles(self.update_s, n=4, method="inclusive")
+        return low, middle, high
+
+
+def rehearse(task: TranslationTask, data: TranslationData, device: torch.device, console: Console) -> Rehearsal:
+    """Train for some seconds, from the plan's widest update on. Writes nothing; the task's weights change."""
+    data.start = (0, widest_update(data))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    stopwatch = Stopwatch(console, data)
+    go_through(build_trainer(device, None, [stopwatch]), task, data)
+    flops: list[Any] = stopwatch.flops[WARM_UP:]
+    return Rehearsal(stopwatch.update_s[WARM_UP:], sum(stopwatch.tgt_tokens[WARM_UP:]), peak_memory_gib(device),
+                     stopwatch.checkpoint_bytes, sum(t.nbytes for t in model_tensors(task.model).values()),
+                     stopwatch.split_s(), None if None in flops else sum(flops))
+
+
+def go_through(trainer: pl.Trainer, task: TranslationTask, data: TranslationData) -> None:
+    """Train until a callback stops it. Errors: KeyboardInterrupt."""
+    try:
+        trainer.fit(task, datamodule=data)
+    except SystemExit as left:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from left
+
+
+def widest_update(data: TranslationData) -> int:
+    """Find the update with the largest micro-batch in the first window's plan."""
+    split, plan, _ = data.window(0)
+    rows, src, tgt = shapes(plan, split.src_len, split.tgt_len, data.cfg.data.pad_to_multiple).T
+    update_of = np.repeat(np.arange(len(plan)), [len(update.micro_batches) for update in plan])
+    return int(update_of[np.argmax(rows * (src + tgt))])
+
+
+class Stopwatch(pl.Callback):
+    """Time updates from end to end, batches and all, until there are enough."""
+
+    def __init__(self, console: Console, data: TranslationData) -> None:
+        self.console, self.data = console, data
+        self.update_s: list[float] = []
+        self.tgt_tokens: list[int] = []
+        self.flops: list[float | None] = []
+        self.splits: list[dict[str, float]] = []  # after each update, of all so far
+        self.checkpoint_bytes = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.last = perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        assert isinstance(pl_module, TranslationTask)
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self.update_s.append(perf_counter() - self.last)
+        self.tgt_tokens.append(batch.n_tokens)
+        self.flops.append(training_flop(pl_module.model, batch))
+        self.splits.append(split(pl_module, self.data))
+        self.last += self.update_s[-1]
+        pl_module.state.step += 1
+        measured = self.update_s[WARM_UP:]
+        trainer.should_stop = len(measured) == ENOUGH or len(measured) >= AT_LEAST and sum(measured) >= ENOUGH_S
+        self.console.live(f"measuring: update {len(self.update_s)}  eta {duration(self.left_s(measured))}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TranslationTask)
+        tensors = run_tensors(pl_module, trainer.optimizers[0])
+        self.checkpoint_bytes = sum(tensor.nbytes for tensor in tensors.values())
+
+    def split_s(self) -> dict[str, float]:
+        """Return what the measured updates took, without those of the warm-up."""
+        before, after = self.splits[WARM_UP - 1], self.splits[-1]
+        return {name: seconds - before[name] for name, seconds in after.items()}
+
+    def left_s(self, measured: list[float]) -> float:
+        """Estimate the seconds until there are enough updates."""
+        mean_s = sum(self.update_s) / len(self.update_s)
+        by_time = max(ENOUGH_S - sum(measured), (AT_LEAST - len(measured)) * mean_s)
+        return min(by_time, (ENOUGH - len(measured)) * mean_s) + max(0, WARM_UP - len(self.update_s)) * mean_s

@@ -1,0 +1,95 @@
+"""`minitx report`: runs into the ledger, and the ledger's tables into README and docs/, whose numbers they are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from minitx.experiments.reports import findings
+from minitx.experiments.reports import results as ledgers
+from minitx.experiments.reports.results import Row
+from minitx.experiments.reports.study_plots import FIGURES
+from minitx.experiments.reports.tables import TABLES, render
+from minitx.utils.errors import Exit, UserError
+from minitx.utils.files import write_atomically
+
+START, END = "<!-- report: ", "<!-- /report -->"
+
+Parts = Mapping[str, Callable[[], str]]  # what pages show, by marker
+
+
+def main(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
+    """Add runs to the ledger, then write its tables into README and the pages of docs/ beside it.
+
+    The same rows give the same bytes. Errors: `UserError` for a run that is not to be published, a page that is
+    missing, cannot be written or has lost a marker, or a table that has no page.
+    """
+    publish(runs, ledger)
+    shown, known = set[str](), parts(ledgers.read(ledger), findings.read_all(ledger / "studies"))
+    for page in (readme, *sorted(readme.parent.glob("docs/*.md"))):
+        try:
+            text = page.read_text(encoding="utf-8")
+            if page != readme and START not in text:
+                continue
+            if (filled := fill(text, known, page)) != text:
+                write_atomically(page, filled.encode())
+        except OSError as error:
+            raise UserError(f"{page}: {error.strerror}", Exit.USAGE if not page.exists() else Exit.STORAGE) from error
+        shown |= {name for name in known if f"{START}{name} -->" in text}
+        print(f"{page}: tables {'are up to date' if filled == text else 'written'}")
+    if lost := [name for name in known if name not in shown]:
+        raise UserError(f"{readme}: neither here nor in docs/ are the markers {START}{lost[0]} --> ... {END}")
+
+
+def parts(rows: Sequence[Row], studies: Mapping[str, findings.Found]) -> Parts:
+    """Name all that pages show: tables of rows, and what each study found."""
+    return {**{name: partial(render, table, rows) for name, table in TABLES.items()},
+            **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES}}
+
+
+def publish(runs: Sequence[Path], ledger: Path) -> None:
+    """Add runs' rows, each in the place of an older one of that config and seed, and say so.
+
+    Errors: `UserError` for a run that is not to be published; then none of them is.
+    """
+    for row in [_admitted(run_dir) for run_dir in runs]:
+        alike = [other.name for other in ledgers.read(ledger) if other.order[:2] == row.order[:2]]
+        path, replaced = ledgers.write(row, ledger)
+        print(f"{path}: {'replaced: there was a row of this config and seed' if replaced else 'published'}"
+              f"{'' if row.committed else ', and marked: its code is in no commit'}")
+        if row.result.disturbed:
+            print(f"{path}: warning: marked as disturbed, other processes took {row.result.other_cpu_pct:.0f} % of the "
+                  "cores; train it anew on a quiet machine, and publish that")
+        if others := [name for name in alike if name != row.name]:
+            print(f"{path}: of the same experiment and seed, with another config: {', '.join(others)}; delete what "
+                  "this one replaces")
+
+
+def _admitted(run_dir: Path) -> Row:
+    """Make the row of a run that a table shows. Errors: `UserError` for any other, and for one without its scores."""
+    row = ledgers.gather(run_dir)
+    tables = [table for table in TABLES.values() if table.shows(row)]
+    if not tables:
+        shown = ", ".join(table.experiments for table in TABLES.values())
+        raise UserError(f"{run_dir}: experiment={row.result.experiment} is in no table of README (these show {shown}), "
+                        "so it is not published")
+    for table in tables:
+        if lacking := table.lacks(row):
+            scored = ", ".join(row.result.test) or "no test set"
+            raise UserError(f"{run_dir}: has no {', '.join(lacking)} for its table, which shows scores of "
+                            f"{', '.join(table.test_sets)}; this run scored {scored}")
+    return row
+
+
+def fill(text: str, known: Parts, page: Path) -> str:
+    """Put tables between `<!-- report: NAME -->` and `<!-- /report -->`. Errors: `UserError` for a lost marker."""
+    before, *blocks = text.split(START)
+    filled = [before]
+    for block in blocks:
+        name, opened, rest = block.partition(" -->\n")
+        _, closed, after = rest.partition(END)
+        if name not in known or not (opened and closed) or END in after:
+            began = name.partition("\n")[0]
+            raise UserError(f"{page}: {START}{began} --> ... {END}: one of these lines is lost, or no table has that "
+                            f"name ({', '.join(known)})")
+        filled.append(f"{START}{name} -->\n{known[name]()}\n{END}{after}")
+    return "".join(filled)

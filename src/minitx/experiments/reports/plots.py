@@ -1,0 +1,135 @@
+"""Figures as SVG or PNG, drawn from figures that were stored: the same numbers give the same bytes.
+
+matplotlib is an extra, `report`, and imported when something is drawn.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from minitx.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT = "#333333", "#dddddd"
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "minitx",  # ids of an SVG's parts are random without one
+    "figure.facecolor": "white", "savefig.facecolor": "white",  # a page may be dark
+    "font.size": 9, "axes.titlesize": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "lines.linewidth": 1.5, "lines.markersize": 5, "legend.frameon": False, "legend.fontsize": 8,
+}  # fmt: skip
+# Told apart by whoever sees colours otherwise, and by shape in print. Source: Okabe & Ito 2008, Color Universal Design.
+KNOWN = {"transformer": ("#0072B2", "o"), "lstm_attention": ("#D55E00", "s"), "lstm": ("#009E73", "^"),
+         "transformer_nope": ("#CC79A7", "D"), "transformer_learned": ("#E69F00", "v"),
+         "transformer_rope": ("#56B4E9", "P")}
+OTHERS = (("#000000", "X"), ("#F0E442", "*"))
+
+
+class Panel(NamedTuple):
+    """Say how one kind of cost curve is shown."""
+
+    key: str  # in what was measured
+    across: str
+    up: str
+    scale: float  # from seconds
+    power: str  # what the exponent is of
+
+
+PANELS = (Panel("by_length", "tokens a sentence, L", "ms a sentence", 1e3, "L"),
+          Panel("by_width", "d_model, D", "µs a target token", 1e6, "D"))
+
+
+def require_matplotlib() -> None:
+    """Refuse to begin what would end in a figure. Errors: `UserError` where matplotlib is not installed."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise UserError("a figure needs matplotlib, which is not installed; pip install -c constraints.txt -e "
+                        "'.[report]'") from error
+
+
+@contextmanager
+def blank(width: float, height: float) -> Iterator["Figure"]:
+    """Give a figure of so many inches, in our style while the block lasts. Errors: as `require_matplotlib`"""
+    require_matplotlib()
+    from matplotlib import rc_context, rcdefaults, rcParams
+    from matplotlib.figure import Figure
+
+    with rc_context():
+        rcdefaults()  # whatever a user's matplotlibrc says
+        rcParams.update(STYLE)
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def cost_curves(found: Mapping[str, Any]) -> bytes:
+    """Draw what `minitx bench cost` stores: time against length and against width, both axes logarithmic."""
+    with blank(8.4, 3.9) as figure:
+        for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+            draw_costs(axes, panel, found[panel.key])
+        conditions = found["conditions"]
+        figure.supxlabel(f"One micro-batch of {conditions['tokens']:,} target tokens, forwards and backwards: "
+                         f"{machine(conditions)}, {conditions['precision']}", fontsize=7, x=0.01, ha="left")
+        return svg(figure)
+
+
+def draw_costs(axes: "Axes", panel: Panel, curves: Mapping[str, Any]) -> None:
+    """Draw a line a family, its exponents beside its name."""
+    from matplotlib.ticker import LogLocator
+
+    ticks: list[int] = []
+    for (name, curve), (colour, marker) in zip(curves.items(), looks(curves), strict=True):
+        points = curve["points"]
+        ticks = [point[curve["x"]] for point in points]
+        axes.plot(ticks, [panel.scale * point[curve["y"]] for point in points], color=colour, marker=marker,
+                  label=f"{name}: {exponents(curve, panel.power)}")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(ticks, list(map(str, ticks)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.minorticks_off()
+    axes.set_xlabel(panel.across)
+    axes.set_ylabel(panel.up)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.05, 1))
+
+
+def exponents(curve: Mapping[str, Any], power: str) -> str:
+    """Write a curve's power law, and that of its last step: L^1.02 ± 0.01 (256 → 512: L^1.10)."""
+    error = curve["standard_error"]
+    before, last = (point[curve["x"]] for point in curve["points"][-2:])
+    return (f"{power}^{curve['exponent']:.2f}" + ("" if error is None else f" ± {error:.2f}")
+            + f" ({before} → {last}: {power}^{curve['last_exponent']:.2f})")
+
+
+def machine(conditions: Mapping[str, Any]) -> str:
+    """Name what it was measured on."""
+    hardware = conditions["hardware"]
+    return hardware.get("gpu") or f"{hardware['cpu']}, {conditions['threads']} threads"
+
+
+def looks(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Give each name a colour and a marker: in every figure the same, where it is a name that we publish."""
+    others = iter(OTHERS * 9)
+    return [KNOWN[name] if name in KNOWN else next(others) for name in names]
+
+
+def svg(figure: "Figure") -> bytes:
+    """Write without date and version, so that nothing but what is drawn makes a difference."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def png(figure: "Figure") -> bytes:
+    """Write without version, likewise."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+FORMS: dict[str, Callable[["Figure"], bytes]] = {"svg": svg, "png": png}

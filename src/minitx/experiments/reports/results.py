@@ -1,0 +1,295 @@
+"""The ledger: one file under results/ for each published run, of what can be counted and checked.
+
+A row is the run's result, the command that repeats it, its validation curve and, for each test sentence, the counts
+that BLEU is made of. It is checked when it is added, and again whenever it is read: its run finished, with finite
+updates and weights drawn from its seed; BLEU follows from the row's own counts; keys are known, numbers are numbers,
+and strings are short. All else that a row says is taken on trust.
+"""
+
+import gzip
+import json
+import shlex
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from math import isclose
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from minitx.config.fields import nearest
+from minitx.config.saved import read_config
+from minitx.config.schema import config_sha256
+from minitx.evaluation.metrics import SENTENCE_COLUMNS, Score, bleu_from_sentences
+from minitx.experiments.reports.command_line import command_line
+from minitx.runs.result import Result, TestScore
+from minitx.utils.errors import Exit, UserError
+from minitx.utils.files import write_atomically
+
+FORMAT = 1
+LARGEST = 100_000  # bytes of a file; git keeps each for ever
+LONGEST, LONGEST_COMMAND = 200, 1_000  # characters of a string in a result, and of the command
+CURVE = ("step", "train_s", "loss", "bleu")
+KEYS = {"format", "command", "result", "curve", "statistics"}
+MOSES = {name for name in TestScore.__annotations__ if name.startswith("moses_")}  # all of them, or none
+GZIP_HEADER = bytes.fromhex("1f8b 0800 0000 0000 02ff")  # no time of day, no name, no operating system
+
+
+@dataclass(frozen=True)
+class Row:
+    """Hold one published run. curve: by `CURVE`; sentences: for each test set, its `metrics.sentence_statistics`
+
+    source_words: of each of its sentences, where a row has them (those of before have not)
+    """
+
+    command: str
+    result: Result
+    curve: list[list[float]]
+    sentences: dict[str, list[list[int]]]
+    source_words: dict[str, list[int]] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, values: Any, where: str) -> "Row":
+        """Check what can be checked. Errors: `UserError` beginning with `where`."""
+        found = values.get("format") if isinstance(values, Mapping) else None
+        if found != FORMAT:
+            raise UserError(f"{where}: row format {found}, this version reads {FORMAT}: publish its run anew")
+        if wrong := values.keys() ^ KEYS:
+            raise UserError(f"{where}: a row has the keys {', '.join(sorted(KEYS))}: see {', '.join(sorted(wrong))}")
+        try:
+            curve, statistics = values["curve"], values["statistics"]
+            row = cls(values["command"], Result.parse(values["result"], where), curve["rows"], statistics["sets"],
+                      statistics.get("source_words", {}))
+            if curve["columns"] != list(CURVE) or statistics["columns"] != list(SENTENCE_COLUMNS):
+                raise UserError(f"{where}: the curve or the statistics have other columns than this version's")
+            why = (_unreadable(row.result) or refusal(row.result) or _mismatch(row) or _other_command(row)
+                   or _text(row))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UserError(f"{where}: not a row: {error!r}") from error
+        if why:
+            raise UserError(f"{where}: {why}")
+        return row
+
+    @property
+    def name(self) -> str:
+        return f"{self.result.system}.{self.result.seed}.{self.result.config_sha256[:8]}"
+
+    @property
+    def order(self) -> tuple[str, int, str]:
+        """Return what rows are sorted by."""
+        return self.result.system, self.result.seed, self.result.config_sha256
+
+    @property
+    def recipe(self) -> list[str]:
+        """Return the command's words but for the seed: what the seeds of a system share."""
+        return [word for word in shlex.split(self.command) if not word.startswith("seed=")]
+
+    @property
+    def committed(self) -> bool:
+        """Tell whether a commit holds the code it was trained with."""
+        return self.result.git_dirty is False
+
+    def json(self) -> str:
+        """Write the result to be read by people, and each of the others on one line."""
+        result = json.dumps(asdict(self.result), indent=1, ensure_ascii=False, allow_nan=False)
+        others = {
+            "curve": {"columns": CURVE, "rows": self.curve},
+            "statistics": {"columns": SENTENCE_COLUMNS, "sets": self.sentences}
+            | ({"source_words": self.source_words} if self.source_words else {}),
+        }
+        packed = [f'"{key}": {json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)}'
+                  for key, value in others.items()]
+        command = json.dumps(self.command, ensure_ascii=False)
+        head = [f'"format": {FORMAT}', f'"command": {command}', f'"result": {result}']
+        return "{\n" + ",\n".join([*head, *packed]) + "\n}\n"
+
+
+def gather(run_dir: Path) -> Row:
+    """Make a run's row. Errors: `UserError` for a run that is not to be published."""
+    if not (run_dir / "result.json").exists():
+        raise UserError(f"{run_dir}: no result.json, so nothing to publish")
+    result = Result.read(run_dir / "result.json")
+    if why := refusal(result):
+        raise UserError(f"{run_dir}: {why}")
+    statistics = _load(run_dir / "sentence_statistics.json", json.loads)
+    records = _load(run_dir / "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
+    curve = [[record[name] for name in CURVE] for record in records if record["event"] == "valid"]
+    cfg = read_config(run_dir)
+    if config_sha256(cfg) != result.config_sha256:
+        raise UserError(f"{run_dir}: config.yaml is not the config that result.json is of (its hash is another)")
+    values = {"format": FORMAT, "command": command_line(cfg), "result": asdict(result),
+              "curve": {"columns": list(CURVE), "rows": curve}, "statistics": statistics}
+    return Row.parse(values, str(run_dir))
+
+
+def refusal(result: Result) -> str | None:
+    """Say why a run is not to be published, if so."""
+    if result.status != "finished":
+        return f"the run is {result.status}; only finished runs are published"
+    if result.experiment is None:
+        return "the run names no experiment, so its row would have no name: python train.py experiment=NAME"
+    if result.init_from_sha256 is not None:
+        return "begun with another run's weights; only runs from drawn weights are published"
+    if result.nonfinite_steps:
+        return f"{result.nonfinite_steps:,} updates were not finite and were skipped; mend that before publishing"
+    return None
+
+
+def _unreadable(result: Result) -> str | None:
+    """Say what a table would look for in vain, or find to be no number, if anything."""
+    if wrong := _mistyped(vars(result), get_type_hints(Result)):
+        return wrong
+    wanted = {"decode": {"beam_size", "length_penalty"}, "versions": {"torch", "lightning"},
+              "hardware": {"cores", "gpu" if result.hardware.get("gpu") else "cpu"}}
+    for name, keys in wanted.items():
+        if missing := keys - getattr(result, name).keys():
+            return f"{name} lacks {', '.join(sorted(missing))}"
+    for name, score in result.test.items():
+        if unknown := score.keys() - TestScore.__annotations__.keys():
+            return f"{name}: unknown in a test set's scores: {', '.join(sorted(unknown))}"
+        if missing := {field.name for field in fields(Score)} - score.keys():
+            return f"{name}: missing in a test set's scores: {', '.join(sorted(missing))}"
+        if (known := MOSES & score.keys()) and known != MOSES:
+            return f"{name}: missing in a test set's scores: {', '.join(sorted(MOSES - known))}"
+        if wrong := _mistyped(score, get_type_hints(TestScore)):
+            return f"{name}: {wrong}"
+    return None
+
+
+def _mistyped(values: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None:
+    """Name a value that is not of its type, as far as JSON tells types apart, if there is one."""
+    for name, value in values.items():
+        kinds = get_args(hints[name]) if isinstance(hints[name], UnionType) else (hints[name],)
+        kinds = tuple(get_origin(kind) or kind for kind in kinds)
+        if type(value) not in kinds and not (type(value) is int and float in kinds):
+            return f"{name} has a wrong type: {str(value)[:40]!r}"
+    return None
+
+
+def _mismatch(row: Row) -> str | None:
+    """Say which score does not follow from the row's own counts, if any."""
+    scores = row.result.test
+    if row.sentences.keys() != scores.keys():
+        return f"scores of {', '.join(scores)}, but statistics of {', '.join(row.sentences)}"
+    for name, score in scores.items():
+        counts = row.sentences[name]
+        bleu = bleu_from_sentences(counts)
+        if len(counts) != score["sentences"] or not isclose(bleu, score["bleu"], rel_tol=0, abs_tol=1e-9):
+            return (f"{name}: BLEU {score['bleu']} of {score['sentences']:,} sentences, but the statistics give {bleu} "
+                    f"of {len(counts):,}")
+        if row.source_words and [type(words) for words in row.source_words.get(name, ())] != [int] * len(counts):
+            return f"{name}: a row that has source_words has one number for each sentence"
+    return None
+
+
+def _other_command(row: Row) -> str | None:
+    """Say what is wrong with the command, which people copy from README into a shell, if anything."""
+    command = row.command
+    if len(command) > LONGEST_COMMAND or not command.isprintable() or "`" in command:
+        return f"the command is not one line of {LONGEST_COMMAND:,} characters without backticks: {command[:40]!r} ..."
+    words = shlex.split(command)
+    if words[:3] != ["python", "train.py", f"experiment={row.result.experiment}"]:
+        return f"the command is not of experiment={row.result.experiment}: {command[:40]!r} ..."
+    if shlex.join(words) != command:
+        return f"the command is more than words, quoted where they need it: {command[:40]!r} ..."
+    return None
+
+
+def _text(row: Row) -> str | None:
+    """Say where a row has room for somebody's sentences, if anywhere."""
+    if long := [text for text in _strings(asdict(row.result)) if len(text) > LONGEST or "\n" in text]:
+        return f"text has no place in a row: {long[0][:40]!r} ..."
+    if any(_strings([row.curve, row.sentences.values(), row.source_words.values()])):
+        return "a curve and statistics are numbers only"
+    return None
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _strings([*value, *value.values()])
+    elif isinstance(value, Iterable):
+        for item in value:
+            yield from _strings(item)
+
+
+# --- files
+
+
+def read(ledger: Path) -> list[Row]:
+    """Return the ledger's rows by experiment and seed.
+
+    Errors: `UserError` naming the file that is no row, or the two that are one.
+    """
+    rows = []
+    for path in sorted([*ledger.glob("*.json"), *ledger.glob("*.json.gz")]):
+        try:
+            content = path.read_bytes()
+            values = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise UserError(f"{path}: cannot be read: {error}") from error
+        row = Row.parse(values, str(path))
+        plain, packed = _places(row, ledger)
+        if path not in (plain, packed):
+            raise UserError(f"{path}: the row in it is named {row.name}: give the file that name")
+        if plain.exists() and packed.exists():
+            raise UserError(f"{plain}: {packed.name} is there too, and a row has one file: delete the older")
+        rows.append(row)
+    return sorted(rows, key=lambda row: row.order)
+
+
+def refuse_repeats(rows: Iterable[Row]) -> None:
+    """Refuse what would count a seed twice: two rows of one command, trained with two versions. Errors: `UserError`"""
+    seen: dict[str, Row] = {}
+    for row in rows:
+        if (other := seen.setdefault(row.command, row)) is not row:
+            raise UserError(f"{other.name}, {row.name}: rows of one command and seed; delete the older")
+
+
+def find(name: str, ledger: Path) -> Row:
+    """Return the row of that name, or of that beginning if there is one. Errors: `UserError` for none, or several."""
+    rows = read(ledger)
+    begins = f"{name.removesuffix('.gz').removesuffix('.json')}."
+    if not (found := [row for row in rows if f"{row.name}.".startswith(begins)]):
+        raise UserError(f"{name}: no row of {ledger}{nearest(name, [row.name for row in rows])}")
+    if len(found) > 1:
+        raise UserError(f"{name}: several rows of {ledger}: {', '.join(row.name for row in found)}")
+    return found[0]
+
+
+def write(row: Row, ledger: Path) -> tuple[Path, bool]:
+    """Put a row in place, packed if it must be: the same bytes for the same row. --> file, whether it replaced one"""
+    plain, packed = _places(row, ledger)
+    content, path, other = row.json().encode(), plain, packed
+    if len(content) > LARGEST:
+        content, path, other = _packed(content), packed, plain
+    if len(content) > LARGEST:
+        raise UserError(f"{row.name}: {len(content):,} bytes when packed, and a row may have {LARGEST:,}: "
+                        "score fewer test sets (data.test_sets)")
+    replaces = plain.exists() or packed.exists()
+    try:
+        ledger.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+        other.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}", Exit.STORAGE) from error
+    return path, replaces
+
+
+def _packed(content: bytes) -> bytes:
+    """Compress, with a header that is the same on each system."""
+    return GZIP_HEADER + gzip.compress(content, mtime=0)[len(GZIP_HEADER):]
+
+
+def _places(row: Row, ledger: Path) -> tuple[Path, Path]:
+    return ledger / f"{row.name}.json", ledger / f"{row.name}.json.gz"
+
+
+def _load(path: Path, decode: Callable[[str], Any]) -> Any:
+    """Read a file that every finished run has. Errors: `UserError` if it is missing or damaged."""
+    try:
+        return decode(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: missing or damaged, so its run cannot be published: "
+                        f"{' '.join(str(error).split())}") from error

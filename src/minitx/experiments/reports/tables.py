@@ -1,0 +1,350 @@
+"""README's tables: which rows, which columns, and below them the conditions under which their numbers hold.
+
+A line shows one row or, in a table by system, all seeds of a system: the mean and, of several, the standard deviation.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from itertools import combinations, groupby
+from statistics import fmean, stdev
+
+from minitx.evaluation.significance import compare, interval, rounded
+from minitx.experiments.reports.results import Row, refuse_repeats
+from minitx.runs.result import DISTURBED_PCT, Result, searched
+from minitx.utils.console import duration
+
+Cell = Callable[[Sequence[Row]], str | None]  # None = not known of all of them
+UNCOMMITTED, DISTURBED = "†", "‡"
+RESAMPLES = 2_000  # of a comparison below a table; `minitx compare` takes more
+
+
+def _number(name: str, form: str, unit: str = "") -> Cell:
+    return lambda rows: _spread([getattr(row.result, name) for row in rows], form, unit)
+
+
+def _spread(values: Sequence[float | None], form: str, unit: str = "") -> str | None:
+    """Write the mean, and how the seeds scatter about it, if they do."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    text = f"{fmean(known):{form}}"
+    return text + (f" ± {stdev(known):{form}}" if len(set(known)) > 1 else "") + unit
+
+
+@dataclass(frozen=True)
+class Score:
+    """Show a score of a test set. bounded: also the 95 % interval, which BLEU has"""
+
+    test_set: str
+    key: str
+    unit: str = ""
+    bounded: bool = False
+
+    def of(self, row: Row) -> float | None:
+        """Return the score, or None where the row has none."""
+        scores: dict[str, float] = {**row.result.test.get(self.test_set, {})}  # type: ignore[dict-item]
+        return scores.get(self.key)
+
+    def __call__(self, rows: Sequence[Row]) -> str | None:
+        text = _spread([self.of(row) for row in rows], ".1f", self.unit)
+        if text is None or not self.bounded:
+            return text
+        _, low, high = interval([row.sentences[self.test_set] for row in rows], resamples=RESAMPLES)
+        return f"{text} ({low:.1f} to {high:.1f})"
+
+
+@dataclass(frozen=True)
+class LengthScore:
+    """Show BLEU on those sentences of a test set whose source has `fewest` to `most` words, and its 95 % interval."""
+
+    test_set: str
+    fewest: int
+    most: int
+
+    def __call__(self, rows: Sequence[Row]) -> str | None:
+        words = rows[0].source_words.get(self.test_set)
+        if words is None or any(row.source_words.get(self.test_set) != words for row in rows):
+            return None
+        chosen = [n for n, count in enumerate(words) if self.fewest <= count <= self.most]
+        if not chosen:
+            return None
+        bleu, low, high = interval([[row.sentences[self.test_set][n] for n in chosen] for row in rows],
+                                   resamples=RESAMPLES)
+        return f"{bleu:.1f} ({low:.1f} to {high:.1f}; {len(chosen):,})"
+
+
+def _model(rows: Sequence[Row]) -> str:
+    marks = (UNCOMMITTED if not all(row.committed for row in rows) else "",
+             DISTURBED if any(row.result.disturbed for row in rows) else "")
+    return rows[0].result.model + "".join(marks)
+
+
+def _training(rows: Sequence[Row]) -> str:
+    return duration(fmean(row.result.train_s for row in rows))
+
+
+def _to_target(rows: Sequence[Row]) -> str | None:
+    """Write the training time to the target. A run that never reached it is censored: it would have taken longer."""
+    results = [row.result for row in rows]
+    if any(result.target_bleu is None for result in results):
+        return None
+    reached = [result.time_to_target_s for result in results if result.time_to_target_s is not None]
+    if len(reached) < len(results):  # then the mean is more than that of what is known
+        least = fmean(result.time_to_target_s or result.train_s for result in results)
+        return f"> {duration(least)}" + (f" ({len(reached)} of {len(results)} reached it)" if reached else "")
+    return duration(fmean(reached)) + (f" ± {duration(stdev(reached))}" if len(reached) > 1 else "")
+
+
+def _at_target(name: str, form: str, unit: str = "") -> Cell:
+    def cell(rows: Sequence[Row]) -> str | None:
+        return _spread([(row.result.at_target or {}).get(name) for row in rows], form, unit)
+
+    return cell
+
+
+COLUMNS: dict[str, Cell] = {
+    "model": _model,
+    "direction": lambda rows: f"{rows[0].result.src}-{rows[0].result.tgt}",
+    "seeds": lambda rows: str(len(rows)),
+    "parameters": _number("params", ",.0f"),
+    "steps": _number("steps", ",.0f"),
+    "epochs": _number("epochs", ".1f"),
+    "training": _training,
+    "to target": _to_target,
+    "energy to target": _at_target("energy_wh", ".1f", " Wh"),
+    "cost to target": _at_target("cost", ".2f"),
+    "checkpoints averaged": lambda rows: _spread([len(row.result.averaged_steps or [1]) for row in rows], ".0f"),
+    "valid loss": _number("valid_loss", ".3f"),
+    "valid BLEU": _number("best_valid_bleu", ".1f"),
+    "target tokens/s": _number("tgt_tokens_per_s", ",.0f"),
+    "MFU": _number("mfu_pct", ".1f", " %"),
+    "busy": _number("busy_pct", ".0f", " %"),
+    "peak memory": _number("peak_memory_gib", ".1f", " GiB"),
+    "test BLEU": Score("test", "bleu"),
+    "roles right": Score("minimal_pairs", "role_accuracy_pct", " %"),
+    "dictionary BLEU": Score("test", "dictionary_bleu"),
+    "test_2016_flickr BLEU": Score("test_2016_flickr", "bleu"),
+    "chrF": Score("test_2016_flickr", "chrf"),
+    "Moses BLEU": Score("test_2016_flickr", "moses_bleu"),
+    "shuffled BLEU": Score("test_shuffled", "bleu"),
+    "roles swapped": Score("minimal_pairs", "roles_swapped_pct", " %"),
+    **{f"BLEU, {words} words": Score(f"length_{words}", "bleu", bounded=True) for words in (10, 20, 50, 100, 200)},
+    **{f"roles, {words} words": Score(f"pairs_{words}", "role_accuracy_pct", " %") for words in (20, 50, 100, 200)},
+    **{f"swapped, {words} words": Score(f"pairs_{words}", "roles_swapped_pct", " %") for words in (20, 50, 100, 200)},
+    "up to 40 words": LengthScore("test", 0, 40),
+    "over 40 words": LengthScore("test", 41, sys.maxsize),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Show every row whose experiment's name fits the pattern.
+
+    suite: that trains them, and its size; seeds then share a line. models: their order, where it is not the alphabet's.
+    rivals: models that are compared although another stands between them
+    """
+
+    experiments: str
+    columns: tuple[str, ...]
+    suite: str | None = None
+    models: tuple[str, ...] = ()
+    rivals: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def by_system(self) -> bool:
+        """Tell whether a line is a system with all its seeds."""
+        return self.suite is not None
+
+    def covers(self, experiment: str | None) -> bool:
+        return fnmatchcase(str(experiment), self.experiments)
+
+    def shows(self, row: Row) -> bool:
+        return self.covers(row.result.experiment)
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """Return those of its columns that show a score."""
+        return {name: cell for name in self.columns if isinstance(cell := COLUMNS[name], Score)}
+
+    @property
+    def test_sets(self) -> list[str]:
+        """Name the test sets whose scores it shows."""
+        return list(dict.fromkeys(score.test_set for score in self.scores.values()))
+
+    def lacks(self, row: Row) -> list[str]:
+        """Name the columns for which a row has no score."""
+        return [name for name, score in self.scores.items() if score.of(row) is None]
+
+    def lines(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """Return the rows of each line, whatever their order. Errors: `UserError` for a system that has a seed twice"""
+        def place(row: Row) -> tuple[str, int, str, list[str]]:
+            model = row.result.model
+            return (str(row.result.experiment), self.models.index(model) if model in self.models else len(self.models),
+                    row.result.system, row.recipe)
+
+        chosen = sorted(filter(self.shows, rows), key=lambda row: row.order)
+        if not self.by_system:
+            return [[row] for row in chosen]
+        refuse_repeats(chosen)
+        return [list(group) for _, group in groupby(sorted(chosen, key=place), place)]
+
+
+HEADLINE = ("lstm", "lstm_attention", "transformer_nope", "transformer")  # as the story goes
+RIVALS = (("lstm_attention", "transformer"),)
+ENCODINGS = ("transformer_nope", "transformer", "transformer_learned", "transformer_rope")
+BY_LENGTH = ("model", "seeds", "steps", "test BLEU", "shuffled BLEU",
+             *(name for name in COLUMNS if name.startswith("BLEU, ")))
+ROLES = ("model", "roles right", "roles swapped",
+         *(name for name in COLUMNS if name.startswith(("roles, ", "swapped, "))))
+TABLES = {
+    "headline": Table("headline_small", (
+        "model", "seeds", "parameters", "steps", "training", "target tokens/s", "MFU", "busy", "valid loss",
+        "to target", "energy to target", "cost to target", "test_2016_flickr BLEU", "chrF"),
+        suite="headline --size small", models=HEADLINE, rivals=RIVALS),
+    "headline_full": Table("headline_b*", (
+        "model", "seeds", "parameters", "steps", "target tokens/s", "MFU", "busy", "valid loss", "to target",
+        "energy to target", "cost to target", "test BLEU"), suite="headline --size full",
+        models=HEADLINE, rivals=RIVALS),
+    "embedded": Table("synthetic_*", (
+        "model", "parameters", "steps", "training", "target tokens/s", "test BLEU", "roles right", "dictionary BLEU")),
+    "multi30k": Table("multi30k_*", (
+        "direction", "model", "parameters", "steps", "epochs", "training", "target tokens/s", "MFU", "valid loss",
+        "test_2016_flickr BLEU", "chrF", "peak memory")),
+    "best": Table("best_*", (
+        "direction", "model", "parameters", "steps", "epochs", "training", "checkpoints averaged", "valid loss",
+        "valid BLEU", "test_2016_flickr BLEU", "chrF", "Moses BLEU")),
+    "positions_short": Table("positions_short", BY_LENGTH, suite="positions --size small", models=ENCODINGS),
+    "positions_all": Table("positions_all", BY_LENGTH, suite="positions --size small", models=ENCODINGS),
+    "roles_short": Table("positions_short", ROLES, suite="positions --size small", models=ENCODINGS),
+    "roles_all": Table("positions_all", ROLES, suite="positions --size small", models=ENCODINGS),
+    "positions_bible": Table("positions_bible", (
+        "model", "seeds", "parameters", "steps", "valid loss", "test BLEU", "up to 40 words", "over 40 words"),
+        suite="verses --size small", models=ENCODINGS),
+}
+
+
+def render(table: Table, rows: Sequence[Row]) -> str:
+    """Write the table of those rows that it shows, whatever their order, as Markdown; or how to get its first row."""
+    lines = table.lines(rows)
+    if not lines:
+        return f"No rows yet: `{_first_step(table)}` trains them, `minitx report runs/RUN` puts one here."
+    chosen = [row for line in lines for row in line]
+    head, cells = grid(table, lines)
+    beside = [f"- {text}" for text in neighbours(table, lines)]
+    marked = [f"| {' | '.join(line)} |" for line in (head, *cells)]
+    commands = dict.fromkeys(row.command for row in chosen)
+    below = ["", *beside] if beside else []
+    return "\n".join([marked[0], "|---" * len(head) + "|", *marked[1:], *below, "", *conditions(table, chosen), "",
+                      "```", *commands, "```"])
+
+
+def _first_step(table: Table) -> str:
+    if table.suite is not None:
+        return f"minitx suite {table.suite} --publish"
+    return f"python train.py --multirun 'experiment=glob({table.experiments})'"
+
+
+def grid(table: Table, lines: Sequence[Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and the cells of a table's lines; in one by system, no column without any figure."""
+    peaks = measured_peaks([row for line in lines for row in line])
+    lines = [[_of_peak(row, peaks.get(_machine(row))) for row in line] for line in lines]
+    cells = {name: [COLUMNS[name](line) for line in lines] for name in table.columns}
+    cells["model"] = [_told_apart(table, line, lines) for line in lines]
+    heads = [name for name, column in cells.items() if not table.by_system or any(cell is not None for cell in column)]
+    return heads, [[cells[name][n] or "-" for name in heads] for n in range(len(lines))]
+
+
+def measured_peaks(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the most TFLOP/s that any of these runs measured, by machine.
+
+    Each measures anew, and one that begins in a slow moment of a shared machine finds too little.
+    """
+    found: dict[str, float] = {}
+    for row in rows:
+        if row.result.peak_source == "measured" and row.result.peak_tflops is not None:
+            found[_machine(row)] = max(found.get(_machine(row), 0.0), row.result.peak_tflops)
+    return found
+
+
+def _machine(row: Row) -> str:
+    """Say what a run was trained on."""
+    result = row.result
+    return (f"{result.hardware.get('gpu') or result.hardware['cpu']}, {result.hardware['cores']} cores, "
+            f"{result.threads} threads, {result.precision}"
+            + (f", {result.world_size} ranks" if result.world_size > 1 else ""))
+
+
+def _of_peak(row: Row, tflops: float | None) -> Row:
+    """Let a row's MFU be a share of this peak, where that is known."""
+    result = row.result
+    if tflops is None or result.peak_tflops is None or result.mfu_pct is None:
+        return row
+    return replace(row, result=replace(result, mfu_pct=result.mfu_pct * result.peak_tflops / tflops))
+
+
+def _told_apart(table: Table, line: Sequence[Row], lines: Sequence[Sequence[Row]]) -> str:
+    """Name a line's model and, in a table by system, what its command has that others of the model have not."""
+    alike = [other for other in lines if other[0].result.model == line[0].result.model]
+    words = [word for word in line[0].recipe if any(word not in other[0].recipe for other in alike)]
+    return _model(line) + (f" ({' '.join(words)})" if words and table.by_system else "")
+
+
+def neighbours(table: Table, lines: Sequence[Sequence[Row]]) -> Iterator[str]:
+    """Yield whether each system's BLEU is above that of the line before it, and of a rival, by `significance.compare`.
+
+    Those of another experiment or without another model are no neighbours, nor is what was scored on other sentences.
+    """
+    test_set = next((score.test_set for score in table.scores.values() if score.key == "bleu"), None)
+    if test_set is None or not table.by_system:
+        return
+    for (n, first), (m, second) in combinations(enumerate(lines), 2):
+        if m > n + 1 and (first[0].result.model, second[0].result.model) not in table.rivals:
+            continue
+        references = {tuple(counts[1] for counts in row.sentences.get(test_set, ())) for row in (*first, *second)}
+        asked = [(line[0].result.experiment, line[0].result.model) for line in (first, second)]
+        if len(references) > 1 or () in references or asked[0][0] != asked[1][0] or asked[0] == asked[1]:
+            continue
+        found = compare(*([row.sentences[test_set] for row in line] for line in (first, second)), resamples=RESAMPLES)
+        low, high = found.interval
+        yield (f"{first[0].result.model} to {second[0].result.model}: {found.difference:+.1f} BLEU, 95 % interval "
+               f"{low:+.1f} to {high:+.1f}, p {rounded(found.p_bootstrap, 3)} and {rounded(found.p_randomisation, 3)}: "
+               f"{found.verdict}")
+
+
+def conditions(table: Table, rows: Sequence[Row]) -> list[str]:
+    """Say what a table's rows share or differ in."""
+    results = [row.result for row in rows]
+    notes = {
+        "Hardware": list(map(_machine, rows)),
+        "Seed": [str(seed) for seed in sorted(result.seed for result in results)],
+        "Target": [f"BLEU {result.target_bleu:g} on the whole validation set, greedy; time of training, > = not "
+                   "reached in it" for result in results if result.target_bleu is not None],
+        "MFU": [f"of {tflops:.3g} TFLOP/s, the most that one of these runs measured"
+                for tflops in measured_peaks(rows).values() if "MFU" in table.columns],
+        "Search": [searched(result.decode) for result in results],
+        "BLEU": [f"`{score['bleu_signature']}`" for result in results for score in result.test.values()],
+        "Moses BLEU": [f"`{score['moses_signature']}`, {score['moses_reference_tokens']:,} reference tokens"
+                       for result in results for score in result.test.values() if "moses_bleu" in score],
+        "Versions": [f"torch {result.versions['torch']}, lightning {result.versions['lightning']}"
+                     for result in results],
+        "Not measured": list(_not_measured(results)),
+    }
+    lines = [f"{name}: {'; '.join(dict.fromkeys(values))}." for name, values in notes.items() if values]
+    if not all(row.committed for row in rows):
+        lines.append(f"{UNCOMMITTED} Trained with code that is in no commit.")
+    if any(row.result.disturbed for row in rows):
+        lines.append(f"{DISTURBED} Other processes took more than {DISTURBED_PCT:g} % of the cores: it would be faster "
+                     "alone.")
+    return lines
+
+
+def _not_measured(results: Sequence[Result]) -> Iterator[str]:
+    """Say what a table about a target lacks, and why."""
+    aimed = [result for result in results if result.target_bleu is not None]
+    for reason in dict.fromkeys((result.not_measured or {}).get("energy_wh") for result in aimed):
+        if reason is not None:
+            yield f"energy ({reason})"
+    if aimed and all(result.cost is None for result in aimed):
+        yield "cost (no trainer.price_per_hour was given)"

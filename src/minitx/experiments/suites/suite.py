@@ -1,0 +1,306 @@
+"""A suite: several systems, each with several seeds, every run a process of its own as if it had been typed alone.
+
+`conf/suite/NAME.yaml` says for each size which systems, in words of train.py's command line, and which seeds. What is
+finished is passed over and what was interrupted goes on, so that a suite may span days and machines; a run that fails
+does not keep the others from theirs.
+"""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from time import monotonic
+from typing import Any
+
+import yaml
+
+from minitx.config.compose import CONF, compose
+from minitx.config.fields import nearest
+from minitx.config.schema import Config, config_sha256, resolve_size
+from minitx.data.corpus import check_text
+from minitx.experiments.reports import results as ledgers
+from minitx.experiments.reports.command_line import command_line
+from minitx.experiments.reports.markdown import publish
+from minitx.experiments.reports.results import Row
+from minitx.experiments.reports.tables import TABLES
+from minitx.runs.directory import held
+from minitx.runs.result import DISTURBED_PCT, Result, system_name
+from minitx.utils.console import Console, duration
+from minitx.utils.errors import Exit, UserError
+
+SUITES = CONF / "suite"
+OVERHEAD = 1.08  # of a run limited by minutes: what evaluation, checkpoints and start-up add to its training
+POLL_S = 1.0
+PASSED_ON: dict[int, int] = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM,
+                             signal.SIGHUP: signal.SIGTERM}
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Name one run of a suite. words: as after train.py; cfg: what they come to, widths by size"""
+
+    words: tuple[str, ...]
+    cfg: Config
+    run_dir: Path
+
+    @property
+    def system(self) -> str:
+        return system_name(self.cfg.choices.experiment, self.cfg.choices.model)
+
+    @property
+    def command(self) -> str:
+        """Return what a person would type, and what its row says."""
+        return shlex.join(["python", "train.py", *self.words])
+
+    @property
+    def argv(self) -> list[str]:
+        """Return what is run: the same, which begins the run or goes on with it."""
+        return [sys.executable, str(CONF.parent / "train.py"), *self.words, f"run_dir={self.run_dir}", "resume=auto"]
+
+    @property
+    def log(self) -> Path:
+        """Return where all that it prints goes: beside its run directory, for in there it would be in the way."""
+        return self.run_dir.with_name(f"{self.run_dir.name}.log")
+
+
+@dataclass
+class State:
+    """Say how far a job is: published, finished, disturbed, interrupted, waiting or failed. why: what is to be known"""
+
+    state: str
+    result: Result | None = None
+    why: str = ""
+    code: int = Exit.OK
+
+    @property
+    def trained(self) -> bool:
+        return self.state in ("published", "finished", "disturbed")
+
+
+def load(name: str, size: str, folder: Path, overrides: Sequence[str] = ()) -> list[Job]:
+    """Read a suite's jobs, seed after seed: if it is cut short, every system has equally many.
+
+    overrides: for all of its jobs. Errors: `UserError` for a suite or a size that is not there, or what train.py would
+    refuse.
+    """
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+") in ("seed", "run_dir", "resume", "experiment"):
+            raise UserError(f"{word}: is the suite's own affair; train.py takes it")
+    names = sorted(path.stem for path in SUITES.glob("*.yaml"))
+    if name not in names:
+        raise UserError(f"{name}: no such suite{nearest(name, names)} ({', '.join(names)})")
+    sizes: dict[str, dict[str, Any]] = yaml.safe_load((SUITES / f"{name}.yaml").read_text(encoding="utf-8"))
+    if size not in sizes:
+        raise UserError(f"{name}: has no size {size}; it has {', '.join(sizes)}")
+    jobs = []
+    for seed in sizes[size]["seeds"]:
+        for system in sizes[size]["systems"]:
+            words = (*shlex.split(system), *overrides, *([f"seed={seed}"] if seed != 1 else []))
+            cfg = compose(words)
+            cfg = replace(cfg, model=resolve_size(cfg.model))
+            where = system_name(cfg.choices.experiment, cfg.choices.model)
+            jobs.append(Job(words, cfg, folder / f"{where}.{seed}"))
+    if len({job.run_dir for job in jobs}) < len(jobs):
+        raise UserError(f"{SUITES / f'{name}.yaml'}: two systems of {size} have one experiment and one model")
+    return jobs
+
+
+def look(job: Job, rows: Sequence[Row] = ()) -> State:
+    """Say how far a job is. rows: where a published run counts as done, those that are
+
+    Errors: `UserError` for a run that was trained there with other settings.
+    """
+    sha256 = config_sha256(job.cfg)
+    for row in rows:
+        alike = (row.result.system, row.result.seed) == (job.system, job.cfg.seed)
+        if alike and (row.result.config_sha256 == sha256 or row.command == command_line(job.cfg)):
+            changed = (f"{row.name}: of the same command and another config: what conf/ says has changed since; delete "
+                       "the row to train it anew")
+            return State("published", row.result, changed if row.result.config_sha256 != sha256 else "")
+    if (path := job.run_dir / "result.json").exists():
+        result = Result.read(path)
+        if result.status == "finished" and result.config_sha256 != sha256:
+            raise UserError(f"{job.run_dir}: was trained with other settings than are asked for now; keep these runs "
+                            "elsewhere, with --runs")
+        if result.status == "finished":
+            return State("disturbed" if result.disturbed else "finished", result)
+    return State("interrupted" if job.run_dir.exists() else "waiting")
+
+
+class Suite:
+    """Train what is not trained yet, one after the other: each has the machine to itself."""
+
+    def __init__(self, jobs: Sequence[Job], console: Console, ledger: Path | None = None) -> None:
+        """ledger: where each run's row is put as it ends, and where it counts as done; None = in no ledger."""
+        self.jobs, self.console, self.ledger = jobs, console, ledger
+        rows = [] if ledger is None or not ledger.is_dir() else ledgers.read(ledger)
+        self.states = {job: look(job, rows) for job in jobs}
+
+    def run(self) -> int:
+        """Train, publish, and show each run as it ends. Returns the code of what interrupted it, or of what failed.
+
+        Errors: `UserError`, before the first begins, for a text that is not there, a run that no table would show, or
+        another suite in this folder.
+        """
+        for job in self.jobs:
+            if not self.states[job].trained:
+                check_text(job.cfg.data)
+            experiment = job.cfg.choices.experiment
+            if self.ledger is not None and not any(table.covers(experiment) for table in TABLES.values()):
+                raise UserError(f"experiment={experiment}: is in no table, so it is not published; leave --publish out")
+        folder = self.jobs[0].run_dir.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(folder):
+            self.console.line(head())
+            for job in self.jobs:
+                if self.states[job].trained:
+                    self.publish(job)
+                    self.show(job)
+            for number, job in enumerate(self.jobs, 1):
+                if self.states[job].trained:
+                    continue
+                code = self.train(job, f"{number}/{len(self.jobs)}")
+                self.publish(job)
+                self.show(job)
+                if code in (Exit.INTERRUPTED, Exit.TERMINATED, Exit.STORAGE):  # a disk is no better for the next
+                    self.console.line(f"stopped; the same command goes on with {job.system}, seed {job.cfg.seed}")
+                    return code
+        return max(state.code for state in self.states.values())
+
+    def train(self, job: Job, place: str) -> int:
+        """Train one run in a process. --> its exit code, or that of the signal that came"""
+        began = monotonic()
+        with started(job.argv, job.log) as (child, signals):
+            while child.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(POLL_S)
+                self.console.live(f"{place}  {job.system} seed {job.cfg.seed}: {last_line(job.log)}  | suite eta "
+                                  f"{self.eta(job, monotonic() - began)}")
+        code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+        self.states[job] = look(job)
+        if code and self.states[job].state == "waiting" or code not in (0, Exit.INTERRUPTED, Exit.TERMINATED):
+            why = f"exit code {code}: {last_line(job.log)} (all that it said: {job.log})"
+            self.states[job] = State("failed", why=why, code=code)
+        return 128 + PASSED_ON[signals[0]] if signals else code
+
+    def publish(self, job: Job) -> None:
+        """Put a run that is trained into the ledger, but for one whose times others disturbed."""
+        state = self.states[job]
+        if self.ledger is None or state.state not in ("finished", "disturbed"):
+            return
+        if state.state == "disturbed":
+            state.why = (f"other processes took more than {DISTURBED_PCT:g} % of the cores, so it is not published; "
+                         f"delete {job.run_dir} to train it anew, or publish it as it is: minitx report {job.run_dir}")
+            return
+        try:
+            publish([job.run_dir], self.ledger)
+            state.state = "published"
+        except UserError as error:
+            self.states[job] = State("failed", state.result, str(error), error.code)
+
+    def show(self, job: Job) -> None:
+        """Write a run's line of the table."""
+        self.console.line(line(job, self.states[job]))
+
+    def eta(self, now: Job, running_s: float) -> str:
+        """Say when all will be done, if it can be said."""
+        expected = {job: expected_s(job, self.states) for job in self.jobs
+                    if self.states[job].state in ("waiting", "interrupted")}
+        if None in expected.values():
+            return "unknown"
+        left = {job: seconds or 0.0 for job, seconds in expected.items()}
+        return duration(sum(left.values()) - min(running_s, left.get(now, 0.0)))
+
+
+def expected_s(job: Job, states: Mapping[Job, State]) -> float | None:
+    """Guess a run's seconds: its minutes, or what its system's other seeds took, or else this suite's other runs."""
+    results = [(other, state.result) for other, state in states.items() if state.result is not None]
+    alike = [result.wall_s for other, result in results if other.system == job.system]
+    if alike:
+        return fmean(alike)
+    if job.cfg.trainer.max_minutes is not None:
+        return OVERHEAD * 60 * job.cfg.trainer.max_minutes
+    return fmean(result.wall_s for _, result in results) if results else None
+
+
+@contextmanager
+def started(words: Sequence[str], log: Path) -> Iterator[tuple["subprocess.Popen[bytes]", list[int]]]:
+    """Yield a process that gets each signal we get, once, and the signals that came.
+
+    It has a session of its own, for a terminal's Ctrl-C would reach it a second time. A terminal that closes asks it to
+    save, as SIGTERM does. What is ignored here, as under nohup, stays ignored.
+    """
+    child: subprocess.Popen[bytes] | None = None
+    came: list[int] = []
+
+    def pass_on(number: int, _: Any) -> None:
+        came.append(number)
+        if child is not None:
+            child.send_signal(PASSED_ON[number])
+
+    handled = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in handled}
+    try:
+        with log.open("ab") as said:
+            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+        for number in came:  # before there was anyone to hand it to
+            child.send_signal(PASSED_ON[number])
+        yield child, came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if child is not None and child.poll() is None:  # an error of ours: do not leave it behind
+            child.terminate()
+            child.wait()
+
+
+def last_line(log: Path) -> str:
+    """Return the last line that is not empty, of a file's end."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").splitlines()
+    return next((text.strip() for text in reversed(lines) if text.strip()), "")
+
+
+# --- what is shown
+
+FORM = "{:<34}{:>5}  {:<12}{:>9}{:>11}{:>12}{:>8}"
+
+
+def head() -> str:
+    return FORM.format("system", "seed", "state", "training", "tokens/s", "to target", "BLEU")
+
+
+def line(job: Job, state: State) -> str:
+    """Write a run's line: what is known of it, and where it failed, why."""
+    result, figures = state.result, ["-"] * 4
+    if result is not None:
+        bleu = next((f"{score['bleu']:.1f}" for score in result.test.values()), "-")
+        goal = ("-" if result.target_bleu is None else f"> {duration(result.train_s)}"
+                if result.time_to_target_s is None else duration(result.time_to_target_s))
+        figures = [duration(result.train_s), f"{result.tgt_tokens_per_s or 0:,.0f}", goal, bleu]
+    text = FORM.format(job.system, job.cfg.seed, state.state, *figures)
+    return f"{text}\n    {state.why}" if state.why else text
+
+
+def plan(jobs: Sequence[Job], states: Mapping[Job, State]) -> Iterator[str]:
+    """Yield what a suite would do: each run's state, the time it would take, and its command."""
+    expected = {job: expected_s(job, states) for job in jobs if not states[job].trained}
+    for job in jobs:
+        guess = "" if job not in expected else "?" if (seconds := expected[job]) is None else duration(seconds)
+        yield f"{states[job].state:<12}{guess:>8}  {job.command}"
+    known = [seconds for seconds in expected.values() if seconds is not None]
+    yield (f"{len(expected)} of {len(jobs)} to train" + (f": about {duration(sum(known))}" if known else "")
+           + (f"; of {len(expected) - len(known)} it is not known how long" if len(known) < len(expected) else ""))
+
+
+def as_json(jobs: Sequence[Job], states: Mapping[Job, State]) -> str:
+    """Write how far a suite is, for programs."""
+    return json.dumps([{"system": job.system, "seed": job.cfg.seed, "command": job.command, "run_dir": str(job.run_dir),
+                        "state": states[job].state, "expected_s": expected_s(job, states)} for job in jobs], indent=1)

@@ -1,0 +1,126 @@
+"""How fast a device multiplies matrices and moves memory, and the most it could: what an MFU is a share of."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+from time import perf_counter
+
+import torch
+
+# Dense TFLOP/s of products in bf16 (sums in fp32), tf32, fp32; half of what a sheet gives "with sparsity" alone.
+SHEETS: dict[str, tuple[float | None, float | None, float]] = {
+    r"H100( SXM\d?)?( 80GB HBM3)?": (989.4, 494.7, 66.9),  # NVIDIA H100 Tensor Core GPU Architecture, V1.04, table 2
+    r"H100 PCIe": (756.0, 378.0, 51.2),  # the same table
+    r"H100 NVL": (835.5, 417.5, 60.0),  # NVIDIA H100 Tensor Core GPU, datasheet (1,671 and 835 with sparsity)
+    r"H200": (989.5, 494.5, 67.0),  # NVIDIA H200 Tensor Core GPU, datasheet (1,979 and 989 with sparsity)
+    r"H200 NVL": (835.5, 417.5, 60.0),  # the same (1,671 and 835 with sparsity)
+    r"A100.*": (312.0, 156.0, 19.5),  # NVIDIA A100 Tensor Core GPU, datasheet
+    r"L4": (121.0, 60.0, 30.3),  # NVIDIA L4 Tensor Core GPU, datasheet (242 and 120 with sparsity)
+    r"L40S": (362.05, 183.0, 91.6),  # NVIDIA L40S, datasheet
+    r"A10": (125.0, 62.5, 31.2),  # NVIDIA A10 Tensor Core GPU, datasheet
+    r"V100-SXM2.*": (None, None, 15.7),  # NVIDIA V100 Tensor Core GPU, datasheet
+    r"V100-PCIE.*": (None, None, 14.0),  # the same
+    r"T4": (None, None, 8.1),  # NVIDIA T4, datasheet
+    r"GeForce RTX 3090": (71.0, 35.6, 35.6),  # NVIDIA Ampere GA102 GPU Architecture, V2.1, appendix A
+    r"RTX A6000": (154.8, 77.4, 38.7),  # the same, appendix B
+    r"GeForce RTX 4090": (165.2, 82.6, 82.6),  # NVIDIA Ada GPU Architecture, V2.1, appendix A
+}
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+SIDES = (256, 512, 1024, 2048, 4096, 8192)  # of the square products that are measured
+SIZE_S, SWEEP_S = 0.05, 0.4  # of one size; of all, but for the product under way
+ENOUGH_S = 0.2  # of repeats, after one that warms up
+COPIED = 2**26  # numbers, 256 MiB in fp32: beyond any cache
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Hold TFLOP/s and their source: "data sheet", "measured", or, where there are none, the reason."""
+
+    tflops: float | None
+    source: str
+
+    def __str__(self) -> str:
+        return f"n/a ({self.source})" if self.tflops is None else f"{self.tflops:,.3g} TFLOP/s ({self.source})"
+
+    def of(self, devices: int) -> "Peak":
+        """Return that of several such devices."""
+        return replace(self, tflops=None if self.tflops is None else self.tflops * devices)
+
+    def mfu_pct(self, flop: float | None, seconds: float) -> float | None:
+        """Return the share of the peak that `flop` useful operations took; None = unknown, or above what can be."""
+        if self.tflops is None or flop is None or seconds <= 0:
+            return None
+        share = 100e-12 * flop / seconds / self.tflops
+        return share if share <= 100 else None
+
+
+def peak(device: torch.device, precision: str) -> Peak:
+    """Look the device up by its name, else measure. Never fails: where neither works, the reason is the source."""
+    try:
+        dtype = DTYPES[precision]
+        sheet = data_sheet(torch.cuda.get_device_name(device), dtype) if device.type == "cuda" else None
+        return Peak(sheet, "data sheet") if sheet is not None else Peak(sweep(device, dtype), "measured")
+    except Exception as error:  # a figure that is lacking is no reason to lose a run
+        return Peak(None, f"no product could be timed: {' '.join(str(error).split())[:100]}")
+
+
+def data_sheet(name: str, dtype: torch.dtype) -> float | None:
+    """Return what the maker says of the GPU that torch calls `name`, for products of this format, if it is in `SHEETS`.
+
+    fp32 products run in tf32 units where torch is told that it may.
+    """
+    name = re.sub(r"^(NVIDIA )?(Tesla )?", "", name)
+    if " MIG " in name:
+        return None  # a slice of the device has a share of it
+    found = next((figures for pattern, figures in SHEETS.items() if re.fullmatch(pattern, name)), None)
+    if found is None or dtype not in (torch.bfloat16, torch.float32):
+        return None
+    bf16, tf32, fp32 = found
+    if dtype is torch.bfloat16:
+        return bf16
+    return tf32 if tf32 is not None and torch.get_float32_matmul_precision() != "highest" else fp32
+
+
+def sweep(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the best TFLOP/s of a few square products. A larger one is tried while time is left for it."""
+    best, began = 0.0, perf_counter()
+    for side in SIDES:
+        gflops = matmul_gflops(device, dtype, side, side, side, SIZE_S)
+        best = max(best, gflops)
+        next_s = 3 * 2e-9 * (2 * side) ** 3 / gflops  # twice the product, and drawing what is multiplied
+        if perf_counter() - began + next_s > SWEEP_S:
+            break
+    return best / 1000
+
+
+def matmul_gflops(device: torch.device, dtype: torch.dtype, rows: int, inner: int, columns: int,
+                  enough_s: float = ENOUGH_S) -> float:
+    """Return the median speed of [rows, inner] @ [inner, columns], a product and a sum counted as two operations."""
+    a, b = (torch.rand(shape, device=device).to(dtype) for shape in ((rows, inner), (inner, columns)))
+    return 2e-9 * rows * inner * columns / median_s(lambda: a @ b, device, enough_s)
+
+
+def copy_gb_per_s(device: torch.device) -> float:
+    """Return the median speed at which memory is copied, each byte counted as read and as written."""
+    source = torch.ones(COPIED, device=device)
+    target = torch.empty_like(source)
+    return 2e-9 * source.nbytes / median_s(lambda: target.copy_(source), device, ENOUGH_S)
+
+
+def median_s(work: Callable[[], object], device: torch.device, enough_s: float) -> float:
+    """Return the seconds that `work` takes, the first time left out."""
+    seconds: list[float] = []
+    began = perf_counter()
+    while len(seconds) < 2 or perf_counter() - began < enough_s:
+        start = perf_counter()
+        work()
+        settle(device)
+        seconds.append(perf_counter() - start)
+    return median(seconds[1:])
+
+
+def settle(device: torch.device) -> None:
+    """Wait for what the device has been given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,74 @@
+"""What a number depends on beside the config: code, packages, machine."""
+
+import os
+import platform
+import resource
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minitx.profiling.process import cores
+
+CODE = (":/src", ":/conf", ":/train.py", ":/pyproject.toml", ":/constraints.txt")  # results and pages may differ
+TUNING = ("MALLOC_", "GLIBC_", "OMP_", "MKL_")  # beginnings of names of variables
+PACKAGES = ("torch", "lightning", "hydra-core", "datasets", "tokenizers", "sacrebleu", "safetensors", "numpy")
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """Return the commit of this source tree and whether files differ from it; None, None outside a git checkout."""
+    def git(*words: str) -> str:
+        here = Path(__file__).resolve().parent
+        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *CODE))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that figures depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that change speed."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(TUNING)}
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """Return processor, cores, memory, and the accelerator if one is used."""
+    found: dict[str, Any] = {
+        "cpu": _cpu_name(), "cores": cores(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "bf16_units": bf16_units(),
+    }
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
+        found |= {"gpu": gpu.name, "gpu_memory_gib": round(gpu.total_memory / 2**30, 1), "cuda": torch.version.cuda}
+    return found
+
+
+def bf16_units() -> str | None:
+    """Name what the processor multiplies bf16 matrices with: tiles, vectors (half as fast or less), or nothing."""
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX-512" if torch.cpu._is_avx512_bf16_supported() else None
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the most memory held so far: of the GPU's allocator, or resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,79 @@
+"""Where seconds go: those of a run by section, those of an update by phase."""
+
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+import torch
+
+
+class Clock:
+    """Add wall time up by section. Each moment belongs to exactly one; the sections' sum is the whole."""
+
+    def __init__(self, section: str, **seconds_before: float) -> None:
+        self.section, self._since = section, perf_counter()
+        self._seconds = defaultdict(float, seconds_before)  # a resumed run counts on
+
+    def switch(self, section: str) -> None:
+        """Close the running section and open another."""
+        now = perf_counter()
+        self._seconds[self.section] += now - self._since
+        self.section, self._since = section, now
+
+    @contextmanager
+    def during(self, section: str) -> Iterator[None]:
+        """Count a block as `section`, then go back to what ran before."""
+        before = self.section
+        self.switch(section)
+        try:
+            yield
+        finally:
+            self.switch(before)
+
+    def seconds(self, section: str) -> float:
+        """Return the seconds of a section so far."""
+        self.switch(self.section)
+        return self._seconds[section]
+
+    def total(self) -> float:
+        """Return the seconds of all sections."""
+        self.switch(self.section)
+        return sum(self._seconds.values())
+
+
+class Phases:
+    """Add up the seconds of each phase of an update, between marks: by the clock on the CPU, by events on CUDA.
+
+    On CUDA a mark is an event that the GPU passes later; it is read once passed, and nobody waits for it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.events: deque[tuple[str | None, torch.cuda.Event]] | None = deque() if device.type == "cuda" else None
+        self._seconds: defaultdict[str | None, float] = defaultdict(float)
+        self._phase: str | None = None
+        self._since = perf_counter()
+
+    def mark(self, phase: str | None) -> None:
+        """Close the phase at hand and begin another. None = what comes next is not counted, until the next mark."""
+        if self.events is None:
+            now = perf_counter()
+            self._seconds[self._phase] += now - self._since
+            self._phase, self._since = phase, now
+            return
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self.events.append((phase, event))
+        if phase is None:
+            self._read()
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of each phase so far; on CUDA of what is done by now."""
+        self._read()
+        return {phase: seconds for phase, seconds in self._seconds.items() if phase is not None}
+
+    def _read(self) -> None:
+        """Take in the events that the GPU has passed, but for the last: a phase that is open begins there."""
+        while self.events is not None and len(self.events) > 1 and self.events[1][1].query():
+            phase, event = self.events.popleft()
+            self._seconds[phase] += event.elapsed_time(self.events[0][1]) / 1000

@@ -1,0 +1,223 @@
+"""How busy the machine is with us, and with others. What cannot be read is None, and why is said."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from threading import Event, Thread
+from time import perf_counter
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from minitx.profiling.process import cores
+
+EVERY_S = 1.0  # between two looks at a GPU
+BUSY = (0, 1, 2, 5, 6, 7)  # of a line of /proc/stat: user, nice, system, irq, softirq, steal (guests are in user)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Hold what a stretch of time came to; percentages are of the cores that we may use, or of the GPU."""
+
+    seconds: float
+    busy_pct: float | None
+    other_cpu_pct: float | None  # of the cores: taken by processes that are neither ours nor our children
+    energy_wh: float | None
+    gpu_memory_gib: float | None  # the most that was in use, by whomever
+    reasons: dict[str, str]  # why a figure is None, by its name
+
+    def __add__(self, later: "Usage") -> "Usage":
+        """Put two stretches together: a run before it was killed, and after. What one of them lacks is unknown."""
+        seconds = self.seconds + later.seconds
+
+        def weighed(one: float | None, other: float | None) -> float | None:
+            return None if one is None or other is None else (one * self.seconds + other * later.seconds) / seconds
+
+        energy = None if self.energy_wh is None or later.energy_wh is None else self.energy_wh + later.energy_wh
+        memory = [gib for gib in (self.gpu_memory_gib, later.gpu_memory_gib) if gib is not None]
+        return Usage(seconds, weighed(self.busy_pct, later.busy_pct), weighed(self.other_cpu_pct, later.other_cpu_pct),
+                     energy, max(memory) if len(memory) == 2 else None, self.reasons | later.reasons)
+
+
+def together(usages: Sequence[Usage]) -> Usage:
+    """Put the same stretch of time on several devices together: mean shares, all of the energy, the fullest memory."""
+    def known(name: str) -> list[float]:
+        values = [getattr(usage, name) for usage in usages]
+        return [] if None in values else values
+
+    busy, other, energy, memory = map(known, ("busy_pct", "other_cpu_pct", "energy_wh", "gpu_memory_gib"))
+    reasons = {name: why for usage in usages for name, why in usage.reasons.items()}
+    return Usage(usages[0].seconds, mean(busy) if busy else None, mean(other) if other else None,
+                 sum(energy) if energy else None, max(memory, default=None), reasons)
+
+
+# --- processor
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """Hold what the kernel has counted of the usable cores so far, and of us on whichever."""
+
+    busy: int
+    total: int
+    ours: int
+
+
+def read_ticks(proc: Path = Path("/proc"), root: int | None = None) -> Ticks:
+    """Read the counters; we are the process `root`, this one unless told, and all that descends from it.
+
+    Errors: OSError, ValueError, LookupError where /proc is not Linux's. Source: proc(5).
+    """
+    usable = {f"cpu{n}" for n in os.sched_getaffinity(0)}
+    lines = [line.split() for line in (proc / "stat").read_text().splitlines()]
+    counts = [[int(count) for count in line[1:9]] for line in lines if line and line[0] in usable]
+    return Ticks(sum(line[i] for line in counts for i in BUSY), sum(map(sum, counts)),
+                 sum(_of_ours(proc, root or os.getpid())))
+
+
+def _of_ours(proc: Path, root: int) -> Iterable[int]:
+    """Yield the ticks of a process and of those that descend from it, the ones that have ended included."""
+    stats: dict[int, tuple[int, int]] = {}  # parent, ticks
+    for folder in proc.glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended: its parent has its ticks
+            words = (folder / "stat").read_text().rpartition(")")[2].split()
+            stats[int(folder.name)] = int(words[1]), sum(int(word) for word in words[11:15])
+    for pid, (parent, ticks) in stats.items():
+        while pid not in (root, 0) and parent in stats:
+            pid, parent = parent, stats[parent][0]
+        if pid == root:
+            yield ticks
+
+
+def cpu_usage(before: Ticks | None, after: Ticks | None) -> tuple[float | None, float | None, str]:
+    """Compare two readings. --> busy %, % of others, or the reason why there are none"""
+    if before is None or after is None:
+        return None, None, "/proc/stat cannot be read here"
+    if cores() < len(os.sched_getaffinity(0)):
+        return None, None, "the container has a quota of time, and no cores of its own"
+    total, busy, ours = after.total - before.total, after.busy - before.busy, after.ours - before.ours
+    if total <= 0:
+        return None, None, "/proc/stat counts nothing here"
+    return min(100.0, 100 * busy / total), max(0.0, 100 * (busy - ours) / total), ""
+
+
+# --- GPU
+
+
+class GPU:
+    """Ask NVML of the GPU that torch computes on, which it may number otherwise: they agree on its UUID alone."""
+
+    def __init__(self, nvml: Any, uuid: str) -> None:
+        """Find it. nvml: the module `pynvml`, initialised. Errors: whatever it raises, and RuntimeError on MIG."""
+        self.nvml, self.handle = nvml, nvml.nvmlDeviceGetHandleByUUID(uuid)
+        if nvml.nvmlDeviceIsMigDeviceHandle(self.handle) or mig_mode(nvml, self.handle):
+            raise RuntimeError("NVML does not measure the slices of a GPU in MIG mode")
+        self.busy: list[int] = []
+        self.power_w: list[float] = []
+        self.memory_gib: list[float] = []
+        self.reasons: dict[str, str] = {}
+
+    def look(self) -> None:
+        """Take one sample of each figure; one that fails is not asked for again."""
+        self._try("busy_pct", lambda: self.busy.append(self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu))
+        self._try("gpu_memory_gib",
+                  lambda: self.memory_gib.append(self.nvml.nvmlDeviceGetMemoryInfo(self.handle).used / 2**30))
+        self._try("energy_wh", lambda: self.power_w.append(self.nvml.nvmlDeviceGetPowerUsage(self.handle) / 1000))
+
+    def counted_j(self) -> float | None:
+        """Return the joules that the driver has counted, on GPUs since Volta."""
+        try:
+            return float(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)) / 1000
+        except Exception:
+            return None
+
+    def _try(self, name: str, take: Callable[[], None]) -> None:
+        if name not in self.reasons:
+            try:
+                take()
+            except Exception as error:
+                self.reasons[name] = f"NVML: {' '.join(str(error).split())[:100]}"
+
+
+def mig_mode(nvml: Any, handle: Any) -> bool:
+    """Tell whether the GPU is cut into slices; those that cannot be say that they do not support the question."""
+    try:
+        return bool(nvml.nvmlDeviceGetMigMode(handle)[0])
+    except Exception:
+        return False
+
+
+def find_gpu(device: torch.device) -> GPU:
+    """Find torch's GPU in NVML. Errors: ImportError, RuntimeError, NVML's own: no driver, no permission, MIG."""
+    import pynvml  # type: ignore[import-untyped]
+
+    pynvml.nvmlInit()
+    return GPU(pynvml, f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+
+
+# --- both
+
+
+class Watch:
+    """Watch the machine from `with` on. The processor is read at both ends alone; a GPU by a thread, once a second."""
+
+    def __init__(self, device: torch.device, *, ticks: Callable[[], Ticks] = read_ticks,
+                 gpu: Callable[[torch.device], GPU] = find_gpu) -> None:
+        self.device, self._ticks = device, ticks
+        self.gpu: GPU | None = None
+        self.why = "only a GPU's is measured"
+        if device.type == "cuda":
+            try:
+                self.gpu = gpu(device)
+            except Exception as error:
+                self.why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        self._over, self._thread = Event(), Thread(target=self._sample, name="minitx-watch", daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._since, self._before = perf_counter(), self._read()
+        self._joules = None if self.gpu is None else self.gpu.counted_j()
+        if self.gpu is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._over.set()
+
+    def usage(self) -> Usage:
+        """Return what the time since `with` came to."""
+        seconds = perf_counter() - self._since
+        busy, other, no_cpu = cpu_usage(self._before, self._read())
+        reasons = {"other_cpu_pct": no_cpu} if no_cpu else {}
+        if self.gpu is None:
+            if self.device.type == "cuda":
+                busy = None
+            reasons |= {"energy_wh": self.why, "gpu_memory_gib": self.why}
+            if busy is None:
+                reasons["busy_pct"] = no_cpu if self.device.type == "cpu" else self.why
+            return Usage(seconds, busy, other, None, None, reasons)
+        gpu, after_j = self.gpu, self.gpu.counted_j()
+        reasons |= gpu.reasons
+        if self._joules is not None and after_j is not None:
+            energy_wh: float | None = (after_j - self._joules) / 3600
+            reasons.pop("energy_wh", None)
+        else:
+            energy_wh = sum(gpu.power_w) / len(gpu.power_w) * seconds / 3600 if gpu.power_w else None
+        return Usage(seconds, sum(gpu.busy) / len(gpu.busy) if gpu.busy else None, other, energy_wh,
+                     max(gpu.memory_gib, default=None), reasons)
+
+    def _read(self) -> Ticks | None:
+        try:
+            return self._ticks()
+        except (OSError, ValueError, LookupError, AttributeError):  # no Linux, or one that hides it
+            return None
+
+    def _sample(self) -> None:
+        assert self.gpu is not None
+        self.gpu.look()
+        while not self._over.wait(EVERY_S):
+            self.gpu.look()

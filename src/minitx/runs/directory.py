@@ -1,0 +1,152 @@
+"""The run directory: opened with its settings frozen, held, cut back to a checkpoint; what its disk refuses, told."""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from minitx.config import saved as frozen
+from minitx.config.schema import Config, as_dict
+from minitx.utils.console import Console
+from minitx.utils.errors import Exit, UserError
+from minitx.runs.result import Result
+from minitx.runs.compatibility import refuse_other_settings
+from minitx.utils.files import write_atomically
+
+RUNS = Path("runs")
+
+
+def open_run_dir(cfg: Config) -> tuple[Path, bool]:
+    """Make or reopen the run directory, with the config frozen in it as `config.yaml`; also say whether it is new.
+
+    Errors: `UserError` (`Exit.STORAGE`) if it cannot be written or holds something else; (`Exit.USAGE`) if a run that
+    is to be resumed was begun with other settings.
+    """
+    run_dir = RUNS if cfg.run_dir is None else Path(cfg.run_dir)
+    try:
+        run_dir = _new_run_dir(cfg) if cfg.run_dir is None else run_dir
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if cfg.resume == "auto" and _was_killed_at_once(run_dir):
+            (run_dir / frozen.NAME).unlink()
+        if is_new := not any(run_dir.iterdir()):
+            _freeze(replace(cfg, run_dir=str(run_dir)), run_dir / frozen.NAME)
+        else:
+            check_run_dir(cfg)
+    except FileExistsError as error:
+        why = "is a file, not a folder" if run_dir.is_file() else "another run began here just now"
+        raise UserError(f"run_dir={run_dir}: {why}", Exit.STORAGE) from error
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir}: cannot be used: {error.strerror}", Exit.STORAGE) from error
+    return run_dir, is_new
+
+
+def check_run_dir(cfg: Config) -> None:
+    """Refuse a run directory that is in use, or was begun with other settings. Errors: as `open_run_dir`."""
+    run_dir = None if cfg.run_dir is None else Path(cfg.run_dir)
+    try:
+        if run_dir is None or not run_dir.exists() or not any(run_dir.iterdir()):
+            return
+        if cfg.resume == "never":
+            raise UserError(f"run_dir={run_dir}: is not empty; name a new folder, or add resume=auto", Exit.STORAGE)
+        if _was_killed_at_once(run_dir):
+            return
+        if not (run_dir / frozen.NAME).is_file():
+            raise UserError(f"run_dir={run_dir}: no run to resume, it has no {frozen.NAME}", Exit.STORAGE)
+    except NotADirectoryError as error:
+        raise UserError(f"run_dir={run_dir}: is a file, not a folder", Exit.STORAGE) from error
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir}: cannot be used: {error.strerror}", Exit.STORAGE) from error
+    refuse_other_settings(as_dict(cfg), frozen.read_settings(run_dir), run_dir)
+
+
+def _new_run_dir(cfg: Config) -> Path:
+    """Make runs/TIME-DATA-MODEL (or TIME-EXPERIMENT), with a number added if two runs begin in one second."""
+    what = cfg.choices.experiment or f"{cfg.choices.data}-{cfg.choices.model}"
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{what}"
+    RUNS.mkdir(exist_ok=True)
+    for number in range(1, 1000):
+        run_dir = RUNS / (name if number == 1 else f"{name}-{number}")
+        try:
+            run_dir.mkdir()
+        except FileExistsError:
+            continue
+        return run_dir
+    raise UserError(f"run_dir=null: {RUNS / name} and 999 more exist", Exit.STORAGE)
+
+
+def _freeze(cfg: Config, path: Path) -> None:
+    """Write the config down; of two runs that begin in one folder at once, the second fails."""
+    with path.open("xb") as file:
+        file.write(frozen.to_yaml(cfg))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _was_killed_at_once(run_dir: Path) -> bool:
+    """Tell whether all that is there is an empty config.yaml: a run that was killed while it began."""
+    return [(path.name, path.stat().st_size) for path in run_dir.iterdir()] == [("config.yaml", 0)]
+
+
+# --- in use
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory against a second process; the kernel lets go whatever happens to this one."""
+    with (run_dir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"run_dir={run_dir}: another process is training there", Exit.STORAGE) from None
+        yield
+
+
+@contextmanager
+def storage_errors(run_dir: Path) -> Iterator[None]:
+    """Tell a full or forbidden disk from an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        where = error.filename or run_dir
+        raise UserError(f"{where}: cannot be written ({error.strerror}); what was saved before is whole: make room, "
+                        f"then repeat the command with run_dir={run_dir} resume=auto", Exit.STORAGE) from error
+
+
+def is_finished(cfg: Config, run_dir: Path, console: Console) -> bool:
+    """Tell whether nothing is left to do in a run directory. Errors: `UserError` if more is asked than can be done."""
+    done = Result.read(run_dir / "result.json") if (run_dir / "result.json").exists() else None
+    if done is not None and done.status == "finished":
+        if done.stop_reason == "max_steps" and (cfg.trainer.max_steps or done.steps) > done.steps:
+            raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: {run_dir} is finished, after the "
+                            f"{done.steps:,} steps it decayed towards; to train on, begin anew with "
+                            f"init_from={run_dir}")
+        console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train on, begin anew "
+                     f"with init_from={run_dir}")
+        return True
+    if (run_dir / "model.safetensors").exists() and not (run_dir / "metrics.jsonl").exists():
+        raise UserError(f"run_dir={run_dir}: holds weights that were not trained there, and would be overwritten; "
+                        f"to train on from them: init_from={run_dir} and another run_dir", Exit.STORAGE)
+    return False
+
+
+def truncate_metrics(path: Path, step: int) -> list[dict[str, Any]]:
+    """Cut metrics.jsonl back to what the checkpoint knows, and return that: the resumed run writes the rest anew."""
+    kept: list[tuple[bytes, dict[str, Any]]] = []
+    if path.exists():
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break  # a power cut left it half written
+            if entry["step"] <= step and entry["event"] != "mean":  # that of checkpoints comes after all updates
+                kept.append((line, entry))
+        write_atomically(path, b"".join(line + b"\n" for line, _ in kept))
+    return [entry for _, entry in kept]

@@ -1,0 +1,64 @@
+"""Begin with the weights and the vocabulary of another run: what is asked of it, told before torch is imported."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from minitx.config.schema import Config, ModelConfig, TokenizerConfig, resolve_size
+from minitx.utils.errors import UserError
+from minitx.config.saved import read_settings
+from minitx.config.fields import parse, show
+
+SHAPELESS = ("dropout", "size")  # keys of `model` that trained weights do not depend on, widths being written out
+
+
+def adopt(cfg: Config) -> Config:
+    """Return `cfg` with the tokenizer settings of the run it begins with.
+
+    A run that goes on from its own checkpoint asks nothing of that run any more.
+    Errors: `UserError` if that is no run with weights, or its weights do not fit the model asked for.
+    """
+    if cfg.init_from is None:
+        return cfg
+    own = None if cfg.run_dir is None else Path(cfg.run_dir)
+    if own is not None and (own / "config.yaml").is_file() and any((own / "checkpoints").glob("step-*.safetensors")):
+        return replace(cfg, tokenizer=_tokenizer(_read(own, cfg.init_from)))
+    donor = Path(cfg.init_from)
+    values = _read(donor, cfg.init_from)
+    for name, files in (("model.safetensors", "model.safetensors"), ("tokenizer.json", "tokenizer*.json")):
+        if not any(donor.glob(files)):
+            raise UserError(f"init_from={donor}: has no {name} to begin with")
+    _refuse_other_shapes(cfg, values)
+    return replace(cfg, tokenizer=_tokenizer(values))
+
+
+def _read(run_dir: Path, asked: str) -> dict[str, Any]:
+    try:
+        values = read_settings(run_dir)
+    except UserError as slip:
+        raise UserError(f"init_from={asked}: {slip}") from slip
+    if not {"model", "tokenizer", "choices"} <= values.keys():
+        raise UserError(f"init_from={asked}: its config.yaml is not that of a run")
+    return values
+
+
+def _tokenizer(values: dict[str, Any]) -> TokenizerConfig:
+    return parse(TokenizerConfig, values["tokenizer"], "tokenizer.")
+
+
+def _refuse_other_shapes(cfg: Config, values: dict[str, Any]) -> None:
+    asked = asdict(resolve_size(cfg.model))
+    try:
+        theirs = asdict(resolve_size(parse(ModelConfig, values["model"], "model.")))
+    except UserError as slip:
+        raise UserError(f"init_from={cfg.init_from}: a model that this version does not know: {slip}") from slip
+    if asked["family"] != theirs["family"]:
+        raise UserError(f"init_from={cfg.init_from}: its weights are of model.family={theirs['family']}, asked was "
+                        f"{asked['family']}; write model={values['choices']['model']}")
+    free = SHAPELESS if theirs.get("pos_encoding") == "learned" else (*SHAPELESS, "max_positions")
+    differ = {name: value for name, value in theirs.items() if name not in free and asked[name] != value}
+    if differ:
+        lines = [f"model.{name}: is {show(value)} there, asked {show(asked[name])}" for name, value in differ.items()]
+        words = " ".join(f"model.{name}={show(value)}" for name, value in differ.items())
+        raise UserError("\n  ".join([f"init_from={cfg.init_from}: its weights are those of another network; write "
+                                     f"{words}", *lines]))

@@ -1,0 +1,174 @@
+"""`minitx bench step`: an update's time in parts that sum up, kernels by kind, and the bounds of the machine.
+
+`minitx bench cost`: a point for each family, length and width; a table, a file and a figure of them.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from minitx.cli import main as cli
+from minitx.experiments.costs import cost
+from minitx.experiments.costs import dry_run as rehearsal
+from minitx.experiments.costs import step as bench
+from minitx.experiments.costs.cost import Grid
+from minitx.experiments.costs.step import ByteCounter, kind_of
+from minitx.experiments.reports.plots import cost_curves
+from minitx.profiling.peak import Peak
+from minitx.utils.errors import Exit
+
+QUICK = ("model.size=toy", "trainer.tokens_per_update=256", "data.max_tokens=128", "data.max_length=64",
+         "trainer.max_steps=50", "trainer.precision=32-true")
+
+
+@pytest.fixture
+def words(small_text: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A config over a small text, in an empty folder, on a machine that is said to be slow."""
+    for name, value in (("ENOUGH", 3), ("WARM_UP", 1)):
+        monkeypatch.setattr(rehearsal, name, value)
+    monkeypatch.setattr(bench, "peak", lambda device, precision: Peak(100.0, "data sheet"))
+    monkeypatch.setattr(bench, "copy_gb_per_s", lambda device: 10.0)
+    return ["bench", "step", "data=files", f"data.dir={small_text}", *QUICK]
+
+
+@pytest.mark.parametrize("model", ["transformer", "lstm_attention"])
+def test_the_parts_sum_up(model: str, words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*words, f"model={model}", "--json"]) == Exit.OK
+    found = json.loads(capfd.readouterr().out)
+    assert list(found) == ["devices", "update", "kernels", "roofline"]
+    phases = [found["update"][name] for name in ("data", "forward", "backward", "optimizer", "other")]
+    assert sum(part["share_pct"] for part in phases) == pytest.approx(100, abs=0.1)
+    assert all(part["share_pct"] > 0 for part in phases[:4])
+    assert sum(kind["share_pct"] for kind in found["kernels"].values()) == pytest.approx(100)
+    assert {"matmul", "optimizer", "elementwise", "copies"} < found["kernels"].keys()
+    assert found["kernels"]["matmul"]["gflops"] > 0
+    roof = found["roofline"]
+    assert roof["mfu_pct"] == pytest.approx(roof["gflops"] / 1000)
+    assert roof["roof"]["bound"] == "memory"
+    assert roof["roof"]["gflops"] == pytest.approx(10 * roof["intensity"])
+    assert not list(Path().iterdir())
+
+
+def test_a_person_reads_a_table_and_a_browser_a_trace(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*words, "--profile", "trace.json"]) == Exit.OK
+    out, err = capfd.readouterr()
+    sections = [line for line in out.splitlines() if not line.startswith(" ")]
+    assert sections == ["devices", "update", "kernels", "roofline"]
+    assert " % of 100 TFLOP/s (data sheet)" in out
+    assert "bound by memory; the update reaches " in out
+    assert "Traceback" not in err
+    assert json.loads(Path("trace.json").read_text())["traceEvents"]
+
+
+def test_what_is_unknown_is_said_to_be(words: list[str], monkeypatch: pytest.MonkeyPatch,
+                                       capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench, "peak", lambda device, precision: Peak(None, "no reason"))
+    assert cli.main(words) == Exit.OK
+    assert "mfu_pct             n/a (no reason)\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("slip", "told"), [
+    (["bench", "stride"], "invalid choice: 'stride'"), (["bench", "step", "model.dropuot=0.1"], "model.dropout"),
+    (["bench", "step", "--profile", "no/such/file"], "there is no folder no/such; make it")])
+def test_a_slip_is_one_line(slip: list[str], told: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(slip) == Exit.USAGE
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert told in err
+
+
+@pytest.mark.parametrize(("operator", "kind"), [
+    ("aten::mm", "matmul"), ("aten::addmm", "matmul"), ("aten::linear", "matmul"), ("aten::bmm", "attention"),
+    ("aten::_scaled_dot_product_flash_attention_for_cpu_backward", "attention"), ("aten::_softmax", "attention"),
+    ("aten::_log_softmax", "loss"), ("_LinearCrossEntropy", "loss"), ("mkldnn::_linear_pointwise", "matmul"),
+    ("_Dropout", "dropout"),
+    ("_PackedAttentionBackward", "attention"), ("aten::put_", "copies"), ("aten::_fused_adamw_", "optimizer"),
+    ("aten::linalg_vector_norm", "optimizer"), ("aten::native_layer_norm_backward", "normalisation"),
+    ("aten::mkldnn_rnn_layer", "recurrence"), ("aten::random_", "dropout"), ("aten::copy_", "copies"),
+    ("aten::index_select", "copies"), ("aten::add_", "elementwise"), ("aten::mul", "elementwise"),
+    ("autograd::engine::evaluate_function: MulBackward0", "other")])
+def test_operators_have_a_kind(operator: str, kind: str) -> None:
+    assert kind_of(operator) == kind
+
+
+def test_bytes_are_those_read_and_written_and_views_are_free() -> None:
+    a, table = torch.zeros(100, 10), torch.zeros(1000, 10)
+    with ByteCounter() as counter:
+        a + a
+    assert counter.nbytes == 3 * a.nbytes
+    with ByteCounter() as counter:
+        a.view(10, 100).t()[2:]
+    assert counter.nbytes == 0
+    with ByteCounter() as counter:
+        table.index_select(0, torch.tensor([5]))
+    assert counter.nbytes == 2 * 40
+
+
+TINY = Grid(lengths=(8, 16, 32), widths=(32, 64), length=8, tokens=64, repeats=2)
+
+
+@pytest.fixture
+def costs(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The same config and text, a handful of points, and a peak that anything stays below."""
+    monkeypatch.setattr(cost, "FULL", TINY)
+    monkeypatch.setattr(cost, "peak", lambda device, precision: Peak(100.0, "data sheet"))
+    return ["bench", "cost", *words[2:]]
+
+
+def test_every_point_is_stored_and_drawn(costs: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*costs, "-o", "cost.json", "--plot", "cost.svg"]) == Exit.OK
+    found = json.loads(Path("cost.json").read_text())
+    families = ["transformer", "lstm_attention", "lstm"]
+    assert [list(found[key]) for key in ("models", "by_length", "by_width")] == [families] * 3
+    for curve in found["by_length"].values():
+        assert [(p["length"], p["d_model"], p["sentences"]) for p in curve["points"]] == [
+            (8, 32, 8), (16, 32, 4), (32, 32, 2)]
+        assert curve["standard_error"] >= 0
+    for curve in found["by_width"].values():
+        assert [(p["length"], p["d_model"], p["sentences"]) for p in curve["points"]] == [(8, 32, 8), (8, 64, 8)]
+    points = [point for key in ("by_length", "by_width") for curve in found[key].values() for point in curve["points"]]
+    assert all(0 < p["fastest_s"] <= p["seconds"] <= p["slowest_s"] for p in points)
+    assert all(p["mfu_pct"] == pytest.approx(p["tflops"]) for p in points)
+    conditions = found["conditions"]
+    assert (conditions["threads"], conditions["precision"], conditions["device"]) == (
+        cost.torch.get_num_threads(), "32-true", "cpu")
+    assert conditions["vocab_size"][0] > 260
+    assert {"cpu", "cores"} < conditions["hardware"].keys()
+    assert conditions["versions"]["torch"] == cost.torch.__version__
+    assert Path("cost.svg").read_bytes() == cost_curves(found)
+    out, err = capfd.readouterr()
+    assert sum("grows as" in line for line in out.splitlines()) == 6
+    assert "Traceback" not in err
+    assert {path.name for path in Path().iterdir()} == {"cost.json", "cost.svg"}
+
+
+def test_families_can_be_named(costs: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*costs, "model=lstm,transformer_nope"]) == Exit.OK
+    growing = [line.split()[0] for line in capfd.readouterr().out.splitlines() if "grows as" in line]
+    assert growing == ["lstm", "transformer_nope"] * 2
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(("slip", "told"), [
+    (["model=lstm,lstn"], "did you mean lstm"), (["--plot", "cost.png"], "ends in .svg"),
+    (["-o", "no/such/cost.json"], "no/such/cost.json"),
+    (["model=transformer", "model.pos_encoding=learned", "model.max_positions=16", "data.max_length=8",
+      "data.clean.max_dropped_pct=100"], "model.max_positions")])
+def test_a_slip_costs_no_measurement(slip: list[str], told: str, costs: list[str], monkeypatch: pytest.MonkeyPatch,
+                                     capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cost.Point, "once", lambda self: pytest.fail("measured"))
+    assert cli.main([*costs, *slip]) == Exit.USAGE
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert told in err
+
+
+def test_a_figure_without_matplotlib_is_refused_at_once(costs: list[str], monkeypatch: pytest.MonkeyPatch,
+                                                        capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert cli.main([*costs, "--plot", "cost.svg"]) == Exit.USAGE
+    assert ".[report]" in capfd.readouterr().err
+    assert not list(Path().iterdir())

@@ -1,0 +1,212 @@
+"""The command line: each slip gets its exact line, within 3 s, before torch is imported and anything is created."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from minitx.cli.train import main
+from minitx.config.compose import compose
+from minitx.utils.errors import UserError
+
+TRAIN = Path(__file__).parents[2] / "train.py"
+STUB = """
+import sys, types
+run = types.ModuleType("minitx.training.train")
+def train(cfg):
+    print("TRAINS", cfg.seed, cfg.choices.model, cfg.run_dir, flush=True)
+    return 3 if cfg.seed == 13 else 0
+run.train = train
+sys.modules["minitx.training.train"] = run
+from minitx.door import main
+main()
+"""
+WAITS = """
+    import signal, time
+    def stop(kind, frame):
+        time.sleep(0.1)
+        print("CLEAN", flush=True)
+        sys.exit(128 + kind)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    print("READY", flush=True)
+    time.sleep(30)
+"""
+
+SLIPS = {
+    "modle=transformer": "unknown key modle=transformer; did you mean model?",
+    "model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
+                        "(lstm, lstm_attention, transformer, transformer_learned, transformer_nope, transformer_rope)",
+    "model=lstm model.n_heads=2": "model.n_heads=2: model=lstm has no such key; it has size, num_layers, d_model, "
+                                  "d_hidden, dropout, attention, bidirectional, input_feeding, tie_embeddings",
+    "model.family=lstm": "model.family=lstm: comes with model=lstm, which also brings its keys",
+    "model=lstm model.d_hidden=33": "model.d_hidden=33: must be even, for model.bidirectional=true halves it",
+    "model=lstm model.input_feeding=true": "model.input_feeding=true: there is nothing to feed with "
+                                           "model.attention=none",
+    "model.dropuot=0.1": "unknown key model.dropuot=0.1; did you mean model.dropout?",
+    "optm.lr=1": "unknown key optm.lr=1; did you mean optim.lr?",
+    "lr=0.1": "unknown key lr=0.1; did you mean optim.lr?",
+    "+foo=1": "unknown key foo=1",
+    "trainer=5": "trainer=5: no such option (default)",
+    "trainer.max_steps=0": "trainer.max_steps=0: must be at least 1 (stop after so many optimizer steps)",
+    "trainer.max_steps=many": "trainer.max_steps=many: must be a whole number (stop after so many optimizer steps)",
+    "optim.lr=-1": "optim.lr=-1.0: must be greater than 0 (peak learning rate of AdamW)",
+    "trainer.precision=bf16": "trainer.precision=bf16: must be one of auto, 32-true, bf16-mixed, bf16-true, 64-true; "
+                              "did you mean bf16-true?",
+    "model.n_heads=3": "model.n_heads=3: must cut model.d_model=128 into equal even parts",
+    "~optim": "optim is missing: AdamW, loss and schedule",
+    "data=files": "data=files needs data.dir: a folder with train.en, train.de, val.en ...",
+    "data=files data.dir=nowhere": "data.dir=nowhere: no such folder",
+    "data.dir=nowhere": "data.dir=nowhere: the synthetic text reads no folder; did you mean data=files?",
+    "resume=auto": "resume=auto: needs run_dir, the run to go on with",
+    "model=transformer,transformer_nope": "model=transformer,transformer_nope: several values need --multirun; "
+                                          "one value with commas needs quotes",
+    "model=[transformer,transformer_nope]": "model=[transformer,transformer_nope]: takes one option; to run several: "
+                                            "--multirun model=transformer,transformer_nope",
+    "--multirun seed=1,x": "seed=x: must be a whole number (seed of weights, order and dropout)",
+    "--multirun seed=1,2 run_dir=x": "run_dir=x: shared by 2 jobs; leave it out, or name it by what varies: "
+                                     "run_dir='runs/${choices.model}-${seed}'",
+    "model": "Error parsing override 'model' missing EQUAL at '<EOF>'; write key=value, and quote what is special",
+    "--modle transformer": "unrecognized arguments: --modle; see python train.py --help",
+    "--resolve": "--resolve: says how --cfg shows the config; add --cfg job",
+    "--config-dir nowhere": "--config-dir=nowhere: no such folder",
+    "data.src=${nothing}": "Interpolation key 'nothing' not found full_key: data.src object_type=dict",
+    "--cfg job model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
+                                  "(lstm, lstm_attention, transformer, transformer_learned, transformer_nope, "
+                                  "transformer_rope)",
+}  # fmt: skip
+IN_A_PROCESS = ("modle=transformer", "model=trnsformer", "model.dropuot=0.1", "+foo=1", "trainer.max_steps=0",
+                "optim.lr=-1", "data=files data.dir=nowhere", "model.n_heads=3", "--multirun seed=1,x",
+                "--modle transformer")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("MINITX_DATA", "MINITX_ALLOCATOR", "HYDRA_FULL_ERROR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def python(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | env, check=False)
+
+
+@pytest.mark.parametrize("words", SLIPS, ids=lambda words: words.replace(" ", "_"))
+def test_a_slip_gets_its_line(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *words.split()])
+    with pytest.raises(SystemExit) as left:
+        main()
+    seen = capsys.readouterr()
+    assert seen.err == f"minitx: error: {SLIPS[words]}\n"
+    assert (left.value.code, seen.out, list(tmp_path.iterdir())) == (2, "", [])
+
+
+@pytest.mark.parametrize("words", IN_A_PROCESS, ids=lambda words: words.replace(" ", "_"))
+def test_a_slip_is_told_before_torch_is_imported(words: str) -> None:
+    script = ("import atexit, runpy, sys; atexit.register(lambda: print(sorted({'torch', 'lightning', 'datasets'}"
+              f" & set(sys.modules)))); sys.argv[0] = {str(TRAIN)!r}; runpy.run_path(sys.argv[0], run_name='__main__')")
+    began = time.monotonic()
+    done = python("-c", script, *words.split())
+    assert done.stderr == f"minitx: error: {SLIPS[words]}\n"
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    assert time.monotonic() - began < 3
+
+
+def test_debug_shows_the_traceback_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "debug=true", "modle=transformer"])
+    with pytest.raises(SystemExit):
+        main()
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback (most recent call last):")
+    assert err.endswith("minitx: error: unknown key modle=transformer; did you mean model?\n")
+
+
+def test_a_config_may_be_of_a_text_that_is_elsewhere() -> None:
+    words = ["data=files", "data.dir=nowhere"]
+    assert compose(words).data.dir == "nowhere"
+    with pytest.raises(UserError, match="^data.dir=nowhere: no such folder$"):
+        compose(words)
+
+
+def test_help_is_worth_reading() -> None:
+    done = python(TRAIN, "model=transformer_nope", "--help")
+    assert done.returncode == 0
+    assert "  * model=transformer_nope                 The same network, told nothing about positions." in done.stdout
+    assert "    model.pos_encoding=none                how positions are told apart [sinusoidal, learned" in done.stdout
+    listed = done.stdout.partition("The keys used most")[0].splitlines()[5:-1]
+    groups = [line.split("=")[0].strip(" *") for line in listed]
+    assert list(dict.fromkeys(groups)) == ["data", "tokenizer", "model", "optim", "trainer", "checkpoint", "decode",
+                                           "logger", "experiment"]  # fmt: skip
+    assert "Examples" in done.stdout
+
+
+def test_help_shows_the_keys_of_the_chosen_family() -> None:
+    done = python(TRAIN, "model=lstm_attention", "--help")
+    assert "    model.attention=dot " in done.stdout
+    assert "model.pos_encoding" not in done.stdout
+
+
+def test_hydras_own_commands_stay(tmp_path: Path) -> None:
+    job = python(TRAIN, "--cfg", "job", "--resolve", "--package", "optim", "optim.lr=0.5")
+    assert job.stdout.startswith("# @package optim\nlr: 0.5\nbeta1: 0.9\n")
+    complete = python(TRAIN, "-sc", "query=bash", COMP_LINE="python train.py model=tr", COMP_POINT="24")
+    assert complete.stdout.split() == ["model=transformer", "model=transformer_learned", "model=transformer_nope",
+                                       "model=transformer_rope"]
+    both = python(TRAIN, "--cfg", "job", "--multirun")
+    assert both.stderr.startswith("minitx: error: Only one of --run, --multirun, --cfg")
+    assert "transformer_nope" in python(TRAIN, "--info", "defaults-tree", "model=transformer_nope").stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_reaches_training_with_a_directory_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "stub.py").write_text(STUB)
+    done = python("stub.py", "seed=5", "experiment=quick")
+    [run_dir] = (tmp_path / "runs").iterdir()
+    assert done.stdout == f"TRAINS 5 transformer runs/{run_dir.name}\n"
+    assert run_dir.name.endswith("-quick")
+    assert [path.name for path in run_dir.iterdir()] == ["config.yaml"]
+    assert [path.name for path in tmp_path.iterdir() if path.name != "stub.py"] == ["runs"]
+
+
+def test_multirun_gives_each_job_a_process_and_fails_if_one_failed(tmp_path: Path) -> None:
+    (tmp_path / "stub.py").write_text(STUB)
+    done = python("stub.py", "--multirun", "seed=13,1", "model=transformer_nope", MINITX_ALLOCATOR="as it is")
+    trained = [line.split()[1:3] for line in done.stdout.splitlines() if line.startswith("TRAINS")]
+    assert trained == [["13", "transformer_nope"], ["1", "transformer_nope"]]
+    assert done.returncode == 3
+    assert done.stderr == "minitx: job failed with exit code 3: seed=13 model=transformer_nope\n"
+    assert len([path for path in (tmp_path / "runs").iterdir() if path.name != "multirun"]) == 2
+    assert [path.name for path in tmp_path.iterdir() if path.name != "stub.py"] == ["runs"]
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_sweep_by_the_clean_end_of_its_job(kind: signal.Signals, code: int, tmp_path: Path) -> None:
+    (tmp_path / "stub.py").write_text(STUB.replace("    return", WAITS + "    return"))
+    sweep = subprocess.Popen([sys.executable, "stub.py", "--multirun", "seed=1,2"], stdout=subprocess.PIPE, text=True,
+                             env=os.environ | {"MINITX_ALLOCATOR": "as it is"}, start_new_session=True)  # fmt: skip
+    assert sweep.stdout is not None
+    while not sweep.stdout.readline().startswith("READY"):
+        pass
+    if kind is signal.SIGTERM:
+        sweep.terminate()  # a scheduler tells the first process alone
+    else:
+        os.killpg(sweep.pid, kind)  # a terminal tells them all
+    said, _ = sweep.communicate(timeout=30)
+    assert (said.split(), sweep.returncode) == (["CLEAN"], code)
+
+
+def test_a_folder_of_ones_own_configs(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "wide.yaml").write_text("defaults: [transformer, _self_]\nd_ff: 999\n")
+    (tmp_path / "mine" / "model" / "typo.yaml").write_text("defaults: [transformer, _self_]\nd_fff: 999\n")
+    shown = python(TRAIN, "--config-dir", "mine", "model=wide", "--cfg", "job", "--package", "model.d_ff")
+    assert shown.stdout == "999\n"
+    slip = python(TRAIN, "--config-dir", "mine", "model=typo")
+    assert slip.stderr == "minitx: error: unknown key model.d_fff=999; did you mean model.d_ff?\n"

@@ -1,0 +1,124 @@
+"""`minitx translate`: real processes where processes matter, a stub in place of the model elsewhere."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import COMMAND, ENVIRON, Shouter, start
+
+import minitx
+from minitx.cli import main as cli
+from minitx.cli import streams
+from minitx.utils.errors import Exit
+
+
+def test_a_real_run_translates_from_python_and_from_a_file(run_dir: Path, tmp_path: Path,
+                                                           capfd: pytest.CaptureFixture[str]) -> None:
+    lines = ["the dog", "", "the cat sees the dog", "the dog"]
+    (tmp_path / "in").write_text("\n".join(lines))
+    wanted = minitx.load(run_dir).translate(lines)
+    assert wanted[0] == wanted[3]
+    assert wanted[1] == ""
+    assert cli.main(["translate", str(run_dir), "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]) == Exit.OK
+    assert (tmp_path / "out").read_text().split("\n") == [*(line.replace("\n", " ") for line in wanted), ""]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_it_can_be_talked_to_through_a_pipe(run_dir: Path) -> None:
+    with start("translate", run_dir) as process:
+        for line in (b"the dog\n", b"\n", b"the cat\n"):
+            process.stdin.write(line)
+            answer = process.stdout.readline()  # would wait for ever if lines were held back
+            assert answer.endswith(b"\n")
+            assert (answer == b"\n") == (line == b"\n")
+        out, err = process.communicate(b"no newline at the end", timeout=30)
+    assert out.count(b"\n") == 1
+    assert (process.returncode, err) == (Exit.OK, b"")
+
+
+def test_a_reader_that_leaves_early_and_ctrl_c_give_no_traceback(run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("the dog\n" * 30_000)
+    with start("translate", run_dir, "-i", tmp_path / "in", "--beam-size", "1") as leaving, \
+            start("translate", run_dir) as stopped:
+        stopped.stdin.write(b"the dog\n")
+        stopped.stdout.readline()  # it is up and waits
+        stopped.send_signal(signal.SIGINT)
+        assert stopped.wait(30) == Exit.INTERRUPTED
+        leaving.stdout.readline()
+        leaving.stdout.close()
+        assert leaving.wait(30) == Exit.OK
+        assert stopped.stderr.read() == leaving.stderr.read() == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_is_one_line(run_dir: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*COMMAND, "translate", run_dir], input=b"the dog\n", stdout=full, stderr=subprocess.PIPE,
+                              env=ENVIRON, check=False)
+    assert done.returncode == Exit.STORAGE
+    assert done.stderr == b"minitx: error: standard output: cannot be written: No space left on device\n"
+
+
+@pytest.mark.usefixtures("shouter")
+class TestTranslate:
+    @pytest.mark.parametrize(("given", "wanted"), [
+        (b"", b""),
+        (b"\n", b"\n"),
+        (b"a\n\nb\n", b"A\n\nB\n"),
+        (b"a\nb", b"A\nB\n"),
+        (b"a\r\nb\r\n", b"A\nB\n"),
+        (b"\xef\xbb\xbfa\n", b"A\n"),
+        ("a\u2028b\x85c\x0bd\re\n".encode(), "A\u2028B\x85C\x0bD\rE\n".encode()),
+    ])
+    def test_lines_end_at_newline_alone(self, given: bytes, wanted: bytes, tmp_path: Path,
+                                        capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+        (tmp_path / "in").write_bytes(given)
+        assert cli.main(["translate", "RUN", "-i", str(tmp_path / "in")]) == Exit.OK
+        assert capfdbinary.readouterr() == (wanted, b"")
+
+    def test_many_chunks_keep_order_and_line_numbers(self, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(streams, "CHUNK_BYTES", 7)
+        lines = [f"line {i}" for i in range(50)]
+        lines[33] = "a" * 40
+        (tmp_path / "in").write_text("\n".join(lines))
+        assert cli.main(["translate", "RUN", "-i", str(tmp_path / "in")]) == Exit.OK
+        out, err = capfd.readouterr()
+        assert out.splitlines() == [line[:30].upper() for line in lines]
+        assert err == "minitx: warning: line 34: 40 tokens, cut to 30\n"
+
+    def test_invalid_utf8_shifts_no_line(self, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+        (tmp_path / "in").write_bytes(b"a\nb\xff\xfec\nd\n")
+        assert cli.main(["translate", "RUN", "-i", str(tmp_path / "in")]) == Exit.OK
+        out, err = capfdbinary.readouterr()
+        assert out == "A\nB\ufffd\ufffdC\nD\n".encode()
+        assert err == b"minitx: warning: line 2: byte 0xff at offset 1 is not UTF-8; replaced by U+FFFD\n"
+
+    def test_n_best_says_line_and_score(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "in").write_text("a\nb\n")
+        assert cli.main(["translate", "RUN", "-i", str(tmp_path / "in"), "--n-best", "2"]) == Exit.OK
+        assert capfd.readouterr().out == "1\t-1.0000\tA\n1\t-1.5000\tA!\n2\t-1.0000\tB\n2\t-1.5000\tB!\n"
+
+    def test_output_is_all_or_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "in").write_text("a\n")
+        (tmp_path / "out").write_text("as it was")
+
+        def fail(*args: Any, **options: Any) -> list[str]:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Shouter, "translate", fail)
+            argv = ["translate", "RUN", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+            assert cli.main(argv) == Exit.INTERRUPTED
+        assert (tmp_path / "out").read_text() == "as it was"
+        assert len(list(tmp_path.iterdir())) == 2
+        (tmp_path / "link").symlink_to("out")
+        assert cli.main([*argv[:-1], str(tmp_path / "link")]) == Exit.OK
+        assert (tmp_path / "out").read_text() == "A\n"
+        assert (tmp_path / "link").is_symlink()
+        assert cli.main([*argv[:-1], os.devnull]) == Exit.OK
+        assert not Path(os.devnull).is_file()

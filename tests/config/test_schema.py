@@ -1,0 +1,145 @@
+"""The schema: types, ranges, names and settings that are wrong together."""
+
+from dataclasses import MISSING, fields, is_dataclass, replace
+from typing import Any, get_type_hints
+
+import pytest
+
+from minitx.config.compose import compose
+from minitx.config.fields import allowed, keys, nearest, parse, show
+from minitx.config.schema import Config, ModelConfig, TransformerConfig, as_dict, check, resolve_size
+from minitx.utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def cfg() -> Config:
+    return compose([])
+
+
+def changed(cfg: Config, **changes: Any) -> Config:
+    """Replace `group__key=value`."""
+    values = as_dict(cfg)
+    for path, value in changes.items():
+        *groups, name = path.split("__")
+        node = values
+        for group in groups:
+            node = node[group]
+        node[name] = value
+    return parse(Config, values)
+
+
+def test_as_dict_and_parse_are_inverse(cfg: Config) -> None:
+    assert parse(Config, as_dict(cfg)) == cfg
+
+
+def dataclasses(cls: type[Any]) -> set[type[Any]]:
+    hints = [kind for kind in get_type_hints(cls).values() if is_dataclass(kind)]
+    return {cls}.union(*(dataclasses(kind) for kind in hints))  # type: ignore[arg-type]
+
+
+def test_no_key_has_a_default_and_each_has_a_doc() -> None:
+    for cls in dataclasses(Config) | set(ModelConfig.members.values()):
+        for spec in fields(cls):
+            assert spec.default is MISSING
+            assert spec.default_factory is MISSING
+            assert spec.metadata["doc"]
+
+
+@pytest.mark.parametrize(("change", "line"), [
+    ({"optim__lr": "fast"}, "optim.lr=fast: must be a number (peak learning rate of AdamW)"),
+    ({"optim__lr": 0}, "optim.lr=0.0: must be greater than 0 (peak learning rate of AdamW)"),
+    ({"optim__lr": float("nan")}, "optim.lr=nan: must be a number (peak learning rate of AdamW)"),
+    ({"model__dropout": 1.0}, "model.dropout=1.0: must be less than 1 "
+                              "(dropout probability)"),
+    ({"trainer__max_steps": 1.5}, "trainer.max_steps=1.5: must be a whole number (stop after so many optimizer steps)"),
+    ({"trainer__max_steps": True}, "trainer.max_steps=true: must be a whole number "
+                                   "(stop after so many optimizer steps)"),
+    ({"debug": 1}, "debug=1: must be true or false (show tracebacks of a user's slip too)"),
+    ({"seed": None}, "seed=null: must be a whole number (seed of weights, order and dropout)"),
+    ({"data__test_sets": "test"}, "data.test_sets=test: must be a list, like [a,b] "
+                                  "(test sets to score; null = all, but of the synthetic ones test, minimal_pairs)"),
+    ({"data__test_sets": [1]}, "data.test_sets=1: must be text (test sets to score; null = all, but of the "
+                               "synthetic ones test, minimal_pairs)"),
+    ({"optim__shedule": "wsd"}, "unknown key optim.shedule=wsd; did you mean optim.schedule?"),
+    ({"optim": 3}, "optim=3: is a group of keys, not a value"),
+    ({"model__size": "smal"}, "model.size=smal: must be one of toy, tiny, small, base, big; did you mean small?"),
+    ({"model__family": "lstn"}, "model.family=lstn: must be one of transformer, lstm; did you mean lstm?"),
+])  # fmt: skip
+def test_a_wrong_value_is_named_in_one_line(cfg: Config, change: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        changed(cfg, **change)
+    assert str(caught.value) == line
+
+
+def test_a_missing_key_is_named(cfg: Config) -> None:
+    values = as_dict(cfg)
+    del values["optim"]["lr"]
+    with pytest.raises(UserError, match=r"^optim\.lr is missing: peak learning rate"):
+        parse(Config, values)
+
+
+@pytest.mark.parametrize(("change", "both"), [
+    ({"trainer__max_steps": None}, ("trainer.max_steps", "trainer.max_minutes")),
+    ({"trainer__max_steps": None, "trainer__patience": 3}, ("optim.schedule", "trainer.max_steps")),
+    ({"checkpoint__average": 3}, ("checkpoint.average", "checkpoint.keep")),
+    ({"trainer__horizon_steps": 5}, ("trainer.horizon_steps", "trainer.max_steps")),
+    ({"trainer__max_steps": None, "trainer__target_bleu": 30.0, "trainer__stop_at_target": False},
+     ("trainer.max_steps", "trainer.target_bleu")),
+    ({"data__dir": "text"}, ("data.dir", "data=files")),
+    ({"data__tgt": "en"}, ("data.tgt", "data.src")),
+    ({"data__max_length": 4000}, ("data.max_length", "data.max_tokens")),
+    ({"tokenizer__joint": False}, ("tokenizer.joint", "model.tie_embeddings")),
+    ({"model__n_heads": 3}, ("model.n_heads", "model.d_model")),
+    ({"model__n_heads": 128}, ("model.n_heads", "model.d_model")),
+    ({"resume": "auto"}, ("resume", "run_dir")),
+])  # fmt: skip
+def test_settings_that_are_wrong_together_name_both_keys(
+    cfg: Config, change: dict[str, Any], both: tuple[str, str]
+) -> None:
+    check(cfg)
+    with pytest.raises(UserError) as caught:
+        check(changed(cfg, **change))
+    assert all(key in str(caught.value) for key in both)
+
+
+def test_a_width_of_ones_own_wins_over_the_size(cfg: Config) -> None:
+    assert isinstance(cfg.model, TransformerConfig)
+    resolved = resolve_size(replace(cfg.model, size="small", d_ff=96))
+    assert (resolved.num_layers, resolved.d_model, resolved.d_ff, resolved.n_heads) == (3, 256, 96, 4)
+
+
+def test_sizes_are_those_of_the_papers() -> None:
+    widths = ("num_layers", "d_model", "d_ff", "n_heads")
+    base, big = TransformerConfig.sizes["base"], TransformerConfig.sizes["big"]  # Vaswani et al. 2017, table 3
+    assert [base[name] for name in widths] == [6, 512, 2048, 8]
+    assert [big[name] for name in widths] == [6, 1024, 4096, 16]
+
+
+def test_keys_are_all_keys_of_a_config(cfg: Config) -> None:
+    def flat(values: dict[str, Any], path: str = "") -> set[str]:
+        nested = [flat(v, f"{path}{k}.") if isinstance(v, dict) else {path + k} for k, v in values.items()]
+        return set().union(*nested)
+
+    of_other_families = {f"model.{spec.name}" for member in ModelConfig.members.values() for spec in fields(member)}
+    assert set(keys(Config)) - flat(as_dict(cfg)) == of_other_families - flat(as_dict(cfg))
+    assert flat(as_dict(cfg)) <= set(keys(Config))
+
+
+OUTSIDE = """model.size model.pos_encoding model.dropout data.dir data.src data.tgt data.seed
+    data.max_tokens tokenizer.vocab_size seed run_dir resume debug optim.lr decode.beam_size decode.length_penalty
+    checkpoint.every_n_steps trainer.accelerator trainer.devices trainer.threads trainer.precision
+    trainer.tokens_per_update trainer.max_steps trainer.max_minutes trainer.target_bleu"""
+
+
+def test_names_that_outside_scripts_rely_on() -> None:
+    assert set(OUTSIDE.split()) <= set(keys(Config))
+
+
+def test_small_words() -> None:
+    assert show([None, True, 1.5, "a"]) == "[null,true,1.5,a]"
+    assert show({"a": False}) == "{a:false}"
+    assert nearest("dropuot", ["dropout", "size"]) == "; did you mean dropout?"
+    assert nearest("zzz", ["dropout", "size"]) == ""
+    assert allowed(keys(Config)["model.dropout"]) == " [>= 0, < 1]"
+    assert allowed(keys(Config)["resume"]) == " [never, auto]"
+    assert allowed(keys(Config)["debug"]) == ""

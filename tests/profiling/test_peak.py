@@ -1,0 +1,80 @@
+"""What a device could do at most: by its name where a maker says so, else measured, else unknown and why."""
+
+from itertools import count
+
+import pytest
+import torch
+
+from minitx.profiling import peak as peaks
+from minitx.profiling.peak import Peak, data_sheet, peak, sweep
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(("name", "bf16", "fp32"), [
+    ("NVIDIA H100 80GB HBM3", 989.4, 66.9), ("NVIDIA H100 PCIe", 756.0, 51.2), ("NVIDIA H100 NVL", 835.5, 60.0),
+    ("NVIDIA H200", 989.5, 67.0), ("NVIDIA A100-SXM4-80GB", 312.0, 19.5), ("NVIDIA A100 80GB PCIe", 312.0, 19.5),
+    ("NVIDIA L4", 121.0, 30.3), ("NVIDIA L40S", 362.05, 91.6), ("NVIDIA A10", 125.0, 31.2), ("Tesla T4", None, 8.1),
+    ("Tesla V100-SXM2-16GB", None, 15.7), ("NVIDIA GeForce RTX 3090", 71.0, 35.6),
+    ("NVIDIA GeForce RTX 4090", 165.2, 82.6), ("NVIDIA RTX A6000", 154.8, 38.7),
+    ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None, None), ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None, None),
+    ("NVIDIA A10G", None, None), ("NVIDIA L40", None, None), ("NVIDIA GeForce RTX 3090 Ti", None, None),
+    ("NVIDIA RTX A6000 Laptop GPU", None, None), ("AMD Instinct MI300X", None, None),
+])  # fmt: skip
+def test_a_sheet_is_of_the_device_by_exactly_that_name(name: str, bf16: float | None, fp32: float | None) -> None:
+    assert data_sheet(name, torch.bfloat16) == bf16
+    assert data_sheet(name, torch.float32) == fp32
+    assert data_sheet(name, torch.float64) is None
+
+
+def test_tf32_counts_where_torch_may_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    assert data_sheet("NVIDIA H100 PCIe", torch.float32) == 378.0
+    assert data_sheet("Tesla T4", torch.float32) == 8.1
+
+
+def test_a_known_gpu_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
+    monkeypatch.setattr(peaks, "sweep", lambda *_: pytest.fail("not needed"))
+    assert str(peak(CUDA, "bf16-mixed")) == "121 TFLOP/s (data sheet)"
+
+
+def test_another_is_measured_by_the_best_of_the_sizes_that_there_is_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {256: 3.0, 512: 90.0, 1024: 60.0}
+    tried: list[int] = []
+    monkeypatch.setattr(peaks, "matmul_gflops", lambda device, dtype, side, *_: tried.append(side) or speeds[side])
+    assert peak(CPU, "32-true") == Peak(0.09, "measured")
+    assert tried == [256, 512, 1024], "at 60 GFLOP/s, 2,048 would take 0.9 s"
+    monkeypatch.setattr(peaks, "SWEEP_S", 0.0)
+    assert sweep(CPU, torch.float32) == 0.003
+
+
+def test_what_fails_is_no_figure_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no kernel image\n is available")
+
+    monkeypatch.setattr(peaks, "matmul_gflops", fail)
+    found = peak(CPU, "64-true")
+    assert found == Peak(None, "no product could be timed: no kernel image is available")
+    assert str(found) == "n/a (no product could be timed: no kernel image is available)"
+    assert found.mfu_pct(1e12, 1.0) is None
+
+
+def test_mfu_is_a_share_and_never_a_guess() -> None:
+    found = Peak(2.0, "measured")
+    assert found.mfu_pct(1e12, 1.0) == pytest.approx(50)
+    assert found.mfu_pct(3e12, 1.0) is None, "more than the peak: one of the figures is wrong"
+    assert found.mfu_pct(None, 1.0) is None
+    assert found.mfu_pct(1e12, 0.0) is None
+
+
+def test_a_speed_is_operations_over_the_median_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = count()
+    monkeypatch.setattr(peaks, "perf_counter", lambda: float(next(ticks)))
+    cpu = torch.device("cpu")
+    assert peaks.matmul_gflops(cpu, torch.float32, 10, 20, 30) == pytest.approx(2 * 10 * 20 * 30 * 1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_speed_is_measured_in_each_format(dtype: torch.dtype) -> None:
+    assert peaks.matmul_gflops(torch.device("cpu"), dtype, 64, 32, 128) > 0

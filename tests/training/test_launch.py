@@ -1,0 +1,257 @@
+"""The step between a checked config and a run: the process, the run directory, the frozen config."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from minitx.config.compose import compose
+from minitx.config.fields import parse
+from minitx.config.schema import Config, as_dict, resolve_size
+from minitx.distributed.cluster import outer_ranks
+from minitx.runs.directory import open_run_dir
+from minitx.training import launch as launching
+from minitx.training import process
+from minitx.training.launch import launch, settled
+from minitx.training.process import set_threads, tune_allocator
+from minitx.utils.errors import Exit, UserError
+
+
+@pytest.fixture(scope="module")
+def default() -> Config:
+    return compose([])
+
+
+@pytest.fixture
+def cfg(default: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.chdir(tmp_path)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    return default
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Config], int]], None]:
+    """Put a function in the place of `minitx.training.train.train`."""
+
+    def replace_train(train: Callable[[Config], int]) -> None:
+        stub = ModuleType("minitx.training.train")
+        stub.train = train  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "minitx.training.train", stub)
+
+    return replace_train
+
+
+def test_the_frozen_config_is_what_is_trained(cfg: Config, training: Callable[..., None]) -> None:
+    seen: list[Config] = []
+    training(lambda given: seen.append(given) or Exit.DIVERGED)  # type: ignore[func-returns-value]
+    assert launch(replace(cfg, run_dir="here/run")) == Exit.DIVERGED
+    frozen = parse(Config, yaml.safe_load(Path("here/run/config.yaml").read_text()))
+    assert seen == [frozen]
+    assert frozen.run_dir == "here/run"
+    assert frozen.model == resolve_size(cfg.model) != cfg.model
+
+
+def test_one_device_has_nothing_to_shard(cfg: Config) -> None:
+    one = replace(cfg, trainer=replace(cfg.trainer, strategy="fsdp2"))
+    with pytest.raises(UserError, match=r"^trainer\.strategy=fsdp2: shards a model over several ranks; "
+                                        r"set trainer\.devic"):
+        launch(one)
+
+
+def test_ranks_that_torchrun_has_started_are_counted(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert outer_ranks() == 0
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    assert outer_ranks() == 16
+    assert settled(cfg, 16).trainer.devices == 16
+    with pytest.raises(UserError, match=r"^trainer\.devices=3: 16 ranks were started; leave it out$"):
+        settled(replace(cfg, trainer=replace(cfg.trainer, devices=3)), 16)
+
+
+@pytest.mark.parametrize(("nodes", "first"), [
+    ("n[01-04,07]", "n01"), ("a,b", "a"), ("gpu-3", "gpu-3"), ("x[7,9]", "x7")])
+def test_ranks_that_srun_has_started_get_torchruns_names(nodes: str, first: str,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_PROCID": "5",
+             "SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_STEP_NODELIST": nodes}
+    with monkeypatch.context() as patch:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            patch.setenv(name, "")  # so that what is set below goes with the block
+            patch.delenv(name)
+        for name, value in given.items():
+            patch.setenv(name, value)
+        assert outer_ranks() == 8
+        found = {name: os.environ[name]
+                 for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")}
+        assert found == {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
+                         "MASTER_ADDR": first}
+        assert 10_000 <= int(os.environ["MASTER_PORT"]) < 60_016
+        patch.setenv("SLURM_STEP_NUM_TASKS", "1")
+        assert outer_ranks() == 0
+
+
+def test_ranks_of_one_machine_share_its_cores(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_NUM_THREADS", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # torchrun's
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr("minitx.training.process.cores", lambda: 12)
+    set_threads(cfg)
+    assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "6"
+
+
+@pytest.mark.parametrize("code", [Exit.USAGE, Exit.DATA])
+def test_a_run_that_could_not_begin_leaves_no_directory(cfg: Config, training: Callable[..., None], code: Exit) -> None:
+    def fail(given: Config) -> int:
+        Path(str(given.run_dir), "tokenizer.json").touch()
+        raise UserError("train.en: is empty", code)
+
+    training(fail)
+    with pytest.raises(UserError):
+        launch(replace(cfg, run_dir="run"))
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("code", [Exit.DATA, Exit.STORAGE])
+def test_a_run_that_learned_something_stays(cfg: Config, training: Callable[..., None], code: Exit) -> None:
+    def fail(given: Config) -> int:
+        if code is Exit.DATA:
+            Path(str(given.run_dir), "checkpoints").mkdir()
+        raise UserError("test.en: is not UTF-8", code)
+
+    training(fail)
+    with pytest.raises(UserError):
+        launch(replace(cfg, run_dir="run"))
+    assert Path("run/config.yaml").is_file()
+
+
+# --- the run directory
+
+
+def test_runs_that_begin_together_get_directories_of_their_own(cfg: Config) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: open_run_dir(cfg), range(16)))
+    assert len({run_dir for run_dir, _ in made}) == 16
+    assert all(is_new and (run_dir / "config.yaml").is_file() for run_dir, is_new in made)
+
+
+def test_runs_that_begin_together_in_one_directory_are_all_refused_but_one(cfg: Config) -> None:
+    def begin(_: int) -> str:
+        try:
+            open_run_dir(replace(cfg, run_dir="same"))
+        except UserError as slip:
+            return slip.code.name
+        return "began"
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(begin, range(16))) == ["STORAGE"] * 15 + ["began"]
+
+
+def make_file() -> str:
+    Path("occupied").touch()
+    return "occupied"
+
+
+def make_below_a_file() -> str:
+    return make_file() + "/run"
+
+
+def make_occupied() -> str:
+    Path("used").mkdir()
+    Path("used/thesis.tex").touch()
+    return "used"
+
+
+@pytest.mark.parametrize(("make", "resume", "line"), [
+    (make_file, "never", "run_dir=occupied: is a file, not a folder"),
+    (make_below_a_file, "never", "run_dir=occupied/run: cannot be used: Not a directory"),
+    (make_occupied, "never", "run_dir=used: is not empty; name a new folder, or add resume=auto"),
+    (make_occupied, "auto", "run_dir=used: no run to resume, it has no config.yaml"),
+    (lambda: "/proc/minitx", "never", "run_dir=/proc/minitx: cannot be used: No such file or directory"),
+])  # fmt: skip
+def test_a_directory_that_cannot_be_used(cfg: Config, make: Callable[[], str], resume: str, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        open_run_dir(replace(cfg, run_dir=make(), resume=resume))
+    assert str(caught.value) == line
+    assert caught.value.code == Exit.STORAGE
+
+
+def test_resume_begins_a_run_where_there_is_none_and_then_goes_on(cfg: Config) -> None:
+    resumed = replace(cfg, run_dir="run", resume="auto")
+    assert open_run_dir(resumed) == (Path("run"), True)
+    before = Path("run/config.yaml").read_bytes()
+    longer = replace(resumed, trainer=replace(cfg.trainer, max_steps=99, threads=1))
+    assert open_run_dir(longer) == (Path("run"), False)
+    assert Path("run/config.yaml").read_bytes() == before
+
+
+def test_resume_refuses_another_training(cfg: Config) -> None:
+    resumed = replace(cfg, run_dir="run", resume="auto")
+    open_run_dir(resumed)
+    with pytest.raises(UserError) as caught:
+        open_run_dir(replace(resumed, seed=7, optim=replace(cfg.optim, lr=0.5)))
+    assert str(caught.value).splitlines() == [
+        "run_dir=run: was begun with other settings; resume=auto trains on as begun. To begin anew from its weights: "
+        "init_from=run and another run_dir", "  seed: was 1, asked 7", "  optim.lr: was 0.003, asked 0.5"]
+
+
+def test_a_run_killed_while_its_config_was_written_begins(cfg: Config) -> None:
+    Path("run").mkdir()
+    Path("run/config.yaml").touch()
+    with pytest.raises(UserError, match="is not empty"):
+        open_run_dir(replace(cfg, run_dir="run"))
+    assert open_run_dir(replace(cfg, run_dir="run", resume="auto")) == (Path("run"), True)
+    assert Path("run/config.yaml").stat().st_size
+
+
+# --- this process
+
+
+def test_threads_are_the_config_s_then_the_user_s_then_all_cores(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "cores", lambda: 6)
+    set_threads(cfg)
+    assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "6"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    set_threads(cfg)
+    assert os.environ["MKL_NUM_THREADS"] == "3"
+    set_threads(replace(cfg, trainer=replace(cfg.trainer, threads=2)))
+    assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "2"
+
+
+def test_cores_are_at_least_one_and_no_more_than_there_are() -> None:
+    assert 1 <= process.cores() <= (os.cpu_count() or 1)
+
+
+def test_a_gpu_run_keeps_its_allocator(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("began again"))
+    monkeypatch.setattr(sys, "gettrace", lambda: None)
+    tune_allocator(replace(cfg, trainer=replace(cfg.trainer, accelerator="gpu")))
+
+
+@pytest.mark.skipif(not process._glibc(), reason="the setting is glibc's")
+@pytest.mark.parametrize(("chosen", "begins"), [({}, 2), ({"MALLOC_ARENA_MAX": "2"}, 1), ({"GLIBC_TUNABLES": ""}, 1)])
+def test_the_process_begins_again_once_with_the_same_words(chosen: dict[str, str], begins: int, tmp_path: Path) -> None:
+    """Words, interpreter options and exit code are those of the first process; the user's own MALLOC_* win."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, os, sys; print('begins', sys.argv[1:], sys.warnoptions, flush=True)\n"
+        "from minitx.config.schema import Config; from minitx.config.fields import parse\n"
+        "from minitx.training.launch import tune_allocator\n"
+        f"tune_allocator(parse(Config, json.loads({json.dumps(as_dict(compose(['trainer.accelerator=cpu'])))!r})))\n"
+        "print(os.environ.get('MALLOC_TOP_PAD_')); sys.exit(7)\n"
+    )
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "MINITX_", "GLIBC_"))} | chosen
+    command = [sys.executable, "-W", "once", script, "a b"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["begins ['a b'] ['once']"] * begins + ["268435456" if begins == 2 else "None"]
+    assert done.returncode == 7, done.stderr
