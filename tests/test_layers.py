@@ -1,83 +1,66 @@
-"""Hold the shape of the house: a module imports only lower rows, and heavy libraries stay where they belong."""
+"""Hold the shape of the house: a folder imports only folders below it, and heavy libraries stay where they belong.
+
+`python tests/test_layers.py` writes the table of layers into ARCHITECTURE.md.
+"""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
-SRC = Path(__file__).parents[1] / "src" / "minitx"
-ROWS = """
-cli
-commands.translate . commands.evaluate . commands.score . commands.average . commands.report . commands.compare
-commands.suite . commands.attention . commands.study
-commands.doctor . commands.bench
-commands.streams . commands.arguments . commands.meter
-__init__
-suites.page
-suites.summary . suites.figures
-suites.suite
-suites.report . suites.compare
-suites.tables . suites.findings
-suites.ledger . suites.study_plots
-suites.repeat . suites.plots . suites.significance
-studies.lengths . studies.gradients . studies.retention . studies.scaling_law
-studies.lab
-bench . cost . scaling . outlook
-doctor
-door
-launch
-agent . rank . probe
-run . rehearsal
-build . loggers
-training.telemetry . training.saving . training.validation
-training.callbacks
-training.agreement
-evaluation
-training.task
-training.ema
-averaging . decoding.scoring . decoding.maps
-rundir
-decoding.translate . checkpoint
-resuming . warmstart . data.module . decoding.search . models.registry
-monitor.clock . monitor.provenance . monitor.peak . monitor.utilisation
-data.windows
-data.encoded
-models.transformer . models.lstm . data.sources . training.optimizer
-data.hub . models.attention . training.target
-data.synthetic . data.files . data.clean . data.tokenizer . data.plan
-models.base . models.layers . models.dropout . training.loss . training.schedule . training.state . training.signals
-data.grammar
-data.english . data.german
-data.syntax . data.pools
-data.lexicon
-frozen . attention_maps . studies.fits
-config
-schema . batch . metrics . moses . result . console . team . monitor.process . monitor.speed . monitor.phases
-errors . storage . autograd . sharding
-"""
-ROW = {name: number for number, row in enumerate(reversed(ROWS.split("\n"))) for name in row.split(" . ") if name}
+ROOT = Path(__file__).resolve().parents[1]
+SRC = ROOT / "src" / "minitx"
+LAYERS = {  # from top to bottom: a folder imports only those below it
+    "cli": "one module a command, `train` among them: argv, progress, streams",
+    ".": "`minitx.load`: a run directory, ready to translate",
+    "experiments/suites": "systems times seeds, each run a process of its own",
+    "experiments/studies": "what is said of recurrence, attention and size, each put to the test",
+    "experiments/reports": "published runs as checked rows, their tables, figures and comparisons, and one page of all",
+    "experiments/costs": "what training costs: a step taken apart, scaling, a dry run, an estimate",
+    "experiments": "fits and verdicts that studies and figures share",
+    "training": "launch -> worker -> train -> its callbacks -> task -> loss, optimizer, schedule",
+    "evaluation": "test sets to scores: BLEU and chrF, significance, attention maps",
+    "decoding": "greedy, beam and sampling over `step`; strings to strings; pairs to log-probabilities",
+    "runs": "the run directory: opened and locked, checkpoints, results, what may change when a run goes on",
+    "models": "the families, and the layers they are built from",
+    "distributed": "who is who among ranks, how they are started, and what they exchange",
+    "data": "text to batches: reading, cleaning, tokenizer, the epoch plan, packing",
+    "data/synthetic": "the embedded text: lexicon, morphology, syntax, sampling",
+    "config": "the schema, and how a config is composed, checked and saved",
+    "profiling": "timers, peak speed, utilisation, and what a number depends on",
+    "utils": "errors, files, console, autograd",
+}
+ROW = {name: row for row, name in enumerate(reversed(LAYERS))}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}
-WITH_HYDRA = {"door"}
-WITH_LIGHTNING = {"data.module", "run", "rehearsal", "bench", "build", "loggers", "scaling",
-                  "studies.scaling_law"}  # and all of training/
-NO_TORCH = {"config", "schema", "errors", "result", "metrics", "console", "door", "launch", "rundir", "resuming",
-            "warmstart", "monitor.process", "suites.report", "suites.tables", "suites.ledger", "suites.repeat",
-            "suites.plots", "suites.compare", "suites.significance", "suites.suite", "suites.summary",
-            "suites.page", "suites.figures", "suites.study_plots", "suites.findings", "moses", "attention_maps",
-            "studies.fits", "data.plan", "data.tokenizer", "data.sources", "data.hub", "data.files", "data.clean",
-            "data.synthetic", "data.grammar", "data.english", "data.german",
-            "data.syntax", "data.pools",
-            "data.lexicon"}  # fmt: skip
-COMMANDS = {name for name in ROW if name.startswith("commands.")}
-TRIES = {"commands.doctor", "commands.bench", "commands.study", "commands.suite"}  # before there is anything to serve
-SERVES = {"checkpoint", "decoding.translate", "decoding.scoring", "cli", "__init__", *COMMANDS - TRIES}
+SLOW = {"torch", "datasets", "wandb", "matplotlib", *LIGHTNING}
+WITH_HYDRA = {"config.compose", "cli.train"}
+WITH_LIGHTNING = {"data.datamodule", "experiments.costs.dry_run", "experiments.costs.step", "experiments.costs.scaling",
+                  "experiments.studies.scaling_law"}  # and all of training/
+# What runs before torch is needed, so that a mistake is reported at once. A folder stands for all of its modules.
+NO_TORCH = (
+    "cli", "config", "data.batching", "data.cleaning", "data.corpus", "data.files", "data.hub", "data.tokenizer",
+    "data.synthetic", "distributed.cluster", "evaluation.attention_maps", "evaluation.metrics", "evaluation.moses",
+    "evaluation.significance", "experiments.fits", "experiments.reports", "experiments.suites", "profiling.process",
+    "runs.compatibility", "runs.directory", "runs.result", "runs.warm_start", "training.launch", "training.process",
+    "training.resume", "utils.console", "utils.errors", "utils.files",
+)  # fmt: skip
+# Commands that train or measure, and what they share.
+TRIES = {"cli.prepare", "cli.train", "cli.doctor", "cli.bench", "cli.study", "cli.suite"}
 
 
+@cache
 def modules() -> list[str]:
     found = [".".join(path.relative_to(SRC).with_suffix("").parts) for path in sorted(SRC.rglob("*.py"))]
     return [name for name in found if name == "__init__" or not name.endswith("__init__")]
+
+
+def folder(module: str) -> str:
+    return module.rpartition(".")[0].replace(".", "/") or "."
+
+
+def within(module: str, places: tuple[str, ...]) -> bool:
+    return any(module == place or module.startswith(place + ".") for place in places)
 
 
 @cache
@@ -116,46 +99,77 @@ def libraries(module: str, seen: set[str]) -> set[str]:
     seen.add(module)
     found: set[str] = set()
     for name in imports(module, eager=True):
-        if name not in ROW:
+        if name not in modules():
             found.add(name.partition(".")[0])
         elif name not in seen:
             found |= libraries(name, seen)
     return found
 
 
-@pytest.mark.parametrize("module", modules())
-def test_a_module_imports_only_lower_rows(module: str) -> None:
-    assert module in ROW, f"{module} has no row: give it one here and in ARCHITECTURE.md"
-    above = [name for name in imports(module) if name in ROW and ROW[name] >= ROW[module] and name != module]
-    assert not above, f"{module} imports {above}, in its own row or above it"
+def test_a_folder_imports_only_folders_below_it() -> None:
+    assert {folder(module) for module in modules()} == set(LAYERS), "each folder has one row in LAYERS"
+    above = [f"{module} -> {name}" for module in modules() for name in imports(module)
+             if name in modules() and folder(name) != folder(module) and ROW[folder(name)] > ROW[folder(module)]]
+    assert not above
 
 
-def test_no_row_names_a_module_that_is_gone() -> None:
-    assert set(ROW) == set(modules())
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module):], module])
+        if module not in done:
+            for name in imports(module) & set(modules()):
+                visit(name, (*path, module))
+            done.add(module)
+
+    for module in modules():
+        visit(module, ())
 
 
-@pytest.mark.parametrize("module", modules())
-def test_hydra_and_lightning_stay_where_they_belong(module: str) -> None:
-    roots = {name.partition(".")[0] for name in imports(module)}
-    assert not roots & HYDRA or module in WITH_HYDRA
-    assert not roots & LIGHTNING or module in WITH_LIGHTNING or module.startswith("training.")
-    assert "pytorch_lightning" not in roots, "import lightning.pytorch only"
+def test_hydra_and_lightning_stay_where_they_belong() -> None:
+    roots = {module: {name.partition(".")[0] for name in imports(module)} for module in modules()}
+    assert {module for module, names in roots.items() if names & HYDRA} == WITH_HYDRA
+    assert {module for module, names in roots.items()
+            if names & LIGHTNING and folder(module) != "training"} == WITH_LIGHTNING
+    assert not [module for module, names in roots.items() if "pytorch_lightning" in names], "lightning.pytorch only"
 
 
-@pytest.mark.parametrize("module", sorted(NO_TORCH | COMMANDS | {"cli"}))
-def test_no_torch_where_a_second_counts(module: str) -> None:
-    assert not libraries(module, set()) & {"torch", "datasets", "wandb", "matplotlib", *LIGHTNING}
+def test_no_torch_where_a_second_counts() -> None:
+    slow = {module: found for module in modules() if within(module, NO_TORCH)
+            if (found := libraries(module, set()) & SLOW)}
+    assert not slow
 
 
-@pytest.mark.parametrize("module", sorted(SERVES))
-def test_serving_needs_neither_lightning_nor_hydra(module: str) -> None:
-    seen: set[str] = set()
-    assert not libraries(module, seen) & {*HYDRA, *LIGHTNING}
-    for name in imports(module):  # nor what it imports late
-        if name in ROW:
-            assert not libraries(name, seen) & {*HYDRA, *LIGHTNING}
+def test_serving_needs_neither_lightning_nor_hydra() -> None:
+    commands = {module for module in modules() if folder(module) == "cli"} - TRIES
+    for module in ["runs.checkpoint", "decoding.translator", "decoding.scoring", "__init__", *sorted(commands)]:
+        seen: set[str] = set()
+        found = libraries(module, seen)
+        for name in imports(module) & set(modules()) - TRIES:  # nor what it imports late
+            found |= libraries(name, seen)
+        assert not found & {*HYDRA, *LIGHTNING}, module
 
 
-@pytest.mark.parametrize("module", modules())
-def test_no_file_is_longer_than_350_lines(module: str) -> None:
-    assert len((SRC / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8").splitlines()) <= 350
+def test_the_top_level_is_a_table_of_contents() -> None:
+    top = {path.name for path in SRC.iterdir()} - {"__pycache__", "py.typed"}
+    assert len(top) <= 13, sorted(top)
+
+
+def table() -> str:
+    rows = [f"| `{'minitx' if name == '.' else name}` | {what} |" for name, what in LAYERS.items()]
+    return "\n".join(["| folder | what it is for |", "|---|---|", *rows])
+
+
+BLOCK = re.compile(r"(<!-- layers -->\n).*?(\n<!-- /layers -->)", re.DOTALL)
+
+
+def test_architecture_shows_these_layers() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert BLOCK.sub(lambda block: block[1] + table() + block[2], text) == text, "run python tests/test_layers.py"
+
+
+if __name__ == "__main__":
+    page = ROOT / "ARCHITECTURE.md"
+    page.write_text(BLOCK.sub(lambda block: block[1] + table() + block[2], page.read_text(encoding="utf-8")),
+                    encoding="utf-8")

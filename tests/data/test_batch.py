@@ -69,13 +69,13 @@ def test_gradients_find_back_to_what_counts(text: Ids, options: dict[str, Any]) 
 @given(TEXTS, OPTIONS, st.integers(1, 4), st.integers(1, 3))
 def test_heads_are_told_there_and_back(text: Ids, options: dict[str, Any], n_heads: int, parts: int) -> None:
     packed = pack(text, PAD, **options)
-    there, back = packed.heads(n_heads, parts)
+    index, inverse = packed.head_indices(n_heads, parts)
     entries = torch.arange(len(packed.ids) * parts * n_heads)
     expected = entries.view(-1, parts, n_heads)[packed.rows].permute(2, 0, 3, 1)  # --> [parts, B, H, L]
-    assert torch.equal(there, expected.flatten())
+    assert torch.equal(index, expected.flatten())
     real = slice(packed.n_tokens * parts * n_heads)
-    assert torch.equal(there[back][real], entries[real])
-    assert packed.heads(n_heads, parts)[0] is there
+    assert torch.equal(index[inverse][real], entries[real])
+    assert packed.head_indices(n_heads, parts)[0] is index
 
 
 @settings(max_examples=30)
@@ -111,13 +111,13 @@ def test_a_batch_moves_whole() -> None:
     """Indices that were made on one device are made anew on another."""
     batch = random_batch(3)
     for side in (batch.src, batch.tgt):
-        _ = side.heads(2, 3), side.bias, side.lengths
+        _ = side.head_indices(2, 3), side.bias, side.lengths
     moved = batch.to("meta")
     assert moved.n_tokens == batch.n_tokens
     assert moved.labels.device.type == "meta"
     for side in (moved.src, moved.tgt):
-        assert {t.device.type for t in (*tensors(side), *side.heads(2, 3), side.bias, side.lengths)} == {"meta"}
-    assert {t.device.type for t in (*tensors(batch.src), *batch.src.heads(2, 3))} == {"cpu"}
+        assert {t.device.type for t in (*tensors(side), *side.head_indices(2, 3), side.bias, side.lengths)} == {"meta"}
+    assert {t.device.type for t in (*tensors(batch.src), *batch.src.head_indices(2, 3))} == {"cpu"}
 
 
 def tensors(packed: Packed) -> list[torch.Tensor]:

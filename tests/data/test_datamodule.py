@@ -239,10 +239,10 @@ def test_an_epoch_holds_every_pair_once_whatever_the_world(world_size):
     for one, *parts in zip(take(whole, n), *hands, strict=True):
         assert {(part.epoch, part.update, part.n_tokens) for part in parts} == {one[:3]}
         rounds = zip(*(part.turns for part in parts), strict=True)
-        dealt = [turn for turns in rounds for turn in turns if turn.weight == 1.0]
-        assert [turn.number for turn in dealt] == list(range(len(dealt)))
-        dealt = [sentences(turn.batch) for turn in dealt]
-        assert dealt == [sentences(turn.batch) for turn in one.turns]
+        shard = [turn for turns in rounds for turn in turns if turn.weight == 1.0]
+        assert [turn.number for turn in shard] == list(range(len(shard)))
+        shard = [sentences(turn.batch) for turn in shard]
+        assert shard == [sentences(turn.batch) for turn in one.turns]
         assert one.n_tokens == sum(turn.batch.n_tokens for turn in one.turns)
         for part in parts:
             for mine, whole_ in zip(part.lengths, one.lengths, strict=True):
@@ -252,7 +252,7 @@ def test_an_epoch_holds_every_pair_once_whatever_the_world(world_size):
             assert len(sentences(batch)) * longest <= 100
             assert len(batch.src.rows) * longest <= 100 * 9 / 8, "idle sentences come on top"
             assert batch.src.longest % 4 == batch.tgt.longest % 4 == 0
-        seen += [pair for sents in dealt for pair in sents]
+        seen += [pair for sents in shard for pair in sents]
     eos = TOKENIZERS.src.eos_id
     ids = [([*TOKENIZERS.src.encode(src), eos], [*TOKENIZERS.tgt.encode(tgt), eos]) for src, tgt in TRAIN]
     assert sorted(seen) == sorted(ids)

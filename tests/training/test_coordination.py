@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from minitx.config.compose import compose
-from minitx.distributed.ranks import ALONE, Team
+from minitx.distributed.ranks import SINGLE, Ranks
 from minitx.training.coordination import Agreement, out_of_time
 from minitx.training.signals import Interrupted, Signals
 from minitx.training.state import RunState
@@ -15,7 +15,7 @@ from minitx.training.state import RunState
 LIMITS = replace(compose([]).trainer, max_steps=None, max_minutes=1.0)
 
 
-class Two(Team):
+class Two(Ranks):
     """A rank whose only peer says the same each time."""
 
     peer: tuple[int, ...] = ()
@@ -30,14 +30,14 @@ asked: list[tuple[int, ...]] = []
 
 def two(rank: int, *peer: int) -> Any:
     asked.clear()
-    team = Two(rank=rank, size=2)
-    object.__setattr__(team, "peer", peer)
-    return team
+    ranks = Two(rank=rank, size=2)
+    object.__setattr__(ranks, "peer", peer)
+    return ranks
 
 
 def test_alone_each_update_is_followed_by_a_meeting() -> None:
     signals = Signals()
-    agreement, state = Agreement(ALONE, signals), RunState(step=1, train_s=0.1)
+    agreement, state = Agreement(SINGLE, signals), RunState(step=1, train_s=0.1)
     assert agreement.meet(state, LIMITS) is None
     signals.noted = "terminated"
     state.step = 2

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from minitx.config.compose import compose
 from minitx.runs.result import Result
-from minitx.training.loggers import Told, build_logger, log_record, log_result
+from minitx.training.loggers import LoggerGuard, build_logger, log_record, log_result
 
 VALID = {"event": "valid", "step": 7, "train_s": 1.5, "loss": 2.0, "bleu": 12.5, "nothing": None,
          "samples": [{"source": "A | B", "hypothesis": "C", "reference": "D"}]}
@@ -46,10 +46,10 @@ def test_a_logger_that_fails_is_told_no_more_and_the_run_goes_on(result: Result)
             raise OSError("no server")
 
     warned: list[str] = []
-    told = Told(Broken(), warned.append)  # type: ignore[arg-type]
-    told.record(VALID)
-    told.record(VALID)
-    told.end(result)
+    guard = LoggerGuard(Broken(), warned.append)  # type: ignore[arg-type]
+    guard.record(VALID)
+    guard.record(VALID)
+    guard.end(result)
     assert warned == ["Broken failed and is told no more (no server); metrics.jsonl has all of it"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx.distributed.ranks import ALONE
+from minitx.distributed.ranks import SINGLE
 from minitx.profiling.peak import Peak
 from minitx.profiling.timers import Clock
 from minitx.profiling.utilisation import Usage
@@ -66,7 +66,7 @@ def test_every_figure_that_is_lacking_has_its_reason(state: RunState, peak: Peak
 
 def test_a_run_that_goes_on_counts_on() -> None:
     state = RunState(split_s={"data": 1.0, "forward": 2.0}, usage=asdict(USAGE))
-    run: Any = SimpleNamespace(state=state, team=ALONE)
+    run: Any = SimpleNamespace(state=state, ranks=SINGLE)
     data: Any = SimpleNamespace(wait_s=0.5)
     watch: Any = SimpleNamespace(usage=lambda: replace(USAGE, other_cpu_pct=5.0))
     note = Telemetry(run, data, watch)

@@ -1,12 +1,11 @@
 """Options that several commands share, and the kinds of value that options take."""
 
 import argparse
-from collections.abc import Sequence
 from math import inf, nan
 from pathlib import Path
 from typing import Any
 
-from minitx.config.schema import SEARCH_PRECISIONS, Config
+from minitx.config.schema import SEARCH_PRECISIONS
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -44,17 +43,6 @@ def add_output(parser: argparse.ArgumentParser, what: str) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the form that programs read."""
     parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def as_trained(overrides: Sequence[str]) -> Config:
-    """Return the config as train.py would train it. Errors: `UserError` for what train.py would refuse."""
-    from minitx.config.compose import compose  # Hydra
-    from minitx.data.corpus import check_text
-    from minitx.training.launch import settled
-
-    cfg = compose(overrides)
-    check_text(cfg.data)
-    return settled(cfg)
 
 
 def positive(text: str) -> int:

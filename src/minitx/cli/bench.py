@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from minitx.cli.arguments import add_json, as_trained, positive
+from minitx.cli.arguments import add_json, positive
+from minitx.cli.prepare import as_trained, prepare
 from minitx.cli.streams import created
 from minitx.config.schema import Config
 from minitx.runs.result import DISTURBED_PCT
@@ -128,15 +129,6 @@ def run_scaling(args: argparse.Namespace) -> int:
             f"{line}\n" for line in table(found))
         sink.write(text.encode())
     return Exit.OK
-
-
-def prepare(cfg: Config, owns_process: bool) -> None:
-    """Bring the process into the state that training has."""
-    from minitx.training.process import set_threads, tune_allocator
-
-    if owns_process:
-        tune_allocator(cfg)
-    set_threads(cfg)
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Config]:

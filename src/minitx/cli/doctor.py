@@ -4,7 +4,8 @@ import argparse
 import json
 from typing import Any
 
-from minitx.cli.arguments import add_json, as_trained
+from minitx.cli.arguments import add_json
+from minitx.cli.prepare import as_trained, prepare
 from minitx.cli.streams import created
 from minitx.utils.console import Console, warnings_told
 
@@ -24,12 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compose the config as train.py does, bring the process into the same state, and examine."""
-    from minitx.training.process import set_threads, tune_allocator
-
     cfg = as_trained(args.overrides)
-    if args.owns_process:
-        tune_allocator(cfg)
-    set_threads(cfg)
+    prepare(cfg, args.owns_process)
     from minitx.experiments.costs.doctor import Doctor  # imports torch and Lightning: seconds
 
     console = Console()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from minitx.cli.arguments import add_json
-from minitx.cli.bench import composed, prepare
+from minitx.cli.bench import composed
+from minitx.cli.prepare import prepare
 from minitx.cli.streams import created
 from minitx.config.fields import nearest
 from minitx.runs.result import DISTURBED_PCT

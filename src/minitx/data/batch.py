@@ -34,12 +34,12 @@ class Packed:
     mask: Tensor  # [B, L] bool; an idle sentence, there for its shape alone, counts its first place
     starts: Tensor  # [sentences + 2] int32, of each sentence in [N], the filler being one more, and N
     n_tokens: int  # real ones: the first rows
-    _heads: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _head_indices: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     def to(self, device: torch.device | str) -> "Packed":
         """Copy the tensors to a device; the host does not wait."""
         tensors = (self.ids, self.places, self.slots, self.rows, self.mask, self.starts)
-        ids, places, slots, rows, mask, starts = (sent(tensor, device) for tensor in tensors)
+        ids, places, slots, rows, mask, starts = (to_device(tensor, device) for tensor in tensors)
         return Packed(ids, places, slots, rows, mask, starts, self.n_tokens)
 
     @property
@@ -59,45 +59,45 @@ class Packed:
 
     def pad(self, x: Tensor) -> Tensor:
         """Set rows side by side. [N, D] --> [B, L, D], padding being whatever the last row is"""
-        return taken(x, self.rows.flatten(), self.slots, self.n_tokens).view(*self.rows.shape, -1)
+        return gather_rows(x, self.rows.flatten(), self.slots, self.n_tokens).view(*self.rows.shape, -1)
 
     def pack(self, x: Tensor) -> Tensor:
         """Lay sentences end to end. [B, L, D] --> [N, D], filler being whatever the first place is"""
-        return taken(x.flatten(0, 1), self.slots, self.rows.flatten())
+        return gather_rows(x.flatten(0, 1), self.slots, self.rows.flatten())
 
-    def heads(self, n_heads: int, parts: int) -> tuple[Tensor, Tensor]:
+    def head_indices(self, n_heads: int, parts: int) -> tuple[Tensor, Tensor]:
         """Tell [parts, B, H, L] which of [N, parts, H] each entry is, and the other way round; both flat."""
-        if (n_heads, parts) not in self._heads:
+        if (n_heads, parts) not in self._head_indices:
             (B, L), device = self.rows.shape, self.rows.device
             part, head = torch.arange(parts, device=device)[:, None], torch.arange(n_heads, device=device)
             sentence, place = (t[:, None, None] for t in (self.slots // L, self.slots % L))
-            there = (self.rows[:, None] * parts + part[:, None, None]) * n_heads + head[:, None]
-            back = ((part * B + sentence) * n_heads + head) * L + place
-            self._heads[n_heads, parts] = there.flatten(), back.flatten()
-        return self._heads[n_heads, parts]
+            index = (self.rows[:, None] * parts + part[:, None, None]) * n_heads + head[:, None]
+            inverse = ((part * B + sentence) * n_heads + head) * L + place
+            self._head_indices[n_heads, parts] = index.flatten(), inverse.flatten()
+        return self._head_indices[n_heads, parts]
 
 
-def sent(x: Tensor, device: torch.device | str) -> Tensor:
+def to_device(x: Tensor, device: torch.device | str) -> Tensor:
     """Copy to a device. A GPU copies from locked memory while the host goes on, from any other while it waits."""
     if torch.device(device).type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
     return x.to(device, non_blocking=True)
 
 
-def taken(x: Tensor, rows: Tensor, back: Tensor, real: int | None = None) -> Tensor:
+def gather_rows(x: Tensor, rows: Tensor, inverse: Tensor, real: int | None = None) -> Tensor:
     """Take rows of x, whose gradient is taken back: faster than adding it up where it came from.
 
-    back: where each row of x went. real: how many rows of x have a gradient, the first; None = all.
+    inverse: where each row of x went. real: how many rows of x have a gradient, the first; None = all.
     """
-    result: Tensor = applied(_Taken, x, rows, back, real)
+    result: Tensor = applied(_GatherRows, x, rows, inverse, real)
     return result
 
 
-class _Taken(torch.autograd.Function):
+class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor, back: Tensor, real: int | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rows: Tensor, inverse: Tensor, real: int | None) -> Tensor:
         ctx.real = real
-        ctx.save_for_backward(back)
+        ctx.save_for_backward(inverse)
         return x.index_select(0, rows)
 
     @staticmethod
@@ -123,7 +123,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy all to a device; the host does not wait."""
-        return Batch(self.src.to(device), self.tgt.to(device), sent(self.labels, device))
+        return Batch(self.src.to(device), self.tgt.to(device), to_device(self.labels, device))
 
 
 def pack(sentences: Sequence[Sequence[int]], pad_id: int, *, multiple: int = 1, recurring: bool = False) -> Packed:

@@ -27,7 +27,7 @@ class TrainingText:
     cleaning: Cleaning
     load: Callable[[int], EncodedSplit]
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Say how many windows there are, and how large."""
         return f"1 of {len(self.windows)} at a time, of at most {max(window.pairs for window in self.windows):,} pairs"
 

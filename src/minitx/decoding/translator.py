@@ -17,7 +17,7 @@ from minitx.data.batch import collate_src
 from minitx.data.batching import evaluation_plan
 from minitx.data.tokenizer import TokenizerPair
 from minitx.decoding.search import beam, greedy
-from minitx.distributed.ranks import ALONE, Team, nothing
+from minitx.distributed.ranks import SINGLE, Ranks, noop
 from minitx.models.base import Seq2Seq
 
 Progress = Callable[[int, int], None]  # lines done, lines in all
@@ -38,10 +38,11 @@ class Translator:
     """Translate lines as `decode` says, unless told otherwise."""
 
     def __init__(self, model: Seq2Seq, tokenizers: TokenizerPair, decode: DecodeConfig,
-                 device: torch.device | str = "cpu", team: Team = ALONE, between: Callable[[], None] = nothing) -> None:
-        """team: ranks that share the batches and have all lines in the end. between: what all call before each round"""
+                 device: torch.device | str = "cpu", ranks: Ranks = SINGLE,
+                 on_round: Callable[[], None] = noop) -> None:
+        """ranks: they share the batches and have all lines in the end. on_round: what all call before each round"""
         self.model, self.tokenizers, self.decode, self.device = model, tokenizers, decode, torch.device(device)
-        self.team, self.between = team, between
+        self.ranks, self.on_round = ranks, on_round
 
     def translate(self, lines: Sequence[str], *, beam_size: int | None = None, length_penalty: float | None = None,
                   progress: Progress | None = None, warn: Warn | None = None) -> list[str]:
@@ -79,7 +80,7 @@ class Translator:
         try:
             with self.model.computing_in(None if self.decode.precision is None else torch.bfloat16):
                 plans = evaluation_plan(lengths, self.decode.max_tokens // beam_size)
-                for plan in self.team.dealt(plans, self.between):
+                for plan in self.ranks.shard(plans, self.on_round):
                     batch = [rows[i] for i in plan]
                     src = collate_src([sources[row] for row in batch], pad_id=self.tokenizers.src.pad_id,
                                       eos_id=self.tokenizers.src.eos_id)
@@ -87,10 +88,10 @@ class Translator:
                                      pad_id=tgt.pad_id, max_lengths=output_limits(src.lengths, self.decode, self.model))
                     found.update(zip(batch, outputs, strict=True))
                     if progress is not None:
-                        progress(len(lines) - max(0, len(rows) - len(found) * self.team.size), len(lines))
+                        progress(len(lines) - max(0, len(rows) - len(found) * self.ranks.size), len(lines))
         finally:
             self.model.train(was_training)
-        return self.team.union(found)
+        return self.ranks.union(found)
 
     def _encode(self, lines: Sequence[str], warn: Warn) -> dict[int, list[int]]:
         """Encode the lines that are not blank. --> ids without EOS by line index, cut to what the model reads"""

@@ -18,7 +18,7 @@ import torch
 from torch import distributed
 
 from minitx.config.saved import read_config
-from minitx.distributed.ranks import EXIT_CODE, FOLDER, Team, join
+from minitx.distributed.ranks import EXIT_CODE, FOLDER, Ranks, join
 
 SIZES = (4, 2**18, 2**22, 2**24)  # numbers in fp32: 16 bytes, 1, 16 and 64 MiB
 FOUND = "found.json"
@@ -37,12 +37,12 @@ class Probed:
     gib_per_s: dict[str, float]  # by MiB: what passes through a rank's link
 
 
-def probe(team: Team, device: torch.device, meet_s: float) -> Probed:
+def probe(ranks: Ranks, device: torch.device, meet_s: float) -> Probed:
     """Time sums of several sizes. All ranks call it."""
     took = {n: sum_s(n, device) for n in SIZES}
-    share = 2 * (team.size - 1) / team.size
+    share = 2 * (ranks.size - 1) / ranks.size
     speeds = {f"{n * 4 / 2**20:g}": share * n * 4 / 2**30 / took[n] for n in SIZES[1:]}
-    return Probed(team.size, team.gathered(socket.gethostname()), str(distributed.get_backend()), meet_s,
+    return Probed(ranks.size, ranks.all_gather(socket.gethostname()), str(distributed.get_backend()), meet_s,
                   1e6 * took[SIZES[0]], speeds)
 
 
@@ -74,17 +74,17 @@ def main() -> None:
         trainer = read_config(Path(folder)).trainer
         timeout_s, accelerator = trainer.timeout_s, trainer.accelerator
     on_gpu = accelerator != "cpu" and torch.cuda.is_available()  # that it is there, doctor has seen
-    team = join(timeout_s, on_gpu=on_gpu)
-    team.gathered(None)
+    ranks = join(timeout_s, on_gpu=on_gpu)
+    ranks.all_gather(None)
     meet_s = perf_counter() - began
-    found: dict[str, Any] = asdict(probe(team, torch.device("cuda" if on_gpu else "cpu"), meet_s))
-    if team.leads:
+    found: dict[str, Any] = asdict(probe(ranks, torch.device("cuda" if on_gpu else "cpu"), meet_s))
+    if ranks.is_main:
         if folder is not None:
             (Path(folder) / FOUND).write_text(json.dumps(found))
         else:
             print(json.dumps(found, indent=1))
     distributed.destroy_process_group()
-    if folder is not None and team.leads:
+    if folder is not None and ranks.is_main:
         (Path(folder) / EXIT_CODE).write_text("0")
     sys.exit(0)
 

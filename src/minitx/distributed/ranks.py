@@ -1,4 +1,4 @@
-"""The ranks of one training: who is who, and what they tell each other. One process alone is a team of one.
+"""The ranks of one training: who is who, and what they tell each other. One process alone is a group of one.
 
 Numbers and objects travel between CPUs, over gloo, whatever way the gradients take: no GPU waits for them. Everything
 here is called by all ranks, in the same order.
@@ -33,12 +33,12 @@ GONE = ("connection closed by peer", "connection reset by peer", "broken pipe", 
         "connection refused", "network is unreachable", "remote process exited", "communicator was aborted")
 
 
-def nothing() -> None:
-    """Do nothing, where something may be done in between."""
+def noop() -> None:
+    """Do nothing: the default of a callback."""
 
 
 @dataclass(frozen=True, eq=False)
-class Team:
+class Ranks:
     """Hold a rank's place. `hosts`: machines; `local_rank`, `local_size`: among the ranks of its own machine."""
 
     rank: int = 0
@@ -48,7 +48,7 @@ class Team:
     store: Any = None
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Tell whether this is the rank that writes, prints and decides by the clock."""
         return self.rank == 0
 
@@ -56,11 +56,11 @@ class Team:
     def hosts(self) -> int:
         return self.size // self.local_size
 
-    def total(self, *values: float) -> list[float]:
+    def all_reduce_sum(self, *values: float) -> list[float]:
         """Add each value up over the ranks, in float64."""
         return self._reduced(torch.tensor(values, dtype=torch.float64), distributed.ReduceOp.SUM)
 
-    def largest(self, *values: int) -> list[int]:
+    def all_reduce_max(self, *values: int) -> list[int]:
         """Return of each value the largest of any rank."""
         return [int(value) for value in self._reduced(torch.tensor(values), distributed.ReduceOp.MAX)]
 
@@ -70,7 +70,7 @@ class Team:
         numbers: list[Any] = values.tolist()
         return numbers
 
-    def gathered(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Return what each rank has, by rank."""
         if self.size == 1:
             return [value]
@@ -78,7 +78,7 @@ class Team:
         distributed.all_gather_object(found, value)
         return found
 
-    def told(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Return what the first rank has."""
         if self.size == 1:
             return value
@@ -88,17 +88,17 @@ class Team:
 
     def union(self, found: dict[int, T]) -> dict[int, T]:
         """Return what all ranks have found, in the order of its keys."""
-        return dict(sorted((key, value) for part in self.gathered(found) for key, value in part.items()))
+        return dict(sorted((key, value) for part in self.all_gather(found) for key, value in part.items()))
 
-    def dealt(self, turns: Sequence[T], between: Callable[[], None]) -> Iterator[T]:
-        """Yield this rank's share of what is to be done, one in turn; before each round all call `between`."""
+    def shard(self, turns: Sequence[T], on_round: Callable[[], None]) -> Iterator[T]:
+        """Yield this rank's share of what is to be done, one in turn; before each round all call `on_round`."""
         for first in range(0, len(turns), self.size):
-            between()
+            on_round()
             if first + self.rank < len(turns):
                 yield turns[first + self.rank]
 
     @contextmanager
-    def one_by_one(self, what: str) -> Iterator[None]:
+    def main_process_first(self, what: str) -> Iterator[None]:
         """Let the first rank go through a block before the others do: what it leaves on disk, they find.
 
         They wait as long as that takes. Errors: on all ranks the `UserError` that the first one met; where that one
@@ -107,7 +107,7 @@ class Team:
         if self.size == 1:
             yield
             return
-        if not self.leads:
+        if not self.is_main:
             self._wait(what)
             said = self.store.get(what).decode()
             if said == "failed":
@@ -119,10 +119,10 @@ class Team:
             yield
         except BaseException as error:
             said = f"{int(error.code)} {error}" if isinstance(error, UserError) else "failed"
-            self.store.set(what if self.leads else f"{what}, {self.rank}", said)
+            self.store.set(what if self.is_main else f"{what}, {self.rank}", said)
             raise
-        self.store.set(what if self.leads else f"{what}, {self.rank}", "done")
-        if self.leads:
+        self.store.set(what if self.is_main else f"{what}, {self.rank}", "done")
+        if self.is_main:
             for rank in range(1, self.size):
                 self._wait(f"{what}, {rank}")
 
@@ -134,14 +134,14 @@ class Team:
 
     def agree(self, **facts: str) -> None:
         """Errors: `UserError` naming what some rank holds to be otherwise than the first does, and that rank."""
-        for rank, theirs in enumerate(held := self.gathered(facts)):
+        for rank, theirs in enumerate(held := self.all_gather(facts)):
             for name, value in theirs.items():
                 if value != held[0][name]:
                     raise UserError(f"rank {rank} has another {name} ({value[:12]}) than rank 0 "
                                     f"({held[0][name][:12]}); all need the same command line, code, text and "
                                     "environment")
 
-    def says_first(self, text: str) -> bool:
+    def is_first_to_say(self, text: str) -> bool:
         """Tell whether no other rank has said this; alone, nobody else has."""
         if self.size == 1:
             return True
@@ -163,10 +163,10 @@ class Team:
         return late
 
 
-ALONE = Team()
+SINGLE = Ranks()
 
 
-def join(timeout_s: float, *, on_gpu: bool) -> Team:
+def join(timeout_s: float, *, on_gpu: bool) -> Ranks:
     """Meet the other ranks as the environment says (torchrun's names) and return this rank's place among them."""
     rank, size, local_rank, local_size = (int(os.environ[name]) for name in (
         "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
@@ -180,7 +180,7 @@ def join(timeout_s: float, *, on_gpu: bool) -> Team:
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo", store=COMMS.PrefixStore(f"group-{attempt}", store), rank=rank,
         world_size=size, timeout=timedelta(seconds=timeout_s))
-    return Team(rank, size, local_rank, local_size, COMMS.PrefixStore(f"team-{attempt}", store))
+    return Ranks(rank, size, local_rank, local_size, COMMS.PrefixStore(f"ranks-{attempt}", store))
 
 
 def peers_lost(error: BaseException) -> str | None:

@@ -41,7 +41,7 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
             warn(f"{name}: line {row + 1}: {what}")
 
         hypotheses = translator.translate(sources, progress=partial(progress, name), warn=cut)
-        if not translator.team.leads:
+        if not translator.ranks.is_main:
             continue
         folder = run_dir / "hypotheses"
         folder.mkdir(exist_ok=True)
@@ -66,7 +66,7 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, progress: Pr
         scores[name] = entry
         sentences[name] = sentence_statistics(hypotheses, references)
         source_words[name] = [len(source.split()) for source in sources]
-    if not translator.team.leads:
+    if not translator.ranks.is_main:
         return {}
     counts = {"columns": SENTENCE_COLUMNS, "sets": sentences, "source_words": source_words}
     write_atomically(run_dir / "sentence_statistics.json", json.dumps(counts, separators=(",", ":")).encode() + b"\n")

@@ -126,8 +126,8 @@ def randomised(first: Counts, second: Counts, resamples: int, rng: np.random.Gen
     n, runs = every.shape[:2]
     found = []
     for size in _portions(resamples, runs * 10):
-        dealt = rng.random((size, n, runs)).argsort(-1)
-        sums = np.take_along_axis(every[None], dealt[..., None], 2).sum(1)  # --> [r, S + S', 10]
+        shard = rng.random((size, n, runs)).argsort(-1)
+        sums = np.take_along_axis(every[None], shard[..., None], 2).sum(1)  # --> [r, S + S', 10]
         bleu = corpus_bleu(sums)
         found.append(bleu[:, len(first):].mean(1) - bleu[:, :len(first)].mean(1))
     return np.concatenate(found)

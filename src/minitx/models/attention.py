@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minitx.data.batch import Packed, taken
+from minitx.data.batch import Packed, gather_rows
 from minitx.models.base import Attention
 from minitx.models.layers import Linear, RotaryPositions
 from minitx.utils.autograd import applied
@@ -108,8 +108,8 @@ class _PackedAttention(torch.autograd.Function):
         q, k, v = (part for side in sides for part in side)
         _gradients(to_heads(grad, ctx.tgt, n_heads, 1)[0], q, k, v, p, *(part for side in gradients for part in side))
         for gradient, packed in zip(gradients, (ctx.tgt, ctx.src), strict=False):
-            _, back = packed.heads(n_heads, len(gradient))
-            rows = gradient.flatten(0, 3).index_select(0, back).view(len(packed.ids), -1)
+            _, inverse = packed.head_indices(n_heads, len(gradient))
+            rows = gradient.flatten(0, 3).index_select(0, inverse).view(len(packed.ids), -1)
             rows[packed.n_tokens:] = 0
             flat.append(rows)
         return flat[0], flat[1] if len(flat) > 1 else None, None, None, None, None
@@ -145,16 +145,16 @@ def _exact(x: Tensor) -> Tensor:
 
 def to_heads(x: Tensor, packed: Packed, n_heads: int, parts: int) -> Tensor:
     """Set sentences side by side, a head at a time. [N, parts * D] --> [parts, B, H, L, d]"""
-    there, back = packed.heads(n_heads, parts)
+    index, inverse = packed.head_indices(n_heads, parts)
     (B, L), head_dim = packed.rows.shape, x.shape[1] // (parts * n_heads)
     real = packed.n_tokens * parts * n_heads
-    return taken(x.reshape(-1, head_dim), there, back, real).view(parts, B, n_heads, L, head_dim)
+    return gather_rows(x.reshape(-1, head_dim), index, inverse, real).view(parts, B, n_heads, L, head_dim)
 
 
 def from_heads(x: Tensor, packed: Packed) -> Tensor:
     """Lay sentences end to end. [B, H, L, d] --> [N, D]"""
-    there, back = packed.heads(x.shape[1], 1)
-    return taken(x.flatten(0, 2), back, there).view(len(packed.ids), -1)
+    index, inverse = packed.head_indices(x.shape[1], 1)
+    return gather_rows(x.flatten(0, 2), inverse, index).view(len(packed.ids), -1)
 
 
 class SelfAttention(Attention):

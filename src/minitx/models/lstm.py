@@ -18,7 +18,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from minitx.data.batch import Packed, taken
+from minitx.data.batch import Packed, gather_rows
 from minitx.models import precision as autograd
 from minitx.models.attention import SourceAttention, attend
 from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, matrices
@@ -247,4 +247,4 @@ def reversal(src: Packed) -> Tensor:
 def reordered(x: Tensor, order: Tensor) -> Tensor:
     """Take each sentence's states in an order that undoes itself. x: [B, S, R], order: [B, S] --> [B, S, R]"""
     flat = (torch.arange(len(x), device=x.device)[:, None] * x.shape[1] + order).flatten()
-    return taken(x.flatten(0, 1), flat, flat).view(x.shape)
+    return gather_rows(x.flatten(0, 1), flat, flat).view(x.shape)

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from minitx.config import saved as frozen
+from minitx.config import saved
 from minitx.config.schema import Config, as_dict
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
@@ -33,9 +33,9 @@ def open_run_dir(cfg: Config) -> tuple[Path, bool]:
         run_dir = _new_run_dir(cfg) if cfg.run_dir is None else run_dir
         run_dir.mkdir(parents=True, exist_ok=True)
         if cfg.resume == "auto" and _was_killed_at_once(run_dir):
-            (run_dir / frozen.NAME).unlink()
+            (run_dir / saved.NAME).unlink()
         if is_new := not any(run_dir.iterdir()):
-            _freeze(replace(cfg, run_dir=str(run_dir)), run_dir / frozen.NAME)
+            _freeze(replace(cfg, run_dir=str(run_dir)), run_dir / saved.NAME)
         else:
             check_run_dir(cfg)
     except FileExistsError as error:
@@ -56,13 +56,13 @@ def check_run_dir(cfg: Config) -> None:
             raise UserError(f"run_dir={run_dir}: is not empty; name a new folder, or add resume=auto", Exit.STORAGE)
         if _was_killed_at_once(run_dir):
             return
-        if not (run_dir / frozen.NAME).is_file():
-            raise UserError(f"run_dir={run_dir}: no run to resume, it has no {frozen.NAME}", Exit.STORAGE)
+        if not (run_dir / saved.NAME).is_file():
+            raise UserError(f"run_dir={run_dir}: no run to resume, it has no {saved.NAME}", Exit.STORAGE)
     except NotADirectoryError as error:
         raise UserError(f"run_dir={run_dir}: is a file, not a folder", Exit.STORAGE) from error
     except OSError as error:
         raise UserError(f"run_dir={run_dir}: cannot be used: {error.strerror}", Exit.STORAGE) from error
-    refuse_other_settings(as_dict(cfg), frozen.read_settings(run_dir), run_dir)
+    refuse_other_settings(as_dict(cfg), saved.read_settings(run_dir), run_dir)
 
 
 def _new_run_dir(cfg: Config) -> Path:
@@ -83,7 +83,7 @@ def _new_run_dir(cfg: Config) -> Path:
 def _freeze(cfg: Config, path: Path) -> None:
     """Write the config down; of two runs that begin in one folder at once, the second fails."""
     with path.open("xb") as file:
-        file.write(frozen.to_yaml(cfg))
+        file.write(saved.to_yaml(cfg))
         file.flush()
         os.fsync(file.fileno())
 

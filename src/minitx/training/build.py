@@ -21,7 +21,7 @@ from minitx.config.schema import Config, TrainerConfig
 from minitx.data.corpus import Corpus
 from minitx.data.tokenizer import TokenizerPair
 from minitx.distributed.fsdp import shard
-from minitx.distributed.ranks import ALONE, Team
+from minitx.distributed.ranks import SINGLE, Ranks
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
 from minitx.profiling.provenance import bf16_units
@@ -66,7 +66,7 @@ def build_tokenizers(cfg: Config, corpus: Corpus, run_dir: Path) -> TokenizerPai
 
 
 def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState, *, device: torch.device = CPU,
-               team: Team = ALONE, weights: Mapping[str, Tensor] | None = None) -> TranslationTask:
+               ranks: Ranks = SINGLE, weights: Mapping[str, Tensor] | None = None) -> TranslationTask:
     """Build model and task, the weights drawn from `cfg.seed`, or once those of the run that `cfg.init_from` names.
 
     weights: a checkpoint's, instead. device: where ranks that share the model's parts compute
@@ -87,19 +87,19 @@ def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState, *, devic
     model.to(DTYPES[state.precision])
     if weights is not None:
         load_tensors(model, weights)
-    if cfg.trainer.strategy == "fsdp2" and team.size > 1:
+    if cfg.trainer.strategy == "fsdp2" and ranks.size > 1:
         plain = deepcopy(model).requires_grad_(False)
         shard(model.to(device), device)
-    return TranslationTask(model, cfg.optim, state=state, precision=state.precision, seed=cfg.seed, team=team,
+    return TranslationTask(model, cfg.optim, state=state, precision=state.precision, seed=cfg.seed, ranks=ranks,
                            plain=plain)
 
 
-def build_strategy(trainer: TrainerConfig, team: Team) -> Strategy | str:
+def build_strategy(trainer: TrainerConfig, ranks: Ranks) -> Strategy | str:
     """Return how Lightning has ranks work together that have met already."""
-    if team.size == 1:
+    if ranks.size == 1:
         return "auto"
     if trainer.strategy == "fsdp2":
-        return ModelParallelStrategy(data_parallel_size=team.size, tensor_parallel_size=1,
+        return ModelParallelStrategy(data_parallel_size=ranks.size, tensor_parallel_size=1,
                                      save_distributed_checkpoint=False)
     ddp = DDPStrategy if trainer.compress is None else HalvedDDP
     return ddp(gradient_as_bucket_view=True, forward_sync_buffers=False)
@@ -122,14 +122,14 @@ def halved(_: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
 
 
 def build_trainer(device: torch.device, logger: Logger | None, callbacks: list[pl.Callback], *,
-                  strategy: Strategy | str = "auto", team: Team = ALONE) -> pl.Trainer:
+                  strategy: Strategy | str = "auto", ranks: Ranks = SINGLE) -> pl.Trainer:
     """Make a trainer that only loops: precision, stopping, checkpoints and the progress line are ours."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     noise = "does not have many workers|`srun` command|isinstance.treespec"  # not about anything a user did
     warnings.filterwarnings("ignore", message=f".*({noise}).*")
     trainer = pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu", devices=team.local_size, num_nodes=team.hosts,
-        strategy=strategy, plugins=[TorchElasticEnvironment() if team.size > 1 else LightningEnvironment()],
+        accelerator="gpu" if device.type == "cuda" else "cpu", devices=ranks.local_size, num_nodes=ranks.hosts,
+        strategy=strategy, plugins=[TorchElasticEnvironment() if ranks.size > 1 else LightningEnvironment()],
         precision="32-true", max_epochs=-1,
         logger=logger or False, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 
 from minitx.config.schema import Config
 from minitx.data.datamodule import PlannedUpdate
-from minitx.distributed.ranks import Team
+from minitx.distributed.ranks import Ranks
 from minitx.models.base import Seq2Seq
 from minitx.profiling.peak import Peak
 from minitx.profiling.timers import Clock
@@ -41,12 +41,12 @@ class RunContext:
     events: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)  # who wants each metrics record
 
     @property
-    def team(self) -> Team:
-        return self.agreement.team
+    def ranks(self) -> Ranks:
+        return self.agreement.ranks
 
     def record(self, event: str, **values: Any) -> None:
         """Append one line to RUN/metrics.jsonl, and tell the loggers; the first rank does."""
-        if not self.team.leads:
+        if not self.ranks.is_main:
             return
         entry = {"event": event, "step": self.state.step, "train_s": round(self.state.train_s, 3), **values}
         with (self.run_dir / "metrics.jsonl").open("a") as file:
@@ -129,7 +129,7 @@ class Bookkeeping(pl.Callback):
         begins = decay_begins(optim.schedule, optim.decay_fraction)
         agreement = self.run.agreement
         known, shares = state.horizon_steps or agreement.horizon, behind(state, trainer)
-        if known is not None or begins is None or not shares or not agreement.team.leads:
+        if known is not None or begins is None or not shares or not agreement.ranks.is_main:
             return
         share = max(*shares.values(), state.step / trainer.max_steps if trainer.max_steps else 0)
         if share < max(0.05, min(0.6, 0.85 * begins)) or (state.step < optim.warmup_steps and share < 0.6):
@@ -147,7 +147,7 @@ class Bookkeeping(pl.Callback):
         seconds = state.train_s - before.train_s
         flop = None if state.flop is None or before.flop is None else state.flop - before.flop
         finite = [stats for stats in pending if stats.finite]
-        loss, nll, n_tokens, computed = self.run.team.total(
+        loss, nll, n_tokens, computed = self.run.ranks.all_reduce_sum(
             *(sum(getattr(stats, name) for stats in finite) for name in ("loss_sum", "nll_sum", "n_tokens")),
             self.positions)
         state.positions += int(computed)
@@ -191,7 +191,7 @@ class Progress(pl.Callback):
                            batch_idx: int) -> None:
         assert isinstance(pl_module, TranslationTask)
         assert pl_module.stats is not None
-        if not self.run.team.leads:
+        if not self.run.ranks.is_main:
             return
         state, stats, limits = self.run.state, pl_module.stats, self.run.cfg.trainer
         seconds = state.train_s - self.started[2]

@@ -40,7 +40,7 @@ class Checkpoints(pl.Callback):
             return
         with run.clock.during("checkpoint"):
             tensors = run_tensors(task, trainer.optimizers[0])
-            if run.team.leads:
+            if run.ranks.is_main:
                 self.write(tensors)
             run.state.checkpoint_s = run.clock.seconds("checkpoint")
         self.saved = now

@@ -7,7 +7,7 @@ these are said about once a second, when all meet. No handler of a signal ever w
 from math import inf
 
 from minitx.config.schema import TrainerConfig
-from minitx.distributed.ranks import Team
+from minitx.distributed.ranks import Ranks
 from minitx.training.signals import REASONS, Interrupted, Signals
 from minitx.training.state import RunState
 
@@ -39,14 +39,14 @@ def out_of_time(state: RunState, limits: TrainerConfig) -> bool:
 class Agreement:
     """Bring together what each rank knows."""
 
-    def __init__(self, team: Team, signals: Signals) -> None:
-        self.team, self.signals = team, signals
+    def __init__(self, ranks: Ranks, signals: Signals) -> None:
+        self.ranks, self.signals = ranks, signals
         self.next_step = 0
         self.horizon: int | None = None  # what the first rank proposes
 
     def check(self) -> None:
         """Leave work that all ranks are at. Errors: `Interrupted` on all of them, if a signal has come to one."""
-        if reason := REASONS[self.team.largest(self.noted())[0]]:
+        if reason := REASONS[self.ranks.all_reduce_max(self.noted())[0]]:
             raise Interrupted(reason)
 
     def noted(self) -> int:
@@ -60,11 +60,11 @@ class Agreement:
         if state.step < self.next_step:
             return None
         wish, wait = self.noted(), 0
-        if self.team.leads:
+        if self.ranks.is_main:
             wish = wish or (OUT_OF_TIME if out_of_time(state, limits) else 0)
-            wait = max(1, int(min(EVERY_S, left_s(state, limits) / 2) / update_s(state))) if self.team.size > 1 else 1
-        proposed = self.horizon or 0 if self.team.leads else 0
-        wish, wait, horizon = self.team.largest(wish, wait, proposed)
+            wait = max(1, int(min(EVERY_S, left_s(state, limits) / 2) / update_s(state))) if self.ranks.size > 1 else 1
+        proposed = self.horizon or 0 if self.ranks.is_main else 0
+        wish, wait, horizon = self.ranks.all_reduce_max(wish, wait, proposed)
         self.next_step = state.step + wait
         state.horizon_steps = horizon or state.horizon_steps
         if wish == OUT_OF_TIME:

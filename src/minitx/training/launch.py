@@ -26,9 +26,9 @@ def launch(cfg: Config) -> int:
     cfg = settled(cfg, ranks)
     set_threads(cfg)
     if ranks:
-        from minitx.training.worker import attend
+        from minitx.training.worker import run_rank
 
-        return ended_on_purpose(attend(cfg))  # what it leaves behind of a slip, another rank may still look at
+        return ended_on_purpose(run_rank(cfg))  # what it leaves behind of a slip, another rank may still look at
     run_dir, is_new = open_run_dir(cfg)
     cfg = replace(cfg, run_dir=str(run_dir))
     slip: int | None = None

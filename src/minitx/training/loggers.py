@@ -36,7 +36,7 @@ def wandb_id(path: Path) -> str:
     return path.read_text()
 
 
-class Told:
+class LoggerGuard:
     """Tell a logger what happens, until it fails: that is warned of, once, and training goes on without it."""
 
     def __init__(self, logger: Logger, warn: Callable[[str], None]) -> None:

@@ -7,7 +7,7 @@ from minitx.config.fields import show
 from minitx.config.schema import Config
 from minitx.training.schedule import decay_begins
 from minitx.training.state import RunState
-from minitx.training.time_to_target import taken
+from minitx.training.time_to_target import spent
 from minitx.utils.errors import UserError
 
 ENDS = ("max_steps", "max_minutes", "max_pflop")
@@ -54,4 +54,4 @@ def settle_target(state: RunState, now: float | None, before: float | None,
         state.validations_since_best = 0
         return
     first = next((entry for entry in validations if entry["bleu"] >= now), None)
-    state.at_target = None if first is None else {**taken(first), "energy_wh": None}  # which was not looked at then
+    state.at_target = None if first is None else {**spent(first), "energy_wh": None}  # which was not looked at then

@@ -22,7 +22,7 @@ class RunState:
     eval_s: float = 0.0
     checkpoint_s: float = 0.0
     split_s: dict[str, float] = field(default_factory=dict)  # of `train_s`: batches waited for, and each phase
-    usage: dict[str, Any] | None = None  # a `monitor.utilisation.Usage`
+    usage: dict[str, Any] | None = None  # a `profiling.utilisation.Usage`
     precision: str | None = None  # what `auto` came to, decided once
     init_from_sha256: str | None = None  # of the weights it began with, where these are another run's
     horizon_steps: int | None = None
@@ -33,7 +33,7 @@ class RunState:
     best_sha256: str | None = None  # of the model.safetensors written then
     validated_step: int | None = None
     validations_since_best: int = 0
-    at_target: dict[str, float | None] | None = None  # `training.target.Taken` when the goal was reached
+    at_target: dict[str, float | None] | None = None  # `training.time_to_target.Spent` when the goal was reached
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

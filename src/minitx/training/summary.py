@@ -4,7 +4,7 @@ from pathlib import Path
 
 from minitx.profiling.peak import Peak
 from minitx.runs.result import Result
-from minitx.training import time_to_target as target
+from minitx.training import time_to_target
 from minitx.utils.console import duration
 
 
@@ -21,7 +21,7 @@ def summary(result: Result, run_dir: Path) -> str:
         lines.append(f"{'disturbed':>16}  other processes took {result.other_cpu_pct:.0f} % of the cores: its times "
                      "are not to be published")
     if result.target_bleu is not None:
-        lines.append(f"{'to target':>16}  {target.told(result)}")
+        lines.append(f"{'to target':>16}  {time_to_target.describe(result)}")
     for name, entry in result.test.items():
         extra = (f", roles {entry['role_accuracy_pct']:.1f} % (swapped {entry['roles_swapped_pct']:.1f} %)"
                  if "role_accuracy_pct" in entry else "")

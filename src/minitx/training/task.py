@@ -16,7 +16,7 @@ from minitx.config.schema import OptimConfig
 from minitx.data.batch import Batch
 from minitx.data.datamodule import PlannedUpdate
 from minitx.distributed.fsdp import whole
-from minitx.distributed.ranks import ALONE, Team
+from minitx.distributed.ranks import SINGLE, Ranks
 from minitx.models.base import Seq2Seq
 from minitx.profiling.timers import Phases
 from minitx.runs.checkpoint import load_tensors, model_tensors
@@ -50,11 +50,11 @@ class TranslationTask(pl.LightningModule):
     """
 
     def __init__(self, model: Seq2Seq, optim: OptimConfig, *, state: RunState, precision: str, seed: int,
-                 team: Team = ALONE, plain: Seq2Seq | None = None) -> None:
+                 ranks: Ranks = SINGLE, plain: Seq2Seq | None = None) -> None:
         """plain: where each rank holds a part of the model, a whole one to put its weights together in"""
         super().__init__()
         self.automatic_optimization = False
-        self.model, self.team = model.to(DTYPES[precision]), team
+        self.model, self.ranks = model.to(DTYPES[precision]), ranks
         self.plain = [] if plain is None else [plain]  # in a list: its weights are not this module's own
         self.optim, self.state, self.precision, self.seed = optim, state, precision, seed
         self.compute_dtype = torch.bfloat16 if precision == "bf16-mixed" else None  # None = that of the weights
@@ -86,7 +86,7 @@ class TranslationTask(pl.LightningModule):
             with explained_if_full(turn.batch):
                 loss_sum, nll_sum = self.losses(self.model, turn.batch.to(self.device), self.optim.label_smoothing)
                 self.phases.mark("backward")
-                share = turn.weight * self.team.size / planned.n_tokens  # between ranks, gradients are averaged
+                share = turn.weight * self.ranks.size / planned.n_tokens  # between ranks, gradients are averaged
                 self.sync_gradients(now=turn is planned.turns[-1])
                 self.manual_backward(loss_sum * (share + 0 * loss_sum.detach()))  # what is not finite reaches all ranks
             sums += torch.stack([loss_sum.detach(), nll_sum]) * turn.weight
@@ -110,7 +110,7 @@ class TranslationTask(pl.LightningModule):
         """Have the next backward pass bring the ranks' gradients together, or only add to this rank's."""
         if self.plain:
             cast(Any, self.model).set_requires_gradient_sync(now)
-        elif self.team.size > 1:
+        elif self.ranks.size > 1:
             cast(Any, self.trainer.model).require_backward_grad_sync = now
 
     @contextmanager

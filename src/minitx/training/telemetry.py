@@ -43,7 +43,7 @@ class Telemetry(pl.Callback):
         assert isinstance(task, TranslationTask)
         seen, state = split(task, self.data), self.run.state
         state.split_s = {name: self.split_before.get(name, 0.0) + seconds for name, seconds in seen.items()}
-        usage = together(self.run.team.gathered(self.watch.usage()))
+        usage = together(self.run.ranks.all_gather(self.watch.usage()))
         usage = usage if self.usage_before is None else self.usage_before + usage
         state.usage = asdict(usage)
         if state.at_target is not None:

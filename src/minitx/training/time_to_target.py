@@ -8,10 +8,10 @@ from minitx.runs.result import Result
 from minitx.training.state import RunState
 from minitx.utils.console import duration
 
-Taken = dict[str, float | None]  # steps, tokens, train_s, wall_s and, once it is known, energy_wh
+Spent = dict[str, float | None]  # steps, tokens, train_s, wall_s and, once it is known, energy_wh
 
 
-def taken(then: Mapping[str, Any]) -> Taken:
+def spent(then: Mapping[str, Any]) -> Spent:
     """Return what a run had taken by then: by a validation, from its record in metrics.jsonl."""
     return {"steps": then["step"], **{name: then[name] for name in ("tokens", "train_s", "wall_s")}}
 
@@ -21,7 +21,7 @@ def bill(state: RunState, wall_s: float, trainer: TrainerConfig, devices: int) -
 
     A device is paid for from the command to the end, so it is start-up and evaluation, too, that cost.
     """
-    def priced(seconds: float) -> Taken:
+    def priced(seconds: float) -> Spent:
         hours = devices * seconds / 3600
         return {"device_hours": hours,
                 "cost": None if trainer.price_per_hour is None else trainer.price_per_hour * hours}
@@ -33,7 +33,7 @@ def bill(state: RunState, wall_s: float, trainer: TrainerConfig, devices: int) -
     return {"time_to_target_s": by_then and by_then["train_s"], "at_target": by_then, **priced(wall_s)}
 
 
-def told(result: Result) -> str:
+def describe(result: Result) -> str:
     """Say when the goal was reached. A run that ended before is censored: it would have taken longer, or for ever."""
     goal, by_then = f"validation BLEU {result.target_bleu:g}", result.at_target
     if by_then is None:

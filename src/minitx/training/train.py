@@ -17,7 +17,7 @@ from minitx.data.corpus import load_corpus
 from minitx.data.datamodule import TranslationData
 from minitx.decoding.translator import Translator
 from minitx.distributed.cluster import requeue
-from minitx.distributed.ranks import ALONE, Team
+from minitx.distributed.ranks import SINGLE, Ranks
 from minitx.evaluation.evaluate import evaluate
 from minitx.profiling.peak import peak
 from minitx.profiling.process import cores, process_age_s
@@ -28,7 +28,7 @@ from minitx.runs.checkpoint import Checkpoint, load_checkpoint, load_model, remo
 from minitx.runs.compatibility import identity, refuse_others
 from minitx.runs.directory import held, is_finished, storage_errors, truncate_metrics
 from minitx.runs.result import SEARCH, Result, TestScore
-from minitx.training import time_to_target as target
+from minitx.training import time_to_target
 from minitx.training.build import (
     build_strategy,
     build_task,
@@ -40,7 +40,7 @@ from minitx.training.build import (
 from minitx.training.callbacks import Bookkeeping, InOrder, Progress, RunContext, Stopping
 from minitx.training.checkpointing import Checkpoints, Restore
 from minitx.training.coordination import Agreement
-from minitx.training.loggers import Told, build_logger
+from minitx.training.loggers import LoggerGuard, build_logger
 from minitx.training.resume import settle_horizon, settle_target
 from minitx.training.signals import Interrupted, Signals
 from minitx.training.state import RunState
@@ -57,45 +57,45 @@ EXIT_OF = {"finished": Exit.OK, "interrupted": Exit.INTERRUPTED, "terminated": E
            "diverged": Exit.DIVERGED}
 
 
-def train(cfg: Config, team: Team = ALONE) -> Exit:
+def train(cfg: Config, ranks: Ranks = SINGLE) -> Exit:
     """Train `cfg` in its run directory to the end, score the test sets, write result.json. Returns an exit code.
 
-    All ranks of a team do so together. Errors: `UserError` for text, storage or settings that cannot be used; what was
+    All ranks do so together. Errors: `UserError` for text, storage or settings that cannot be used; what was
     saved before stays whole.
     """
     assert cfg.run_dir is not None
     run_dir = Path(cfg.run_dir)
-    console = Console(says=team.says_first, leads=team.leads)
-    signals = Signals(patient=team.size > 1)
+    console = Console(is_first_to_say=ranks.is_first_to_say, is_main=ranks.is_main)
+    signals = Signals(patient=ranks.size > 1)
     with storage_errors(run_dir), signals.caught(), warnings_told(console), ExitStack() as stack:
-        with team.one_by_one("the run directory"):
-            if team.leads:
+        with ranks.main_process_first("the run directory"):
+            if ranks.is_main:
                 stack.enter_context(held(run_dir))
             if is_finished(cfg, run_dir, console):
                 return Exit.OK
-        return Run(cfg, run_dir, console, signals, team).go()
+        return Run(cfg, run_dir, console, signals, ranks).go()
 
 
 class Run:
     """One training from text to result."""
 
-    def __init__(self, cfg: Config, run_dir: Path, console: Console, signals: Signals, team: Team = ALONE) -> None:
-        self.cfg, self.run_dir, self.console, self.team = cfg, run_dir, console, team
-        self.agreement = Agreement(team, signals)
-        with team.one_by_one("the checkpoint"):
-            if team.leads:
+    def __init__(self, cfg: Config, run_dir: Path, console: Console, signals: Signals, ranks: Ranks = SINGLE) -> None:
+        self.cfg, self.run_dir, self.console, self.ranks = cfg, run_dir, console, ranks
+        self.agreement = Agreement(ranks, signals)
+        with ranks.main_process_first("the checkpoint"):
+            if ranks.is_main:
                 remove_leftovers(run_dir)
             saved = load_checkpoint(run_dir / "checkpoints", warn=console.warn)
         self.state = state = RunState.parse(saved.meta["state"]) if saved else RunState()
         self.note_code()  # now: the tree may change while it trains
         self.clock = Clock("startup", startup=state.startup_s + process_age_s(), train=state.train_s, eval=state.eval_s,
                            checkpoint=state.checkpoint_s)
-        self.device = choose_device(cfg.trainer, team.local_rank)
+        self.device = choose_device(cfg.trainer, ranks.local_rank)
         state.precision = state.precision or choose_precision(cfg.trainer, self.device)
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
         settle_horizon(cfg, state, saved.meta["limits"] if saved else None)
         console.line(f"reading {cfg.choices.data}, {cfg.data.src}-{cfg.data.tgt} ...")
-        with team.one_by_one("the text"):
+        with ranks.main_process_first("the text"):
             self.corpus = load_corpus(cfg.data)
             for name in ("valid", *self.corpus.test_sets):
                 self.corpus.pairs(name)  # what is wrong with a file is told now, not after the training
@@ -103,17 +103,17 @@ class Run:
             self.identity = identity(self.corpus.fingerprint, self.tokenizers.fingerprint)
             if saved:
                 refuse_others(self.identity, saved.meta["identity"], run_dir)
-            self.data = TranslationData(cfg, self.corpus, self.tokenizers, rank=team.rank, world_size=team.size,
+            self.data = TranslationData(cfg, self.corpus, self.tokenizers, rank=ranks.rank, world_size=ranks.size,
                                         start=(state.epoch, state.update), tell=partial(tell_or_stop, console, signals))
-        team.agree(**self.identity, precision=state.precision, step=str(state.step))
-        self.task = build_task(cfg, self.tokenizers, state, device=self.device, team=team,
+        ranks.agree(**self.identity, precision=state.precision, step=str(state.step))
+        self.task = build_task(cfg, self.tokenizers, state, device=self.device, ranks=ranks,
                                weights=saved.section("model") if saved else None)
         self.moments = saved.section("optim") if saved else {}
         self.averaged: list[int] | None = None  # steps, where a mean of checkpoints serves
-        self.records = team.told(truncate_metrics(run_dir / "metrics.jsonl", state.step) if team.leads else [])
+        self.records = ranks.broadcast(truncate_metrics(run_dir / "metrics.jsonl", state.step) if ranks.is_main else [])
         if saved:
             self.resume(saved)
-        if team.leads:
+        if ranks.is_main:
             freeze(cfg, run_dir)  # of a run that goes on, some settings may have changed
 
     def note_code(self) -> None:
@@ -130,9 +130,9 @@ class Run:
         full = len(self.corpus.pairs("valid"))
         settle_target(self.state, self.cfg.trainer.target_bleu, saved.meta["limits"]["target_bleu"],
                       [entry for entry in self.records if entry["event"] == "valid" and entry["sentences"] == full])
-        kept = self.state.best_sha256 is None or not self.team.leads or restore_weights(
+        kept = self.state.best_sha256 is None or not self.ranks.is_main or restore_weights(
             self.run_dir, self.state.best_sha256)
-        if not self.team.told(kept):
+        if not self.ranks.broadcast(kept):
             self.console.warn(f"the weights of step {self.state.best_step}, the best so far, are lost or damaged; the "
                               "best are chosen anew")
             self.state.best_valid_bleu = self.state.best_step = self.state.best_sha256 = None
@@ -148,15 +148,15 @@ class Run:
 
     def _go(self) -> Exit:
         assert self.state.precision is not None
-        self.peak = peak(self.device, self.state.precision).of(self.team.size)
+        self.peak = peak(self.device, self.state.precision).of(self.ranks.size)
         self.announce()
         run = RunContext(self.cfg, self.run_dir, self.state, self.clock, self.console, self.agreement,
                          self.data.updates_per_epoch, self.identity, self.peak)
         logger = build_logger(self.cfg.logger, self.run_dir, as_dict(self.cfg),
-                              self.state.step) if self.team.leads else None
-        told = None if logger is None else Told(logger, self.console.warn)
-        if told is not None:
-            run.events.append(told.record)
+                              self.state.step) if self.ranks.is_main else None
+        guard = None if logger is None else LoggerGuard(logger, self.console.warn)
+        if guard is not None:
+            run.events.append(guard.record)
         self.fit(run, logger)
         scores: dict[str, TestScore] = {}
         reason = run.stop_reason
@@ -170,14 +170,14 @@ class Run:
         status = status_of(reason)
         self.state.eval_s = self.clock.seconds("eval")
         result = self.result(status, reason, scores)
-        if self.team.leads:
+        if self.ranks.is_main:
             write_atomically(self.run_dir / "result.json", result.json().encode())
-            if told is not None:
-                told.end(result)
+            if guard is not None:
+                guard.end(result)
             self.console.line(summary(result, self.run_dir))
             if reason == "requeued":
                 requeue(self.console)
-        self.team.gathered(None)  # whoever started the ranks may end all when one leaves
+        self.ranks.all_gather(None)  # whoever started the ranks may end all when one leaves
         return EXIT_OF[status]
 
     def fit(self, run: RunContext, logger: Logger | None) -> None:
@@ -186,7 +186,7 @@ class Run:
         validator = Validator(
             self.corpus.pairs("valid"), self.tokenizers, cfg.decode, samples=cfg.trainer.samples,
             sentences=cfg.trainer.valid_sentences if cfg.trainer.target_bleu is None else sys.maxsize,
-            max_tokens=cfg.data.max_tokens, team=self.team, between=self.agreement.check)
+            max_tokens=cfg.data.max_tokens, ranks=self.ranks, on_round=self.agreement.check)
         validation, stopping = Validation(run, validator), Stopping(run)
         run.stop_reason = stopping.over()
         if run.stop_reason is not None:
@@ -199,21 +199,21 @@ class Run:
 
     def loop(self, run: RunContext, logger: Logger | None, validation: Validation, stopping: Stopping) -> None:
         """Have Lightning go through the updates."""
-        ours = os.getppid() if self.team.size > 1 else os.getpid()  # the other ranks are not strangers
+        ours = os.getppid() if self.ranks.size > 1 else os.getpid()  # the other ranks are not strangers
         watch = Watch(self.device, ticks=partial(read_ticks, root=ours))
         callbacks = [Restore(self.moments), Bookkeeping(run), validation, stopping, Telemetry(run, self.data, watch),
                      Checkpoints(run), Progress(run)]
         with watch:
-            strategy = build_strategy(self.cfg.trainer, self.team)
-            trainer = build_trainer(self.device, logger, [InOrder(callbacks)], strategy=strategy, team=self.team)
+            strategy = build_strategy(self.cfg.trainer, self.ranks)
+            trainer = build_trainer(self.device, logger, [InOrder(callbacks)], strategy=strategy, ranks=self.ranks)
             trainer.fit(self.task, datamodule=self.data)
         self.clock.switch("startup")
 
     def score(self) -> dict[str, TestScore]:
         """Score the weights that serve, as whoever loads the run directory gets them."""
-        self.team.gathered(None)  # the first rank has written the weights
+        self.ranks.all_gather(None)  # the first rank has written the weights
         model, tokenizers, _ = load_model(self.run_dir, self.device)
-        translator = Translator(model, tokenizers, self.cfg.decode, self.device, self.team, self.agreement.check)
+        translator = Translator(model, tokenizers, self.cfg.decode, self.device, self.ranks, self.agreement.check)
         began = perf_counter()
 
         def progress(name: str, done: int, total: int) -> None:
@@ -238,7 +238,7 @@ class Run:
             "model": f"{cfg.choices.model} {cfg.model.size}  {sizes}  {self.params():,} parameters",
             "text": f"{self.corpus.origin} {cfg.data.src}-{cfg.data.tgt}, {data.cleaning.kept:,} training pairs"
                     + (f" (left out: {left_out})" if left_out else ""),
-            **({"streamed": f"{len(self.corpus.shards)} shards; windows in memory: {data.text.told()}"}
+            **({"streamed": f"{len(self.corpus.shards)} shards; windows in memory: {data.text.describe()}"}
                if self.corpus.shards else {}),
             **({"trained on": seen} if seen else {}),
             "vocabulary": vocabulary,
@@ -250,9 +250,9 @@ class Run:
             "device": f"{hardware(self.device).get('gpu', self.device.type)}  {state.precision}  "
                       f"{torch.get_num_threads()} threads"
                       + (f"  {os.environ['MINITX_ALLOCATOR']}" if "MINITX_ALLOCATOR" in os.environ else ""),
-            **({"ranks": f"{self.team.size} on {self.team.hosts} host{'s' * (self.team.hosts > 1)}, "
+            **({"ranks": f"{self.ranks.size} on {self.ranks.hosts} host{'s' * (self.ranks.hosts > 1)}, "
                          f"{cfg.trainer.strategy}; idle for {data.idle_share:.0%} of their turns"}
-               if self.team.size > 1 else {}),
+               if self.ranks.size > 1 else {}),
             "peak": str(self.peak),
             "run": str(self.run_dir),
         }
@@ -263,9 +263,9 @@ class Run:
     def warn_of_ranks(self) -> None:
         """Warn of settings that do nothing with one rank, and of threads that have no core."""
         for name in ("compress", "max_restarts"):
-            if self.team.size == 1 and (value := getattr(self.cfg.trainer, name)):
+            if self.ranks.size == 1 and (value := getattr(self.cfg.trainer, name)):
                 self.console.warn(f"trainer.{name}={value} does nothing, for there is one rank")
-        ranks, threads = self.team.local_size, torch.get_num_threads()
+        ranks, threads = self.ranks.local_size, torch.get_num_threads()
         if self.device.type == "cpu" and ranks * threads > cores():
             self.console.warn(f"ranks times threads, {ranks} x {threads}, are more than the {cores()} cores here: they "
                               "slow each other down (trainer.devices, trainer.threads)")
@@ -279,7 +279,7 @@ class Run:
         cfg, state = self.cfg, self.state
         return Result(
             status=status, stop_reason=reason, experiment=cfg.choices.experiment, model=cfg.choices.model,
-            data=cfg.choices.data, src=cfg.data.src, tgt=cfg.data.tgt, seed=cfg.seed, world_size=self.team.size,
+            data=cfg.choices.data, src=cfg.data.src, tgt=cfg.data.tgt, seed=cfg.seed, world_size=self.ranks.size,
             device=self.device.type, precision=self.task.precision, threads=torch.get_num_threads(),
             params=self.params(), steps=state.step, tokens=state.tokens, nonfinite_steps=state.nonfinite,
             epochs=round(state.epoch + state.update / self.data.updates_per_epoch, 4),
@@ -289,13 +289,13 @@ class Run:
             checkpoint_s=state.checkpoint_s, wall_s=self.clock.total(), target_bleu=cfg.trainer.target_bleu,
             tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
             padding_efficiency_pct=100 * self.data.padding_efficiency,
-            peak_memory_gib=max(self.team.gathered(peak_memory_gib(self.device))),
+            peak_memory_gib=max(self.ranks.all_gather(peak_memory_gib(self.device))),
             git_sha=state.git_sha, git_dirty=state.git_dirty, config_sha256=config_sha256(self.cfg),
             data_sha256=self.corpus.fingerprint, tokenizer_sha256=self.tokenizers.fingerprint,
             init_from_sha256=state.init_from_sha256, cleaning=self.data.cleaning.counts(), versions=versions(),
             hardware=hardware(self.device),
             environment=environment(),
-            **target.bill(state, self.clock.total(), cfg.trainer, self.team.size),
+            **time_to_target.bill(state, self.clock.total(), cfg.trainer, self.ranks.size),
             **measured(state, self.clock, self.peak))
 
 

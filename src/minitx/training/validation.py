@@ -15,7 +15,7 @@ from minitx.data.batch import collate
 from minitx.data.batching import evaluation_plan
 from minitx.data.tokenizer import TokenizerPair
 from minitx.decoding.translator import Translator
-from minitx.distributed.ranks import ALONE, Team, nothing
+from minitx.distributed.ranks import SINGLE, Ranks, noop
 from minitx.evaluation.metrics import score
 from minitx.models.base import Seq2Seq
 from minitx.runs.averaging import mean
@@ -23,7 +23,7 @@ from minitx.runs.checkpoint import save_model
 from minitx.training.callbacks import RunContext
 from minitx.training.signals import REASONS, Interrupted
 from minitx.training.task import TranslationTask
-from minitx.training.time_to_target import taken
+from minitx.training.time_to_target import spent
 
 Pair = tuple[str, str]
 
@@ -57,9 +57,9 @@ class Validator:
     """Measure the loss on every pair and the BLEU of greedy search on a fixed subset, spread evenly over the set."""
 
     def __init__(self, pairs: Sequence[Pair], tokenizers: TokenizerPair, decode: DecodeConfig, *, sentences: int,
-                 samples: int, max_tokens: int, team: Team = ALONE, between: Callable[[], None] = nothing) -> None:
+                 samples: int, max_tokens: int, ranks: Ranks = SINGLE, on_round: Callable[[], None] = noop) -> None:
         self.tokenizers, self.decode, self.max_tokens = tokenizers, decode, max_tokens
-        self.team, self.between = team, between
+        self.ranks, self.on_round = ranks, on_round
         count = min(sentences, len(pairs))
         self.subset = [pairs[i * len(pairs) // count] for i in range(count)]
         self.n_samples = min(samples, count)
@@ -70,11 +70,11 @@ class Validator:
     def __call__(self, task: TranslationTask, model: Seq2Seq) -> ValidationScore:
         """Search in the number format of the weights; the loss also casts as training does.
 
-        Ranks share the batches; each gets the same result. Errors: what `between` raises
+        Ranks share the batches; each gets the same result. Errors: what `on_round` raises
         """
         began = perf_counter()
         sources, references = (list(side) for side in zip(*self.subset, strict=True))
-        translator = Translator(model, self.tokenizers, self.decode, task.device, self.team, self.between)
+        translator = Translator(model, self.tokenizers, self.decode, task.device, self.ranks, self.on_round)
         hypotheses = translator.translate(sources, beam_size=1)
         shown = [Sample(*row) for row in zip(sources, hypotheses, references, strict=True)][:self.n_samples]
         return ValidationScore(self.loss(task, model), score(hypotheses, references).bleu, len(sources),
@@ -90,13 +90,15 @@ class Validator:
         found: dict[int, tuple[float, int]] = {}
         model.eval()
         try:
-            for turn, rows in self.team.dealt(list(enumerate(evaluation_plan(lengths, self.max_tokens))), self.between):
+            plans = list(enumerate(evaluation_plan(lengths, self.max_tokens)))
+            for turn, rows in self.ranks.shard(plans, self.on_round):
                 batch = collate([sources[i] for i in rows], [targets[i] for i in rows], pad_id=tok.tgt.pad_id,
                                 bos_id=tok.tgt.bos_id, eos_id=tok.tgt.eos_id)
                 found[turn] = float(task.losses(model, batch.to(task.device), 0.0)[1]), batch.n_tokens
         finally:
             model.train()
-        nll, n_tokens = zip((0.0, 0), *self.team.union(found).values(), strict=True)  # one order at any number of ranks
+        sums = self.ranks.union(found).values()  # one order at any number of ranks
+        nll, n_tokens = zip((0.0, 0), *sums, strict=True)
         return float(sum(nll) / max(1, sum(n_tokens)))
 
 
@@ -123,7 +125,7 @@ class Validation(pl.Callback):
             self.validate(pl_module)
         if self.run.state.best_step is None:  # a run stopped this early leaves a model all the same
             with pl_module.serving() as model:
-                if self.run.team.leads:
+                if self.run.ranks.is_main:
                     save_model(self.run.run_dir, model)
 
     def validate_if_due(self, task: pl.LightningModule) -> None:
@@ -158,7 +160,7 @@ class Validation(pl.Callback):
         Returns the steps it is the mean of, or None if it does not serve.
         """
         state, run = self.run.state, self.run
-        run.team.gathered(None)  # the first rank has written the last one
+        run.ranks.all_gather(None)  # the first rank has written the last one
         with run.clock.during("eval"):
             tensors, steps = mean(run.run_dir / "checkpoints", last, warn=run.console.warn)
             if len(steps) < last:
@@ -180,7 +182,7 @@ class Validation(pl.Callback):
         """Note what was taken when the goal was reached, the first time."""
         state, target = self.run.state, self.run.cfg.trainer.target_bleu
         if target is not None and score.bleu >= target and state.at_target is None:
-            state.at_target = taken({**vars(state), "wall_s": self.run.clock.total()})
+            state.at_target = spent({**vars(state), "wall_s": self.run.clock.total()})
 
     def judged(self, task: TranslationTask, model: Seq2Seq, what: str) -> ValidationScore | None:
         """Measure a model and say so, or return None: a signal ends this, and then the run."""
@@ -197,4 +199,4 @@ class Validation(pl.Callback):
         """Let a model serve: it is the best so far."""
         state = self.run.state
         state.best_valid_bleu, state.best_step = score.bleu, state.step
-        state.best_sha256 = save_model(self.run.run_dir, model) if self.run.team.leads else None
+        state.best_sha256 = save_model(self.run.run_dir, model) if self.run.ranks.is_main else None

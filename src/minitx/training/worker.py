@@ -18,7 +18,7 @@ from torch import distributed
 
 from minitx.config.saved import read_config
 from minitx.config.schema import Config, config_sha256
-from minitx.distributed.ranks import EXIT_CODE, FOLDER, LOST, PATIENCE_S, Team, join, peers_lost
+from minitx.distributed.ranks import EXIT_CODE, FOLDER, LOST, PATIENCE_S, Ranks, join, peers_lost
 from minitx.profiling.provenance import git_state, versions
 from minitx.runs.directory import open_run_dir
 from minitx.training.build import choose_device
@@ -35,16 +35,16 @@ def main() -> NoReturn:
     folder = Path(os.environ[FOLDER])
     if (folder / EXIT_CODE).exists():
         sys.exit(Exit.OK)
-    sys.exit(attend(read_config(folder), folder))
+    sys.exit(run_rank(read_config(folder), folder))
 
 
-def attend(cfg: Config, folder: Path | None = None) -> int:
+def run_rank(cfg: Config, folder: Path | None = None) -> int:
     """Be one rank of a training. folder: of our own agent, who has opened the run directory; else the first rank does
 
     --> exit code. Does not return after an error: other ranks may be stuck, and nothing that this process would clean
     up is worth the wait.
     """
-    team: Team | None = None
+    ranks: Ranks | None = None
     code: int
     agent = os.getppid()
     try:
@@ -53,19 +53,19 @@ def attend(cfg: Config, folder: Path | None = None) -> int:
         if (again := int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))) and os.environ["RANK"] == "0":
             print(f"minitx: a rank has failed; all are begun again, for the {again}. time", file=sys.stderr, flush=True)
         device = choose_device(cfg.trainer, int(os.environ["LOCAL_RANK"]))
-        team = join(cfg.trainer.timeout_s, on_gpu=device.type == "cuda")
+        ranks = join(cfg.trainer.timeout_s, on_gpu=device.type == "cuda")
         if folder is None:
-            cfg = opened_by_first(cfg, team)
-        agree(cfg, team)
-        code = train(cfg, team)
+            cfg = opened_by_first(cfg, ranks)
+        agree(cfg, ranks)
+        code = train(cfg, ranks)
     except UserError as slip:
-        if team is None or team.says_first(str(slip)):  # most slips are every rank's
+        if ranks is None or ranks.is_first_to_say(str(slip)):  # most slips are every rank's
             print(f"minitx: error: {slip}", file=sys.stderr, flush=True)
         code = slip.code
     except Exception as error:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # the agent ends all ranks when one ends; this one does, but says why
-        code = report(team, error, cfg.trainer.timeout_s)
+        code = report(ranks, error, cfg.trainer.timeout_s)
     stuck = code not in (Exit.OK, Exit.INTERRUPTED, Exit.TERMINATED, Exit.DIVERGED)
     ended_early = code in (Exit.CRASH, LOST)
     if folder is not None and os.getppid() != agent:
@@ -82,20 +82,20 @@ def attend(cfg: Config, folder: Path | None = None) -> int:
     return code
 
 
-def opened_by_first(cfg: Config, team: Team) -> Config:
+def opened_by_first(cfg: Config, ranks: Ranks) -> Config:
     """Return the config with the run directory that the first rank has opened for all. Errors: `UserError` on all."""
-    with team.one_by_one("the run directory, opened"):
-        if team.leads:
+    with ranks.main_process_first("the run directory, opened"):
+        if ranks.is_main:
             cfg = replace(cfg, run_dir=str(open_run_dir(cfg)[0].absolute()))
-    return replace(cfg, run_dir=team.told(cfg.run_dir))
+    return replace(cfg, run_dir=ranks.broadcast(cfg.run_dir))
 
 
-def agree(cfg: Config, team: Team) -> None:
+def agree(cfg: Config, ranks: Ranks) -> None:
     """See that all ranks mean the same and can do it. Errors: `UserError` on all of them."""
     found = {"config": config_sha256(cfg), "commit": str(git_state()[0]), "torch": versions()["torch"]}
-    team.agree(**found)
+    ranks.agree(**found)
     assert cfg.run_dir is not None
-    seen = team.gathered(Path(cfg.run_dir).is_dir())
+    seen = ranks.all_gather(Path(cfg.run_dir).is_dir())
     if not all(seen):
         raise UserError(f"run_dir={cfg.run_dir}: rank {seen.index(False)} does not see it; name a folder that all "
                         "hosts share", Exit.STORAGE)
@@ -120,7 +120,7 @@ def end_agent() -> None:
         os.kill(agent, signal.SIGKILL)
 
 
-def report(team: Team | None, error: Exception, timeout_s: float) -> int:
+def report(ranks: Ranks | None, error: Exception, timeout_s: float) -> int:
     """Say what went wrong where: in full what happened here, in one line what follows from another rank's end.
 
     --> exit code
@@ -129,11 +129,11 @@ def report(team: Team | None, error: Exception, timeout_s: float) -> int:
     lost = peers_lost(error)
     if lost is None:
         told = f"failed\n{''.join(traceback.format_exception(error))}"
-    elif team is None:
+    elif ranks is None:
         told = f"could not meet the other ranks: {lost}"
     else:
         waited = lost.startswith("waited")
-        late = ", ".join(map(str, team.missing(where.partition(", ")[2], PATIENCE_S if waited else 0)))
+        late = ", ".join(map(str, ranks.missing(where.partition(", ")[2], PATIENCE_S if waited else 0)))
         told = (f"waited {timeout_s:g} s (trainer.timeout_s) for rank {late or 'unknown'}, which hangs or cannot be "
                 "reached" if waited else f"another rank is gone ({lost})")
     print(f"minitx: {where}: {told}", file=sys.stderr, flush=True)

@@ -15,11 +15,11 @@ class Console:
     On a terminal the live line is redrawn at most 5 times a second; elsewhere it becomes a plain line every so often.
     """
 
-    def __init__(self, stream: TextIO | None = None, every_s: float = 10.0, *, leads: bool = True,
-                 says: Callable[[str], bool] | None = None) -> None:
-        """leads: of several processes, this is the one that writes. says: for warnings, is this the first to say it"""
+    def __init__(self, stream: TextIO | None = None, every_s: float = 10.0, *, is_main: bool = True,
+                 is_first_to_say: Callable[[str], bool] | None = None) -> None:
+        """leads: of several processes, this is the one that writes. is_first_to_say: for warnings"""
         self.stream = stream or sys.stderr
-        self.leads, self.says = leads, says
+        self.is_main, self.is_first_to_say = is_main, is_first_to_say
         self.terminal = self.stream.isatty()
         self.every_s = 0.2 if self.terminal else every_s
         self._drawn_at = monotonic() if not self.terminal else 0.0
@@ -27,13 +27,13 @@ class Console:
 
     def line(self, text: str = "") -> None:
         """Write a line that stays."""
-        if not self.leads:
+        if not self.is_main:
             return
         self._write(text)
 
     def warn(self, text: str) -> None:
         """Warn; of what several processes warn of, one does."""
-        if self.says is None or self.says(text):
+        if self.is_first_to_say is None or self.is_first_to_say(text):
             self._write(f"minitx: warning: {text}")
 
     def _write(self, text: str) -> None:
@@ -42,7 +42,7 @@ class Console:
 
     def live(self, text: str) -> None:
         """Show the newest state, if it is time to."""
-        if not self.leads or (now := monotonic()) - self._drawn_at < self.every_s:
+        if not self.is_main or (now := monotonic()) - self._drawn_at < self.every_s:
             return
         self._drawn_at = now
         if not self.terminal:

@@ -164,7 +164,7 @@ class Doctor:
         yield Fact("train", {"pairs": cleaning.pairs, "kept": cleaning.kept}, f"{cleaning.kept:,} pairs{left_out}")
         if corpus.shards:
             yield Fact("windows", [window.pairs for window in self.data.text.windows],
-                       f"{len(corpus.shards)} shards; in memory: {self.data.text.told()}")
+                       f"{len(corpus.shards)} shards; in memory: {self.data.text.describe()}")
         if cleaning.seen():
             yield Fact("overlap", cleaning.counts()["overlap"], f"trained on too: {cleaning.seen()}")
         yield Fact("vocabulary", [tokenizers.src.vocab_size, tokenizers.tgt.vocab_size], vocabulary(tokenizers))

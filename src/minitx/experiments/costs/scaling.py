@@ -24,7 +24,7 @@ from minitx.data.corpus import load_corpus
 from minitx.data.datamodule import TranslationData
 from minitx.distributed.bandwidth import FOUND, sum_s
 from minitx.distributed.elastic import run_ranks
-from minitx.distributed.ranks import EXIT_CODE, FOLDER, Team, join
+from minitx.distributed.ranks import EXIT_CODE, FOLDER, Ranks, join
 from minitx.profiling.process import cores
 from minitx.training.build import (
     build_strategy,
@@ -114,8 +114,8 @@ def table(found: Sequence[Scaled]) -> Iterator[str]:
 class Rounds(pl.Callback):
     """Time updates of both kinds, one after the other."""
 
-    def __init__(self, team: Team) -> None:
-        self.team = team
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
         self.since = 0.0
         self.tokens = 0
         self.took: list[tuple[float, int]] = []  # seconds, tokens
@@ -129,7 +129,7 @@ class Rounds(pl.Callback):
             return
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
-        self.team.gathered(None)  # all are there
+        self.ranks.all_gather(None)  # all are there
         if batch_idx >= WARM_UP:
             self.took.append((perf_counter() - self.since, self.tokens))
             together: Callable[[bool], None] = pl_module.sync_gradients
@@ -144,21 +144,21 @@ def main() -> None:
     cfg = read_config(folder)
     torch.set_num_threads(cfg.trainer.threads or 1)
     device = choose_device(cfg.trainer, int(os.environ["LOCAL_RANK"]))
-    team = join(cfg.trainer.timeout_s, on_gpu=device.type == "cuda")
-    with team.one_by_one("the text"):
+    ranks = join(cfg.trainer.timeout_s, on_gpu=device.type == "cuda")
+    with ranks.main_process_first("the text"):
         corpus = load_corpus(cfg.data)
         tokenizers = build_tokenizers(cfg, corpus, folder)
-        data = TranslationData(cfg, corpus, tokenizers, rank=team.rank, world_size=team.size)
+        data = TranslationData(cfg, corpus, tokenizers, rank=ranks.rank, world_size=ranks.size)
     state = RunState(precision=choose_precision(cfg.trainer, device), horizon_steps=1000)
-    task = build_task(cfg, tokenizers, state, device=device, team=team)
+    task = build_task(cfg, tokenizers, state, device=device, ranks=ranks)
     size = sum(p.numel() for p in task.model.parameters())
-    rounds = Rounds(team)
-    build_trainer(device, None, [rounds], strategy=build_strategy(cfg.trainer, team), team=team).fit(
+    rounds = Rounds(ranks)
+    build_trainer(device, None, [rounds], strategy=build_strategy(cfg.trainer, ranks), ranks=ranks).fit(
         task, datamodule=data)
     (seconds, tokens), (apart_s, apart_tokens) = rounds.took
-    alone_s = sum_s(size, device) if team.size > 1 else 0.0
-    if team.leads:
-        found = Scaled(team.size, torch.get_num_threads(), tokens / seconds, seconds / MEASURED,
+    alone_s = sum_s(size, device) if ranks.size > 1 else 0.0
+    if ranks.is_main:
+        found = Scaled(ranks.size, torch.get_num_threads(), tokens / seconds, seconds / MEASURED,
                        apart_s / apart_tokens * tokens / MEASURED, alone_s, size * 4 / 2**20)
         (folder / FOUND).write_text(json.dumps(asdict(found)))
         (folder / EXIT_CODE).write_text("0")
