@@ -49,8 +49,8 @@ def test_a_logger_that_fails_is_told_no_more_and_the_run_goes_on(result: Result)
     guard = LoggerGuard(Broken(), warned.append)  # type: ignore[arg-type]
     guard.record(VALID)
     guard.record(VALID)
-    guard.end(result)
-    assert warned == ["Broken failed and is told no more (no server); metrics.jsonl has all of it"]
+    guard.close(result)
+    assert warned == ["Broken failed and is used no more (no server); metrics.jsonl has all of it"]
 
 
 def test_wandb_keeps_tables_and_a_summary_beside_the_run(tmp_path: Path, result: Result) -> None:

@@ -28,7 +28,7 @@ from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
 from minitx.utils.files import write_atomically
 
-FORMAT = 3
+FORMAT = 4
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{64})\.safetensors")
 _LEFTOVER = re.compile(r"\..+\.\d+")  # what a killed writer left beside the file it meant
 

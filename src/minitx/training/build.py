@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor
 from torch.distributed import GradBucket  # type: ignore[attr-defined]
@@ -121,9 +120,9 @@ def halved(_: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     return travelling.then(lambda done: mine.copy_(done.value()[0]))
 
 
-def build_trainer(device: torch.device, logger: Logger | None, callbacks: list[pl.Callback], *,
+def build_trainer(device: torch.device, callbacks: list[pl.Callback], *,
                   strategy: Strategy | str = "auto", ranks: Ranks = SINGLE) -> pl.Trainer:
-    """Make a trainer that only loops: precision, stopping, checkpoints and the progress line are ours."""
+    """Make a trainer that only loops: precision, stopping, checkpoints, loggers and the progress line are ours."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     noise = "does not have many workers|`srun` command|isinstance.treespec"  # not about anything a user did
     warnings.filterwarnings("ignore", message=f".*({noise}).*")
@@ -131,10 +130,10 @@ def build_trainer(device: torch.device, logger: Logger | None, callbacks: list[p
         accelerator="gpu" if device.type == "cuda" else "cpu", devices=ranks.local_size, num_nodes=ranks.hosts,
         strategy=strategy, plugins=[TorchElasticEnvironment() if ranks.size > 1 else LightningEnvironment()],
         precision="32-true", max_epochs=-1,
-        logger=logger or False, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=False,
+        logger=False, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False)
     # Lightning's handler of SIGTERM waits for other ranks, and before each update all ask the first whether it was told
-    # to stop. Signals are ours (`training.signals`), and what follows from them is agreed on (`training.agreement`).
+    # to stop. Signals are ours (`training.signals`), and what follows from them is agreed on (`training.coordination`).
     assert hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"), "another Lightning than the one pinned"
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

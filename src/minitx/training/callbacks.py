@@ -1,8 +1,7 @@
 """What happens around the updates: counting, progress, stopping; and what these share with validation and saving."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from minitx.models.base import Seq2Seq
 from minitx.profiling.peak import Peak
 from minitx.profiling.timers import Clock
 from minitx.training.coordination import Agreement, behind, out_of_time
+from minitx.training.loggers import LoggerGuard
 from minitx.training.schedule import decay_begins
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask, UpdateStats
@@ -35,48 +35,25 @@ class RunContext:
     console: Console
     agreement: Agreement
     updates_per_epoch: int
-    identity: dict[str, str]  # what a checkpoint must share with the run that goes on from it
+    identity: dict[str, str]  # what a checkpoint must share with the run that resumes from it
+    test_sets: tuple[str, ...]  # that are scored at the end
     peak: Peak
+    logger: LoggerGuard | None  # the first rank's
     stop_reason: str | None = None
-    events: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)  # who wants each metrics record
 
     @property
     def ranks(self) -> Ranks:
         return self.agreement.ranks
 
     def record(self, event: str, **values: Any) -> None:
-        """Append one line to RUN/metrics.jsonl, and tell the loggers; the first rank does."""
+        """Append one line to RUN/metrics.jsonl, and pass it to the logger; the first rank does."""
         if not self.ranks.is_main:
             return
         entry = {"event": event, "step": self.state.step, "train_s": round(self.state.train_s, 3), **values}
         with (self.run_dir / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
-        for tell in self.events:
-            tell(entry)
-
-
-class InOrder(pl.Callback):
-    """Call several callbacks as one: Lightning takes some microseconds for each, at each of six places of an update."""
-
-    def __init__(self, callbacks: Sequence[pl.Callback]) -> None:
-        self.callbacks = callbacks
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for callback in self.callbacks:
-            callback.on_fit_start(trainer, pl_module)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for callback in self.callbacks:
-            callback.on_train_start(trainer, pl_module)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
-                           batch_idx: int) -> None:
-        for callback in self.callbacks:
-            callback.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for callback in self.callbacks:
-            callback.on_train_end(trainer, pl_module)
+        if self.logger is not None:
+            self.logger.record(entry)
 
 
 class Bookkeeping(pl.Callback):

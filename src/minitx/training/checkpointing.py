@@ -49,7 +49,8 @@ class Checkpoints(pl.Callback):
         run = self.run
         if run.state.best_sha256 is not None:
             keep_weights(run.run_dir, run.state.best_sha256, run.cfg.checkpoint.keep)
-        meta = {"state": run.state.as_dict(), "limits": limits(run.cfg), "identity": run.identity}
+        meta = {"state": run.state.as_dict(), "limits": limits(run.cfg), "identity": run.identity,
+                "test_sets": run.test_sets}
         save_checkpoint(run.run_dir / "checkpoints", run.state.step, tensors, meta, run.cfg.checkpoint.keep,
                         self.stopgap)
         self.stopgap = None

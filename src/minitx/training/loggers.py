@@ -1,4 +1,4 @@
-"""What wandb or TensorBoard is told, beside metrics.jsonl and result.json: all of it is in these two as well."""
+"""What wandb or TensorBoard shows; all of it is in metrics.jsonl and result.json as well."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,7 +16,7 @@ SAMPLE = ("source", "hypothesis", "reference")
 
 
 def build_logger(cfg: LoggerConfig, run_dir: Path, settings: dict[str, Any], step: int = 0) -> Logger | None:
-    """Make the logger of a run that goes on after `step`; wandb stays offline unless told.
+    """Make the logger of a run that goes on after `step`; wandb stays offline unless `cfg.mode` says otherwise.
 
     A run keeps its id on wandb, and TensorBoard drops the steps that a resumed run repeats.
     """
@@ -37,32 +37,51 @@ def wandb_id(path: Path) -> str:
 
 
 class LoggerGuard:
-    """Tell a logger what happens, until it fails: that is warned of, once, and training goes on without it."""
+    """Pass on what happens to a logger, until it fails: then warn once and train on without it."""
 
     def __init__(self, logger: Logger, warn: Callable[[str], None]) -> None:
         self.logger: Logger | None = logger
         self.warn = warn
 
+    @classmethod
+    def open(cls, cfg: LoggerConfig, run_dir: Path, settings: dict[str, Any], step: int,
+             warn: Callable[[str], None]) -> "LoggerGuard | None":
+        """Return the logger that `cfg` names, ready to write; None where it names none, or (with a warning) fails."""
+        try:
+            logger = build_logger(cfg, run_dir, settings, step)
+            if logger is None:
+                return None
+            guard = cls(logger, warn)
+            getattr(logger, "experiment", None)  # opens files, or a connection: a failure shows now
+        except Exception as error:  # whatever it is, it is not worth a run
+            warn(f"logger={cfg.name} cannot be used ({_one_line(error)}); metrics.jsonl has all that it would show")
+            return None
+        return guard
+
     def record(self, entry: dict[str, Any]) -> None:
         """Pass on a record of metrics.jsonl."""
-        self._tell(lambda logger: log_record(logger, entry))
+        self._call(lambda logger: log_record(logger, entry))
 
-    def end(self, result: Result) -> None:
+    def close(self, result: Result) -> None:
         """Pass on what came of the run, and close."""
-        self._tell(lambda logger: log_result(logger, result))
-        self._tell(lambda logger: logger.finalize("success" if result.status == "finished" else "aborted"))
-        if isinstance(wandb := self.logger, WandbLogger):  # else the process's next run would be told to this one
-            self._tell(lambda _: wandb.experiment.finish())
+        self._call(lambda logger: log_result(logger, result))
+        self._call(lambda logger: logger.finalize("success" if result.status == "finished" else "aborted"))
+        if isinstance(wandb := self.logger, WandbLogger):  # else the process's next run would be logged to this one
+            self._call(lambda _: wandb.experiment.finish())
 
-    def _tell(self, what: Callable[[Logger], None]) -> None:
+    def _call(self, what: Callable[[Logger], None]) -> None:
         if self.logger is None:
             return
         try:
             what(self.logger)
         except Exception as error:  # whatever it is, it is not worth a run
-            why = " ".join(str(error).split())[:200]
-            self.warn(f"{type(self.logger).__name__} failed and is told no more ({why}); metrics.jsonl has all of it")
+            self.warn(f"{type(self.logger).__name__} failed and is used no more ({_one_line(error)}); metrics.jsonl "
+                      "has all of it")
             self.logger = None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def log_record(logger: Logger, entry: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a run that goes on may change, and the refusal, with every difference, of all else. Imports no torch."""
+"""What follows for horizon and target when a run is resumed under other limits. Imports no torch."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -49,7 +49,7 @@ def settle_target(state: RunState, now: float | None, before: float | None,
     if now == before:
         return
     if now is None or before is None:
-        state.best_valid_bleu = state.best_step = state.best_sha256 = None
+        state.forget_best()
         state.validated_step = state.at_target = None
         state.validations_since_best = 0
         return

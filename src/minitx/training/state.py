@@ -1,6 +1,7 @@
 """What a run has done so far: all that a checkpoint holds beside tensors."""
 
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from typing import Any
 
 
@@ -26,14 +27,25 @@ class RunState:
     precision: str | None = None  # what `auto` came to, decided once
     init_from_sha256: str | None = None  # of the weights it began with, where these are another run's
     horizon_steps: int | None = None
-    valid_loss: float | None = None
-    valid_bleu: float | None = None
+    valid_bleu: float | None = None  # of the last validation, to be shown
     best_valid_bleu: float | None = None
+    best_valid_loss: float | None = None  # of the same weights; None = not finite, or none yet
     best_step: int | None = None
     best_sha256: str | None = None  # of the model.safetensors written then
     validated_step: int | None = None
     validations_since_best: int = 0
     at_target: dict[str, float | None] | None = None  # `training.time_to_target.Spent` when the goal was reached
+
+    def is_best(self, bleu: float, loss: float | None) -> bool:
+        """Tell whether weights with these scores are better than the best so far: by BLEU, a tie by the lower loss."""
+        def rank(bleu: float, loss: float | None) -> tuple[float, float]:
+            return bleu, -inf if loss is None else -loss
+
+        return self.best_valid_bleu is None or rank(bleu, loss) > rank(self.best_valid_bleu, self.best_valid_loss)
+
+    def forget_best(self) -> None:
+        """Let the best weights be chosen anew."""
+        self.best_valid_bleu = self.best_valid_loss = self.best_step = self.best_sha256 = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,11 +1,119 @@
-"""What came of a run, in a few lines."""
+"""What a run says of itself: what is about to be trained, what came of it, and its result.json."""
 
+import os
+from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
+from minitx.config.schema import config_sha256
 from minitx.profiling.peak import Peak
-from minitx.runs.result import Result
+from minitx.profiling.process import cores
+from minitx.profiling.provenance import environment, hardware, peak_memory_gib, versions
+from minitx.runs.result import SEARCH, Result, TestScore
 from minitx.training import time_to_target
+from minitx.training.prepare import Prepared
+from minitx.training.process import ALLOCATOR
+from minitx.training.status import status_of
+from minitx.training.telemetry import measured
 from minitx.utils.console import duration
+
+
+def announce(prepared: Prepared) -> None:
+    """Print what is about to be trained, and on what; warn of settings that do nothing here."""
+    rows = {"model": _model(prepared), **_text(prepared), "until": _limits(prepared), **_machine(prepared),
+            "run": str(prepared.run.run_dir)}
+    for name, text in rows.items():
+        prepared.run.console.line(f"{name:>10}  {text}")
+    _warn_of_ranks(prepared)
+
+
+def _model(prepared: Prepared) -> str:
+    cfg = prepared.run.cfg
+    widths = asdict(cfg.model)
+    sizes = "  ".join(f"{name}={widths[name]}" for name in cfg.model.sizes[cfg.model.size])
+    return f"{cfg.choices.model} {cfg.model.size}  {sizes}  {parameters(prepared):,} parameters"
+
+
+def _text(prepared: Prepared) -> dict[str, str]:
+    cfg, corpus, data, pair = prepared.run.cfg, prepared.corpus, prepared.data, prepared.tokenizers
+    left_out, seen = data.cleaning.left_out(), data.cleaning.seen()
+    vocabulary = (f"{pair.src.vocab_size:,} joint" if pair.joint else
+                  f"{pair.src.vocab_size:,} + {pair.tgt.vocab_size:,}")
+    return {
+        "text": f"{corpus.origin} {cfg.data.src}-{cfg.data.tgt}, {data.cleaning.kept:,} training pairs"
+                + (f" (left out: {left_out})" if left_out else ""),
+        **({"streamed": f"{len(corpus.shards)} shards; windows in memory: {data.text.describe()}"}
+           if corpus.shards else {}),
+        **({"trained on": seen} if seen else {}),
+        "vocabulary": vocabulary + (f" of {cfg.init_from}, whose weights it begins with" if cfg.init_from else ""),
+        "updates": f"{cfg.trainer.tokens_per_update:,} target tokens each, {data.updates_per_epoch:,} an epoch; "
+                   f"micro-batches of at most {cfg.data.max_tokens:,} positions, "
+                   f"{100 * data.padding_efficiency:.0f} % of them real",
+    }
+
+
+def _limits(prepared: Prepared) -> str:
+    trainer = prepared.run.cfg.trainer
+    goal, stops = trainer.target_bleu, trainer.stop_at_target
+    limits = {"steps": trainer.max_steps, "minutes": trainer.max_minutes, "PFLOP": trainer.max_pflop,
+              "BLEU": goal if stops else None, "validations without gain": trainer.patience}
+    return (" or ".join(f"{limit:g} {unit}" for unit, limit in limits.items() if limit is not None)
+            + (f"; the time to BLEU {goal:g} is noted" if goal is not None and not stops else ""))
+
+
+def _machine(prepared: Prepared) -> dict[str, str]:
+    run, ranks = prepared.run, prepared.run.ranks
+    return {
+        "device": f"{hardware(prepared.device).get('gpu', prepared.device.type)}  {run.state.precision}  "
+                  f"{torch.get_num_threads()} threads"
+                  + (f"  {os.environ[ALLOCATOR]}" if ALLOCATOR in os.environ else ""),
+        **({"ranks": f"{ranks.size} on {ranks.hosts} host{'s' * (ranks.hosts > 1)}, {run.cfg.trainer.strategy}; "
+                     f"idle for {prepared.data.idle_share:.0%} of their turns"} if ranks.size > 1 else {}),
+        "peak": str(run.peak),
+    }
+
+
+def _warn_of_ranks(prepared: Prepared) -> None:
+    """Warn of settings that do nothing with one rank, and of threads that have no core."""
+    run, ranks, threads = prepared.run, prepared.run.ranks.local_size, torch.get_num_threads()
+    for name in ("compress", "max_restarts"):
+        if run.ranks.size == 1 and (value := getattr(run.cfg.trainer, name)):
+            run.console.warn(f"trainer.{name}={value} does nothing, for there is one rank")
+    if prepared.device.type == "cpu" and ranks * threads > cores():
+        run.console.warn(f"ranks times threads, {ranks} x {threads}, are more than the {cores()} cores here: they "
+                         "slow each other down (trainer.devices, trainer.threads)")
+
+
+def parameters(prepared: Prepared) -> int:
+    """Count the trained numbers, tied ones once."""
+    return sum(p.numel() for p in prepared.task.model.parameters())
+
+
+def build_result(prepared: Prepared, averaged: list[int] | None, scores: dict[str, TestScore]) -> Result:
+    """Gather all that result.json says. averaged: the steps whose mean serves, if a mean does. All ranks call it."""
+    run, data = prepared.run, prepared.data
+    cfg, state, ranks = run.cfg, run.state, run.ranks
+    assert run.stop_reason is not None
+    return Result(
+        status=status_of(run.stop_reason), stop_reason=run.stop_reason, experiment=cfg.choices.experiment,
+        model=cfg.choices.model, data=cfg.choices.data, src=cfg.data.src, tgt=cfg.data.tgt, seed=cfg.seed,
+        world_size=ranks.size, device=prepared.device.type, precision=prepared.task.precision,
+        threads=torch.get_num_threads(), params=parameters(prepared), steps=state.step, tokens=state.tokens,
+        nonfinite_steps=state.nonfinite, epochs=round(state.epoch + state.update / data.updates_per_epoch, 4),
+        horizon_steps=state.horizon_steps, best_valid_bleu=state.best_valid_bleu, best_step=state.best_step,
+        averaged_steps=averaged, valid_loss=state.best_valid_loss, test=scores, train_s=state.train_s,
+        eval_s=state.eval_s, decode={name: getattr(cfg.decode, name) for name in SEARCH},
+        checkpoint_s=state.checkpoint_s, wall_s=run.clock.total(), target_bleu=cfg.trainer.target_bleu,
+        tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
+        padding_efficiency_pct=100 * data.padding_efficiency,
+        peak_memory_gib=max(ranks.all_gather(peak_memory_gib(prepared.device))),
+        git_sha=state.git_sha, git_dirty=state.git_dirty, config_sha256=config_sha256(cfg),
+        data_sha256=prepared.corpus.fingerprint, tokenizer_sha256=prepared.tokenizers.fingerprint,
+        init_from_sha256=state.init_from_sha256, cleaning=data.cleaning.counts(), versions=versions(),
+        hardware=hardware(prepared.device), environment=environment(),
+        **time_to_target.bill(state, run.clock.total(), cfg.trainer, ranks.size),
+        **measured(state, run.clock, run.peak))
 
 
 def summary(result: Result, run_dir: Path) -> str:

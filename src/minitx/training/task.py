@@ -76,7 +76,7 @@ class TranslationTask(pl.LightningModule):
     def training_step(self, planned: PlannedUpdate, _: int) -> None:
         """Accumulate the update's gradient, clip it, step; skip the step if anything is not finite."""
         lr = self.optim.lr * self.lr_factor()
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)  # a tenth of a millisecond less
+        optimizer: Any = self.optimizers()
         for group in optimizer.param_groups:
             group["lr"] = lr
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, nll

@@ -103,7 +103,7 @@ class Validator:
 
 
 class Validation(pl.Callback):
-    """Score the validation set now and then, and keep the best weights as RUN/model.safetensors.
+    """Score the validation set now and then, and keep the best weights as RUN/model.safetensors (`RunState.is_best`).
 
     Where a moving average of the weights is kept, it is what is scored and kept while the run trains.
     """
@@ -139,23 +139,23 @@ class Validation(pl.Callback):
         if state.validated_step == state.step:
             return
         with run.clock.during("eval"), task.serving() as model:
-            if (score := self.judged(task, model, f"step {state.step}")) is None:
+            if (score := self.evaluate(task, model, f"step {state.step}")) is None:
                 return
-            state.validated_step, state.valid_loss, state.valid_bleu = state.step, score.finite_loss, score.bleu
+            state.validated_step, state.valid_bleu = state.step, score.bleu
             state.validations_since_best += 1
-            if state.best_valid_bleu is None or score.bleu > state.best_valid_bleu:
+            if state.is_best(score.bleu, score.finite_loss):
                 state.validations_since_best = 0
-                self.keep(model, score)
+                self.save_best(model, score)
             self.note_target(score)
             state.eval_s = run.clock.seconds("eval")
             for sample in score.samples:
                 run.console.line(f"    {sample.source}\n  = {sample.hypothesis}\n  ~ {sample.reference}")
         samples = [asdict(sample) for sample in score.samples]
-        run.record("valid", loss=state.valid_loss, bleu=score.bleu, sentences=score.sentences, tokens=state.tokens,
+        run.record("valid", loss=score.finite_loss, bleu=score.bleu, sentences=score.sentences, tokens=state.tokens,
                    wall_s=round(run.clock.total(), 3), samples=samples)
 
     def validate_mean(self, task: TranslationTask, last: int) -> list[int] | None:
-        """Judge the mean of the newest checkpoints' raw weights, when training is over: it serves if it is better.
+        """Evaluate the mean of the newest checkpoints' raw weights, when training is over: it serves if it is better.
 
         Returns the steps it is the mean of, or None if it does not serve.
         """
@@ -167,13 +167,12 @@ class Validation(pl.Callback):
                 run.console.warn(f"checkpoint.average={last}: the mean is of {len(steps)}, there are no more whole "
                                  "checkpoints (a smaller checkpoint.every_n_steps makes more)")
             model = task.holding(tensors)
-            score = self.judged(task, model, f"mean of steps {', '.join(f'{step:,}' for step in steps)}")
+            score = self.evaluate(task, model, f"mean of steps {', '.join(f'{step:,}' for step in steps)}")
             if score is None:
                 return None
-            better = state.best_valid_bleu is None or score.bleu > state.best_valid_bleu
+            better = state.is_best(score.bleu, score.finite_loss)
             if better:
-                self.keep(model, score)
-                state.valid_loss = score.finite_loss
+                self.save_best(model, score)
             self.note_target(score)
         run.record("mean", loss=score.finite_loss, bleu=score.bleu, sentences=score.sentences, steps=steps)
         return steps if better else None
@@ -184,8 +183,8 @@ class Validation(pl.Callback):
         if target is not None and score.bleu >= target and state.at_target is None:
             state.at_target = spent({**vars(state), "wall_s": self.run.clock.total()})
 
-    def judged(self, task: TranslationTask, model: Seq2Seq, what: str) -> ValidationScore | None:
-        """Measure a model and say so, or return None: a signal ends this, and then the run."""
+    def evaluate(self, task: TranslationTask, model: Seq2Seq, what: str) -> ValidationScore | None:
+        """Score a model and print the scores, or return None: a signal ends this, and then the run."""
         try:
             score = self.validator(task, model)
         except Interrupted as stop:
@@ -195,8 +194,8 @@ class Validation(pl.Callback):
                               f"sentences, {score.seconds:.1f}s)")
         return score
 
-    def keep(self, model: Seq2Seq, score: ValidationScore) -> None:
+    def save_best(self, model: Seq2Seq, score: ValidationScore) -> None:
         """Let a model serve: it is the best so far."""
         state = self.run.state
-        state.best_valid_bleu, state.best_step = score.bleu, state.step
+        state.best_valid_bleu, state.best_valid_loss, state.best_step = score.bleu, score.finite_loss, state.step
         state.best_sha256 = save_model(self.run.run_dir, model) if self.run.ranks.is_main else None

@@ -49,7 +49,7 @@ def rehearse(task: TranslationTask, data: TranslationData, device: torch.device,
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     stopwatch = Stopwatch(console, data)
-    go_through(build_trainer(device, None, [stopwatch]), task, data)
+    go_through(build_trainer(device, [stopwatch]), task, data)
     flops: list[Any] = stopwatch.flops[WARM_UP:]
     return Rehearsal(stopwatch.update_s[WARM_UP:], sum(stopwatch.tgt_tokens[WARM_UP:]), peak_memory_gib(device),
                      stopwatch.checkpoint_bytes, sum(t.nbytes for t in model_tensors(task.model).values()),

@@ -153,7 +153,7 @@ def main() -> None:
     task = build_task(cfg, tokenizers, state, device=device, ranks=ranks)
     size = sum(p.numel() for p in task.model.parameters())
     rounds = Rounds(ranks)
-    build_trainer(device, None, [rounds], strategy=build_strategy(cfg.trainer, ranks), ranks=ranks).fit(
+    build_trainer(device, [rounds], strategy=build_strategy(cfg.trainer, ranks), ranks=ranks).fit(
         task, datamodule=data)
     (seconds, tokens), (apart_s, apart_tokens) = rounds.took
     alone_s = sum_s(size, device) if ranks.size > 1 else 0.0

@@ -67,7 +67,7 @@ class Bench:
         measured = rehearse(task, data, device, self.console)
         yield "update", list(update(measured))
         taken = Apart(self.console, self.trace)
-        go_through(build_trainer(device, None, [taken]), task, data)
+        go_through(build_trainer(device, [taken]), task, data)
         yield "kernels", list(taken.facts())
         self.console.live("measuring products and copies ...")
         yield "roofline", list(roofline(measured, taken, device, task.precision))

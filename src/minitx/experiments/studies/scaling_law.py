@@ -88,7 +88,7 @@ def learned(cfg: Config, data: TranslationData, tokenizers: TokenizerPair, valid
         task = build_task(replace(cfg, seed=seed), tokenizers, RunState(precision=precision,
                                                                         horizon_steps=sizes.updates))
         runs.append(Scores(validators, sizes, progress))
-        go_through(build_trainer(device, None, [runs[-1]]), task, data)
+        go_through(build_trainer(device, [runs[-1]]), task, data)
     best = [min(run.seen, key=lambda score: score["valid"]) for run in runs]
     return {"d_model": width_of(cfg), "params": sum(p.numel() for p in task.model.parameters()),
             "weights": weights(task.model), "text_tokens": sum(window.tgt_tokens for window in data.text.windows),
