@@ -169,6 +169,13 @@ def test_architecture_shows_these_layers() -> None:
     assert BLOCK.sub(lambda block: block[1] + table() + block[2], text) == text, "run python tests/test_layers.py"
 
 
+def test_architecture_names_files_that_are_there() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py)?)`", text))
+    assert len(named) > 30
+    assert not [name for name in sorted(named) if not (SRC / name).exists() and not (ROOT / name).exists()]
+
+
 if __name__ == "__main__":
     page = ROOT / "ARCHITECTURE.md"
     page.write_text(BLOCK.sub(lambda block: block[1] + table() + block[2], page.read_text(encoding="utf-8")),

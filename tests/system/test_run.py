@@ -47,6 +47,16 @@ def test_a_run_directory_says_all(whole: Path, text: Path) -> None:
     assert yaml.safe_load((whole / "config.yaml").read_text())["model"]["d_model"] == 32
 
 
+def test_the_weights_that_serve_are_the_best_and_a_tie_goes_to_the_lower_loss(whole: Path) -> None:
+    """A model of so few updates scores BLEU 0.0 again and again, while its loss falls."""
+    result = Result.read(whole / "result.json")
+    scored = [record for record in records(whole) if record["event"] in ("valid", "mean")]
+    best = max(scored, key=lambda record: (record["bleu"], -record["loss"]))
+    assert len({record["bleu"] for record in scored}) < len(scored), "no tie: nothing is tested"
+    assert (result.best_valid_bleu, result.valid_loss) == (best["bleu"], best["loss"])
+    assert (result.averaged_steps is None) == (best["event"] == "valid")
+
+
 def test_where_the_time_went_is_told(whole: Path) -> None:
     result = Result.read(whole / "result.json")
     assert result.time_split is not None
@@ -125,6 +135,17 @@ def test_killed_at_once_and_resumed_is_the_uninterrupted_run(text: Path, whole: 
     assert weights(run_dir) == weights(whole)
     assert means(run_dir) == means(whole)
     assert losses(run_dir) == losses(whole)
+
+
+def test_a_test_set_that_nobody_asked_for_does_not_stop_a_resume(text: Path, tmp_path: Path) -> None:
+    folder, run_dir = shutil.copytree(text, tmp_path / "text"), tmp_path / "run"
+    assert train(folder, run_dir, "trainer.max_steps=5").returncode == 0
+    (run_dir / "result.json").unlink()  # as after a kill at the very end
+    for language in ("en", "de"):
+        shutil.copy(folder / f"test.{language}", folder / f"test_new.{language}")
+    resumed = train(folder, run_dir, "trainer.max_steps=5", "resume=auto")
+    assert resumed.returncode == 0, resumed.stderr
+    assert list(Result.read(run_dir / "result.json").test) == ["test"]
 
 
 def test_updates_do_not_depend_on_micro_batches(text: Path, whole: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What wandb and TensorBoard are told: curves, translations, scores, and where the time went; all of it offline."""
+"""What wandb and TensorBoard show: curves, translations, scores, and where the time went; all of it offline."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_tensorboard_shows_numbers_translations_and_the_result(tmp_path: Path, r
     assert "| forward | 5.5 |" in texts["result/time_split/text_summary"]
 
 
-def test_a_logger_that_fails_is_told_no_more_and_the_run_goes_on(result: Result) -> None:
+def test_a_logger_that_fails_is_used_no_more_and_the_run_goes_on(result: Result) -> None:
     class Broken:
         def log_metrics(self, *_: object, **__: object) -> None:
             raise OSError("no server")
@@ -51,6 +51,27 @@ def test_a_logger_that_fails_is_told_no_more_and_the_run_goes_on(result: Result)
     guard.record(VALID)
     guard.close(result)
     assert warned == ["Broken failed and is used no more (no server); metrics.jsonl has all of it"]
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_logger_that_cannot_begin_is_dropped_aloud(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("a file where its folder should be")
+    warned: list[str] = []
+    assert LoggerGuard.open(compose([f"logger={name}"]).logger, tmp_path, {}, 0, warned.append) is None
+    assert len(warned) == 1
+    assert warned[0].startswith(f"logger={name} cannot be used (")
+    assert warned[0].endswith("); metrics.jsonl has all that it would show")
+
+
+def test_wandb_online_without_a_key_is_dropped_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    warned: list[str] = []
+    cfg = compose(["logger=wandb", "logger.mode=online"]).logger
+    assert LoggerGuard.open(cfg, tmp_path, {}, 0, warned.append) is None
+    assert [line.partition(" (")[0] for line in warned] == ["logger=wandb cannot be used"]
 
 
 def test_wandb_keeps_tables_and_a_summary_beside_the_run(tmp_path: Path, result: Result) -> None:
