@@ -28,9 +28,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in NEW.items():
         assert not (tree / name).exists()
         (tree / name).write_text(text, encoding="utf-8")
-    config, registry = tree / "src/minitx/config.py", tree / "src/minitx/models/registry.py"
+    config, registry = tree / "src/minitx/config/schema.py", tree / "src/minitx/models/registry.py"
     assert ADDED.keys() == {str(path.relative_to(tree)) for path in (config, registry)}
-    config.write_text(config.read_text() + "\n\n" + ADDED["src/minitx/config.py"])
+    config.write_text(config.read_text() + "\n\n" + ADDED["src/minitx/config/schema.py"])
     line = '    "lstm": "lstm.LSTMSeq2Seq",\n'
     registry.write_text(registry.read_text().replace(line, line + ADDED["src/minitx/models/registry.py"]))
     write_digits(tree / "digits")
@@ -56,7 +56,7 @@ def newest(run_dir: Path) -> Path:
 
 def test_the_page_adds_one_file_one_dataclass_one_yaml_and_one_line() -> None:
     assert NEW.keys() == {"src/minitx/models/bag.py", "conf/model/bag.yaml", "conf/experiment/synthetic_bag.yaml"}
-    assert ADDED["src/minitx/config.py"].count("@dataclass") == 1
+    assert ADDED["src/minitx/config/schema.py"].count("@dataclass") == 1
     assert len(ADDED["src/minitx/models/registry.py"].splitlines()) == 1
 
 
