@@ -11,26 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src" / "minitx"
-LAYERS = {  # from top to bottom: a folder imports only those below it
-    "cli": "one module a command, `train` among them: argv, progress, streams",
-    ".": "`minitx.load`: a run directory, ready to translate",
-    "experiments/suites": "systems times seeds, each run a process of its own",
-    "experiments/studies": "what is said of recurrence, attention and size, each put to the test",
-    "experiments/reports": "published runs as checked rows, their tables, figures and comparisons, and one page of all",
-    "experiments/costs": "what training costs: a step taken apart, scaling, a dry run, an estimate",
-    "experiments": "fits and verdicts that studies and figures share",
-    "training": "launch -> worker -> train -> its callbacks -> task -> loss, optimizer, schedule",
-    "evaluation": "test sets to scores: BLEU and chrF, significance, attention maps",
-    "decoding": "greedy, beam and sampling over `step`; strings to strings; pairs to log-probabilities",
-    "runs": "the run directory: opened and locked, checkpoints, results, what may change when a run goes on",
-    "models": "the families, and the layers they are built from",
-    "distributed": "who is who among ranks, how they are started, and what they exchange",
-    "data": "text to batches: reading, cleaning, tokenizer, the epoch plan, packing",
-    "data/synthetic": "the embedded text: lexicon, morphology, syntax, sampling",
-    "config": "the schema, and how a config is composed, checked and saved",
-    "profiling": "timers, peak speed, utilisation, and what a number depends on",
-    "utils": "errors, files, console, autograd",
-}
+LAYERS = (  # from top to bottom: a folder imports only those below it. What each is for, its `__init__.py` says
+    "cli", ".", "experiments/suites", "experiments/studies", "experiments/reports", "experiments/costs",
+    "experiments", "training", "evaluation", "decoding", "runs", "models", "distributed", "data", "data/synthetic",
+    "config", "profiling", "utils",
+)  # fmt: skip
 ROW = {name: row for row, name in enumerate(reversed(LAYERS))}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}
 SLOW = {"torch", "datasets", "wandb", "matplotlib", *LIGHTNING}
@@ -156,8 +141,14 @@ def test_the_top_level_is_a_table_of_contents() -> None:
     assert len(top) <= 13, sorted(top)
 
 
+def about(layer: str) -> str:
+    text = ast.get_docstring(ast.parse((SRC / layer / "__init__.py").read_text(encoding="utf-8")))
+    assert text, f"{layer}/__init__.py says in a line what the folder is for"
+    return text.partition("\n")[0].rstrip(".")
+
+
 def table() -> str:
-    rows = [f"| `{'minitx' if name == '.' else name}` | {what} |" for name, what in LAYERS.items()]
+    rows = [f"| `{'minitx' if name == '.' else name}` | {about(name)} |" for name in LAYERS]
     return "\n".join(["| folder | what it is for |", "|---|---|", *rows])
 
 

@@ -1,0 +1,1 @@
+"""One module a command, `train` among them: argv, progress, streams."""

@@ -1,0 +1,1 @@
+"""The schema, and how a config is composed, checked and saved."""

@@ -1,0 +1,1 @@
+"""Text to batches: reading, cleaning, tokenizer, the epoch plan, packing."""

@@ -1,0 +1,1 @@
+"""Who is who among ranks, how they are started, and what they exchange."""

@@ -1,0 +1,1 @@
+"""Test sets to scores: BLEU and chrF, significance, attention maps."""

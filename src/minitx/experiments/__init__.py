@@ -1,0 +1,1 @@
+"""Fits and verdicts that studies and figures share."""

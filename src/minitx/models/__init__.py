@@ -1,0 +1,1 @@
+"""The families, and the layers they are built from."""

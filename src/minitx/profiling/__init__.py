@@ -1,0 +1,1 @@
+"""Timers, peak speed, utilisation, and what a number depends on."""

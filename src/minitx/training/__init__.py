@@ -1,0 +1,1 @@
+"""Launch -> worker -> train -> its callbacks -> task -> loss, optimizer, schedule."""

@@ -15,6 +15,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor
 from torch.distributed import GradBucket  # type: ignore[attr-defined]
+from typing_extensions import override
 
 from minitx.config.schema import Config, TrainerConfig
 from minitx.data.corpus import Corpus
@@ -107,6 +108,7 @@ def build_strategy(trainer: TrainerConfig, ranks: Ranks) -> Strategy | str:
 class HalvedDDP(DDPStrategy):
     """Let gradients travel in bf16. Lightning would register such a hook on GPUs alone."""
 
+    @override
     def configure_ddp(self) -> None:
         super().configure_ddp()
         cast(Any, self.model).register_comm_hook(None, halved)

@@ -1,4 +1,4 @@
-"""What happens around the updates: counting, progress, stopping; and what these share with validation and saving."""
+"""What happens around each update: counting, progress, stopping. Validation and checkpoints are callbacks, too."""
 
 import json
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from typing_extensions import override
 
 from minitx.config.schema import Config
 from minitx.data.datamodule import PlannedUpdate
@@ -13,7 +14,7 @@ from minitx.distributed.ranks import Ranks
 from minitx.models.base import Seq2Seq
 from minitx.profiling.peak import Peak
 from minitx.profiling.timers import Clock
-from minitx.training.coordination import Agreement, behind, out_of_time
+from minitx.training.coordination import Agreement, out_of_time, share_done
 from minitx.training.loggers import LoggerGuard
 from minitx.training.schedule import decay_begins
 from minitx.training.state import RunState
@@ -43,6 +44,7 @@ class RunContext:
 
     @property
     def ranks(self) -> Ranks:
+        """Return the ranks that train together."""
         return self.agreement.ranks
 
     def record(self, event: str, **values: Any) -> None:
@@ -65,10 +67,12 @@ class Bookkeeping(pl.Callback):
         self.positions = 0  # of this rank, since the last record
         self.before = replace(run.state)  # as of the last record
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.state.startup_s = self.run.clock.seconds("startup")
         self.run.clock.switch("train")
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         assert isinstance(pl_module, TranslationTask)
@@ -92,20 +96,21 @@ class Bookkeeping(pl.Callback):
         if not stats.finite or any(state.step % n == 0 for n in every):  # a resumed run then writes the same records
             self.write()
 
+    @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.pending:
             self.write()
 
     def fix_horizon(self) -> None:
-        """Turn minutes, or operations, into steps from what they were so far, once, shortly before any decay begins.
+        """Turn a limit in minutes or operations into steps, once, at the speed so far, shortly before any decay begins.
 
-        A decay from the very start waits for a twentieth of the run, since the first updates are slow. A warm-up that
-        is still going on by then makes it wait, but not past 60 % of the run.
+        With a decay from the very start this waits for a twentieth of the run, since the first updates are slow. A
+        warm-up that is still going on by then delays it, but not beyond 60 % of the run.
         """
         optim, trainer, state = self.run.cfg.optim, self.run.cfg.trainer, self.state
         begins = decay_begins(optim.schedule, optim.decay_fraction)
         agreement = self.run.agreement
-        known, shares = state.horizon_steps or agreement.horizon, behind(state, trainer)
+        known, shares = state.horizon_steps or agreement.horizon, share_done(state, trainer)
         if known is not None or begins is None or not shares or not agreement.ranks.is_main:
             return
         share = max(*shares.values(), state.step / trainer.max_steps if trainer.max_steps else 0)
@@ -150,7 +155,7 @@ def positions(planned: PlannedUpdate) -> int:
 
 
 def gradient_norms(finite: list[UpdateStats], clip_norm: float | None) -> dict[str, float | None]:
-    """Sum up the gradient's norm before clipping: mean, largest, and the share of updates that were clipped."""
+    """Summarise the gradient's norm before clipping: mean, largest, and the share of updates that were clipped."""
     norms = [stats.grad_norm for stats in finite]
     clipped = [clip_norm is not None and norm > clip_norm for norm in norms]
     return {"grad_norm": sum(norms) / len(norms) if norms else None, "grad_norm_max": max(norms, default=None),
@@ -164,6 +169,7 @@ class Progress(pl.Callback):
         self.run = run
         self.started = (run.state.step, run.state.tokens, run.state.train_s)
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         assert isinstance(pl_module, TranslationTask)
@@ -175,7 +181,7 @@ class Progress(pl.Callback):
         speed = (state.step - self.started[0]) / seconds if seconds else 0.0
         horizon = state.horizon_steps or limits.max_steps
         left_s = [(horizon - state.step) / speed] if horizon and speed else []
-        left_s += [state.train_s * (1 / done - 1) for done in behind(state, limits).values()]
+        left_s += [state.train_s * (1 / done - 1) for done in share_done(state, limits).values()]
         bleu = "-" if state.valid_bleu is None else f"{state.valid_bleu:.1f}"
         self.run.console.live(
             f"step {state.step}{f'/{horizon}' if horizon else ''}  loss {stats.loss_sum / stats.n_tokens:.3f}  "
@@ -192,22 +198,24 @@ class Stopping(pl.Callback):
     def __init__(self, run: RunContext) -> None:
         self.run = run
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.should_stop = self.run.stop_reason is not None
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         run = self.run
         run.stop_reason = run.stop_reason or self.limit() or run.agreement.meet(run.state, run.cfg.trainer)
         trainer.should_stop = run.stop_reason is not None
 
-    def over(self) -> str | None:
-        """Name the limit that a run which goes on had reached before, if it had."""
+    def reached_before(self) -> str | None:
+        """Name the limit that a resumed run had already reached, if it had."""
         state, limits = self.run.state, self.run.cfg.trainer
         return self.limit() or ("max_minutes" if out_of_time(state, limits) else None)
 
     def limit(self) -> str | None:
-        """Name the limit that is reached, if one is, by what all ranks know."""
+        """Name the limit that is reached, if one is. It follows from what all ranks know."""
         state, limits = self.run.state, self.run.cfg.trainer
         if state.nonfinite >= limits.max_nonfinite:
             return "max_nonfinite"
@@ -217,7 +225,7 @@ class Stopping(pl.Callback):
             return "target_bleu"
         if limits.patience is not None and state.validations_since_best >= limits.patience:
             return "patience"
-        shares = behind(state, limits)
+        shares = share_done(state, limits)
         if shares.get("max_pflop", 0) >= 1:
             return "max_pflop"
         if shares and state.horizon_steps is not None and state.step >= state.horizon_steps:

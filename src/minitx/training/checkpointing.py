@@ -1,4 +1,4 @@
-"""All of a run's state, written now and then and at its end, and given back to a run that goes on."""
+"""Save a run's whole state every so many steps and at its end, and give the optimizer its moments back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 from torch.optim import Optimizer
+from typing_extensions import override
 
 from minitx.distributed.fsdp import shared_as, whole
 from minitx.runs.checkpoint import keep_weights, model_tensors, save_checkpoint
@@ -23,11 +24,13 @@ class Checkpoints(pl.Callback):
         step, every = run.state.step, run.cfg.checkpoint.every_n_steps
         self.stopgap = step if step % every else None  # gone on from, and none that an uninterrupted run would have
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         if self.run.state.step % self.run.cfg.checkpoint.every_n_steps == 0:
             self.save(trainer, pl_module)
 
+    @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.run.stop_reason != "max_nonfinite":  # else the last good one stays the newest
             self.save(trainer, pl_module)
@@ -46,6 +49,7 @@ class Checkpoints(pl.Callback):
         self.saved = now
 
     def write(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write the checkpoint, and beside it the best weights that it knows of. Errors: OSError"""
         run = self.run
         if run.state.best_sha256 is not None:
             keep_weights(run.run_dir, run.state.best_sha256, run.cfg.checkpoint.keep)
@@ -57,9 +61,9 @@ class Checkpoints(pl.Callback):
 
 
 def run_tensors(task: TranslationTask, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return all that a checkpoint holds of tensors: weights (raw as `model/`, averaged as `ema/`) and moments.
+    """Return the tensors of a checkpoint: weights (raw as `model/`, averaged as `ema/`) and moments (`optim/`).
 
-    Whole ones, however the ranks share them; all ranks call it.
+    They are whole, even where ranks share them; all ranks call it.
     """
     tensors = {f"model/{n}": t for n, t in model_tensors(task.model).items()}
     names: dict[Tensor, str] = {p: n for n, p in task.model.named_parameters()}
@@ -71,11 +75,12 @@ def run_tensors(task: TranslationTask, optimizer: Optimizer) -> dict[str, Tensor
 
 
 class Restore(pl.Callback):
-    """Give AdamW the moments of a checkpoint back, saved as `parameter/key`, before the first update."""
+    """Give the optimizer the moments of a checkpoint back, saved as `parameter/key`, before the first update."""
 
     def __init__(self, moments: Mapping[str, Tensor]) -> None:
         self.moments = moments
 
+    @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TranslationTask)
         parameters = dict(pl_module.model.named_parameters())

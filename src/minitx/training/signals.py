@@ -1,4 +1,4 @@
-"""Signals, from the first line of a run to its last: noted once, acted on where nothing is half done."""
+"""Signals during a run: noted at once, acted on where nothing is half done."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What a run has done so far: all that a checkpoint holds beside tensors."""
+"""What a run has done so far: all that a checkpoint holds besides tensors."""
 
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
@@ -48,6 +48,7 @@ class RunState:
         self.best_valid_bleu = self.best_valid_loss = self.best_step = self.best_sha256 = None
 
     def as_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON takes it."""
         return asdict(self)
 
     @classmethod

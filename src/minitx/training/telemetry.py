@@ -1,10 +1,11 @@
-"""What a run's updates take of the machine: seconds by phase, how busy it was, and whether others were."""
+"""What a run's updates cost the machine: seconds by phase, how busy it was, and whether others were busy."""
 
 from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from typing_extensions import override
 
 from minitx.data.datamodule import TranslationData
 from minitx.profiling.peak import Peak
@@ -19,13 +20,14 @@ MEASURED = ("busy_pct", "other_cpu_pct", "energy_wh", "gpu_memory_gib")
 
 
 class Telemetry(pl.Callback):
-    """Note in the run's state what training took, before each checkpoint: a run that goes on counts on."""
+    """Note in the run's state what training took, before each checkpoint, so that a resumed run counts on from it."""
 
     def __init__(self, run: RunContext, data: TranslationData, watch: Watch) -> None:
         self.run, self.data, self.watch = run, data, watch
         self.split_before = dict(run.state.split_s)
         self.usage_before = None if run.state.usage is None else Usage(**run.state.usage)
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         goal = self.run.state.at_target
@@ -33,13 +35,14 @@ class Telemetry(pl.Callback):
         if self.run.state.step % self.run.cfg.checkpoint.every_n_steps == 0 or just_reached:
             self.note(pl_module)
 
+    @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         self.note(pl_module)
 
     def note(self, task: pl.LightningModule) -> None:
-        """Add what this process has seen to what was known before it."""
+        """Add what this process has measured to what was known before it."""
         assert isinstance(task, TranslationTask)
         seen, state = split(task, self.data), self.run.state
         state.split_s = {name: self.split_before.get(name, 0.0) + seconds for name, seconds in seen.items()}
@@ -51,12 +54,12 @@ class Telemetry(pl.Callback):
 
 
 def split(task: TranslationTask, data: TranslationData) -> dict[str, float]:
-    """Return the seconds so far that updates were waited for, and those of each of their phases."""
+    """Return the seconds spent so far waiting for data, and those of each phase of the updates."""
     return {"data": data.wait_s, **dict.fromkeys(PHASES, 0.0), **task.phases.seconds()}
 
 
 def measured(state: RunState, clock: Clock, peak: Peak) -> dict[str, Any]:
-    """Return what result.json says of the machine: each figure, or None and in `not_measured` the reason."""
+    """Return what result.json says about the machine: each figure, or None and in `not_measured` the reason."""
     mfu_pct = peak.mfu_pct(state.flop, state.train_s)
     usage = state.usage or {"reasons": dict.fromkeys(MEASURED, "no update was trained")}
     reasons = dict(usage["reasons"])
@@ -71,9 +74,9 @@ def measured(state: RunState, clock: Clock, peak: Peak) -> dict[str, Any]:
 
 
 def time_split(state: RunState, clock: Clock) -> dict[str, float]:
-    """Part the run's seconds; the parts' sum is the whole.
+    """Split the run's seconds into parts that add up to the whole.
 
-    A fetch that the GPU's work hid costs nothing: what that leaves of the training time bounds the wait for data.
+    A fetch that the GPU's work hid costs nothing, so the wait for data is at most what the phases leave of training.
     """
     phases = {name: state.split_s.get(name, 0.0) for name in PHASES}
     left_s = max(0.0, state.train_s - sum(phases.values()))

@@ -17,9 +17,9 @@ def spent(then: Mapping[str, Any]) -> Spent:
 
 
 def bill(state: RunState, wall_s: float, trainer: TrainerConfig, devices: int) -> dict[str, Any]:
-    """Return what result.json says of time to quality: all that was taken by then, and what the whole run costs.
+    """Return what result.json says about time to quality: what was spent by then, and what the whole run costs.
 
-    A device is paid for from the command to the end, so it is start-up and evaluation, too, that cost.
+    A device is paid for from the command to the end, so start-up and evaluation cost, too.
     """
     def priced(seconds: float) -> Spent:
         hours = devices * seconds / 3600
@@ -34,7 +34,7 @@ def bill(state: RunState, wall_s: float, trainer: TrainerConfig, devices: int) -
 
 
 def describe(result: Result) -> str:
-    """Say when the goal was reached. A run that ended before is censored: it would have taken longer, or for ever."""
+    """Say when the goal was reached. A run that ended before is censored: it would take longer, or for ever."""
     goal, by_then = f"validation BLEU {result.target_bleu:g}", result.at_target
     if by_then is None:
         return f"{goal} not reached: it takes more than {duration(result.train_s)} of training (censored)"

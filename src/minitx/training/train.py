@@ -69,7 +69,7 @@ def fit(prepared: Prepared) -> list[int] | None:
         sentences=cfg.trainer.valid_sentences if cfg.trainer.target_bleu is None else sys.maxsize,
         max_tokens=cfg.data.max_tokens, ranks=run.ranks, on_round=run.agreement.check)
     validation, stopping = Validation(run, validator), Stopping(run)
-    run.stop_reason = stopping.over()
+    run.stop_reason = stopping.reached_before()
     if run.stop_reason is None:
         loop(prepared, validation, stopping)
     else:

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from typing_extensions import override
 
 from minitx.config.schema import DecodeConfig
 from minitx.data.batch import collate
@@ -68,9 +69,9 @@ class Validator:
         self.tgt = tokenizers.tgt.encode_batch([tgt for _, tgt in kept])
 
     def __call__(self, task: TranslationTask, model: Seq2Seq) -> ValidationScore:
-        """Search in the number format of the weights; the loss also casts as training does.
+        """Search in the number format of the weights; the loss casts as training does.
 
-        Ranks share the batches; each gets the same result. Errors: what `on_round` raises
+        Ranks share the batches; each gets the same result. Errors: whatever `on_round` raises
         """
         began = perf_counter()
         sources, references = (list(side) for side in zip(*self.subset, strict=True))
@@ -111,14 +112,17 @@ class Validation(pl.Callback):
     def __init__(self, run: RunContext, validator: Validator) -> None:
         self.run, self.validator = run, validator
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.run.state.step > 0:  # it may have been stopped while it validated
             self.validate_if_due(pl_module)
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         self.validate_if_due(pl_module)
 
+    @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TranslationTask)
         if self.run.stop_reason not in REASONS:
@@ -129,12 +133,13 @@ class Validation(pl.Callback):
                     save_model(self.run.run_dir, model)
 
     def validate_if_due(self, task: pl.LightningModule) -> None:
+        """Validate every `trainer.valid_every_n_steps` steps."""
         assert isinstance(task, TranslationTask)
         if self.run.state.step % self.run.cfg.trainer.valid_every_n_steps == 0:
             self.validate(task)
 
     def validate(self, task: TranslationTask) -> None:
-        """Measure loss and BLEU, once a step, and show some translations; a signal ends this, and then the run."""
+        """Measure loss and BLEU, at most once a step, and show some translations. A signal ends this, then the run."""
         state, run = self.run.state, self.run
         if state.validated_step == state.step:
             return
@@ -178,7 +183,7 @@ class Validation(pl.Callback):
         return steps if better else None
 
     def note_target(self, score: ValidationScore) -> None:
-        """Note what was taken when the goal was reached, the first time."""
+        """Note what had been spent when `trainer.target_bleu` was first reached."""
         state, target = self.run.state, self.run.cfg.trainer.target_bleu
         if target is not None and score.bleu >= target and state.at_target is None:
             state.at_target = spent({**vars(state), "wall_s": self.run.clock.total()})

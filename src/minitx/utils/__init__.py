@@ -1,0 +1,1 @@
+"""Errors, files, console, autograd."""

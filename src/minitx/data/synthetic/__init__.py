@@ -1,0 +1,1 @@
+"""The embedded text: lexicon, morphology, syntax, sampling."""

@@ -1,0 +1,1 @@
+"""What training costs: a step taken apart, scaling, a dry run, an estimate."""

@@ -1,0 +1,1 @@
+"""Published runs as checked rows, their tables, figures and comparisons, and one page of all."""

@@ -1,0 +1,1 @@
+"""What is said of recurrence, attention and size, each put to the test."""

@@ -1,0 +1,1 @@
+"""Systems times seeds, each run a process of its own."""
