@@ -20,7 +20,7 @@ class Two(Ranks):
 
     peer: tuple[int, ...] = ()
 
-    def largest(self, *values: int) -> list[int]:
+    def all_reduce_max(self, *values: int) -> list[int]:
         asked.append(values)
         return [max(pair) for pair in zip(values, self.peer or values, strict=True)]
 
