@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minitx.runs.checkpoint import load_tensors, save_model, whole_checkpoints
-from minitx.data.tokenizer import TokenizerPair
-from minitx.utils.errors import Exit, UserError
 from minitx.config.saved import freeze, read_config
+from minitx.data.tokenizer import TokenizerPair
 from minitx.models.registry import build_model
+from minitx.runs.checkpoint import load_tensors, save_model, whole_checkpoints
+from minitx.utils.errors import Exit, UserError
 
 
 def average_checkpoints(run_dir: Path, last: int, out: Path,

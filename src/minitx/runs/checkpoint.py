@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from minitx.config.saved import read_config
 from minitx.config.schema import Config
 from minitx.data.tokenizer import TokenizerPair
-from minitx.utils.errors import Exit, UserError
-from minitx.config.saved import read_config
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
+from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
 FORMAT = 3

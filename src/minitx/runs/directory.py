@@ -13,10 +13,10 @@ from typing import Any
 
 from minitx.config import saved
 from minitx.config.schema import Config, as_dict
+from minitx.runs.compatibility import refuse_other_settings
+from minitx.runs.result import Result
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
-from minitx.runs.result import Result
-from minitx.runs.compatibility import refuse_other_settings
 from minitx.utils.files import write_atomically
 
 RUNS = Path("runs")

@@ -4,10 +4,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from minitx.config.fields import parse, show
+from minitx.config.saved import read_settings
 from minitx.config.schema import Config, ModelConfig, TokenizerConfig, resolve_size
 from minitx.utils.errors import UserError
-from minitx.config.saved import read_settings
-from minitx.config.fields import parse, show
 
 SHAPELESS = ("dropout", "size")  # keys of `model` that trained weights do not depend on, widths being written out
 
