@@ -60,7 +60,7 @@ class Console:
 
 
 @contextmanager
-def warnings_told(console: Console) -> Iterator[None]:
+def show_warnings(console: Console) -> Iterator[None]:
     """Say what is warned of in a line like any other, not with a place in our code."""
     def tell(message: Warning | str, *_: Any) -> None:
         console.warn(str(message))
