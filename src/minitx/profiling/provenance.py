@@ -12,19 +12,30 @@ import torch
 
 from minitx.profiling.process import cores
 
-CODE = (":/src", ":/conf", ":/train.py", ":/pyproject.toml", ":/constraints.txt")  # results and pages may differ
+ROOT = Path(__file__).resolve().parents[3]  # of the source tree, where there is one
+CODE = ("src", "conf", "train.py", "pyproject.toml", "constraints.txt")  # what trains: results and pages may differ
 TUNING = ("MALLOC_", "GLIBC_", "OMP_", "MKL_")  # beginnings of names of variables
 PACKAGES = ("torch", "lightning", "hydra-core", "datasets", "tokenizers", "sacrebleu", "safetensors", "numpy")
 
 
-def git_state() -> tuple[str | None, bool | None]:
-    """Return the commit of this source tree and whether files differ from it; None, None outside a git checkout."""
+def git_state(root: Path = ROOT) -> tuple[str | None, bool | None]:
+    """Return the commit of this source tree, and whether files differ from it; None, None where it has no commit.
+
+    Believed is only a repository whose top is `root` and which tracks our package, not one that this was unpacked in,
+    nor one that `GIT_DIR` and the like name.
+    """
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
     def git(*words: str) -> str:
-        here = Path(__file__).resolve().parent
-        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", "--no-optional-locks", "-C", root, *words], env=environ, capture_output=True,
+                              text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *CODE))
+        top, commit = git("rev-parse", "--show-toplevel", "HEAD").rsplit("\n", 1)
+        git("ls-files", "--error-unmatch", "--", "src/minitx/__init__.py")
+        if not root.samefile(top):
+            return None, None
+        return commit, bool(git("status", "--porcelain", "--", *CODE))
     except (OSError, subprocess.CalledProcessError):
         return None, None
 
