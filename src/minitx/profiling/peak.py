@@ -1,12 +1,13 @@
-"""How fast a device multiplies matrices and moves memory, and the most it could: what an MFU is a share of."""
+"""How fast a device multiplies matrices and copies memory, and the most it could: what an MFU is a share of."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from statistics import median
+from functools import partial
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 # Dense TFLOP/s of products in bf16 (sums in fp32), tf32, fp32; half of what a sheet gives "with sparsity" alone.
 SHEETS: dict[str, tuple[float | None, float | None, float]] = {
@@ -28,8 +29,9 @@ SHEETS: dict[str, tuple[float | None, float | None, float]] = {
 }
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 SIDES = (256, 512, 1024, 2048, 4096, 8192)  # of the square products that are measured
-SIZE_S, SWEEP_S = 0.05, 0.4  # of one size; of all, but for the product under way
-ENOUGH_S = 0.2  # of repeats, after one that warms up
+WINDOW_S, SWEEP_S, LIMIT_S = 0.02, 0.4, 2.0  # of one size at a time; of all; of all where neighbours disturb
+AGREE, SPREAD = 3, 1.25  # so many products must have the fastest's time, or at most so many times it
+ENOUGH_S = 0.2  # of repeats of one product alone
 COPIED = 2**26  # numbers, 256 MiB in fp32: beyond any cache
 
 
@@ -83,41 +85,77 @@ def data_sheet(name: str, dtype: torch.dtype) -> float | None:
 
 
 def sweep(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the best TFLOP/s of a few square products. A larger one is tried while time is left for it."""
-    best, began = 0.0, perf_counter()
-    for side in SIDES:
-        gflops = matmul_gflops(device, dtype, side, side, side, SIZE_S)
-        best = max(best, gflops)
-        next_s = 3 * 2e-9 * (2 * side) ** 3 / gflops  # twice the product, and drawing what is multiplied
-        if perf_counter() - began + next_s > SWEEP_S:
-            break
-    return best / 1000
+    """Return the best TFLOP/s of a few square products.
+
+    A neighbour makes products slower, and none faster, so the fastest count. Sizes take turns, so that each has its
+    share of quiet moments; a larger one is tried while time is left for it.
+    Errors: RuntimeError where even after `LIMIT_S` no `AGREE` products agree on the best speed.
+    """
+    began = perf_counter()
+    work: dict[int, Callable[[], object]] = {}
+    seconds: dict[int, list[float]] = {}
+
+    def tflops(side: int) -> float:
+        return 2e-12 * side**3 / min(seconds[side])
+
+    while True:
+        for side in SIDES:
+            if side not in work:
+                need_s = 3 * 2e-12 * side**3 / max(map(tflops, seconds)) if seconds else 0.0  # drawing operands, too
+                if seconds and perf_counter() - began + need_s > SWEEP_S:
+                    break
+                work[side], seconds[side] = product(device, dtype, side, side, side), []
+            seconds[side] += timings(work[side], device, WINDOW_S)
+        best = max(seconds, key=tflops)
+        fastest, elapsed = sorted(seconds[best])[:AGREE], perf_counter() - began
+        steady = len(fastest) == AGREE and fastest[-1] <= SPREAD * fastest[0]
+        if steady and elapsed > SWEEP_S:
+            return tflops(best)
+        if elapsed > LIMIT_S:
+            raise RuntimeError("other programs disturb it: of {:,} of {} x {} the fastest took {} ms".format(
+                len(seconds[best]), best, best, ", ".join(f"{1e3 * each:.3g}" for each in fastest)))
 
 
-def matmul_gflops(device: torch.device, dtype: torch.dtype, rows: int, inner: int, columns: int,
-                  enough_s: float = ENOUGH_S) -> float:
-    """Return the median speed of [rows, inner] @ [inner, columns], a product and a sum counted as two operations."""
-    a, b = (torch.rand(shape, device=device).to(dtype) for shape in ((rows, inner), (inner, columns)))
-    return 2e-9 * rows * inner * columns / median_s(lambda: a @ b, device, enough_s)
+def matmul_gflops(device: torch.device, dtype: torch.dtype, rows: int, inner: int, columns: int) -> float:
+    """Return the best speed of [rows, inner] @ [inner, columns], a product and a sum counted as two operations."""
+    return 2e-9 * rows * inner * columns / min(timings(product(device, dtype, rows, inner, columns), device, ENOUGH_S))
 
 
 def copy_gb_per_s(device: torch.device) -> float:
-    """Return the median speed at which memory is copied, each byte counted as read and as written."""
+    """Return the best speed at which memory is copied, each byte counted as read and as written.
+
+    A CPU copies slice after slice, each in a few ms: between two turns of a neighbour.
+    """
+    slices = 16 if device.type == "cpu" else 1
     source = torch.ones(COPIED, device=device)
-    target = torch.empty_like(source)
-    return 2e-9 * source.nbytes / median_s(lambda: target.copy_(source), device, ENOUGH_S)
-
-
-def median_s(work: Callable[[], object], device: torch.device, enough_s: float) -> float:
-    """Return the seconds that `work` takes, the first time left out."""
+    target = source.clone()  # so that its pages are there
+    parts = list(zip(target.chunk(slices), source.chunk(slices), strict=True))
     seconds: list[float] = []
-    began = perf_counter()
-    while len(seconds) < 2 or perf_counter() - began < enough_s:
-        start = perf_counter()
-        work()
-        settle(device)
-        seconds.append(perf_counter() - start)
-    return median(seconds[1:])
+    while sum(seconds) < ENOUGH_S:
+        seconds += [time_s(partial(to.copy_, part), device) for to, part in parts]
+    return 2e-9 * source.nbytes / slices / min(seconds)
+
+
+def product(device: torch.device, dtype: torch.dtype, rows: int, inner: int, columns: int) -> Callable[[], Tensor]:
+    """Draw two matrices, and return what multiplies them."""
+    a, b = (torch.rand(shape, device=device).to(dtype) for shape in ((rows, inner), (inner, columns)))
+    return lambda: a @ b
+
+
+def timings(work: Callable[[], object], device: torch.device, enough_s: float) -> list[float]:
+    """Return the seconds of each repeat of `work`: at least two, and `enough_s` in all."""
+    seconds: list[float] = []
+    while len(seconds) < 2 or sum(seconds) < enough_s:
+        seconds.append(time_s(work, device))
+    return seconds
+
+
+def time_s(work: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds that `work` takes once."""
+    start = perf_counter()
+    work()
+    settle(device)
+    return perf_counter() - start
 
 
 def settle(device: torch.device) -> None:
