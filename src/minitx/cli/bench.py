@@ -99,11 +99,11 @@ def run_cost(args: argparse.Namespace) -> int:
         output, plot = (path and stack.enter_context(created(path)) for path in (args.output, args.plot))
         found = Costs(families, QUICK if args.quick else FULL, console).measure()
         console.clear()
-        sink.write("".join(f"{line}\n" for line in cost_table(found)).encode())
         if output:
             output.write(json.dumps(found, indent=1).encode() + b"\n")
         if plot:
             plot.write(cost_curves(found))
+        sink.write("".join(f"{line}\n" for line in cost_table(found)).encode())
     return Exit.OK
 
 

@@ -87,9 +87,9 @@ def run(args: argparse.Namespace) -> int:
                 output.write(text)
         console.clear()
         lines = [*header(found), "", *study.table(found), "", *verdicts(found["claims"])]
-        sink.write(text if args.json else "".join(f"{line}\n" for line in lines).encode())
         if plot:
             plot.write(FIGURES[args.name](found))
+        sink.write(text if args.json else "".join(f"{line}\n" for line in lines).encode())
     return Exit.OK
 
 
