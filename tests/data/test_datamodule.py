@@ -28,7 +28,6 @@ from minitx.data.corpus import Corpus
 from minitx.data.datamodule import TranslationData
 from minitx.data.encoded import EncodedSplit, default_cache_dir, encode_cached, extent_cached
 from minitx.data.tokenizer import TokenizerPair
-from minitx.utils.console import warn_once
 from minitx.utils.errors import Exit, UserError
 
 TRAIN = [(f"{a} {'very ' * n}", f"{b} {'sehr ' * (n % 4)}") for n in range(5) for a, b in PAIRS]
@@ -194,18 +193,6 @@ def test_a_cache_that_cannot_be_read_is_no_obstacle_and_not_called_damaged(cache
     assert [str(warning.message) for warning in warned] == [
         f"{folder}: the cache cannot be used (Permission denied), so text is encoded again; MINITX_CACHE names another "
         "folder" for folder in (cache, cache / "unwritten")]
-
-
-def test_without_a_home_folder_nothing_is_cached(cache, monkeypatch):
-    monkeypatch.delenv("MINITX_CACHE")
-    monkeypatch.delenv("HOME")
-    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
-    assert default_cache_dir() is None
-    warn_once.cache_clear()
-    with pytest.warns(UserWarning, match="no home folder, so encoded text is not cached; MINITX_CACHE names a folder"):
-        assert len(encode_cached(corpus(), "valid", TOKENIZERS, 40, None)) == len(PAIRS)
-    with pytest.raises(UserError, match="there is no home folder for it; MINITX_CACHE names a folder"):
-        extent_cached(corpus(), TOKENIZERS, 40, None)
 
 
 def test_others_may_read_the_cache_as_far_as_the_umask_lets_them(cache):

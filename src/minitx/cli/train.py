@@ -30,6 +30,7 @@ from minitx.training.launch import launch
 from minitx.training.process import tune_allocator
 from minitx.utils.console import ignore_write_errors
 from minitx.utils.errors import Exit, UserError
+from minitx.utils.files import home
 
 
 def main() -> NoReturn:
@@ -76,6 +77,7 @@ def _dispatch(argv: Sequence[str]) -> int:
     ignore_write_errors("stdout")  # run directories are what remains, and the exit code is theirs
     if args.multirun:
         return _hand_to_hydra(args)
+    home()
     tune_allocator(cfg)
     return launch(cfg)
 

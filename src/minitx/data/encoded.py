@@ -21,7 +21,7 @@ from minitx.data.corpus import Corpus
 from minitx.data.tokenizer import Tokenizer, TokenizerPair
 from minitx.utils.console import warn_once
 from minitx.utils.errors import Exit, UserError
-from minitx.utils.files import write_atomically
+from minitx.utils.files import home, write_atomically
 
 Tokens = npt.NDArray[np.int32]
 FORMAT = "4"  # of the cached files; part of their key
@@ -167,41 +167,32 @@ def _flat(texts: list[str], tokenizer: Tokenizer) -> tuple[Tokens, Ints]:
 # --- the cache: not essential, but for a text that is streamed
 
 
-def default_cache_dir() -> Path | None:
-    """Return $MINITX_CACHE, or ~/.cache/minitx; None for a user who has no home folder."""
-    try:
-        return Path(os.environ.get("MINITX_CACHE") or Path.home() / ".cache" / "minitx")
-    except RuntimeError:  # no HOME, and no entry in the system's list of users
-        return None
+def default_cache_dir() -> Path:
+    """Return $MINITX_CACHE, or ~/.cache/minitx."""
+    return Path(os.environ.get("MINITX_CACHE") or home() / ".cache" / "minitx")
 
 
 def encode_cached(corpus: Corpus, split: str, tokenizers: TokenizerPair, max_length: int,
-                  cache_dir: Path | None) -> EncodedSplit:
+                  cache_dir: Path) -> EncodedSplit:
     """Encode a split, or take it from the cache; only "train" is cleaned and limited to `max_length`.
 
     The key is the content, so runs that write at once write the same. A cache that fails is warned of, never fatal.
     """
-    path = cache_dir and _path(corpus, split, tokenizers, cache_dir)
-    if path is None:
-        warn_once("no home folder, so encoded text is not cached; MINITX_CACHE names a folder for it")
-    encoded = path and _load_cached(path)
+    path = _path(corpus, split, tokenizers, cache_dir)
+    encoded = _load_cached(path)
     if encoded is None:
         encoded = _encode(corpus, split, tokenizers)
-        if path is not None:
-            _save_cached(encoded, path)
+        _save_cached(encoded, path)
     corpus.forget()  # it may have been read for the vocabulary alone
     return encoded.limited(max_length, corpus.clean.max_ratio) if split == "train" else encoded
 
 
 def extent_cached(corpus: Corpus, tokenizers: TokenizerPair, max_length: int,
-                  cache_dir: Path | None) -> tuple[Extent, Cleaning]:
+                  cache_dir: Path) -> tuple[Extent, Cleaning]:
     """Have a shard's training split in the cache, and say how much of it is trained on, by its offsets alone.
 
     Errors: `UserError` where there is no cache to write.
     """
-    if cache_dir is None:
-        raise UserError("data.streaming=true: keeps the encoded text in a cache, and there is no home folder for it; "
-                        "MINITX_CACHE names a folder", Exit.STORAGE)
     path = _path(corpus, "train", tokenizers, cache_dir)
     try:
         with path.open("rb"), safe_open(path, "np") as file:

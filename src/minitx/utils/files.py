@@ -1,10 +1,11 @@
-"""Files that are put in place whole or not at all."""
+"""Files that are put in place whole or not at all, and a home folder for everyone."""
 
 import errno
 import os
 from pathlib import Path
+from tempfile import gettempdir, mkdtemp
 
-from minitx.utils.console import warn_once
+from minitx.utils.console import Console, warn_once
 
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system says to a call that it does not have
 
@@ -44,3 +45,22 @@ def _flush(descriptor: int, folder: Path) -> None:
             raise
         warn_once(f"{folder}: its file system cannot flush to disk ({error.strerror}): a power cut may lose what was "
                   "written last; a killed process loses nothing")
+
+
+def home() -> Path:
+    """Return the user's home folder. One who has none, as in a container, gets one among the temporary files, as HOME.
+
+    Without it libraries fail, or write into a folder called "~".
+    """
+    try:
+        return Path.home()
+    except RuntimeError:  # no HOME, and no entry in the system's list of users
+        folder = Path(gettempdir(), f"minitx-{os.getuid()}")
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():  # somebody else's
+                folder = Path(mkdtemp(prefix="minitx-"))
+        os.environ["HOME"] = str(folder)
+        Console().warn(f"user {os.getuid()} has no home folder: caches go to {folder}; HOME names another")
+        return folder

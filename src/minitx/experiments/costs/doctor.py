@@ -137,9 +137,6 @@ class Doctor:
     def storage(self) -> Iterator[Fact]:
         """Look where runs and cache go. Errors: `UserError` if no run could begin there, or go on."""
         for name, path in (("runs", self.run_dir), ("cache", default_cache_dir())):
-            if path is None:
-                yield Fact(name, None, "none: there is no home folder; MINITX_CACHE names a folder for it")
-                continue
             place = standing(path)
             free, writable = shutil.disk_usage(place).free / GIB, os.access(place, os.W_OK)
             yield Fact(name, {"folder": str(place), "free_gib": free, "writable": writable},
