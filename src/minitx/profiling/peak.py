@@ -154,11 +154,11 @@ def time_s(work: Callable[[], object], device: torch.device) -> float:
     """Return the seconds that `work` takes once."""
     start = perf_counter()
     work()
-    settle(device)
+    synchronize(device)
     return perf_counter() - start
 
 
-def settle(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait for what the device has been given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

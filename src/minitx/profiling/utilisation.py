@@ -43,7 +43,7 @@ class Usage:
                      energy, max(memory) if len(memory) == 2 else None, self.reasons | later.reasons)
 
 
-def together(usages: Sequence[Usage]) -> Usage:
+def combine(usages: Sequence[Usage]) -> Usage:
     """Put the same stretch of time on several devices together: mean shares, all of the energy, the fullest memory."""
     def known(name: str) -> list[float]:
         values = [getattr(usage, name) for usage in usages]
@@ -121,14 +121,14 @@ class GPU:
         self.memory_gib: list[float] = []
         self.reasons: dict[str, str] = {}
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Take one sample of each figure; one that fails is not asked for again."""
         self._try("busy_pct", lambda: self.busy.append(self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu))
         self._try("gpu_memory_gib",
                   lambda: self.memory_gib.append(self.nvml.nvmlDeviceGetMemoryInfo(self.handle).used / 2**30))
         self._try("energy_wh", lambda: self.power_w.append(self.nvml.nvmlDeviceGetPowerUsage(self.handle) / 1000))
 
-    def counted_j(self) -> float | None:
+    def energy_j(self) -> float | None:
         """Return the joules that the driver has counted, on GPUs since Volta."""
         try:
             return float(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)) / 1000
@@ -179,7 +179,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         self._since, self._before = perf_counter(), self._read()
-        self._joules = None if self.gpu is None else self.gpu.counted_j()
+        self._joules = None if self.gpu is None else self.gpu.energy_j()
         if self.gpu is not None:
             self._thread.start()
         return self
@@ -200,7 +200,7 @@ class Watch:
             if busy is None:
                 reasons["busy_pct"] = no_cpu if self.device.type == "cpu" else self.why
             return Usage(seconds, busy, other, None, None, reasons)
-        gpu, after_j = self.gpu, self.gpu.counted_j()
+        gpu, after_j = self.gpu, self.gpu.energy_j()
         reasons |= gpu.reasons
         if self._joules is not None and after_j is not None:
             energy_wh: float | None = (after_j - self._joules) / 3600
@@ -218,6 +218,6 @@ class Watch:
 
     def _sample(self) -> None:
         assert self.gpu is not None
-        self.gpu.look()
+        self.gpu.sample()
         while not self._over.wait(EVERY_S):
-            self.gpu.look()
+            self.gpu.sample()
