@@ -46,7 +46,7 @@ class Peak:
         return f"n/a ({self.source})" if self.tflops is None else f"{self.tflops:,.3g} TFLOP/s ({self.source})"
 
     def of(self, devices: int) -> "Peak":
-        """Return that of several such devices."""
+        """Return the peak of several such devices."""
         return replace(self, tflops=None if self.tflops is None else self.tflops * devices)
 
     def mfu_pct(self, flop: float | None, seconds: float) -> float | None:
@@ -58,19 +58,19 @@ class Peak:
 
 
 def peak(device: torch.device, precision: str) -> Peak:
-    """Look the device up by its name, else measure. Never fails: where neither works, the reason is the source."""
+    """Look the device up by name, else measure. Never fails: without a figure, `source` is the reason."""
     try:
         dtype = DTYPES[precision]
         sheet = data_sheet(torch.cuda.get_device_name(device), dtype) if device.type == "cuda" else None
         return Peak(sheet, "data sheet") if sheet is not None else Peak(sweep(device, dtype), "measured")
-    except Exception as error:  # a figure that is lacking is no reason to lose a run
+    except Exception as error:  # a missing figure is no reason to lose a run
         return Peak(None, f"no product could be timed: {' '.join(str(error).split())[:100]}")
 
 
 def data_sheet(name: str, dtype: torch.dtype) -> float | None:
-    """Return what the maker says of the GPU that torch calls `name`, for products of this format, if it is in `SHEETS`.
+    """Return the maker's TFLOP/s for products of this format on the GPU that torch calls `name`, if in `SHEETS`.
 
-    fp32 products run in tf32 units where torch is told that it may.
+    fp32 products use tf32 units where torch allows it.
     """
     name = re.sub(r"^(NVIDIA )?(Tesla )?", "", name)
     if " MIG " in name:
@@ -87,9 +87,9 @@ def data_sheet(name: str, dtype: torch.dtype) -> float | None:
 def sweep(device: torch.device, dtype: torch.dtype) -> float:
     """Return the best TFLOP/s of a few square products.
 
-    A neighbour makes products slower, and none faster, so the fastest count. Sizes take turns, so that each has its
-    share of quiet moments; a larger one is tried while time is left for it.
-    Errors: RuntimeError where even after `LIMIT_S` no `AGREE` products agree on the best speed.
+    Other programs make products slower, never faster, so the fastest counts. Sizes take turns, so that each gets quiet
+    moments; a larger one is tried while there is time for it.
+    Errors: RuntimeError if even after `LIMIT_S` the `AGREE` fastest products differ by more than `SPREAD`.
     """
     began = perf_counter()
     work: dict[int, Callable[[], object]] = {}
@@ -159,6 +159,6 @@ def time_s(work: Callable[[], object], device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what the device has been given."""
+    """Wait until the device has done all it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

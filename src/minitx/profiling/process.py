@@ -1,4 +1,4 @@
-"""What this process may use, and how old it is. No torch: the launcher asks before that is imported."""
+"""The cores and memory this process may use, and its age. No torch: the launcher asks before importing it."""
 
 import os
 import time
@@ -18,9 +18,9 @@ def cores() -> int:
 
 
 def available_bytes() -> int:
-    """Return the memory that could be had now: what the kernel estimates, or what a container has left if that is less.
+    """Return the memory available now: what the kernel estimates, or what a container has left if that is less.
 
-    Source: proc(5), MemAvailable; the kernel's cgroup-v2: pages of files that were not used of late can be given back.
+    Source: proc(5), MemAvailable; the kernel's cgroup-v2: pages of files that were not used lately can be reclaimed.
     """
     available = 1024 * _figures(Path("/proc/meminfo"))["MemAvailable:"]
     try:

@@ -1,4 +1,4 @@
-"""What a run that goes on may change, and the refusal, with every difference, of all else."""
+"""Which settings may change when a run is resumed; any other difference is refused, with a line for each."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -18,20 +18,20 @@ TEXT = ("data_sha256", "tokenizer_sha256")
 
 
 def refuse_other_settings(asked: Mapping[str, Any], frozen: Mapping[str, Any], run_dir: Path) -> None:
-    """Errors: `UserError` with each setting that differs from the frozen one and may not."""
+    """Errors: `UserError` with each setting that differs from the saved one and may not."""
     _refuse(run_dir, "other settings", _differences(asked, frozen))
 
 
 def identity(data_sha256: str, tokenizer_sha256: str) -> dict[str, str]:
-    """Return what a checkpoint must share with the run that goes on from it, beside the settings."""
+    """Return what a checkpoint must share with the run that resumes from it, besides the settings."""
     return {"data_sha256": data_sha256, "tokenizer_sha256": tokenizer_sha256,
             "minitx": version("minitx"), "torch": version("torch").partition("+")[0]}
 
 
 def refuse_others(now: Mapping[str, str], saved: Mapping[str, str], run_dir: Path) -> None:
-    """Errors: `UserError` (`Exit.DATA` where the text is concerned) with each part of the identity that differs."""
+    """Errors: `UserError` (`Exit.DATA` if the text differs) with each part of the identity that differs."""
     differ = [name for name in now if saved[name] != now[name]]
-    shown = {name: 12 if name in TEXT else None for name in differ}  # a digest's beginning tells it
+    shown = {name: 12 if name in TEXT else None for name in differ}  # the start of a digest is enough
     lines = [f"{name}: was {saved[name][:end]}, is {now[name][:end]}" for name, end in shown.items()]
     text = any(name in TEXT for name in differ)
     _refuse(run_dir, "another text or vocabulary, in which a position means nothing here" if text else

@@ -125,7 +125,7 @@ def warn_once(text: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as people say them: 42s, 3m05s, 2h07m."""
+    """Write seconds in the usual short form: 42s, 3m05s, 2h07m."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"
