@@ -85,11 +85,13 @@ def test_neighbours_do_not_spoil_it(monkeypatch: pytest.MonkeyPatch, quiet_us: i
 
 
 def test_where_no_quiet_moment_comes_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths = (0.9 * 1.5**number for number in range(20))  # of no two the same
-    monkeypatch.setattr(peaks, "time_s", lambda *_: next(lengths))
-    found = peak(CPU, "32-true")
-    assert found == Peak(None, "no product could be timed: other programs disturb it: of 2 of 256 x 256 the fastest "
-                               "took 900, 1.35e+03 ms")
+    lengths = iter([0.0005, 0.009, 0.008, *[0.4] * 8])  # of 256 x 256, then of 512 x 512 and again
+    taken: list[float] = []
+    monkeypatch.setattr(peaks, "perf_counter", lambda: sum(taken))
+    monkeypatch.setattr(peaks, "time_s", lambda *_: taken.append(next(lengths)) or taken[-1])
+    monkeypatch.setattr(peaks, "WINDOW_S", 0.001)
+    assert peak(CPU, "32-true") == Peak(None, "no product could be timed: other programs disturb it: of 4 of 256 x 256 "
+                                              "the fastest took 0.50, 9.00, 400.00 ms")
 
 
 def test_what_fails_is_no_figure_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

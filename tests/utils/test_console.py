@@ -74,8 +74,7 @@ sys.exit(7)
 """
 
 
-@pytest.mark.parametrize("streams", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full", ">/dev/full 2>&1",
-                                     "2>&1 | true", "2>&1 >/dev/null | head -c 1 >/dev/null"])
+@pytest.mark.parametrize("streams", ["2>&-", "<&- >&- 2>&-", ">/dev/full 2>&1", "2>&1 | true"])
 def test_nobody_s_log_ends_a_process_or_changes_its_exit_code(streams: str, tmp_path: Path) -> None:
     script = f'"$0" -c "$1" "$2" {streams}; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(["bash", "-c", script, sys.executable, CHATTY, str(tmp_path / "file")],

@@ -113,7 +113,7 @@ def sweep(device: torch.device, dtype: torch.dtype) -> float:
             return tflops(best)
         if elapsed > LIMIT_S:
             raise RuntimeError("other programs disturb it: of {:,} of {} x {} the fastest took {} ms".format(
-                len(seconds[best]), best, best, ", ".join(f"{1e3 * each:.3g}" for each in fastest)))
+                len(seconds[best]), best, best, ", ".join(f"{1e3 * each:,.2f}" for each in fastest)))
 
 
 def matmul_gflops(device: torch.device, dtype: torch.dtype, rows: int, inner: int, columns: int) -> float:
