@@ -9,6 +9,8 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from minitx.profiling.process import waiting_s
+
 # Dense TFLOP/s of products in bf16 (sums in fp32), tf32, fp32; half of what a sheet gives "with sparsity" alone.
 SHEETS: dict[str, tuple[float | None, float | None, float]] = {
     r"H100( SXM\d?)?( 80GB HBM3)?": (989.4, 494.7, 66.9),  # NVIDIA H100 Tensor Core GPU Architecture, V1.04, table 2
@@ -29,8 +31,8 @@ SHEETS: dict[str, tuple[float | None, float | None, float]] = {
 }
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 SIDES = (256, 512, 1024, 2048, 4096, 8192)  # of the square products that are measured
-WINDOW_S, SWEEP_S, LIMIT_S = 0.02, 0.4, 2.0  # of one size at a time; of all; of all where neighbours disturb
-AGREE, SPREAD = 3, 1.25  # so many products must have the fastest's time, or at most so many times it
+WINDOW_S, SWEEP_S, LIMIT_S = 0.002, 0.4, 2.0  # of one size at a time; of all; of all where no window is quiet
+QUIET = 0.05  # of a window that our threads may wait for a core, because of other programs
 ENOUGH_S = 0.2  # of repeats of one product alone
 COPIED = 2**26  # numbers, 256 MiB in fp32: beyond any cache
 
@@ -87,33 +89,29 @@ def data_sheet(name: str, dtype: torch.dtype) -> float | None:
 def sweep(device: torch.device, dtype: torch.dtype) -> float:
     """Return the best TFLOP/s of a few square products.
 
-    Other programs make products slower, never faster, so the fastest counts. Sizes take turns, so that each gets quiet
-    moments; a larger one is tried while there is time for it.
-    Errors: RuntimeError if even after `LIMIT_S` the `AGREE` fastest products differ by more than `SPREAD`.
+    Other programs make products slower, never faster, so the fastest counts. Sizes take turns in short windows, so that
+    each gets quiet moments; a larger one is tried while there is time for it.
+    Errors: RuntimeError if no window of a CPU was quiet: then the fastest product may be many times too slow.
     """
-    began = perf_counter()
+    began, quiet = perf_counter(), device.type != "cpu"
     work: dict[int, Callable[[], object]] = {}
-    seconds: dict[int, list[float]] = {}
-
-    def tflops(side: int) -> float:
-        return 2e-12 * side**3 / min(seconds[side])
-
+    tflops: dict[int, float] = {}
     while True:
         for side in SIDES:
             if side not in work:
-                need_s = 3 * 2e-12 * side**3 / max(map(tflops, seconds)) if seconds else 0.0  # drawing operands, too
-                if seconds and perf_counter() - began + need_s > SWEEP_S:
+                need_s = 3 * 2e-12 * side**3 / max(tflops.values()) if tflops else 0.0  # operands are drawn, too
+                if tflops and perf_counter() - began + need_s > SWEEP_S:
                     break
-                work[side], seconds[side] = product(device, dtype, side, side, side), []
-            seconds[side] += timings(work[side], device, WINDOW_S)
-        best = max(seconds, key=tflops)
-        fastest, elapsed = sorted(seconds[best])[:AGREE], perf_counter() - began
-        steady = len(fastest) == AGREE and fastest[-1] <= SPREAD * fastest[0]
-        if steady and elapsed > SWEEP_S:
-            return tflops(best)
-        if elapsed > LIMIT_S:
-            raise RuntimeError("other programs disturb it: of {:,} of {} x {} the fastest took {} ms".format(
-                len(seconds[best]), best, best, ", ".join(f"{1e3 * each:,.2f}" for each in fastest)))
+                work[side] = product(device, dtype, side, side, side)
+            waited_s = waiting_s()
+            seconds = timings(work[side], device, WINDOW_S)
+            quiet = quiet or waiting_s() - waited_s <= QUIET * sum(seconds)
+            tflops[side] = max(tflops.get(side, 0.0), 2e-12 * side**3 / min(seconds))
+        elapsed_s = perf_counter() - began
+        if quiet and elapsed_s > SWEEP_S:
+            return max(tflops.values())
+        if elapsed_s > LIMIT_S:
+            raise RuntimeError("other programs kept it waiting for a core all the time")
 
 
 def matmul_gflops(device: torch.device, dtype: torch.dtype, rows: int, inner: int, columns: int) -> float:

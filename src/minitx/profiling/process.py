@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -39,3 +40,15 @@ def process_age_s() -> float:
     """Return the seconds since this process was started, imports included. Linux; source: proc(5), field 22 of stat."""
     ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def waiting_s(tasks: Path = Path("/proc/self/task")) -> float:
+    """Return the seconds that threads of this process were ready to run and had no core; 0 where that is not counted.
+
+    Linux; source: the kernel's scheduler/sched-stats, /proc/PID/schedstat, field 2.
+    """
+    waited_ns = 0
+    for path in tasks.glob("*/schedstat"):
+        with suppress(OSError):  # the thread has just ended
+            waited_ns += int(path.read_text().split()[1])
+    return 1e-9 * waited_ns
