@@ -53,7 +53,7 @@ def facts(device: torch.device) -> tuple[str, dict[str, Any]]:
 def nvml(device: torch.device) -> tuple[str, dict[str, Any]]:
     """Read the GPU's own counters."""
     gpu = find_gpu(device)
-    gpu.look()
+    gpu.sample()
     found = {name: value for name, value in vars(gpu).items() if isinstance(value, (int, float, str, dict, list))}
     return ", ".join(f"{name} {value}" for name, value in found.items()), found
 

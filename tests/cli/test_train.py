@@ -22,7 +22,7 @@ def train(cfg):
     return 3 if cfg.seed == 13 else 0
 run.train = train
 sys.modules["minitx.training.train"] = run
-from minitx.door import main
+from minitx.cli.train import main
 main()
 """
 WAITS = """

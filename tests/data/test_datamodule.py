@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,7 +26,7 @@ from minitx.data.batching import epoch_plan
 from minitx.data.cleaning import REASONS, Overlap
 from minitx.data.corpus import Corpus
 from minitx.data.datamodule import TranslationData
-from minitx.data.encoded import EncodedSplit, default_cache_dir, encode_cached
+from minitx.data.encoded import EncodedSplit, default_cache_dir, encode_cached, extent_cached
 from minitx.data.tokenizer import TokenizerPair
 from minitx.utils.errors import Exit, UserError
 
@@ -169,20 +170,29 @@ def test_a_damaged_cache_file_is_replaced_with_a_warning(cache):
     flipped = [good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in (-1, -9, len(good) // 2)]
     for bad in (b"", good[:-8], b"\xff" * 100, *flipped):
         path.write_bytes(bad)
-        with pytest.warns(UserWarning, match="a damaged cache file .* the text is encoded anew"):
+        with pytest.warns(UserWarning, match="a damaged cache file .* the text is encoded again"):
             assert len(encode_cached(corpus(), "valid", TOKENIZERS, 40, cache)) == len(PAIRS)
         assert path.read_bytes() == good
 
 
-def test_a_cache_file_that_cannot_be_read_is_not_called_damaged(cache, monkeypatch):
+def test_a_cache_that_cannot_be_read_is_no_obstacle_and_not_called_damaged(cache, monkeypatch):
     encode_cached(corpus(), "valid", TOKENIZERS, 40, cache)
 
-    def refuse(path):
+    def refuse(path, *_):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
     monkeypatch.setattr(EncodedSplit, "load", refuse)
-    with pytest.warns(UserWarning, match=r"a cache file that cannot be read \(Permission denied\); the text is"):
-        assert len(encode_cached(corpus(), "valid", TOKENIZERS, 40, cache)) == len(PAIRS)
+    monkeypatch.setattr(EncodedSplit, "save", refuse)
+    monkeypatch.setattr(Path, "exists", refuse)  # as in a folder that may not be searched
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for split in ("valid", "train", "valid"):
+            assert len(encode_cached(corpus(), split, TOKENIZERS, 40, cache)) == len(corpus().pairs(split))
+        with pytest.raises(UserError, match="data.streaming=true: keeps the encoded text in .* nothing can be written"):
+            extent_cached(corpus(), TOKENIZERS, 40, cache / "unwritten")
+    assert [str(warning.message) for warning in warned] == [
+        f"{folder}: the cache cannot be used (Permission denied), so text is encoded again; MINITX_CACHE names another "
+        "folder" for folder in (cache, cache / "unwritten")]
 
 
 def test_others_may_read_the_cache_as_far_as_the_umask_lets_them(cache):
@@ -197,7 +207,7 @@ def test_others_may_read_the_cache_as_far_as_the_umask_lets_them(cache):
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(cache):
     (cache / "file").write_text("no folder")
-    with pytest.warns(UserWarning, match="cannot be cached .* MINITX_CACHE names another folder"):
+    with pytest.warns(UserWarning, match="the cache cannot be used .* MINITX_CACHE names another folder"):
         assert len(encode_cached(corpus(), "valid", TOKENIZERS, 40, cache / "file")) == len(PAIRS)
 
 

@@ -1,11 +1,11 @@
-"""What memory could be had: the machine's, or what a container has left."""
+"""What this process may use: the machine's memory or what a container has left, and how long it waits for a core."""
 
 from pathlib import Path
 
 import pytest
 
 from minitx.profiling import process
-from minitx.profiling.process import available_bytes
+from minitx.profiling.process import available_bytes, waiting_s
 
 
 def test_a_container_has_less_than_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,3 +18,13 @@ def test_a_container_has_less_than_the_machine(tmp_path: Path, monkeypatch: pyte
     assert available_bytes() == 350_000
     (tmp_path / "memory.max").write_text("max\n")
     assert available_bytes() == pytest.approx(machine, rel=0.2)
+
+
+def test_the_wait_for_a_core_is_that_of_all_threads(tmp_path: Path) -> None:
+    for thread, counts in (("7", "100 2500000000 3"), ("8", "900 500000000 4")):
+        (tmp_path / thread).mkdir()
+        (tmp_path / thread / "schedstat").write_text(counts + "\n")
+    (tmp_path / "9").mkdir()  # has just ended
+    assert waiting_s(tmp_path) == pytest.approx(3.0)
+    assert waiting_s(tmp_path / "no Linux") == 0.0
+    assert 0 <= waiting_s() <= waiting_s()

@@ -1,9 +1,13 @@
-"""What a result says of the machine: the units that make bf16 worth while."""
+"""What a result says of its origin: the units that make bf16 worth while, and the commit, if there is one."""
+
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
-from minitx.profiling.provenance import bf16_units, hardware
+from minitx.profiling.provenance import bf16_units, git_state, hardware
 
 
 @pytest.mark.parametrize(("tiles", "vectors", "units"), [
@@ -14,3 +18,62 @@ def test_the_fastest_units_for_bf16_are_named(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors)
     assert bf16_units() == units
     assert hardware(torch.device("cpu"))["bf16_units"] == units
+
+
+# --- whose commit
+
+
+def git(folder: Path, *words: str) -> str:
+    name = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return subprocess.run(["git", "-C", folder, *words], check=True, capture_output=True, text=True,
+                          env=os.environ | name).stdout.strip()
+
+
+def repository(folder: Path, tracks: str = ".") -> str:
+    """Make a repository with one commit that tracks these files, and return the commit."""
+    git(folder, "init", "-q")
+    git(folder, "add", tracks)
+    git(folder, "commit", "-q", "--allow-empty", "-m", "one")
+    return git(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A source tree as it is unpacked, in a folder that may be a repository of its own."""
+    package = tmp_path / "outer/minitx/src/minitx"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    return tmp_path / "outer/minitx"
+
+
+def test_the_commit_is_that_of_our_own_repository(source: Path) -> None:
+    assert git_state(source) == (None, None)
+    commit = repository(source)
+    assert git_state(source) == (commit, False)
+    (source / "README.md").touch()  # no part of what trains
+    assert git_state(source) == (commit, False)
+    (source / "src/minitx/__init__.py").write_text("import antigravity\n")
+    assert git_state(source) == (commit, True)
+
+
+@pytest.mark.parametrize("tracks", [".", "minitx"])
+def test_a_repository_that_our_source_was_unpacked_in_says_nothing_of_it(source: Path, tracks: str) -> None:
+    repository(source.parent, tracks)
+    assert git_state(source) == (None, None)
+
+
+def test_a_repository_at_our_top_that_tracks_something_else_says_nothing_of_it(source: Path) -> None:
+    (source / "dotfile").touch()
+    repository(source, "dotfile")
+    assert git_state(source) == (None, None)
+
+
+def test_variables_that_name_another_repository_are_ignored(source: Path, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    repository(other)
+    commit = repository(source)
+    for name, value in {"GIT_DIR": other / ".git", "GIT_WORK_TREE": source, "GIT_INDEX_FILE": other / "index"}.items():
+        monkeypatch.setenv(name, str(value))
+    assert git_state(source) == (commit, False)

@@ -9,13 +9,13 @@ import yaml
 from safetensors.torch import load_file
 
 from minitx import load
-from minitx.runs.averaging import average_checkpoints
-from minitx.runs.checkpoint import model_tensors, save_checkpoint
+from minitx.config.compose import compose
 from minitx.config.schema import as_dict, resolve_size
 from minitx.data.tokenizer import TokenizerPair
-from minitx.config.compose import compose
-from minitx.utils.errors import Exit, UserError
 from minitx.models.registry import build_model
+from minitx.runs.averaging import average_checkpoints
+from minitx.runs.checkpoint import model_tensors, save_checkpoint
+from minitx.utils.errors import Exit, UserError
 
 
 @pytest.fixture

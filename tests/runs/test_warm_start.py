@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from minitx.config.schema import Config, TokenizerConfig, as_dict, resolve_size
 from minitx.config.compose import compose
-from minitx.utils.errors import UserError
+from minitx.config.schema import Config, TokenizerConfig, as_dict, resolve_size
 from minitx.runs.warm_start import adopt
+from minitx.utils.errors import UserError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from minitx import load
 from minitx.cli.arguments import add_output, add_run
 from minitx.cli.streams import created
-from minitx.utils.console import Console, warnings_told
+from minitx.utils.console import Console, show_warnings
 from minitx.utils.errors import Exit, UserError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         require_matplotlib()
     console = Console()
     with ExitStack() as stack:
-        stack.enter_context(warnings_told(console))
+        stack.enter_context(show_warnings(console))
         output, plot = (path and stack.enter_context(created(path)) for path in (args.output, args.plot))
         found = _look(args, console)
         if output:

@@ -14,7 +14,7 @@ from minitx.cli.prepare import as_trained, prepare
 from minitx.cli.streams import created
 from minitx.config.schema import Config
 from minitx.runs.result import DISTURBED_PCT
-from minitx.utils.console import Console, warnings_told
+from minitx.utils.console import Console, show_warnings
 from minitx.utils.errors import Exit, UserError
 
 WIDTH = 20  # of the names of facts
@@ -67,7 +67,7 @@ def run_step(args: argparse.Namespace) -> int:
     from minitx.experiments.costs.step import Bench  # imports torch and Lightning: seconds
 
     console = Console()
-    with created(None) as sink, warnings_told(console):
+    with created(None) as sink, show_warnings(console):
         found = dict(Bench(cfg, console, args.profile).sections())
         console.clear()
         if args.json:
@@ -94,16 +94,16 @@ def run_cost(args: argparse.Namespace) -> int:
 
     console = Console()
     with ExitStack() as stack:
-        stack.enter_context(warnings_told(console))
+        stack.enter_context(show_warnings(console))
         sink = stack.enter_context(created(None))
         output, plot = (path and stack.enter_context(created(path)) for path in (args.output, args.plot))
         found = Costs(families, QUICK if args.quick else FULL, console).measure()
         console.clear()
-        sink.write("".join(f"{line}\n" for line in cost_table(found)).encode())
         if output:
             output.write(json.dumps(found, indent=1).encode() + b"\n")
         if plot:
             plot.write(cost_curves(found))
+        sink.write("".join(f"{line}\n" for line in cost_table(found)).encode())
     return Exit.OK
 
 
@@ -122,7 +122,7 @@ def run_scaling(args: argparse.Namespace) -> int:
     from minitx.experiments.costs.scaling import compare, table  # imports torch and Lightning: seconds
 
     console = Console()
-    with created(None) as sink, warnings_told(console):
+    with created(None) as sink, show_warnings(console):
         found = compare(cfg, args.rounds, args.weak, console)
         console.clear()
         text = json.dumps([asdict(one) for one in found], indent=1) + "\n" if args.json else "".join(

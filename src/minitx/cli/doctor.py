@@ -7,7 +7,7 @@ from typing import Any
 from minitx.cli.arguments import add_json
 from minitx.cli.prepare import as_trained, prepare
 from minitx.cli.streams import created
-from minitx.utils.console import Console, warnings_told
+from minitx.utils.console import Console, show_warnings
 
 WIDTH = 24  # of the names of facts
 HELP = "look at this machine, and at what a config would cost on it"
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console()
     doctor, found = Doctor(cfg, console, args.distributed), dict[str, Any]()
-    with created(None) as sink, warnings_told(console):
+    with created(None) as sink, show_warnings(console):
         for section, facts in doctor.sections():
             found[section] = {fact.name: fact.value for fact in facts}
             rows = [f"    {fact.name:<{WIDTH}}{fact.text}\n" for fact in facts]

@@ -10,7 +10,8 @@ from typing import NoReturn, Protocol
 
 from minitx import __version__
 from minitx.cli import attention, average, bench, compare, doctor, evaluate, report, score, study, suite, translate
-from minitx.cli.streams import drop_stdout, exit_of
+from minitx.cli.streams import exit_of, reader_may_leave
+from minitx.utils.console import ignore_write_errors
 from minitx.utils.errors import Exit, UserError
 
 
@@ -34,15 +35,16 @@ COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "s
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks; return one of README's exit codes."""
+    if argv is None:
+        ignore_write_errors("stderr")
+    code = int(Exit.OK)
     try:
         args = _parsed(argv, argparse.Namespace(owns_process=argv is None))
-        return int(args.run(args))
+        with reader_may_leave():
+            code = int(args.run(args))
     except UserError as slip:
         print(f"minitx: error: {slip}", file=sys.stderr)
         return slip.code
-    except BrokenPipeError:  # the reader, `head` for one, has what it wanted
-        drop_stdout()
-        return Exit.OK
     except OSError as error:
         if error.filename is None:
             raise
@@ -50,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_of(error)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+    return code
 
 
 def _parsed(argv: Sequence[str] | None, args: argparse.Namespace) -> argparse.Namespace:

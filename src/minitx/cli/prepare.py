@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from minitx.config.schema import Config
+from minitx.utils.files import home
 
 
 def as_trained(overrides: Sequence[str]) -> Config:
@@ -20,6 +21,7 @@ def prepare(cfg: Config, owns_process: bool) -> None:
     """Bring the process into the state that training has."""
     from minitx.training.process import set_threads, tune_allocator
 
+    home()
     if owns_process:
         tune_allocator(cfg)
     set_threads(cfg)

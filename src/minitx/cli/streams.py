@@ -71,6 +71,25 @@ def created(path: Path | None, *inputs: Path | None) -> Iterator[BinaryIO]:
                 beside.unlink()
 
 
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Write to standard output in a block that ends quietly when its reader, `head` for one, has what it wanted.
+
+    Errors: `UserError` where the rest of it cannot be written, for Python's last flush would fail with a traceback.
+    """
+    try:
+        yield
+        try:
+            print(end="", flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            drop_stdout()
+            raise UserError(f"standard output: cannot be written: {error.strerror}", exit_of(error)) from error
+    except BrokenPipeError:
+        drop_stdout()
+
+
 def drop_stdout() -> None:
     """Let what is still buffered go nowhere: Python's last flush would fail aloud."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

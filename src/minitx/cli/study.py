@@ -14,7 +14,7 @@ from minitx.cli.prepare import prepare
 from minitx.cli.streams import created
 from minitx.config.fields import nearest
 from minitx.runs.result import DISTURBED_PCT
-from minitx.utils.console import Console, warnings_told
+from minitx.utils.console import Console, show_warnings
 from minitx.utils.errors import Exit, UserError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     study = cast("Study", import_module(f"minitx.experiments.studies.{args.name.replace('-', '_')}"))
     console = Console()
     plotted, stored = (created(path) if path else nullcontext() for path in (args.plot, args.output))
-    with warnings_told(console), created(None) as sink, plotted as plot:
+    with show_warnings(console), created(None) as sink, plotted as plot:
         with stored as output:  # complete and closed before anything else can fail
             found = {"study": args.name, **conduct(study, families, args.size, console)}
             text = json.dumps(found, indent=1).encode() + b"\n"
@@ -87,9 +87,9 @@ def run(args: argparse.Namespace) -> int:
                 output.write(text)
         console.clear()
         lines = [*header(found), "", *study.table(found), "", *verdicts(found["claims"])]
-        sink.write(text if args.json else "".join(f"{line}\n" for line in lines).encode())
         if plot:
             plot.write(FIGURES[args.name](found))
+        sink.write(text if args.json else "".join(f"{line}\n" for line in lines).encode())
     return Exit.OK
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minitx.cli.arguments import add_json, positive_number, share
-from minitx.utils.console import Console
+from minitx.cli.streams import reader_may_leave
+from minitx.utils.console import Console, show_warnings
 from minitx.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,15 +47,18 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{name}: says something of what would be trained; add --dry-run")
     folder = args.runs or Path("runs", f"{args.name}-{args.size}")
     jobs = load(args.name, args.size, folder, args.overrides)
-    suite = Suite(jobs, Console(every_s=60), args.ledger if args.publish else None)
+    console = Console(every_s=60)
+    suite = Suite(jobs, console, args.ledger if args.publish else None)
     if args.dry_run:
         print(as_json(jobs, suite.states) if args.json else "\n".join(plan(jobs, suite.states)))
         if args.on is not None:
             print("\n".join(elsewhere([job for job in jobs if not suite.states[job].trained], args.on, args.mfu)))
         return 0
-    code = suite.run()
-    for text in summary(jobs, suite.states, suite.ledger):
-        print(text)
+    with show_warnings(console):
+        code = suite.run()
+    with reader_may_leave():
+        for text in summary(jobs, suite.states, suite.ledger):
+            print(text)
     return code
 
 

@@ -4,7 +4,6 @@ A run is composed and checked before anything is created, so a slip is told in a
 `--info`, completion and sweeps, whose jobs are fresh processes.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from minitx.cli.streams import reader_may_leave
 from minitx.config.compose import CONF, arguments, checked, compose_job, config_groups, hydra_app, parse_overrides
 from minitx.config.fields import allowed, keys, show
 from minitx.config.schema import Config
@@ -28,11 +28,14 @@ from minitx.data.corpus import check_text
 from minitx.distributed.cluster import outer_ranks
 from minitx.training.launch import launch
 from minitx.training.process import tune_allocator
+from minitx.utils.console import ignore_write_errors
 from minitx.utils.errors import Exit, UserError
+from minitx.utils.files import home
 
 
 def main() -> NoReturn:
     """Do what the command line asks, and leave with one of README's exit codes."""
+    ignore_write_errors("stderr")
     try:
         code = _dispatch(sys.argv[1:])
     except UserError as slip:
@@ -42,9 +45,6 @@ def main() -> NoReturn:
         code = slip.code
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
-    except BrokenPipeError:  # the reader of --help, `head` for one, has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = Exit.OK
     sys.exit(code)
 
 
@@ -61,7 +61,9 @@ def _dispatch(argv: Sequence[str]) -> int:
                         "trainer.devices, or begin each job with torchrun or srun")
     with hydra_app(args) as app:
         if args.help:
-            print(usage(app, compose_job(app, args, args.overrides)))
+            text = usage(app, compose_job(app, args, args.overrides))
+            with reader_may_leave():
+                print(text)
             return Exit.OK
         if args.multirun and not args.cfg and not args.info:
             _check_sweep(app, args)
@@ -70,8 +72,12 @@ def _dispatch(argv: Sequence[str]) -> int:
             if not args.cfg and not args.info:
                 cfg = checked(composed)
                 check_text(cfg.data)
-    if args.cfg or args.info or args.multirun:
+    if args.cfg or args.info:
         return _hand_to_hydra(args)
+    ignore_write_errors("stdout")  # run directories are what remains, and the exit code is theirs
+    if args.multirun:
+        return _hand_to_hydra(args)
+    home()
     tune_allocator(cfg)
     return launch(cfg)
 
@@ -110,7 +116,8 @@ def _hand_to_hydra(args: Namespace) -> int:
             sys.exit(code)
 
     try:
-        _run_hydra(args, get_args_parser(), job, args.config_path, args.config_name)
+        with reader_may_leave():
+            _run_hydra(args, get_args_parser(), job, args.config_path, args.config_name)
     except ValueError as error:  # flags that exclude each other
         raise UserError(str(error)) from error
     for overrides, code in codes.items():

@@ -19,8 +19,9 @@ from minitx.data.batching import Ints
 from minitx.data.cleaning import Cleaning
 from minitx.data.corpus import Corpus
 from minitx.data.tokenizer import Tokenizer, TokenizerPair
+from minitx.utils.console import warn_once
 from minitx.utils.errors import Exit, UserError
-from minitx.utils.files import write_atomically
+from minitx.utils.files import home, write_atomically
 
 Tokens = npt.NDArray[np.int32]
 FORMAT = "4"  # of the cached files; part of their key
@@ -163,9 +164,12 @@ def _flat(texts: list[str], tokenizer: Tokenizer) -> tuple[Tokens, Ints]:
     return np.concatenate(tokens), _offsets(lengths)
 
 
+# --- the cache: not essential, but for a text that is streamed
+
+
 def default_cache_dir() -> Path:
     """Return $MINITX_CACHE, or ~/.cache/minitx."""
-    return Path(os.environ.get("MINITX_CACHE") or Path.home() / ".cache" / "minitx")
+    return Path(os.environ.get("MINITX_CACHE") or home() / ".cache" / "minitx")
 
 
 def encode_cached(corpus: Corpus, split: str, tokenizers: TokenizerPair, max_length: int,
@@ -178,12 +182,7 @@ def encode_cached(corpus: Corpus, split: str, tokenizers: TokenizerPair, max_len
     encoded = _load_cached(path)
     if encoded is None:
         encoded = _encode(corpus, split, tokenizers)
-        try:
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            encoded.save(path)
-        except (OSError, SafetensorError) as error:
-            warnings.warn(f"{cache_dir}: encoded text cannot be cached ({error}); MINITX_CACHE names another folder",
-                          stacklevel=2)
+        _save_cached(encoded, path)
     corpus.forget()  # it may have been read for the vocabulary alone
     return encoded.limited(max_length, corpus.clean.max_ratio) if split == "train" else encoded
 
@@ -207,7 +206,7 @@ def extent_cached(corpus: Corpus, tokenizers: TokenizerPair, max_length: int,
         return Extent.of(src_len[keep], tgt_len[keep]), cleaning
     except UNREADABLE:  # or not there
         encoded = encode_cached(corpus, "train", tokenizers, max_length, cache_dir)
-    if not path.exists():
+    if not os.access(path, os.R_OK):
         raise UserError(f"data.streaming=true: keeps the encoded text in {cache_dir}, where nothing can be written; "
                         "MINITX_CACHE names another folder", Exit.STORAGE)
     assert encoded.cleaning is not None
@@ -222,16 +221,29 @@ def _path(corpus: Corpus, split: str, tokenizers: TokenizerPair, cache_dir: Path
 
 
 def _load_cached(path: Path) -> EncodedSplit | None:
-    if not path.exists():
-        return None
     try:
         return EncodedSplit.load(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
-        why = f"a cache file that cannot be read ({error.strerror or error})"
+        _warn_of_cache(path.parent, error)
     except UNREADABLE as error:
-        why = f"a damaged cache file ({error})"
-    warnings.warn(f"{path}: {why}; the text is encoded anew", stacklevel=3)
+        warnings.warn(f"{path}: a damaged cache file ({error}); the text is encoded again", stacklevel=3)
     return None
+
+
+def _save_cached(encoded: EncodedSplit, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encoded.save(path)
+    except (OSError, SafetensorError) as error:
+        _warn_of_cache(path.parent, error)
+
+
+def _warn_of_cache(folder: Path, error: Exception) -> None:
+    """Warn once for all files of the cache: what refuses one refuses the others."""
+    warn_once(f"{folder}: the cache cannot be used ({getattr(error, 'strerror', None) or error}), so text is encoded "
+              "again; MINITX_CACHE names another folder")
 
 
 def _encode(corpus: Corpus, split: str, tokenizers: TokenizerPair) -> EncodedSplit:

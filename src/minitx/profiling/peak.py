@@ -1,12 +1,15 @@
-"""How fast a device multiplies matrices and moves memory, and the most it could: what an MFU is a share of."""
+"""How fast a device multiplies matrices and copies memory, and the most it could: what an MFU is a share of."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from statistics import median
+from functools import partial
 from time import perf_counter
 
 import torch
+from torch import Tensor
+
+from minitx.profiling.process import waiting_s
 
 # Dense TFLOP/s of products in bf16 (sums in fp32), tf32, fp32; half of what a sheet gives "with sparsity" alone.
 SHEETS: dict[str, tuple[float | None, float | None, float]] = {
@@ -28,8 +31,9 @@ SHEETS: dict[str, tuple[float | None, float | None, float]] = {
 }
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 SIDES = (256, 512, 1024, 2048, 4096, 8192)  # of the square products that are measured
-SIZE_S, SWEEP_S = 0.05, 0.4  # of one size; of all, but for the product under way
-ENOUGH_S = 0.2  # of repeats, after one that warms up
+WINDOW_S, SWEEP_S, LIMIT_S = 0.002, 0.4, 2.0  # of one size at a time; of all; of all where no window is quiet
+QUIET = 0.05  # of a window that our threads may wait for a core, because of other programs
+ENOUGH_S = 0.2  # of repeats of one product alone
 COPIED = 2**26  # numbers, 256 MiB in fp32: beyond any cache
 
 
@@ -44,7 +48,7 @@ class Peak:
         return f"n/a ({self.source})" if self.tflops is None else f"{self.tflops:,.3g} TFLOP/s ({self.source})"
 
     def of(self, devices: int) -> "Peak":
-        """Return that of several such devices."""
+        """Return the peak of several such devices."""
         return replace(self, tflops=None if self.tflops is None else self.tflops * devices)
 
     def mfu_pct(self, flop: float | None, seconds: float) -> float | None:
@@ -56,19 +60,19 @@ class Peak:
 
 
 def peak(device: torch.device, precision: str) -> Peak:
-    """Look the device up by its name, else measure. Never fails: where neither works, the reason is the source."""
+    """Look the device up by name, else measure. Never fails: without a figure, `source` is the reason."""
     try:
         dtype = DTYPES[precision]
         sheet = data_sheet(torch.cuda.get_device_name(device), dtype) if device.type == "cuda" else None
         return Peak(sheet, "data sheet") if sheet is not None else Peak(sweep(device, dtype), "measured")
-    except Exception as error:  # a figure that is lacking is no reason to lose a run
+    except Exception as error:  # a missing figure is no reason to lose a run
         return Peak(None, f"no product could be timed: {' '.join(str(error).split())[:100]}")
 
 
 def data_sheet(name: str, dtype: torch.dtype) -> float | None:
-    """Return what the maker says of the GPU that torch calls `name`, for products of this format, if it is in `SHEETS`.
+    """Return the maker's TFLOP/s for products of this format on the GPU that torch calls `name`, if in `SHEETS`.
 
-    fp32 products run in tf32 units where torch is told that it may.
+    fp32 products use tf32 units where torch allows it.
     """
     name = re.sub(r"^(NVIDIA )?(Tesla )?", "", name)
     if " MIG " in name:
@@ -83,44 +87,76 @@ def data_sheet(name: str, dtype: torch.dtype) -> float | None:
 
 
 def sweep(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the best TFLOP/s of a few square products. A larger one is tried while time is left for it."""
-    best, began = 0.0, perf_counter()
-    for side in SIDES:
-        gflops = matmul_gflops(device, dtype, side, side, side, SIZE_S)
-        best = max(best, gflops)
-        next_s = 3 * 2e-9 * (2 * side) ** 3 / gflops  # twice the product, and drawing what is multiplied
-        if perf_counter() - began + next_s > SWEEP_S:
-            break
-    return best / 1000
+    """Return the best TFLOP/s of a few square products.
+
+    Other programs make products slower, never faster, so the fastest counts. Sizes take turns in short windows, so that
+    each gets quiet moments; a larger one is tried while there is time for it.
+    Errors: RuntimeError if no window of a CPU was quiet: then the fastest product may be many times too slow.
+    """
+    began, quiet = perf_counter(), device.type != "cpu"
+    work: dict[int, Callable[[], object]] = {}
+    tflops: dict[int, float] = {}
+    while True:
+        for side in SIDES:
+            if side not in work:
+                need_s = 3 * 2e-12 * side**3 / max(tflops.values()) if tflops else 0.0  # operands are drawn, too
+                if tflops and perf_counter() - began + need_s > SWEEP_S:
+                    break
+                work[side] = product(device, dtype, side, side, side)
+            waited_s = waiting_s()
+            seconds = timings(work[side], device, WINDOW_S)
+            quiet = quiet or waiting_s() - waited_s <= QUIET * sum(seconds)
+            tflops[side] = max(tflops.get(side, 0.0), 2e-12 * side**3 / min(seconds))
+        elapsed_s = perf_counter() - began
+        if quiet and elapsed_s > SWEEP_S:
+            return max(tflops.values())
+        if elapsed_s > LIMIT_S:
+            raise RuntimeError("other programs kept it waiting for a core all the time")
 
 
-def matmul_gflops(device: torch.device, dtype: torch.dtype, rows: int, inner: int, columns: int,
-                  enough_s: float = ENOUGH_S) -> float:
-    """Return the median speed of [rows, inner] @ [inner, columns], a product and a sum counted as two operations."""
-    a, b = (torch.rand(shape, device=device).to(dtype) for shape in ((rows, inner), (inner, columns)))
-    return 2e-9 * rows * inner * columns / median_s(lambda: a @ b, device, enough_s)
+def matmul_gflops(device: torch.device, dtype: torch.dtype, rows: int, inner: int, columns: int) -> float:
+    """Return the best speed of [rows, inner] @ [inner, columns], a product and a sum counted as two operations."""
+    return 2e-9 * rows * inner * columns / min(timings(product(device, dtype, rows, inner, columns), device, ENOUGH_S))
 
 
 def copy_gb_per_s(device: torch.device) -> float:
-    """Return the median speed at which memory is copied, each byte counted as read and as written."""
+    """Return the best speed at which memory is copied, each byte counted as read and as written.
+
+    A CPU copies slice after slice, each in a few ms: between two turns of a neighbour.
+    """
+    slices = 16 if device.type == "cpu" else 1
     source = torch.ones(COPIED, device=device)
-    target = torch.empty_like(source)
-    return 2e-9 * source.nbytes / median_s(lambda: target.copy_(source), device, ENOUGH_S)
-
-
-def median_s(work: Callable[[], object], device: torch.device, enough_s: float) -> float:
-    """Return the seconds that `work` takes, the first time left out."""
+    target = source.clone()  # so that its pages are there
+    parts = list(zip(target.chunk(slices), source.chunk(slices), strict=True))
     seconds: list[float] = []
-    began = perf_counter()
-    while len(seconds) < 2 or perf_counter() - began < enough_s:
-        start = perf_counter()
-        work()
-        settle(device)
-        seconds.append(perf_counter() - start)
-    return median(seconds[1:])
+    while sum(seconds) < ENOUGH_S:
+        seconds += [time_s(partial(to.copy_, part), device) for to, part in parts]
+    return 2e-9 * source.nbytes / slices / min(seconds)
 
 
-def settle(device: torch.device) -> None:
-    """Wait for what the device has been given."""
+def product(device: torch.device, dtype: torch.dtype, rows: int, inner: int, columns: int) -> Callable[[], Tensor]:
+    """Draw two matrices, and return what multiplies them."""
+    a, b = (torch.rand(shape, device=device).to(dtype) for shape in ((rows, inner), (inner, columns)))
+    return lambda: a @ b
+
+
+def timings(work: Callable[[], object], device: torch.device, enough_s: float) -> list[float]:
+    """Return the seconds of each repeat of `work`: at least two, and `enough_s` in all."""
+    seconds: list[float] = []
+    while len(seconds) < 2 or sum(seconds) < enough_s:
+        seconds.append(time_s(work, device))
+    return seconds
+
+
+def time_s(work: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds that `work` takes once."""
+    start = perf_counter()
+    work()
+    synchronize(device)
+    return perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,7 +1,8 @@
-"""What this process may use, and how old it is. No torch: the launcher asks before that is imported."""
+"""The cores and memory this process may use, and its age. No torch: the launcher asks before importing it."""
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -18,9 +19,9 @@ def cores() -> int:
 
 
 def available_bytes() -> int:
-    """Return the memory that could be had now: what the kernel estimates, or what a container has left if that is less.
+    """Return the memory available now: what the kernel estimates, or what a container has left if that is less.
 
-    Source: proc(5), MemAvailable; the kernel's cgroup-v2: pages of files that were not used of late can be given back.
+    Source: proc(5), MemAvailable; the kernel's cgroup-v2: pages of files that were not used lately can be reclaimed.
     """
     available = 1024 * _figures(Path("/proc/meminfo"))["MemAvailable:"]
     try:
@@ -39,3 +40,15 @@ def process_age_s() -> float:
     """Return the seconds since this process was started, imports included. Linux; source: proc(5), field 22 of stat."""
     ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def waiting_s(tasks: Path = Path("/proc/self/task")) -> float:
+    """Return the seconds that threads of this process were ready to run and had no core; 0 where that is not counted.
+
+    Linux; source: the kernel's scheduler/sched-stats, /proc/PID/schedstat, field 2.
+    """
+    waited_ns = 0
+    for path in tasks.glob("*/schedstat"):
+        with suppress(OSError):  # the thread has just ended
+            waited_ns += int(path.read_text().split()[1])
+    return 1e-9 * waited_ns

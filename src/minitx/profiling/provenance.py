@@ -1,4 +1,4 @@
-"""What a number depends on beside the config: code, packages, machine."""
+"""What a result depends on besides the config: code, packages, machine."""
 
 import os
 import platform
@@ -12,30 +12,41 @@ import torch
 
 from minitx.profiling.process import cores
 
-CODE = (":/src", ":/conf", ":/train.py", ":/pyproject.toml", ":/constraints.txt")  # results and pages may differ
+ROOT = Path(__file__).resolve().parents[3]  # of the source tree, where there is one
+CODE = ("src", "conf", "train.py", "pyproject.toml", "constraints.txt")  # what trains: results and pages may differ
 TUNING = ("MALLOC_", "GLIBC_", "OMP_", "MKL_")  # beginnings of names of variables
 PACKAGES = ("torch", "lightning", "hydra-core", "datasets", "tokenizers", "sacrebleu", "safetensors", "numpy")
 
 
-def git_state() -> tuple[str | None, bool | None]:
-    """Return the commit of this source tree and whether files differ from it; None, None outside a git checkout."""
+def git_state(root: Path = ROOT) -> tuple[str | None, bool | None]:
+    """Return the commit of this source tree, and whether files differ from it; None, None where it has no commit.
+
+    A repository counts only if its top is `root` and it tracks our package. One that this source was unpacked in does
+    not, nor one that GIT_DIR or the like names.
+    """
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
     def git(*words: str) -> str:
-        here = Path(__file__).resolve().parent
-        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", "--no-optional-locks", "-C", root, *words], env=environ, capture_output=True,
+                              text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *CODE))
+        top, commit = git("rev-parse", "--show-toplevel", "HEAD").rsplit("\n", 1)
+        git("ls-files", "--error-unmatch", "--", "src/minitx/__init__.py")
+        if not root.samefile(top):
+            return None, None
+        return commit, bool(git("status", "--porcelain", "--", *CODE))
     except (OSError, subprocess.CalledProcessError):
         return None, None
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that figures depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def environment() -> dict[str, str]:
-    """Return the variables that change speed."""
+    """Return the environment variables that change speed."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(TUNING)}
 
 
@@ -53,14 +64,14 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def bf16_units() -> str | None:
-    """Name what the processor multiplies bf16 matrices with: tiles, vectors (half as fast or less), or nothing."""
+    """Name the CPU's units for bf16 products: AMX (tiles), AVX-512 (at most half as fast), or None."""
     if torch.cpu._is_amx_tile_supported():
         return "AMX"
     return "AVX-512" if torch.cpu._is_avx512_bf16_supported() else None
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Return the most memory held so far: of the GPU's allocator, or resident on the CPU."""
+    """Return the peak memory so far: of the GPU's allocator, or resident on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB

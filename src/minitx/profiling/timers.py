@@ -1,4 +1,4 @@
-"""Where seconds go: those of a run by section, those of an update by phase."""
+"""Where time goes: a run's seconds by section, an update's by phase."""
 
 from collections import defaultdict, deque
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch
 
 
 class Clock:
-    """Add wall time up by section. Each moment belongs to exactly one; the sections' sum is the whole."""
+    """Add up wall time by section. Each moment belongs to exactly one; the sections add up to the whole."""
 
     def __init__(self, section: str, **seconds_before: float) -> None:
         self.section, self._since = section, perf_counter()
@@ -23,7 +23,7 @@ class Clock:
 
     @contextmanager
     def during(self, section: str) -> Iterator[None]:
-        """Count a block as `section`, then go back to what ran before."""
+        """Count a block as `section`, then return to the section before."""
         before = self.section
         self.switch(section)
         try:
@@ -43,9 +43,9 @@ class Clock:
 
 
 class Phases:
-    """Add up the seconds of each phase of an update, between marks: by the clock on the CPU, by events on CUDA.
+    """Add up the seconds of each phase of an update, between marks: by the clock on a CPU, by events on CUDA.
 
-    On CUDA a mark is an event that the GPU passes later; it is read once passed, and nobody waits for it.
+    On CUDA a mark is an event that the GPU passes later. It is read once passed; nothing waits for it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -55,7 +55,7 @@ class Phases:
         self._since = perf_counter()
 
     def mark(self, phase: str | None) -> None:
-        """Close the phase at hand and begin another. None = what comes next is not counted, until the next mark."""
+        """End the current phase and begin another. None = the time until the next mark is not counted."""
         if self.events is None:
             now = perf_counter()
             self._seconds[self._phase] += now - self._since
@@ -68,12 +68,12 @@ class Phases:
             self._read()
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds of each phase so far; on CUDA of what is done by now."""
+        """Return the seconds of each phase so far; on CUDA, of the events passed by now."""
         self._read()
         return {phase: seconds for phase, seconds in self._seconds.items() if phase is not None}
 
     def _read(self) -> None:
-        """Take in the events that the GPU has passed, but for the last: a phase that is open begins there."""
+        """Read the events that the GPU has passed, except the last: the open phase begins there."""
         while self.events is not None and len(self.events) > 1 and self.events[1][1].query():
             phase, event = self.events.popleft()
             self._seconds[phase] += event.elapsed_time(self.events[0][1]) / 1000

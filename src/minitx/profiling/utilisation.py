@@ -1,4 +1,4 @@
-"""How busy the machine is with us, and with others. What cannot be read is None, and why is said."""
+"""How busy the machine is with this process, and with others. A figure that cannot be read is None, with a reason."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -15,36 +15,37 @@ import torch
 
 from minitx.profiling.process import cores
 
-EVERY_S = 1.0  # between two looks at a GPU
+EVERY_S = 1.0  # between two samples of a GPU
 BUSY = (0, 1, 2, 5, 6, 7)  # of a line of /proc/stat: user, nice, system, irq, softirq, steal (guests are in user)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Hold what a stretch of time came to; percentages are of the cores that we may use, or of the GPU."""
+    """Hold the usage over a stretch of time; percentages are of the cores that we may use, or of the GPU."""
 
     seconds: float
     busy_pct: float | None
     other_cpu_pct: float | None  # of the cores: taken by processes that are neither ours nor our children
     energy_wh: float | None
-    gpu_memory_gib: float | None  # the most that was in use, by whomever
+    gpu_memory_gib: float | None  # the most in use, by any process
     reasons: dict[str, str]  # why a figure is None, by its name
 
     def __add__(self, later: "Usage") -> "Usage":
-        """Put two stretches together: a run before it was killed, and after. What one of them lacks is unknown."""
+        """Combine two stretches, of a run before and after it was killed. What one of them lacks is unknown."""
         seconds = self.seconds + later.seconds
 
-        def weighed(one: float | None, other: float | None) -> float | None:
+        def weighted(one: float | None, other: float | None) -> float | None:
             return None if one is None or other is None else (one * self.seconds + other * later.seconds) / seconds
 
         energy = None if self.energy_wh is None or later.energy_wh is None else self.energy_wh + later.energy_wh
         memory = [gib for gib in (self.gpu_memory_gib, later.gpu_memory_gib) if gib is not None]
-        return Usage(seconds, weighed(self.busy_pct, later.busy_pct), weighed(self.other_cpu_pct, later.other_cpu_pct),
-                     energy, max(memory) if len(memory) == 2 else None, self.reasons | later.reasons)
+        return Usage(seconds, weighted(self.busy_pct, later.busy_pct),
+                     weighted(self.other_cpu_pct, later.other_cpu_pct), energy,
+                     max(memory) if len(memory) == 2 else None, self.reasons | later.reasons)
 
 
-def together(usages: Sequence[Usage]) -> Usage:
-    """Put the same stretch of time on several devices together: mean shares, all of the energy, the fullest memory."""
+def combine(usages: Sequence[Usage]) -> Usage:
+    """Combine the same stretch on several devices: mean percentages, total energy, largest memory."""
     def known(name: str) -> list[float]:
         values = [getattr(usage, name) for usage in usages]
         return [] if None in values else values
@@ -60,7 +61,7 @@ def together(usages: Sequence[Usage]) -> Usage:
 
 @dataclass(frozen=True)
 class Ticks:
-    """Hold what the kernel has counted of the usable cores so far, and of us on whichever."""
+    """Hold the kernel's counts so far: of the usable cores, and of this process and its descendants on any core."""
 
     busy: int
     total: int
@@ -68,7 +69,7 @@ class Ticks:
 
 
 def read_ticks(proc: Path = Path("/proc"), root: int | None = None) -> Ticks:
-    """Read the counters; we are the process `root`, this one unless told, and all that descends from it.
+    """Read the counters. `ours` is the process `root` (by default this one) and all its descendants.
 
     Errors: OSError, ValueError, LookupError where /proc is not Linux's. Source: proc(5).
     """
@@ -80,7 +81,7 @@ def read_ticks(proc: Path = Path("/proc"), root: int | None = None) -> Ticks:
 
 
 def _of_ours(proc: Path, root: int) -> Iterable[int]:
-    """Yield the ticks of a process and of those that descend from it, the ones that have ended included."""
+    """Yield the ticks of a process and of its descendants, those that have ended included."""
     stats: dict[int, tuple[int, int]] = {}  # parent, ticks
     for folder in proc.glob("[0-9]*"):
         with suppress(OSError):  # it has just ended: its parent has its ticks
@@ -94,7 +95,7 @@ def _of_ours(proc: Path, root: int) -> Iterable[int]:
 
 
 def cpu_usage(before: Ticks | None, after: Ticks | None) -> tuple[float | None, float | None, str]:
-    """Compare two readings. --> busy %, % of others, or the reason why there are none"""
+    """Compare two readings. Returns busy %, others' %, and the reason where they are None."""
     if before is None or after is None:
         return None, None, "/proc/stat cannot be read here"
     if cores() < len(os.sched_getaffinity(0)):
@@ -109,7 +110,7 @@ def cpu_usage(before: Ticks | None, after: Ticks | None) -> tuple[float | None, 
 
 
 class GPU:
-    """Ask NVML of the GPU that torch computes on, which it may number otherwise: they agree on its UUID alone."""
+    """Ask NVML about the GPU that torch uses. The two may number GPUs differently; they agree on the UUID alone."""
 
     def __init__(self, nvml: Any, uuid: str) -> None:
         """Find it. nvml: the module `pynvml`, initialised. Errors: whatever it raises, and RuntimeError on MIG."""
@@ -121,15 +122,15 @@ class GPU:
         self.memory_gib: list[float] = []
         self.reasons: dict[str, str] = {}
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Take one sample of each figure; one that fails is not asked for again."""
         self._try("busy_pct", lambda: self.busy.append(self.nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu))
         self._try("gpu_memory_gib",
                   lambda: self.memory_gib.append(self.nvml.nvmlDeviceGetMemoryInfo(self.handle).used / 2**30))
         self._try("energy_wh", lambda: self.power_w.append(self.nvml.nvmlDeviceGetPowerUsage(self.handle) / 1000))
 
-    def counted_j(self) -> float | None:
-        """Return the joules that the driver has counted, on GPUs since Volta."""
+    def energy_j(self) -> float | None:
+        """Return the joules counted by the driver; GPUs since Volta have that."""
         try:
             return float(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)) / 1000
         except Exception:
@@ -144,7 +145,7 @@ class GPU:
 
 
 def mig_mode(nvml: Any, handle: Any) -> bool:
-    """Tell whether the GPU is cut into slices; those that cannot be say that they do not support the question."""
+    """Tell whether the GPU is cut into slices; NVML raises on GPUs that cannot be."""
     try:
         return bool(nvml.nvmlDeviceGetMigMode(handle)[0])
     except Exception:
@@ -163,7 +164,7 @@ def find_gpu(device: torch.device) -> GPU:
 
 
 class Watch:
-    """Watch the machine from `with` on. The processor is read at both ends alone; a GPU by a thread, once a second."""
+    """Measure usage from `with` on. The CPU is read at the start and in `usage`; a GPU by a thread, once a second."""
 
     def __init__(self, device: torch.device, *, ticks: Callable[[], Ticks] = read_ticks,
                  gpu: Callable[[torch.device], GPU] = find_gpu) -> None:
@@ -179,7 +180,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         self._since, self._before = perf_counter(), self._read()
-        self._joules = None if self.gpu is None else self.gpu.counted_j()
+        self._joules = None if self.gpu is None else self.gpu.energy_j()
         if self.gpu is not None:
             self._thread.start()
         return self
@@ -189,7 +190,7 @@ class Watch:
         self._over.set()
 
     def usage(self) -> Usage:
-        """Return what the time since `with` came to."""
+        """Return the usage since `with`."""
         seconds = perf_counter() - self._since
         busy, other, no_cpu = cpu_usage(self._before, self._read())
         reasons = {"other_cpu_pct": no_cpu} if no_cpu else {}
@@ -200,7 +201,7 @@ class Watch:
             if busy is None:
                 reasons["busy_pct"] = no_cpu if self.device.type == "cpu" else self.why
             return Usage(seconds, busy, other, None, None, reasons)
-        gpu, after_j = self.gpu, self.gpu.counted_j()
+        gpu, after_j = self.gpu, self.gpu.energy_j()
         reasons |= gpu.reasons
         if self._joules is not None and after_j is not None:
             energy_wh: float | None = (after_j - self._joules) / 3600
@@ -218,6 +219,6 @@ class Watch:
 
     def _sample(self) -> None:
         assert self.gpu is not None
-        self.gpu.look()
+        self.gpu.sample()
         while not self._over.wait(EVERY_S):
-            self.gpu.look()
+            self.gpu.sample()

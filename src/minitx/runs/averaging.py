@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minitx.runs.checkpoint import load_tensors, save_model, whole_checkpoints
-from minitx.data.tokenizer import TokenizerPair
-from minitx.utils.errors import Exit, UserError
 from minitx.config.saved import freeze, read_config
+from minitx.data.tokenizer import TokenizerPair
 from minitx.models.registry import build_model
+from minitx.runs.checkpoint import load_tensors, save_model, whole_checkpoints
+from minitx.utils.errors import Exit, UserError
 
 
 def average_checkpoints(run_dir: Path, last: int, out: Path,
@@ -45,8 +45,8 @@ def mean(folder: Path, last: int, progress: Callable[[int, int], None] | None = 
          warn: Callable[[str], None] | None = None) -> tuple[dict[str, Tensor], list[int]]:
     """Return the mean of the raw weights of the newest `last` whole checkpoints, or of as many as there are.
 
-    And their steps, newest first. Sums are taken in float64; `progress` hears how many are read, `warn` which are
-    damaged.
+    Also returns their steps, newest first. Sums are in float64. `progress` gets the number read so far, `warn` a line
+    for each damaged one.
     """
     sums: dict[str, Tensor] = {}
     steps: list[int] = []

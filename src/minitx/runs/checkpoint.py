@@ -1,8 +1,8 @@
-"""Save so that nothing good is ever lost; load only what proves to be whole.
+"""Save so that nothing good is ever lost; load only what is proven whole.
 
-A checkpoint is one safetensors file, `step-00000300-<sha256>.safetensors`: its name tells its digest, so a truncated or
-altered file gives itself away. It is written beside its place, flushed to the disk, renamed, and only then are older
-ones dropped. Imports neither Lightning nor Hydra: this file, the model's and the tokenizer's serve a run directory.
+A checkpoint is one safetensors file, `step-00000300-<sha256>.safetensors`: the digest in its name exposes a truncated
+or altered file. It is written to a temporary file, flushed, renamed, and only then are older ones deleted. Imports
+neither Lightning nor Hydra: this file, the model's and the tokenizer's serve a run directory.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from minitx.config.saved import read_config
 from minitx.config.schema import Config
 from minitx.data.tokenizer import TokenizerPair
-from minitx.utils.errors import Exit, UserError
-from minitx.config.saved import read_config
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
+from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
 FORMAT = 4
@@ -35,16 +35,16 @@ _LEFTOVER = re.compile(r"\..+\.\d+")  # what a killed writer left beside the fil
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Hold what was read back: tensors by name, and the meta data they were saved with."""
+    """Hold a checkpoint that was read: tensors by name, and the metadata saved with them."""
 
     path: Path
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
 
     def section(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors whose names begin with `prefix/`, without it, by name: ranks go through them together.
+        """Return the tensors whose names begin with `prefix/`, without it, sorted: all ranks need one order.
 
-        (The library has another order in each process.)
+        (The library's differs from process to process.)
         """
         return {n.removeprefix(prefix + "/"): self.tensors[n] for n in sorted(self.tensors)
                 if n.startswith(prefix + "/")}
@@ -52,9 +52,9 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], keep: int,
                     stopgap: int | None = None) -> Path:
-    """Write a checkpoint, then drop all but the newest `keep`, one a step. Errors: OSError; older ones still there.
+    """Write a checkpoint, then delete all but the newest `keep`, one a step. Errors: OSError; older ones are then kept.
 
-    stopgap: the step of one that was written only because the run was stopped there; it is dropped, too
+    stopgap: the step of one that was written only because the run was stopped there; it is deleted, too
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = save({n: t.detach().contiguous().cpu() for n, t in tensors.items()},
@@ -70,9 +70,9 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], meta
 
 
 def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest checkpoint that is whole, or None; of each newer one `warn` hears why it was passed over.
+    """Return the newest checkpoint that is whole, or None; `warn` gets a line for each damaged one that is newer.
 
-    Errors: `UserError` where there are some and none is whole: to begin anew is for a person to decide.
+    Errors: `UserError` if there are some and none is whole: starting over is for a person to decide.
     """
     for path in _newest_first(folder):
         if (found := _read(path)) is not None:
@@ -87,7 +87,7 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | N
 
 
 def whole_checkpoints(folder: Path, warn: Callable[[str], None] | None = None) -> Iterator[Checkpoint]:
-    """Read the checkpoints that are whole, newest first, and touch nothing; `warn` hears of each other."""
+    """Yield the checkpoints that are whole, newest first, and change nothing; `warn` gets a line for each other."""
     for path in _newest_first(folder):
         try:
             found = _read(path)
@@ -100,7 +100,7 @@ def whole_checkpoints(folder: Path, warn: Callable[[str], None] | None = None) -
 
 
 def _read(path: Path) -> Checkpoint | None:
-    """Read a checkpoint, or None where it is damaged. Errors: `UserError` for one of another format."""
+    """Read a checkpoint; None if it is damaged. Errors: `UserError` for one of another format."""
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != path.stem.rsplit("-", 1)[1]:
         return None
@@ -112,9 +112,9 @@ def _read(path: Path) -> Checkpoint | None:
 
 
 def _header(content: bytes) -> dict[str, Any]:
-    """Return what a safetensors file says of its tensors (name: dtype, shape, place), and `__metadata__`."""
-    found: dict[str, Any] = json.loads(content[8:_start(content)])
-    return found
+    """Return a safetensors file's header: dtype, shape and offsets of each tensor by name, and `__metadata__`."""
+    header: dict[str, Any] = json.loads(content[8:_start(content)])
+    return header
 
 
 def _start(content: bytes) -> int:
@@ -122,13 +122,13 @@ def _start(content: bytes) -> int:
 
 
 def _digest(content: bytes) -> str:
-    """Hash names, types, shapes and numbers, but nothing that is said about them."""
+    """Hash names, types, shapes and numbers, but not the metadata."""
     tensors = {name: place for name, place in _header(content).items() if name != "__metadata__"}
     return hashlib.sha256(json.dumps(tensors, sort_keys=True).encode() + content[_start(content):]).hexdigest()
 
 
 def remove_leftovers(run_dir: Path) -> None:
-    """Remove what killed writers left half written. For who holds the run directory alone."""
+    """Remove temporary files of killed writers. Only for the process that holds the run directory."""
     for folder in (run_dir, run_dir / "checkpoints"):
         for path in folder.glob("*"):
             if _LEFTOVER.fullmatch(path.name) and path.is_file():
@@ -138,8 +138,8 @@ def remove_leftovers(run_dir: Path) -> None:
 def keep_weights(run_dir: Path, sha256: str, keep: int) -> None:
     """Keep a copy of the weights that serve, which have this digest, beside the checkpoints.
 
-    A run that goes on from one may need those of its time again. The `keep` last are kept, as many as there are
-    checkpoints. Errors: OSError
+    A run that resumes from an older checkpoint needs the weights that served then. The last `keep` copies are kept, as
+    many as there are checkpoints. Errors: OSError
     """
     folder = run_dir / "checkpoints"
     folder.mkdir(exist_ok=True)
@@ -152,7 +152,9 @@ def keep_weights(run_dir: Path, sha256: str, keep: int) -> None:
 
 
 def restore_weights(run_dir: Path, sha256: str) -> bool:
-    """Let the weights of this digest serve again, and tell whether they do: a lost part of the run may have put others.
+    """Make the weights of this digest serve again, and tell whether they could be found.
+
+    A part of the run that is lost may have replaced them.
 
     Errors: OSError
     """
@@ -176,7 +178,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def save_model(run_dir: Path, model: Seq2Seq) -> str:
-    """Write RUN/model.safetensors, the weights that serve, with their digest. Returns the file's SHA-256."""
+    """Write RUN/model.safetensors, the weights that serve, with their digest inside. Returns the file's SHA-256."""
     tensors = {n: t.detach().contiguous().cpu() for n, t in model_tensors(model).items()}
     content = save(tensors, {"sha256": _digest(save(tensors))})
     write_atomically(run_dir / "model.safetensors", content)
@@ -211,7 +213,7 @@ def load_weights(run_dir: Path, model: Seq2Seq) -> str:
     try:
         tensors = load(content)
         if _header(content).get("__metadata__", {}).get("sha256") != _digest(content):
-            raise ValueError("its content is not what this version writes")
+            raise ValueError("its content does not match its digest")
         load_tensors(model, tensors)
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path}: damaged, or of another model: {error}", Exit.STORAGE) from error

@@ -1,4 +1,4 @@
-"""The run directory: opened with its settings frozen, held, cut back to a checkpoint; what its disk refuses, told."""
+"""The run directory: opened with its settings written down, locked, cut back to a checkpoint; what its disk refuses."""
 
 import errno
 import fcntl
@@ -13,56 +13,63 @@ from typing import Any
 
 from minitx.config import saved
 from minitx.config.schema import Config, as_dict
-from minitx.utils.console import Console
-from minitx.utils.errors import Exit, UserError
-from minitx.runs.result import Result
 from minitx.runs.compatibility import refuse_other_settings
-from minitx.utils.files import write_atomically
+from minitx.runs.result import Result
+from minitx.utils.console import Console, warn_once
+from minitx.utils.errors import Exit, UserError
+from minitx.utils.files import create, write_atomically
 
 RUNS = Path("runs")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def open_run_dir(cfg: Config) -> tuple[Path, bool]:
-    """Make or reopen the run directory, with the config frozen in it as `config.yaml`; also say whether it is new.
+    """Make the run directory, or reopen it to resume. Returns it, and whether it is new; it then holds `config.yaml`.
 
-    Errors: `UserError` (`Exit.STORAGE`) if it cannot be written or holds something else; (`Exit.USAGE`) if a run that
-    is to be resumed was begun with other settings.
+    Errors: `UserError` (`Exit.STORAGE`) if it cannot be written or holds something else, or another run begins there
+    at the same time; (`Exit.USAGE`) if the run to be resumed was begun with other settings.
     """
     run_dir = RUNS if cfg.run_dir is None else Path(cfg.run_dir)
-    try:
+    with _refusals(run_dir):
         run_dir = _new_run_dir(cfg) if cfg.run_dir is None else run_dir
         run_dir.mkdir(parents=True, exist_ok=True)
         if cfg.resume == "auto" and _was_killed_at_once(run_dir):
             (run_dir / saved.NAME).unlink()
-        if is_new := not any(run_dir.iterdir()):
-            _freeze(replace(cfg, run_dir=str(run_dir)), run_dir / saved.NAME)
-        else:
-            check_run_dir(cfg)
-    except FileExistsError as error:
-        why = "is a file, not a folder" if run_dir.is_file() else "another run began here just now"
-        raise UserError(f"run_dir={run_dir}: {why}", Exit.STORAGE) from error
-    except OSError as error:
-        raise UserError(f"run_dir={run_dir}: cannot be used: {error.strerror}", Exit.STORAGE) from error
+        if is_new := not check_run_dir(cfg):
+            create(run_dir / saved.NAME, saved.to_yaml(replace(cfg, run_dir=str(run_dir))))
     return run_dir, is_new
 
 
-def check_run_dir(cfg: Config) -> None:
-    """Refuse a run directory that is in use, or was begun with other settings. Errors: as `open_run_dir`."""
-    run_dir = None if cfg.run_dir is None else Path(cfg.run_dir)
-    try:
-        if run_dir is None or not run_dir.exists() or not any(run_dir.iterdir()):
-            return
+def check_run_dir(cfg: Config) -> bool:
+    """Tell whether the run directory holds a run to resume; change nothing. Errors: as `open_run_dir`."""
+    if cfg.run_dir is None:
+        return False
+    run_dir = Path(cfg.run_dir)
+    with _refusals(run_dir):
+        if not run_dir.exists() or not any(run_dir.iterdir()):
+            return False
         if cfg.resume == "never":
             raise UserError(f"run_dir={run_dir}: is not empty; name a new folder, or add resume=auto", Exit.STORAGE)
         if _was_killed_at_once(run_dir):
-            return
+            return False
         if not (run_dir / saved.NAME).is_file():
             raise UserError(f"run_dir={run_dir}: no run to resume, it has no {saved.NAME}", Exit.STORAGE)
-    except NotADirectoryError as error:
-        raise UserError(f"run_dir={run_dir}: is a file, not a folder", Exit.STORAGE) from error
-    except OSError as error:
-        raise UserError(f"run_dir={run_dir}: cannot be used: {error.strerror}", Exit.STORAGE) from error
     refuse_other_settings(as_dict(cfg), saved.read_settings(run_dir), run_dir)
+    return True
+
+
+@contextmanager
+def _refusals(run_dir: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        why = ("is a file, not a folder" if os.path.isfile(run_dir) else
+               "another run began here just now" if isinstance(error, FileExistsError) else
+               f"cannot be used: {error.strerror}")
+        raise UserError(f"run_dir={run_dir}: {why}", Exit.STORAGE) from error
 
 
 def _new_run_dir(cfg: Config) -> Path:
@@ -80,17 +87,9 @@ def _new_run_dir(cfg: Config) -> Path:
     raise UserError(f"run_dir=null: {RUNS / name} and 999 more exist", Exit.STORAGE)
 
 
-def _freeze(cfg: Config, path: Path) -> None:
-    """Write the config down; of two runs that begin in one folder at once, the second fails."""
-    with path.open("xb") as file:
-        file.write(saved.to_yaml(cfg))
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _was_killed_at_once(run_dir: Path) -> bool:
     """Tell whether all that is there is an empty config.yaml: a run that was killed while it began."""
-    return [(path.name, path.stat().st_size) for path in run_dir.iterdir()] == [("config.yaml", 0)]
+    return [(path.name, path.stat().st_size) for path in run_dir.iterdir()] == [(saved.NAME, 0)]
 
 
 # --- in use
@@ -98,12 +97,20 @@ def _was_killed_at_once(run_dir: Path) -> bool:
 
 @contextmanager
 def held(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory against a second process; the kernel lets go whatever happens to this one."""
+    """Lock the run directory against a second process; the kernel unlocks it however this one ends.
+
+    Errors: `UserError` if another process holds it. A file system without locks is no error, but is warned of.
+    """
     with (run_dir / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"run_dir={run_dir}: another process is training there", Exit.STORAGE) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            warn_once(f"{run_dir}: its file system has no locks ({error.strerror}): nothing stops a second process "
+                      "from training there, so start only one")
         yield
 
 
@@ -113,11 +120,12 @@ def storage_errors(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in (*FULL, *FORBIDDEN):
             raise
-        where = error.filename or run_dir
-        raise UserError(f"{where}: cannot be written ({error.strerror}); what was saved before is whole: make room, "
-                        f"then repeat the command with run_dir={run_dir} resume=auto", Exit.STORAGE) from error
+        what, remedy = ("written", "make room") if error.errno in FULL else ("read or written", "permit that")
+        raise UserError(f"{error.filename or run_dir}: cannot be {what} ({error.strerror}); what was saved before is "
+                        f"whole: {remedy}, then repeat the command with run_dir={run_dir} resume=auto",
+                        Exit.STORAGE) from error
 
 
 def is_finished(cfg: Config, run_dir: Path, console: Console) -> bool:
@@ -138,7 +146,7 @@ def is_finished(cfg: Config, run_dir: Path, console: Console) -> bool:
 
 
 def truncate_metrics(path: Path, step: int) -> list[dict[str, Any]]:
-    """Cut metrics.jsonl back to what the checkpoint knows, and return that: the resumed run writes the rest anew."""
+    """Cut metrics.jsonl back to what the checkpoint knows, and return that; the resumed run writes the rest again."""
     kept: list[tuple[bytes, dict[str, Any]]] = []
     if path.exists():
         for line in path.read_bytes().split(b"\n")[:-1]:

@@ -1,13 +1,13 @@
-"""Begin with the weights and the vocabulary of another run: what is asked of it, told before torch is imported."""
+"""Begin with the weights and vocabulary of another run: checked before torch is imported."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from minitx.config.fields import parse, show
+from minitx.config.saved import read_settings
 from minitx.config.schema import Config, ModelConfig, TokenizerConfig, resolve_size
 from minitx.utils.errors import UserError
-from minitx.config.saved import read_settings
-from minitx.config.fields import parse, show
 
 SHAPELESS = ("dropout", "size")  # keys of `model` that trained weights do not depend on, widths being written out
 
@@ -15,8 +15,8 @@ SHAPELESS = ("dropout", "size")  # keys of `model` that trained weights do not d
 def adopt(cfg: Config) -> Config:
     """Return `cfg` with the tokenizer settings of the run it begins with.
 
-    A run that goes on from its own checkpoint asks nothing of that run any more.
-    Errors: `UserError` if that is no run with weights, or its weights do not fit the model asked for.
+    A run that resumes from its own checkpoint no longer needs that run.
+    Errors: `UserError` if that is not a run with weights, or its weights do not fit the model asked for.
     """
     if cfg.init_from is None:
         return cfg

@@ -117,7 +117,7 @@ def build_result(prepared: Prepared, averaged: list[int] | None, scores: dict[st
 
 
 def summary(result: Result, run_dir: Path) -> str:
-    """Say in a few lines what came of the run, and how to use it."""
+    """Return a few lines that say how the run ended, how good it is, and how to use it."""
     why = f" ({result.stop_reason})" if result.stop_reason != result.status else ""
     lines = [f"{result.status}{why}: {result.steps:,} steps, {result.epochs:.1f} epochs, "
              f"{duration(result.train_s)} of training at {result.tgt_tokens_per_s or 0:,.0f} target tokens/s, "
@@ -126,8 +126,7 @@ def summary(result: Result, run_dir: Path) -> str:
     lines.append(f"{'MFU':>16}  " + (f"n/a ({missing.get('mfu_pct')})" if result.mfu_pct is None else
                  f"{result.mfu_pct:.1f} % of {Peak(result.peak_tflops, str(result.peak_source))}"))
     if result.disturbed:
-        lines.append(f"{'disturbed':>16}  other processes took {result.other_cpu_pct:.0f} % of the cores: its times "
-                     "are not to be published")
+        lines.append(f"{'disturbed':>16}  {disturbance(result)}")
     if result.target_bleu is not None:
         lines.append(f"{'to target':>16}  {time_to_target.describe(result)}")
     for name, entry in result.test.items():
@@ -141,3 +140,16 @@ def summary(result: Result, run_dir: Path) -> str:
     if result.status in ("interrupted", "terminated"):
         lines.append(f"{'go on':>16}  the same command with run_dir={run_dir} resume=auto")
     return "\n".join(lines)
+
+
+def disturbance(result: Result) -> str:
+    """Say how much of the cores other processes took from a disturbed run, and what helps."""
+    assert result.other_cpu_pct is not None
+    cores: int = result.hardware["cores"]
+    taken = result.other_cpu_pct / 100 * cores
+    left = max(1, cores - round(taken))
+    remedies = ["stop them", "start them with nice"]
+    if result.device == "cpu" and result.world_size == 1 and left < result.threads:
+        remedies.append(f"leave them their cores (trainer.threads={left})")
+    return (f"other processes took {taken:.1f} of {cores} cores ({result.other_cpu_pct:.0f} %), so its times are not "
+            f"to be published; {', '.join(remedies[:-1])} or {remedies[-1]}")

@@ -10,7 +10,7 @@ from typing_extensions import override
 from minitx.data.datamodule import TranslationData
 from minitx.profiling.peak import Peak
 from minitx.profiling.timers import Clock
-from minitx.profiling.utilisation import Usage, Watch, together
+from minitx.profiling.utilisation import Usage, Watch, combine
 from minitx.training.callbacks import RunContext
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
@@ -46,7 +46,7 @@ class Telemetry(pl.Callback):
         assert isinstance(task, TranslationTask)
         seen, state = split(task, self.data), self.run.state
         state.split_s = {name: self.split_before.get(name, 0.0) + seconds for name, seconds in seen.items()}
-        usage = together(self.run.ranks.all_gather(self.watch.usage()))
+        usage = combine(self.run.ranks.all_gather(self.watch.usage()))
         usage = usage if self.usage_before is None else self.usage_before + usage
         state.usage = asdict(usage)
         if state.at_target is not None:

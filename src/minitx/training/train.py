@@ -25,7 +25,7 @@ from minitx.training.status import EXIT_OF, status_of
 from minitx.training.summary import announce, build_result, summary
 from minitx.training.telemetry import Telemetry
 from minitx.training.validation import Validation, Validator
-from minitx.utils.console import Console, duration, warnings_told
+from minitx.utils.console import Console, duration, show_warnings
 from minitx.utils.errors import Exit
 from minitx.utils.files import write_atomically
 
@@ -40,7 +40,7 @@ def train(cfg: Config, ranks: Ranks = SINGLE) -> Exit:
     run_dir = Path(cfg.run_dir)
     console = Console(is_first_to_say=ranks.is_first_to_say, is_main=ranks.is_main)
     signals = Signals(patient=ranks.size > 1)
-    with storage_errors(run_dir), signals.caught(), warnings_told(console), ExitStack() as stack:
+    with storage_errors(run_dir), signals.caught(), show_warnings(console), ExitStack() as stack:
         with ranks.main_process_first("the run directory"):
             if ranks.is_main:
                 stack.enter_context(held(run_dir))

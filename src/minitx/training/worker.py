@@ -23,6 +23,7 @@ from minitx.profiling.provenance import git_state, versions
 from minitx.runs.directory import open_run_dir
 from minitx.training.build import choose_device
 from minitx.training.train import train
+from minitx.utils.console import ignore_write_errors
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
@@ -32,6 +33,7 @@ AGENT_S = 5.0  # that an agent has to end by itself
 
 def main() -> NoReturn:
     """Train what the agent's folder says, unless the job ended on purpose before this rank was begun again."""
+    ignore_write_errors("stdout", "stderr")
     folder = Path(os.environ[FOLDER])
     if (folder / EXIT_CODE).exists():
         sys.exit(Exit.OK)

@@ -1,4 +1,4 @@
-"""What a user's slip turns into: one line and an exit code, never a traceback."""
+"""A user's mistake becomes one line and an exit code, never a traceback."""
 
 from enum import IntEnum
 

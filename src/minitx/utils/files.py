@@ -1,25 +1,66 @@
-"""Files that are put in place whole or not at all."""
+"""Files that are put in place whole or not at all, and a home folder for everyone."""
 
+import errno
 import os
 from pathlib import Path
+from tempfile import gettempdir, mkdtemp
+
+from minitx.utils.console import Console, warn_once
+
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system says to a call that it does not have
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` in place: written beside, flushed, renamed, the folder flushed.
+    """Put `content` in place: written to a temporary file beside it, flushed, renamed, the folder flushed.
 
-    Errors: OSError as it comes; the file that stood there is untouched.
+    Errors: OSError as it comes; the file that stood there is untouched. A file system that cannot flush is no error: it
+    is warned of, for a power cut may then lose the file.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        create(temporary, content, "wb")
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        _flush(folder, path.parent)
     finally:
         os.close(folder)
+
+
+def create(path: Path, content: bytes, mode: str = "xb") -> None:
+    """Write a file and flush it. Errors: OSError; FileExistsError where it exists, so that one of two writers fails."""
+    with path.open(mode) as file:
+        file.write(content)
+        file.flush()
+        _flush(file.fileno(), path.parent)
+
+
+def _flush(descriptor: int, folder: Path) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        warn_once(f"{folder}: its file system cannot flush to disk ({error.strerror}): a power cut may lose what was "
+                  "written last; a killed process loses nothing")
+
+
+def home() -> Path:
+    """Return the user's home folder. One who has none, as in a container, gets one among the temporary files, as HOME.
+
+    Without it libraries fail, or write into a folder called "~".
+    """
+    try:
+        return Path.home()
+    except RuntimeError:  # no HOME, and no entry in the system's list of users
+        folder = Path(gettempdir(), f"minitx-{os.getuid()}")
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():  # somebody else's
+                folder = Path(mkdtemp(prefix="minitx-"))
+        os.environ["HOME"] = str(folder)
+        Console().warn(f"user {os.getuid()} has no home folder: caches go to {folder}; HOME names another")
+        return folder

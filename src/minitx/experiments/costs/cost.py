@@ -23,7 +23,7 @@ from minitx.data.batch import Batch, collate
 from minitx.data.corpus import load_corpus
 from minitx.data.tokenizer import N_SPECIALS, TokenizerPair
 from minitx.experiments.fits import line
-from minitx.profiling.peak import Peak, peak, settle
+from minitx.profiling.peak import Peak, peak, synchronize
 from minitx.profiling.provenance import environment, git_state, hardware, versions
 from minitx.profiling.utilisation import Watch
 from minitx.training.build import build_task, build_tokenizers, choose_device, choose_precision
@@ -73,12 +73,12 @@ class Point:
         """Time what `TranslationTask.training_step` does with a micro-batch."""
         device = self.task.device
         seed_dropout(len(self.seconds))
-        settle(device)
+        synchronize(device)
         began = perf_counter()
         batch = self.batch.to(device)
         loss_sum, _ = self.task.losses(self.task.model, batch, self.task.optim.label_smoothing)
         (loss_sum / batch.n_tokens).backward()
-        settle(device)
+        synchronize(device)
         self.seconds.append(perf_counter() - began)
         self.task.zero_grad()
 

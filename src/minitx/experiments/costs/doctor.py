@@ -235,7 +235,7 @@ def read_constraints(path: Path) -> dict[str, str]:
 def standing(path: Path) -> Path:
     """Return the nearest of a path and the folders it would lie in that is there."""
     path = path.absolute()
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(place for place in (path, *path.parents) if os.path.exists(place))
 
 
 def vocabulary(tokenizers: TokenizerPair) -> str:

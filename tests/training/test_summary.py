@@ -1,0 +1,33 @@
+"""The last lines of a run: what a disturbed one says would help."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from published import write_run
+
+from minitx.runs.result import Result
+from minitx.training.summary import summary
+
+CORES = {"cpu": "A Processor", "cores": 4}
+
+
+@pytest.mark.parametrize(("found", "taken", "remedies"), [
+    ({"other_cpu_pct": 40.0}, "1.6 of 4 cores (40 %)",
+     "stop them, start them with nice or leave them their cores (trainer.threads=2)"),
+    ({"other_cpu_pct": 95.0}, "3.8 of 4 cores (95 %)",
+     "stop them, start them with nice or leave them their cores (trainer.threads=1)"),
+    ({"other_cpu_pct": 6.0}, "0.2 of 4 cores (6 %)", "stop them or start them with nice"),
+    ({"other_cpu_pct": 40.0, "threads": 2}, "1.6 of 4 cores (40 %)", "stop them or start them with nice"),
+    ({"other_cpu_pct": 40.0, "device": "cuda"}, "1.6 of 4 cores (40 %)", "stop them or start them with nice"),
+])
+def test_a_disturbed_run_says_what_would_help(tmp_path: Path, found: dict[str, Any], taken: str, remedies: str) -> None:
+    write_run(tmp_path / "run", **{"hardware": CORES, "threads": 4} | found)
+    lines = summary(Result.read(tmp_path / "run/result.json"), tmp_path / "run").splitlines()
+    assert (f"{'disturbed':>16}  other processes took {taken}, so its times are not to be published; {remedies}"
+            in lines)
+
+
+def test_a_quiet_run_says_nothing_of_others(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", other_cpu_pct=5.0)
+    assert "other processes" not in summary(Result.read(tmp_path / "run/result.json"), tmp_path / "run")
