@@ -13,6 +13,7 @@ from heapq import nsmallest
 from typing import Any
 
 from minitx.config.schema import CleanConfig
+from minitx.data.lines import is_blank
 from minitx.utils.errors import Exit, UserError
 
 Pair = tuple[str, str]
@@ -98,10 +99,9 @@ def fault(pair: Pair, identical: bool) -> str | None:
     src, tgt = pair
     if _NO_TEXT.search(src) or _NO_TEXT.search(tgt):
         return INVALID if _ESCAPED_BYTE.search(src) or _ESCAPED_BYTE.search(tgt) else CONTROL
-    src, tgt = src.strip(), tgt.strip()
-    if not src or not tgt:
+    if is_blank(src) or is_blank(tgt):
         return EMPTY
-    return IDENTICAL if identical and src == tgt else None
+    return IDENTICAL if identical and src.strip() == tgt.strip() else None
 
 
 def clean(pairs: Iterable[Pair], cfg: CleanConfig) -> tuple[list[Pair], dict[str, int]]:

@@ -23,7 +23,7 @@ from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
 Tokens = npt.NDArray[np.int32]
-FORMAT = "4"  # of the cached files; part of their key
+FORMAT = "5"  # of the cached files; part of their key
 CHUNK = 100_000  # sentences held as lists of Python ints at a time
 LENGTHS = ("src_offsets", "tgt_offsets")
 ARRAYS = ("src_tokens", "tgt_tokens", *LENGTHS)
