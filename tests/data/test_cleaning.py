@@ -45,9 +45,10 @@ def test_the_first_of_duplicates_stays_so_a_prefix_gives_a_prefix(pairs, more, c
     (("\x1b[1m", "b"), "with control characters"), (("a", "\x7f"), "with control characters"),
     (("\x80", "b"), "with control characters"),
     (("", "b"), "with an empty side"), (("a", " \t\u3000\u2028\x85"), "with an empty side"),
-    (("", ""), "with an empty side"),
+    (("", ""), "with an empty side"), (("\u200b", "b"), "with an empty side"), (("a", "\ufeff"), "with an empty side"),
+    (("\u00ad", "\u2060"), "with an empty side"),
     (("a", "a"), "with identical sides"), ((" a", "a\u00a0"), "with identical sides"),
-    (("a\tb\x0b\x0c\r\nc", "d\x85e\u2028f\ufeff"), None), (("a", "A"), None), (("\U0010ffff", "\u200b"), None),
+    (("a\tb\x0b\x0c\r\nc", "d\x85e\u2028f\ufeff"), None), (("a", "A"), None), (("\U0010ffff", "\u200bb"), None),
 ])  # fmt: skip
 def test_the_first_reason_is_the_one_that_counts(pair, reason):
     assert fault(pair, identical=True) == reason

@@ -21,7 +21,7 @@ DESCRIPTION = "Translate a file and score it with sacreBLEU: detokenised, cased,
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     add_pairs(parser)
     add_json(parser)
     add_run(parser)
