@@ -140,9 +140,10 @@ def code_of(source: str) -> str:
     """Return a module's source without imports, docstrings and empty lines."""
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
-        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if is_docstring or isinstance(node, ast.Import | ast.ImportFrom):
-            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+        if (isinstance(node, ast.Import | ast.ImportFrom)
+                or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+            for number in range(node.lineno - 1, node.end_lineno or node.lineno):
+                lines[number] = ""
     return "\n".join(filter(str.strip, lines))
 
 
