@@ -24,19 +24,13 @@ from minitx.data.synthetic.text import (
 )
 from minitx.data.tokenizer import Tokenizer
 
-TRAIN_SIZE, DEFAULT_SIZE = 5_000, 50_000  # pairs: here, and in conf/data/synthetic.yaml
 PAIRS = tuple(f"pairs_{words}" for words in LENGTHS[1:])
 ALL = ("train", "valid", "test", "minimal_pairs", *(f"length_{words}" for words in LENGTHS), *PAIRS, "test_shuffled")
 
 
-@pytest.fixture(scope="module")
-def corpus() -> SyntheticCorpus:
-    return SyntheticCorpus(seed=1, train_size=TRAIN_SIZE)
-
-
-@pytest.fixture(scope="module", params=[TRAIN_SIZE, pytest.param(DEFAULT_SIZE, marks=pytest.mark.slow)])
-def training(request: pytest.FixtureRequest) -> list[Sentence]:
-    return SyntheticCorpus(seed=1, train_size=request.param).sentences("train")
+@pytest.fixture(scope="module", params=[5_000, pytest.param(50_000, marks=pytest.mark.slow)])
+def corpus(request: pytest.FixtureRequest) -> SyntheticCorpus:
+    return SyntheticCorpus(seed=1, train_size=request.param)
 
 
 def words(sentence: Sentence) -> int:
@@ -46,7 +40,7 @@ def words(sentence: Sentence) -> int:
 def test_sets_have_their_names_and_sizes(corpus: SyntheticCorpus) -> None:
     assert corpus.split_names == ALL
     sizes = [len(corpus.sentences(split)) for split in ALL]
-    assert sizes == [TRAIN_SIZE, 1000, 1000, 1000, *[200] * 9, 1000]
+    assert sizes == [corpus.train_size, 1000, 1000, 1000, *[200] * 9, 1000]
     with pytest.raises(KeyError, match="dev"):
         corpus.sentences("dev")
 
@@ -116,16 +110,13 @@ def test_sentences_are_plain_text(corpus: SyntheticCorpus) -> None:
                 assert not any(fault in text for fault in ("  ", " ,", ",,", ",.", ",?"))
 
 
-def test_each_sentence_has_one_translation_in_both_directions(corpus: SyntheticCorpus,
-                                                              training: list[Sentence]) -> None:
-    others = [s for split in ALL[1:] for s in corpus.sentences(split)]
-    pairs = {(s.src, s.tgt) for s in [*training, *others]}
+def test_each_sentence_has_one_translation_in_both_directions(corpus: SyntheticCorpus) -> None:
+    pairs = {(s.src, s.tgt) for split in ALL for s in corpus.sentences(split)}
     assert len({src for src, _ in pairs}) == len({tgt for _, tgt in pairs}) == len(pairs)
 
 
-def test_evaluation_shares_no_triple_and_no_sentence_with_training(corpus: SyntheticCorpus,
-                                                                   training: list[Sentence]) -> None:
-    train = {triple for s in training for triple in s.triples}
+def test_evaluation_shares_no_triple_and_no_sentence_with_training(corpus: SyntheticCorpus) -> None:
+    train = {triple for s in corpus.sentences("train") for triple in s.triples}
     for split in ALL[1:]:
         sentences = corpus.sentences(split)
         assert len({s.src for s in sentences}) == len(sentences)
@@ -135,10 +126,10 @@ def test_evaluation_shares_no_triple_and_no_sentence_with_training(corpus: Synth
     assert not valid & test
 
 
-def test_every_word_can_be_learned(training: list[Sentence]) -> None:
+def test_every_word_can_be_learned(corpus: SyntheticCorpus) -> None:
     seen = Counter(
         word
-        for s in training
+        for s in corpus.sentences("train")
         for word in s.src.lower().rstrip(".?").replace(",", "").split()
     )
     lex = lexicon()
@@ -146,7 +137,7 @@ def test_every_word_can_be_learned(training: list[Sentence]) -> None:
     forms += [{v.en, v.en_third, v.en_past, v.en_participle} for v in lex.verbs]
     others = (lex.adjectives, lex.adverbs, lex.determiners, lex.prepositions, lex.conjunctions, lex.modals)
     forms += [{word.en} for entries in others for word in entries if word.en]
-    assert min(sum(seen[form] for form in entry) for entry in forms) >= 20 * len(training) / DEFAULT_SIZE
+    assert min(sum(seen[form] for form in entry) for entry in forms) >= corpus.train_size // 2_500
 
 
 def test_every_phenomenon_is_in_a_tenth_of_the_test_set(corpus: SyntheticCorpus) -> None:
@@ -155,8 +146,8 @@ def test_every_phenomenon_is_in_a_tenth_of_the_test_set(corpus: SyntheticCorpus)
     assert {name for name, count in counts.items() if count < 100} == set()
 
 
-def test_repeats_in_training_are_rare(training: list[Sentence]) -> None:
-    assert len({s.src for s in training}) > 0.99 * len(training)
+def test_repeats_in_training_are_rare(corpus: SyntheticCorpus) -> None:
+    assert len({s.src for s in corpus.sentences("train")}) > 0.99 * corpus.train_size
 
 
 def test_a_dictionary_does_not_solve_the_test_set(corpus: SyntheticCorpus) -> None:
