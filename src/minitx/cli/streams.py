@@ -74,12 +74,12 @@ def read_pairs(src: Path, ref: Path) -> tuple[list[str], list[str]]:
     return sources, references
 
 
-def encoded(text: str) -> bytes:
+def encode_line(text: str) -> bytes:
     """Encode one output as one line, whatever characters the model wrote."""
     return text.replace("\n", " ").encode(errors="replace") + b"\n"
 
 
-def size(file: BinaryIO) -> int | None:
+def size_bytes(file: BinaryIO) -> int | None:
     """Return the bytes of a regular file; None for a pipe or a terminal."""
     status = os.fstat(file.fileno())
     return status.st_size if stat.S_ISREG(status.st_mode) else None

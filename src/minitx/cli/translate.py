@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from minitx import load
 from minitx.cli.arguments import add_output, add_run, add_search, positive, search_options
 from minitx.cli.progress import Meter
-from minitx.cli.streams import created, encoded, size
+from minitx.cli.streams import created, encode_line, size_bytes
 from minitx.data.lines import arriving_lines, decode_line, open_text
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--n-best={args.n_best} is more than the beam holds: add --beam-size={args.n_best}")
         if source.isatty():
             console.line("one sentence a line; Ctrl-D ends")
-        first, n_bytes = 1, size(source)
+        first, n_bytes = 1, size_bytes(source)
         meter = Meter(console, n_bytes, quiet=sink.isatty())
         for block in arriving_lines(source, name):
             def warn(row: int, what: str, first: int = first) -> None:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             meter.next_block(first - 1, source.tell() if n_bytes else 0)
             lines = [decode_line(line, partial(warn, row)) for row, line in enumerate(block)]
             for text in _outputs(translator, lines, first, args, meter, warn):
-                sink.write(encoded(text))
+                sink.write(encode_line(text))
             sink.flush()
             first += len(block)
         meter.close()

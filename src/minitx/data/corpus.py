@@ -63,7 +63,7 @@ class Corpus:
         share = max(1, SAMPLE // len(self.shards))
         heads = [shard.head(share) for shard in self.shards if shard.head]
         cleaned = [clean(head, self.clean) for head in heads]
-        Cleaning.together([Cleaning(len(head), len(pairs), dropped, {})
+        Cleaning.combine([Cleaning(len(head), len(pairs), dropped, {})
                            for head, (pairs, dropped) in zip(heads, cleaned, strict=True)]).check(100)
         return [pair for pairs, _ in cleaned for pair in pairs]
 
@@ -264,7 +264,7 @@ def _corpus(cfg: DataConfig, there: Sequence[str], fingerprint: str, origin: str
     @cache
     def held() -> dict[str, list[Pair]]:
         assert cfg.hold_out is not None
-        sets = hold_out(read("train", None), cfg.hold_out, turned=cfg.src > cfg.tgt)
+        sets = hold_out(read("train", None), cfg.hold_out, reverse=cfg.src > cfg.tgt)
         return {name: sets[name] for name in held_out}
 
     def read_part(split: str) -> list[Pair]:

@@ -104,7 +104,8 @@ class Run:
             if saved:
                 refuse_others(self.identity, saved.meta["identity"], run_dir)
             self.data = TranslationData(cfg, self.corpus, self.tokenizers, rank=ranks.rank, world_size=ranks.size,
-                                        start=(state.epoch, state.update), tell=partial(tell_or_stop, console, signals))
+                                        start=(state.epoch, state.update),
+                                        progress=partial(tell_or_stop, console, signals))
         ranks.agree(**self.identity, precision=state.precision, step=str(state.step))
         self.task = build_task(cfg, self.tokenizers, state, device=self.device, ranks=ranks,
                                weights=saved.section("model") if saved else None)
@@ -233,7 +234,7 @@ class Run:
         vocabulary = (f"{self.tokenizers.src.vocab_size:,} joint" if self.tokenizers.joint else
                       f"{self.tokenizers.src.vocab_size:,} + {self.tokenizers.tgt.vocab_size:,}")
         vocabulary += f" of {cfg.init_from}, whose weights it begins with" if cfg.init_from is not None else ""
-        left_out, seen = data.cleaning.left_out(), data.cleaning.seen()
+        left_out, seen = data.cleaning.describe_dropped(), data.cleaning.describe_overlap()
         rows = {
             "model": f"{cfg.choices.model} {cfg.model.size}  {sizes}  {self.params():,} parameters",
             "text": f"{self.corpus.origin} {cfg.data.src}-{cfg.data.tgt}, {data.cleaning.kept:,} training pairs"
