@@ -18,7 +18,7 @@ def lay_out(source: Path, peers: Path) -> Path:
     folder = peers / "text"
     if (folder / "pieces.json").exists():
         return folder
-    splits = find_splits(source, SRC, TGT, test_sets=[TEST], wanted=("train", "valid", TEST))
+    splits = find_splits(source, SRC, TGT, test_sets=[TEST], required=("train", "valid", TEST))
     interpreter = python("plain", peers)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

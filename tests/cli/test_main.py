@@ -42,8 +42,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("translate RUN --length-penalty nan", 2, "argument --length-penalty: nan: must be a number, at least 0 "
                                               "(minitx translate --help shows the usage)"),
     ("translate RUN --n-best 3", 2, "--n-best=3 is more than the beam holds: add --beam-size=3"),
-    ("translate RUN -i no/such", 2, "no/such: No such file or directory"),
-    ("translate RUN -i .", 2, ".: Is a directory"),
+    ("translate RUN -i no/such", 2, "no/such: cannot be read (No such file or directory)"),
+    ("translate RUN -i .", 2, ".: cannot be read (Is a directory)"),
     ("translate RUN -i one -o one", 2, "--output=one is the input: write to another file"),
     ("translate RUN -i one -o no/such", 2, "no/such: cannot be written: No such file or directory"),
     ("translate RUN -i one -o .", 2, ".: cannot be written: Is a directory"),

@@ -1,5 +1,6 @@
 """`minitx score`, of a model that knows nothing."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def test_one_line_a_pair_in_order_and_a_summary_beside(argv: list[str], run_dir:
     assert rows[1][1] == "1"
     assert err.endswith(f"; 3 pairs, {sum(found.n_tokens for found in wanted)} target tokens\n")
     assert err.count("\n") == 1
+
+
+def test_files_are_read_as_training_reads_them(argv: list[str], tmp_path: Path,
+                                               capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv) == Exit.OK
+    wanted = capfd.readouterr().out
+    source = tmp_path / "s"
+    source.write_bytes(gzip.compress(b"\xef\xbb\xbf" + source.read_bytes().replace(b"\n\n", "\n\u200b\n".encode())))
+    assert cli.main(argv) == Exit.OK
+    assert capfd.readouterr().out == wanted
+    source.write_bytes("the dog\n\n\n".encode("utf-16"))
+    assert cli.main(argv) == Exit.DATA
+    assert "s: is UTF-16; convert the file, e.g. with iconv" in capfd.readouterr().err
 
 
 def test_json_holds_summary_and_pairs_and_goes_to_a_file(argv: list[str], tmp_path: Path,

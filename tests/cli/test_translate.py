@@ -1,8 +1,10 @@
 """`minitx translate`: real processes where processes matter, a stub in place of the model elsewhere."""
 
+import gzip
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,17 @@ from served import COMMAND, ENVIRON, Shouter, start
 
 import minitx
 from minitx.cli import main as cli
-from minitx.cli import streams
+from minitx.data import lines as reading
 from minitx.utils.errors import Exit
 
 
 def test_a_real_run_translates_from_python_and_from_a_file(run_dir: Path, tmp_path: Path,
                                                            capfd: pytest.CaptureFixture[str]) -> None:
-    lines = ["the dog", "", "the cat sees the dog", "the dog"]
+    lines = ["the dog", "", "the cat sees the dog", "the dog", "\u200b", "\ufeff\u00ad\u2060"]
     (tmp_path / "in").write_text("\n".join(lines))
     wanted = minitx.load(run_dir).translate(lines)
     assert wanted[0] == wanted[3]
-    assert wanted[1] == ""
+    assert wanted[1] == wanted[4] == wanted[5] == "", "blank lines stay empty, invisible characters or not"
     assert cli.main(["translate", str(run_dir), "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]) == Exit.OK
     assert (tmp_path / "out").read_text().split("\n") == [*(line.replace("\n", " ") for line in wanted), ""]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
@@ -72,6 +74,7 @@ class TestTranslate:
         (b"a\nb", b"A\nB\n"),
         (b"a\r\nb\r\n", b"A\nB\n"),
         (b"\xef\xbb\xbfa\n", b"A\n"),
+        (gzip.compress(b"\xef\xbb\xbfa\n") + gzip.compress(b"\xef\xbb\xbfb\n"), b"A\nB\n"),
         ("a\u2028b\x85c\x0bd\re\n".encode(), "A\u2028B\x85C\x0bD\rE\n".encode()),
     ])
     def test_lines_end_at_newline_alone(self, given: bytes, wanted: bytes, tmp_path: Path,
@@ -82,7 +85,7 @@ class TestTranslate:
 
     def test_many_chunks_keep_order_and_line_numbers(self, tmp_path: Path, capfd: pytest.CaptureFixture[str],
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(streams, "CHUNK_BYTES", 7)
+        monkeypatch.setattr(reading, "CHUNK_BYTES", 7)
         lines = [f"line {i}" for i in range(50)]
         lines[33] = "a" * 40
         (tmp_path / "in").write_text("\n".join(lines))
@@ -97,6 +100,29 @@ class TestTranslate:
         out, err = capfdbinary.readouterr()
         assert out == "A\nB\ufffd\ufffdC\nD\n".encode()
         assert err == b"minitx: warning: line 2: byte 0xff at offset 1 is not UTF-8; replaced by U+FFFD\n"
+
+    @pytest.mark.parametrize(("given", "line"), [
+        ("a\n".encode("utf-16"), "is UTF-16; convert the file, e.g. with iconv -f UTF-16 -t UTF-8"),
+        (gzip.compress(b"a\n" * 99)[:-9], "a damaged gzip file (it ends too early)"),
+    ])
+    def test_what_training_refuses_is_refused(self, given: bytes, line: str, tmp_path: Path,
+                                              capfd: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "in").write_bytes(given)
+        assert cli.main(["translate", "RUN", "-i", str(tmp_path / "in")]) == Exit.DATA
+        assert capfd.readouterr().err == f"minitx: error: {tmp_path / 'in'}: {line}\n"
+
+    @pytest.mark.parametrize(("stream", "code", "line"), [
+        ("stdin", Exit.USAGE, "standard input is closed: name a file to read, or leave it open"),
+        ("stdout", Exit.STORAGE, "standard output: cannot be written: it is closed"),
+    ])
+    def test_a_closed_stream_is_one_line(self, stream: str, code: Exit, line: str, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "in").write_text("a\n")
+        monkeypatch.setattr(sys, stream, None)  # as Python has it where the shell says <&- or >&-
+        assert cli.main(["translate", "RUN", *(["-i", str(tmp_path / "in")] if stream == "stdout" else [])]) == code
+        assert capfd.readouterr().err == f"minitx: error: {line}\n"
+        argv = ["translate", "RUN", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+        assert cli.main(argv) == Exit.OK, "nor is it needed with both -i and -o"
 
     def test_n_best_says_line_and_score(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "in").write_text("a\nb\n")

@@ -45,9 +45,10 @@ def test_the_first_of_duplicates_stays_so_a_prefix_gives_a_prefix(pairs, more, c
     (("\x1b[1m", "b"), "with control characters"), (("a", "\x7f"), "with control characters"),
     (("\x80", "b"), "with control characters"),
     (("", "b"), "with an empty side"), (("a", " \t\u3000\u2028\x85"), "with an empty side"),
-    (("", ""), "with an empty side"),
+    (("", ""), "with an empty side"), (("\u200b", "b"), "with an empty side"), (("a", "\ufeff"), "with an empty side"),
+    (("\u00ad", "\u2060"), "with an empty side"),
     (("a", "a"), "with identical sides"), ((" a", "a\u00a0"), "with identical sides"),
-    (("a\tb\x0b\x0c\r\nc", "d\x85e\u2028f\ufeff"), None), (("a", "A"), None), (("\U0010ffff", "\u200b"), None),
+    (("a\tb\x0b\x0c\r\nc", "d\x85e\u2028f\ufeff"), None), (("a", "A"), None), (("\U0010ffff", "\u200bb"), None),
 ])  # fmt: skip
 def test_the_first_reason_is_the_one_that_counts(pair, reason):
     assert fault(pair, identical=True) == reason
@@ -83,7 +84,7 @@ def test_what_is_found_in_parts_of_a_text_is_found_in_the_text(parts, sets):
             asdict(Cleaning(len(part), len(kept), dropped, overlap(kept, sets)))))))
     text = [pair for part in parts for pair in part]
     kept, dropped = clean(text, clean_config())
-    assert Cleaning.together(cleanings) == Cleaning(len(text), len(kept), dropped, overlap(kept, sets))
+    assert Cleaning.combine(cleanings) == Cleaning(len(text), len(kept), dropped, overlap(kept, sets))
 
 
 WORD = st.text("abcde", min_size=1, max_size=3)
@@ -95,10 +96,10 @@ def test_what_is_held_out_shares_no_side_with_what_is_left(pairs, size, random):
     alone = [pair for pair in pairs if counts[0][pair[0]] == counts[1][pair[1]] == 1 and pair[0] != pair[1]]
     if len(alone) < 2 * size or len(pairs) == 2 * size:
         with pytest.raises(UserError, match=f"data.hold_out={size}: takes {2 * size:,} pairs") as caught:
-            hold_out(pairs, size, turned=False)
+            hold_out(pairs, size, reverse=False)
         assert caught.value.code == Exit.DATA
         return
-    held = hold_out(pairs, size, turned=False)
+    held = hold_out(pairs, size, reverse=False)
     assert [len(held[name]) for name in ("valid", "test")] == [size, size]
     taken = held["valid"] + held["test"]
     left = [pair for pair in pairs if pair not in taken]
@@ -109,9 +110,9 @@ def test_what_is_held_out_shares_no_side_with_what_is_left(pairs, size, random):
     for name in held:
         assert held[name] == [pair for pair in pairs if pair in held[name]]
     shuffled = random.sample(pairs, len(pairs))
-    assert {name: set(chosen) for name, chosen in hold_out(shuffled, size, turned=False).items()} == {
+    assert {name: set(chosen) for name, chosen in hold_out(shuffled, size, reverse=False).items()} == {
         name: set(chosen) for name, chosen in held.items()}
-    turned = hold_out([(tgt, src) for src, tgt in pairs], size, turned=True)
+    turned = hold_out([(tgt, src) for src, tgt in pairs], size, reverse=True)
     assert {name: [(src, tgt) for tgt, src in chosen] for name, chosen in turned.items()} == held
 
 
@@ -119,17 +120,18 @@ def test_too_little_left_is_refused_with_counts_and_key():
     cleaning = Cleaning(10, 8, {"with an empty side": 0, "repeated": 2}, {})
     cleaning.check(20)
     with pytest.raises(UserError) as caught:
-        cleaning.without({"longer than 5 tokens": 1}).check(20)
+        cleaning.with_dropped({"longer than 5 tokens": 1}).check(20)
     assert str(caught.value) == ("30.0 % of 10 training pairs are left out (2 repeated, 1 longer than 5 tokens): "
                                  "mend the text, or raise data.clean.max_dropped_pct=20")
     assert caught.value.code == Exit.DATA
     with pytest.raises(UserError, match=r"no training pair is left of 10 \(2 repeated, 8 x\)"):
-        cleaning.without({"x": 8}).check(100)
+        cleaning.with_dropped({"x": 8}).check(100)
 
 
 def test_what_a_person_reads():
     overlaps = {"valid": Overlap(9, [], []), "test": Overlap(1000, [3, 7], [7])}
     cleaning = Cleaning(2000, 1999, {"with an empty side": 1, "repeated": 0}, overlaps)
-    assert cleaning.left_out() == "1 with an empty side"
-    assert cleaning.seen() == "2 sources, 1 whole pairs of the 1,000 in test"
-    assert Cleaning(1, 1, {"with an empty side": 0}, {}).left_out() == Cleaning(1, 1, {}, {}).seen() == ""
+    assert cleaning.describe_dropped() == "1 with an empty side"
+    assert cleaning.describe_overlap() == "2 sources, 1 whole pairs of the 1,000 in test"
+    nothing = Cleaning(1, 1, {"with an empty side": 0}, {})
+    assert nothing.describe_dropped() == nothing.describe_overlap() == ""

@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 import sys
+import warnings
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -124,6 +125,34 @@ def test_a_tsv_header_that_lacks_a_language_is_no_pair(tmp_path):
     assert len(read_all(tmp_path)["train"]) == 2
 
 
+@pytest.mark.parametrize("header", ["EN\tDE", "En\tde", " en \t'de'"])
+def test_a_tsv_header_is_one_in_any_case(tmp_path, header):
+    table(tmp_path, "tsv")
+    for stem in ("train", "test_2016"):
+        write(tmp_path / f"{stem}.tsv", [header, "a dog\tein Hund"])
+    read = read_all(tmp_path)
+    assert read["train"] == read["test_2016"] == [("a dog", "ein Hund")]
+
+
+@pytest.mark.parametrize("stem", ["train", "val", "test_2016"])
+@pytest.mark.parametrize("header", ["source\ttarget", "English\tDeutsch", "en_US\tde_DE", "eng\tdeu",
+                                    "text_en\ttext_de", "Source sentence 1\tTranslation"])
+def test_a_tsv_header_of_other_names_is_no_pair(tmp_path, stem, header):
+    table(tmp_path, "tsv")
+    write(tmp_path / f"{stem}.tsv", [header, "a dog\tein Hund"])
+    shown = header.replace("\t", ", ")
+    assert refusal(tmp_path) == (f"{stem}.tsv: line 1 reads as a header, {shown!r}, that lacks en and de; write one "
+                                 "that names en and de")
+
+
+@pytest.mark.parametrize("first", ["Source code\tQuelltext", "English\tEnglisch", "Original text\tOriginaltext", "1\t1",
+                                   "?\t?", "the target\tdas Ziel"])
+def test_a_pair_of_words_is_no_header(tmp_path, first):
+    table(tmp_path, "tsv")
+    write(tmp_path / "train.tsv", [first])
+    assert read_all(tmp_path)["train"] == [tuple(first.split("\t"))]
+
+
 def test_crlf_and_bom(tmp_path):
     fill(tmp_path, end="\r\n")
     path = tmp_path / "train.en"
@@ -236,11 +265,47 @@ def test_missing_splits_and_languages(tmp_path):
     assert "no valid split for en-de: wants val.en and val.de (or .gz) or val.tsv" in refusal(tmp_path)
 
 
-def test_a_test_set_that_nobody_asked_for_may_be_incomplete(tmp_path):
-    write(fill(tmp_path) / "test_2017.en", ["alone"])
-    assert refusal(tmp_path) == ("test_2017.en: its other side, test_2017.de, is missing (there are: test_2017.en); "
-                                 "add it, or name the sets to score in data.test_sets")
-    assert read_all(tmp_path, test_sets=["test_2016"]) == PAIRS
+@pytest.mark.parametrize(("name", "lines"), [
+    ("test_2017.en", ["alone"]), ("test_2017.tsv", ["fr\ten", "x\ty"]), ("test_2017.jsonl", ['{"en": "a", "fr": "b"}']),
+    ("test_2017.jsonl.gz", ['{"translation": {"en": "a"}}']),
+])
+def test_a_test_set_without_the_pair_is_left_out_unless_it_was_asked_for(tmp_path, name, lines):
+    write(fill(tmp_path) / name, lines)
+    with pytest.warns(UserWarning, match=f"^{tmp_path}: leaves out test sets without this pair: test_2017 .no de.$"):
+        corpus = load(tmp_path)
+    assert corpus.test_sets == ("test_2016",)
+    assert {split: corpus.read(split) for split in corpus.splits} == PAIRS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # not a word of a set that nobody asked for
+        assert load(tmp_path, test_sets=["test_2016"]).test_sets == ("test_2016",)
+        line = refusal(tmp_path, test_sets=["test_2016", "test_2017"])
+    assert line.startswith(f"{name}: ")
+    if name == "test_2017.en":
+        assert line == ("test_2017.en: its other side, test_2017.de, is missing (there are: test_2017.en); add it, or "
+                        "leave the set out of data.test_sets")
+
+
+def test_a_parquet_test_set_without_the_pair_is_left_out(tmp_path):
+    pa.parquet.write_table(pa.table({"en": ["a"], "fr": ["b"]}), fill(tmp_path) / "test_2018.parquet")
+    with pytest.warns(UserWarning, match=r"leaves out test sets without this pair: test_2018 \(no de\)$"):
+        assert read_all(tmp_path) == PAIRS
+
+
+def test_the_official_release_of_multi30k_has_czech_for_some_sets(tmp_path):
+    for stem in ("train", "val", "test_2016_flickr", "test_2017_flickr", "test_2017_mscoco", "test_2018_flickr"):
+        for lang in ("en", "de", "fr", "cs") if "2017" not in stem else ("en", "de", "fr"):
+            write(tmp_path / f"{stem}.{lang}.gz", [f"{stem} {lang}"])
+    with pytest.warns(UserWarning, match=r": test_2017_flickr \(no cs\), test_2017_mscoco \(no cs\)$"):
+        assert load(tmp_path, tgt="cs").test_sets == ("test_2016_flickr", "test_2018_flickr")
+    assert len(load(tmp_path).test_sets) == 4
+
+
+def test_a_test_set_that_nobody_asked_for_is_not_in_the_fingerprint(tmp_path):
+    before = load(fill(tmp_path), test_sets=["test_2016"]).fingerprint
+    assert before == load(tmp_path).fingerprint
+    for lang in ("en", "de"):
+        write(tmp_path / f"test_2017.{lang}", ["new"])
+    assert load(tmp_path, test_sets=["test_2016"]).fingerprint == before != load(tmp_path).fingerprint
 
 
 def test_test_sets_are_chosen_by_name(tmp_path):
@@ -270,12 +335,26 @@ def test_the_same_split_twice_is_ambiguous(tmp_path, extra):
     ("[1]", "train.jsonl: line 2 is no record with fields en and de"),
     ('{"en": "a"}', "train.jsonl: line 2 has no field de (it has en)"),
     ('{"translation": {"fr": "a"}}', "train.jsonl: line 2 has no field en (it has fr)"),
+    ('{"translation": "b", "en": "a"}', "train.jsonl: line 2 has no field de (it has translation, en)"),
+    ("[" * 100_000, "train.jsonl: line 2 is no record with fields en and de"),
+    ('{"en":' * 100_000, "train.jsonl: line 2 is no record with fields en and de"),
     ('{"en": "a", "de": null}', "train.jsonl: line 2: field de is null, not text"),
 ])
 def test_bad_json_lines(tmp_path, row, line):
     table(tmp_path, "jsonl")
     write(tmp_path / "train.jsonl", ['{"en": "a", "de": "b"}', row])
     assert refusal(tmp_path).startswith(line)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_column_called_translation_need_not_be_a_mapping(tmp_path, kind):
+    rows = [{"en": "a dog", "de": "ein Hund", "translation": "by hand"}]
+    path = table(tmp_path, kind) / f"train.{kind}"
+    if kind == "jsonl":
+        write(path, map(json.dumps, rows))
+    else:
+        pa.parquet.write_table(pa.Table.from_pylist(rows), path)
+    assert read_all(tmp_path)["train"] == [("a dog", "ein Hund")]
 
 
 def test_a_lone_surrogate_in_a_json_line_is_no_text(tmp_path):

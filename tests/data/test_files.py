@@ -11,20 +11,7 @@ from data.test_corpus import fill, load, table, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitx.data.files import read_lines
-
-LINE = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\n\0"), max_size=20).filter(
-    lambda line: not line.endswith("\r"))
-
-
-@given(st.lists(LINE, min_size=1, max_size=10), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans())
-@settings(max_examples=150, deadline=None)
-def test_lines_end_at_newline_only(tmp_path_factory, lines, end, bom, last):
-    path = tmp_path_factory.mktemp("lines") / "a.txt"
-    data = (end.join(lines) + (end if last or not lines[-1] else "")).encode()
-    path.write_bytes(b"\xef\xbb\xbf" * (bom or data.startswith(b"\xef\xbb\xbf")) + data)
-    assert read_lines(path) == lines
-
+from minitx.data.lines import is_blank
 
 ANY = st.text(st.one_of(st.characters(exclude_categories=("Cs",)), st.sampled_from("\u2028\u2029\x85\v\f\r\ufeff\0")),
               max_size=8)
@@ -81,7 +68,8 @@ def test_bytes_that_are_no_text_cost_a_training_pair_and_no_other(tmp_path_facto
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pairs, cleaning = load(folder).training
-    good = [(line.decode(), str(row)) for row, line in enumerate(lines) if is_text(line) and line.decode().strip()]
+    good = [(line.decode(), str(row)) for row, line in enumerate(lines)
+            if is_text(line) and not is_blank(line.decode())]
     assert pairs == good
     assert cleaning.pairs == len(lines)
     assert cleaning.kept == len(good)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitx.data.tokenizer import N_SPECIALS, Tokenizer, TokenizerPair
+from minitx.data import tokenizer as tokenizing
+from minitx.data.tokenizer import MAX_WORD, N_SPECIALS, Tokenizer, TokenizerPair, _cut_long_words
 from minitx.utils.errors import Exit, UserError
 
 PAIRS = [(f"the {a} dog sees the {b} cat", f"der {a}e Hund sieht die {b}e Katze")
@@ -128,6 +129,27 @@ def test_two_processes_learn_the_same(joint):
     run = [sys.executable, "-c", code, *filter(None, sys.path)]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == joint.fingerprint
+
+
+def test_a_word_of_any_length_is_learned_from_in_bounded_pieces():
+    """Learning takes time in proportion to a word's length squared: of 100,000 letters, ten seconds."""
+    words = ["x" * 100_000, "日本" * 700, "the dog", "1½" * 501]
+    parts = [list(_cut_long_words(word)) for word in words]
+    assert list(map("".join, parts)) == words
+    assert [max(map(len, part)) for part in parts] == [MAX_WORD, MAX_WORD, len("the dog"), MAX_WORD]
+    tokenizer = Tokenizer.train(words, None)
+    assert max(len(tokenizer.decode([id_])) for id_ in range(tokenizer.vocab_size)) <= MAX_WORD
+    assert [tokenizer.decode(ids) for ids in tokenizer.encode_batch(words)] == words
+
+
+@given(st.lists(st.text(st.sampled_from("ab 1½.'s\n日\u0301"), max_size=40), min_size=1, max_size=5))
+@settings(max_examples=50)
+def test_long_lines_of_shorter_words_teach_what_they_did(texts):
+    lines = [f"{text} " * 100 for text in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        cut = Tokenizer.train(lines, None).fingerprint
+        patch.setattr(tokenizing, "MAX_WORD", 10**9)
+        assert Tokenizer.train(lines, None).fingerprint == cut
 
 
 @pytest.mark.parametrize("size", [260, 280, 300])

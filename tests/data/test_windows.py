@@ -100,7 +100,7 @@ def test_a_text_in_shards_is_read_whole_too(tmp_path, kind):
     assert streamed.read("valid") == PAIRS
 
 
-def test_a_shard_that_is_missing_is_told(folder):
+def test_a_shard_that_is_missing_is_named(folder):
     (folder / "train-00002-of-00007.tsv").unlink()
     with pytest.raises(UserError, match=r"6 of its shards, not all; missing: train-00002-of-00007\.tsv$"):
         load_corpus(config(folder).data)
@@ -110,7 +110,7 @@ def test_a_shard_that_is_missing_is_told(folder):
         load_corpus(config(folder).data)
 
 
-def test_a_shard_without_its_other_side_is_told(tmp_path):
+def test_a_shard_without_its_other_side_is_named(tmp_path):
     folder = write(tmp_path / "text", SHARDS, "en")
     write(folder, [PAIRS], split="val")
     shutil.move(folder / "train-00003-of-00007.de", folder / "train-00003-of-00007.fr")
@@ -122,15 +122,15 @@ def test_a_shard_without_its_other_side_is_told(tmp_path):
         load_corpus(config(folder).data)
 
 
-@pytest.mark.parametrize(("changes", "told"), [
+@pytest.mark.parametrize(("changes", "line"), [
     ({"source": "synthetic", "dir": None}, "data.streaming=true: reads shards of files or of the hub"),
     ({"hold_out": 3}, "data.streaming=true data.hold_out=3: cannot be had together"),
     ({"max_pairs": 3}, "data.streaming=true data.max_pairs=3: cannot be had together"),
 ])
-def test_what_takes_the_text_as_a_whole_is_refused(folder, changes, told):
+def test_what_takes_the_text_as_a_whole_is_refused(folder, changes, line):
     with pytest.raises(UserError) as caught:
         sources.check_text(config(folder, **changes).data)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(line)
 
 
 def test_a_text_in_one_piece_is_refused_with_names_for_its_pieces(tmp_path):
@@ -255,7 +255,7 @@ def test_a_shard_damaged_in_the_cache_is_encoded_anew(folder, cache, tensor):
         assert trained_on(take(served(config(folder)), data.updates_per_epoch)) == expected
 
 
-def test_a_text_that_changes_under_a_run_is_told(folder, cache):
+def test_a_text_that_changes_under_a_run_is_refused(folder, cache):
     data = served(config(folder, window_shards=1))
     for path in cache.iterdir():
         path.unlink()
@@ -316,7 +316,7 @@ def test_a_signal_stops_the_encoding_between_two_shards(folder):
     tell_or_stop(console, signals, "shard 1")
     signals.noted = "terminated"
     with pytest.raises(UserError, match="the shards that are done stay in the cache") as caught:
-        served(config(folder), tell=partial(tell_or_stop, console, signals))
+        served(config(folder), progress=partial(tell_or_stop, console, signals))
     assert caught.value.code == Exit.TERMINATED
 
 
@@ -329,11 +329,11 @@ def test_without_a_cache_there_is_no_streaming(folder, cache, monkeypatch):
     assert caught.value.code == Exit.STORAGE
 
 
-def test_how_far_encoding_is_can_be_told(folder):
-    told: list[str] = []
-    served(config(folder), tell=told.append)
-    assert told[0] == "encoding shard 1 of 7"
-    assert told[6].startswith("encoding shard 7 of 7  eta ")
+def test_progress_of_encoding_is_reported(folder):
+    said: list[str] = []
+    served(config(folder), progress=said.append)
+    assert said[0] == "encoding shard 1 of 7"
+    assert said[6].startswith("encoding shard 7 of 7  eta ")
 
 
 def test_a_vocabulary_is_learned_from_the_first_pairs_of_every_shard(folder, monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any
 from minitx import load
 from minitx.cli.arguments import add_json, add_output, add_pairs, add_run, add_search, search_options
 from minitx.cli.progress import Meter
-from minitx.cli.streams import created, encoded, read_pairs
+from minitx.cli.streams import created, encode_line, read_pairs
 from minitx.config.saved import read_config
 from minitx.runs.result import SEARCH, searched
 from minitx.utils.console import Console
@@ -21,7 +21,7 @@ DESCRIPTION = "Translate a file and score it with sacreBLEU: detokenised, cased,
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     add_pairs(parser)
     add_json(parser)
     add_run(parser)
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             warn=lambda row, what: console.line(f"minitx: warning: {args.src}: line {row + 1}: {what}"))
         meter.close()
         if sink:
-            sink.writelines(map(encoded, hypotheses))
+            sink.writelines(map(encode_line, hypotheses))
 
     from minitx.evaluation.metrics import score
 

@@ -1,4 +1,4 @@
-"""`minitx score`: how likely a run finds given translations."""
+"""`minitx score`: how likely a model finds given translations."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ DESCRIPTION = ("Score pairs of lines by forced decoding. One line a pair, in ord
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     add_pairs(parser)
     add_json(parser)
     add_run(parser)
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score, print, sum up."""
+    """Score the pairs, print a line each and a summary."""
     sources, references = read_pairs(args.src, args.ref)
     console = Console()
     with created(args.output, args.src, args.ref) as sink:

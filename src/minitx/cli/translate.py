@@ -1,14 +1,16 @@
-"""`minitx translate`: lines in, lines out, as they come."""
+"""`minitx translate`: lines in, lines out, as they arrive."""
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minitx import load
 from minitx.cli.arguments import add_output, add_run, add_search, positive, search_options
 from minitx.cli.progress import Meter
-from minitx.cli.streams import arriving, created, decoded, encoded, opened, size
+from minitx.cli.streams import created, encode_line, size_bytes
+from minitx.data.lines import arriving_lines, decode_line, open_text
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
 
@@ -16,13 +18,14 @@ if TYPE_CHECKING:
     from minitx.decoding.translator import Progress, Translator, Warn
 
 HELP = "translate lines"
-DESCRIPTION = ("Translate line by line: as many lines out as in, in order. Waits for no more input than has arrived, "
-               "so it can be talked to.")
+DESCRIPTION = ("Translate line by line: as many lines out as in, in order. A line is translated as soon as it arrives, "
+               "so another program can send one and wait for the answer.")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
-    parser.add_argument("-i", "--input", type=Path, metavar="FILE", help="UTF-8 text (default: standard input)")
+    """Add the command's arguments."""
+    parser.add_argument("-i", "--input", type=Path, metavar="FILE",
+                        help="UTF-8 text, which may be gzipped (default: standard input)")
     parser.add_argument("--n-best", type=positive, metavar="N",
                         help="write up to N lines for each: line number, score, translation, tab-separated")
     add_run(parser)
@@ -33,29 +36,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Translate until the input ends."""
     console = Console()
-    with opened(args.input) as source, created(args.output, args.input) as sink:
+    name = "standard input" if args.input is None else str(args.input)
+    with open_text(args.input) as source, created(args.output, args.input) as sink:
         translator = load(args.model, args.device, args.precision)
         if args.n_best and args.n_best > (args.beam_size or translator.decode.beam_size):
             raise UserError(f"--n-best={args.n_best} is more than the beam holds: add --beam-size={args.n_best}")
         if source.isatty():
             console.line("one sentence a line; Ctrl-D ends")
-        meter = Meter(console, size(source), quiet=sink.isatty())
-        for first, block, n_bytes in arriving(source):
+        first, n_bytes = 1, size_bytes(source)
+        meter = Meter(console, n_bytes, quiet=sink.isatty())
+        for block in arriving_lines(source, name):
             def warn(row: int, what: str, first: int = first) -> None:
                 console.line(f"minitx: warning: line {first + row}: {what}")
 
-            meter.next_block(first - 1, n_bytes)
-            lines = [decoded(row, line, warn) for row, line in enumerate(block)]
+            meter.next_block(first - 1, source.tell() if n_bytes else 0)
+            lines = [decode_line(line, partial(warn, row)) for row, line in enumerate(block)]
             for text in _outputs(translator, lines, first, args, meter, warn):
-                sink.write(encoded(text))
+                sink.write(encode_line(text))
             sink.flush()
+            first += len(block)
         meter.close()
     return Exit.OK
 
 
 def _outputs(translator: "Translator", lines: list[str], first: int, args: argparse.Namespace, progress: "Progress",
              warn: "Warn") -> Iterator[str]:
-    """Yield what is to be written for line `first` and on."""
+    """Yield the output lines for `lines`, of which the first has the number `first`."""
     options: dict[str, Any] = {**search_options(args), "progress": progress, "warn": warn}
     if args.n_best:
         for row, best in enumerate(translator.n_best(lines, args.n_best, **options)):

@@ -1,4 +1,4 @@
-"""The epoch plan: which rows train together, and how they are dealt to ranks.
+"""The epoch plan: which rows train together, and which rank computes them.
 
 - An epoch is a list of *updates* of about `tokens_per_update` target tokens; every row is in exactly one.
 - Updates depend on seed, epoch and lengths alone, on neither the world size nor `max_tokens`.
@@ -67,17 +67,17 @@ def check_width(longest: int, max_tokens: int, pad_to_multiple: int) -> None:
 
 
 def count_updates(rows: int, tgt_tokens: int, tokens_per_update: int) -> int:
-    """Return how many updates an epoch has: the same in every epoch, of this order or that."""
+    """Return how many updates an epoch has: the same in every epoch, whatever the order."""
     return min(rows, max(1, round(tgt_tokens / tokens_per_update)))
 
 
 def window_order(n_windows: int, seed: int, epoch: int) -> list[int]:
-    """Order the windows of a text for an epoch."""
+    """Return the order of a text's windows in an epoch."""
     return _shuffled(n_windows, seed, epoch, 1)
 
 
 def windows_of(n_shards: int, shards: int, seed: int) -> list[list[int]]:
-    """Put shards together, at most `shards` of them in a window, in every epoch the same."""
+    """Group shards into windows of at most `shards`, the same in every epoch."""
     order = _shuffled(n_shards, seed, 0, 2)
     cuts = np.linspace(0, n_shards, ceil(n_shards / shards) + 1).round().astype(int)
     return [sorted(order[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
@@ -110,7 +110,11 @@ def _bucketed(src: Ints, tgt: Ints, n_updates: int, rng: np.random.Generator) ->
 
 
 def _equal_cuts(tgt: Ints, n_updates: int) -> Ints:
-    """Start rows of `n_updates` non-empty runs whose token sums are as equal as cuts between rows allow."""
+    """Return the first rows of `n_updates` non-empty runs whose token sums are as equal as cuts between rows allow.
+
+    >>> _equal_cuts(np.array([5, 5, 2, 3, 5, 10, 4, 6]), 4)  # 5 + 5, 2 + 3 + 5, 10, 4 + 6: ten tokens each
+    array([0, 2, 5, 6])
+    """
     k = np.arange(n_updates)
     tokens = np.concatenate(([0], np.cumsum(tgt)))
     middles = (tokens[1:] + tokens[:-1]) / 2
@@ -128,7 +132,14 @@ def _sort_within(order: Ints, starts: Ints, width: Ints) -> Ints:
 
 
 def _split(width: Ints, starts: Ints, max_tokens: int) -> list[Ints]:
-    """Borders of each run's micro-batches: the smallest power of two of them (or one a row) that fits."""
+    """Return the borders of each run's micro-batches: the smallest power of two of them, or one a row, that fits.
+
+    Rows are sorted by width within each run. Five rows of up to 12 tokens take 5 * 12 = 60 positions as one batch,
+    3 * 12 = 36 as the wider of two, and 2 * 12 = 24 as the widest of four; the other two rows take 2 * 8 = 16 as one.
+
+    >>> _split(np.array([4, 4, 8, 8, 12, 4, 8]), starts=np.array([0, 5]), max_tokens=24)
+    [array([0, 1, 2, 3, 5]), array([5, 7])]
+    """
     sizes = np.diff(np.append(starts, len(width)))
     n_micro = np.zeros(len(starts), np.int64)  # 0 = open
     m = 1
@@ -146,16 +157,16 @@ def _split(width: Ints, starts: Ints, max_tokens: int) -> list[Ints]:
 
 
 def deal(update: Update, rank: int, world_size: int) -> list[tuple[int, float]]:
-    """Return which of the micro-batches are this rank's, with their weights; every rank gets as many.
+    """Return the indices and weights of this rank's micro-batches; every rank gets the same number.
 
-    A rank left over in the last round runs that round's first with weight 0: collectives need its backward.
+    A rank without one in the last round runs that round's first with weight 0: collectives need its backward pass.
     """
     n = len(update.micro_batches)
     return [(i + rank, 1.0) if i + rank < n else (i, 0.0) for i in range(0, n, world_size)]
 
 
 def idle_share(plan: Sequence[Update], world_size: int) -> float:
-    """Share of the ranks' turns that have weight 0."""
+    """Return the share of the ranks' turns that have weight 0."""
     busy = sum(len(update.micro_batches) for update in plan)
     turns = sum(ceil(len(update.micro_batches) / world_size) * world_size for update in plan)
     return 1 - busy / turns
@@ -174,7 +185,7 @@ def shapes(plan: Sequence[Update], src_len: npt.ArrayLike, tgt_len: npt.ArrayLik
 def padding_efficiency(
     plan: Sequence[Update], src_len: npt.ArrayLike, tgt_len: npt.ArrayLike, pad_to_multiple: int
 ) -> float:
-    """Real source and target tokens over padded positions, B * (S + T)."""
+    """Return real source and target tokens over padded positions, B * (S + T)."""
     size, s, t = shapes(plan, src_len, tgt_len, pad_to_multiple).T
     return float((np.sum(src_len) + np.sum(tgt_len)) / (size * (s + t)).sum())
 

@@ -13,6 +13,7 @@ from heapq import nsmallest
 from typing import Any
 
 from minitx.config.schema import CleanConfig
+from minitx.data.lines import is_blank
 from minitx.utils.errors import Exit, UserError
 
 Pair = tuple[str, str]
@@ -50,7 +51,7 @@ class Cleaning:
         return cls(**{**values, "overlap": {name: Overlap(**rows) for name, rows in values["overlap"].items()}})
 
     @classmethod
-    def together(cls, parts: Sequence["Cleaning"]) -> "Cleaning":
+    def combine(cls, parts: Sequence["Cleaning"]) -> "Cleaning":
         """Add what became of the parts of one text, each cleaned by itself."""
         dropped: Counter[str] = Counter()
         for part in parts:
@@ -67,15 +68,15 @@ class Cleaning:
         return asdict(self) | {"overlap": {name: {"sources": len(rows.sources), "pairs": len(rows.pairs),
                                                   "sentences": rows.sentences} for name, rows in self.overlap.items()}}
 
-    def without(self, dropped: Mapping[str, int]) -> "Cleaning":
+    def with_dropped(self, dropped: Mapping[str, int]) -> "Cleaning":
         """Count further pairs as left out."""
         return replace(self, kept=self.kept - sum(dropped.values()), dropped=self.dropped | dict(dropped))
 
-    def left_out(self) -> str:
+    def describe_dropped(self) -> str:
         """List what was left out, or nothing."""
         return ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
 
-    def seen(self) -> str:
+    def describe_overlap(self) -> str:
         """List how much of other sets is in the cleaned text, or nothing."""
         return "; ".join(f"{len(rows.sources):,} sources, {len(rows.pairs):,} whole pairs of the {rows.sentences:,} in "
                          f"{name}" for name, rows in self.overlap.items() if rows.sources)
@@ -85,12 +86,13 @@ class Cleaning:
         if not self.pairs:
             raise UserError("the training text is empty, no pair of sentences in it", Exit.DATA)
         if not self.kept:
-            raise UserError(f"no training pair is left of {self.pairs:,} ({self.left_out()}): see data.max_length and "
-                            "data.clean", Exit.DATA)
+            raise UserError(f"no training pair is left of {self.pairs:,} ({self.describe_dropped()}): see data.max_length "
+                            "and data.clean", Exit.DATA)
         dropped_pct = 100 * (self.pairs - self.kept) / self.pairs
         if dropped_pct > max_dropped_pct:
-            raise UserError(f"{dropped_pct:.1f} % of {self.pairs:,} training pairs are left out ({self.left_out()}): "
-                            f"mend the text, or raise data.clean.max_dropped_pct={max_dropped_pct:g}", Exit.DATA)
+            raise UserError(f"{dropped_pct:.1f} % of {self.pairs:,} training pairs are left out "
+                            f"({self.describe_dropped()}): mend the text, or raise "
+                            f"data.clean.max_dropped_pct={max_dropped_pct:g}", Exit.DATA)
 
 
 def fault(pair: Pair, identical: bool) -> str | None:
@@ -98,10 +100,9 @@ def fault(pair: Pair, identical: bool) -> str | None:
     src, tgt = pair
     if _NO_TEXT.search(src) or _NO_TEXT.search(tgt):
         return INVALID if _ESCAPED_BYTE.search(src) or _ESCAPED_BYTE.search(tgt) else CONTROL
-    src, tgt = src.strip(), tgt.strip()
-    if not src or not tgt:
+    if is_blank(src) or is_blank(tgt):
         return EMPTY
-    return IDENTICAL if identical and src == tgt else None
+    return IDENTICAL if identical and src.strip() == tgt.strip() else None
 
 
 def clean(pairs: Iterable[Pair], cfg: CleanConfig) -> tuple[list[Pair], dict[str, int]]:
@@ -132,11 +133,12 @@ def overlap(train: Iterable[Pair], sets: Mapping[str, Sequence[Pair]]) -> dict[s
                           [row for row, pair in enumerate(pairs) if pair in both]) for name, pairs in sets.items()}
 
 
-def hold_out(pairs: Sequence[Pair], size: int, turned: bool) -> dict[str, list[Pair]]:
+def hold_out(pairs: Sequence[Pair], size: int, reverse: bool) -> dict[str, list[Pair]]:
     """Choose `size` pairs for "test" and as many for "valid", in the order of the text; the rest is for training.
 
     Only a pair whose source and whose target occur nowhere else in the text is chosen, so nothing of it is trained on.
-    The content's hash decides: neither order nor direction (`turned`: the languages' names are not in order) matters.
+    The content's hash decides, so the order of pairs does not matter, nor which side is the source (`reverse`: the
+    languages are not in alphabetical order).
     Errors: `UserError` if too few such pairs are there.
     """
     sources, targets = Counter(src for src, _ in pairs), Counter(tgt for _, tgt in pairs)
@@ -145,7 +147,7 @@ def hold_out(pairs: Sequence[Pair], size: int, turned: bool) -> dict[str, list[P
     if len(alone) < 2 * size or len(pairs) <= 2 * size:
         raise UserError(f"data.hold_out={size}: takes {2 * size:,} pairs whose source and target occur once in the "
                         f"training text, and leaves some; of {len(pairs):,} pairs {len(alone):,} are such", Exit.DATA)
-    chosen = nsmallest(2 * size, alone, key=lambda row: _mark(*(pairs[row][::-1] if turned else pairs[row])))
+    chosen = nsmallest(2 * size, alone, key=lambda row: _mark(*(pairs[row][::-1] if reverse else pairs[row])))
     return {name: [pairs[row] for row in sorted(rows)]
             for name, rows in (("valid", chosen[size:]), ("test", chosen[:size]))}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from minitx.config.fields import nearest
 from minitx.config.schema import CleanConfig, DataConfig
 from minitx.data.cleaning import Cleaning, clean, hold_out, overlap
-from minitx.data.files import Pair, SplitFiles, find_splits
-from minitx.data.hub import SHARD, download
+from minitx.data.files import LacksLanguage, Pair, SplitFiles, find_splits, warn_of_left_out
+from minitx.data.hub import SHARD, HubSet, download
 from minitx.utils.errors import Exit, UserError
 
 Read = Callable[[str, int | None], list[Pair]]  # a split, or its first so many pairs
@@ -63,7 +63,7 @@ class Corpus:
         share = max(1, SAMPLE // len(self.shards))
         heads = [shard.head(share) for shard in self.shards if shard.head]
         cleaned = [clean(head, self.clean) for head in heads]
-        Cleaning.together([Cleaning(len(head), len(pairs), dropped, {})
+        Cleaning.combine([Cleaning(len(head), len(pairs), dropped, {})
                            for head, (pairs, dropped) in zip(heads, cleaned, strict=True)]).check(100)
         return [pair for pairs, _ in cleaned for pair in pairs]
 
@@ -151,18 +151,17 @@ def _synthetic(cfg: DataConfig) -> Corpus:
 
 
 def _files(cfg: DataConfig, folder: Path) -> Corpus:
-    wanted = ("train", "valid") if cfg.hold_out is None else ("train",)
-    found = find_splits(folder, cfg.src, cfg.tgt, cfg.test_sets, wanted)
+    found = find_splits(folder, cfg.src, cfg.tgt, cfg.test_sets, _required(cfg))
 
     def read(split: str, limit: int | None) -> list[Pair]:
         return found[split].read(cfg.src, cfg.tgt, strict=split != "train", limit=limit)
 
-    digests = {path: _digest(path) for files in found.values() for path in files.paths}
+    digests = {path: _digest(path) for split in _read_splits(cfg, found) for path in found[split].paths}
 
     def fingerprint(splits: dict[str, SplitFiles]) -> str:
-        about = (part for split, files in splits.items() for path in files.paths
+        parts = (part for split in _read_splits(cfg, splits) for path in splits[split].paths
                  for part in (split, path.name, digests[path]))
-        return _sha256([cfg.src, cfg.tgt, *about])
+        return _sha256([cfg.src, cfg.tgt, *parts])
 
     for files in found.values():
         files.check_headers(cfg.src, cfg.tgt)
@@ -210,17 +209,12 @@ def _streamed(corpus: Corpus, shards: Iterable[tuple[str, Callable[..., list[Pai
 
 def _hub(cfg: DataConfig) -> Corpus:
     found = download(cfg)
-    there = sorted(found.tables, key=lambda name: (name != "train", name != "valid", name))
-    wanted = ("train", "valid") if cfg.hold_out is None else ("train",)
-    if missing := [name for name in wanted if name not in there]:
-        raise UserError(f"data.hub_id={cfg.hub_id}: has no {missing[0]} split, but {', '.join(there)}; data.hold_out "
-                        "takes the other sets from train", Exit.DATA)
-    splits = tuple(name for name in there if name in ("train", "valid") or name.startswith("test"))
+    splits = _hub_splits(cfg, found)
     limit = cfg.max_pairs if cfg.hold_out is None else None
 
     def content() -> Iterable[str]:
         yield from (cfg.src, cfg.tgt)
-        for split in splits:
+        for split in _read_splits(cfg, splits):
             yield split
             for batch in found.batches(split, limit if split == "train" else None):
                 for pair in batch:
@@ -232,6 +226,36 @@ def _hub(cfg: DataConfig) -> Corpus:
                  for begin in found.shards("train")])
 
 
+def _hub_splits(cfg: DataConfig, found: HubSet) -> list[str]:
+    """Name the splits that hold the pair, "train" and "valid" first."""
+    names = sorted(found.tables, key=lambda name: (name != "train", name != "valid", name))
+    if missing := [name for name in _required(cfg) if name not in names]:
+        raise UserError(f"data.hub_id={cfg.hub_id}: has no {missing[0]} split, but {', '.join(names)}; data.hold_out "
+                        "takes the other sets from train", Exit.DATA)
+    splits, lacking = [name for name in names if name in ("train", "valid")], {}
+    for name in filter(lambda name: name.startswith("test"), names):
+        try:
+            found.read(name, 1)
+            splits.append(name)
+        except LacksLanguage as error:
+            if name in (cfg.test_sets or ()):
+                raise
+            lacking[name] = error.language
+    if cfg.test_sets is None:
+        warn_of_left_out(f"data.hub_id={cfg.hub_id}", lacking)
+    return splits
+
+
+def _required(cfg: DataConfig) -> tuple[str, ...]:
+    """Name the splits that must be there."""
+    return ("train", "valid") if cfg.hold_out is None else ("train",)
+
+
+def _read_splits(cfg: DataConfig, splits: Iterable[str]) -> list[str]:
+    """Choose the splits that a run reads, so that a test set which nobody asked for changes no fingerprint."""
+    return [split for split in splits if cfg.test_sets is None or split in ("train", "valid", *cfg.test_sets)]
+
+
 def _corpus(cfg: DataConfig, there: Sequence[str], fingerprint: str, origin: str, read: Read,
             phenomena: Callable[[str], list[frozenset[str]]] | None = None) -> Corpus:
     """Put a corpus together from the splits that are there: hold out those that are not, cut the training text."""
@@ -240,7 +264,7 @@ def _corpus(cfg: DataConfig, there: Sequence[str], fingerprint: str, origin: str
     @cache
     def held() -> dict[str, list[Pair]]:
         assert cfg.hold_out is not None
-        sets = hold_out(read("train", None), cfg.hold_out, turned=cfg.src > cfg.tgt)
+        sets = hold_out(read("train", None), cfg.hold_out, reverse=cfg.src > cfg.tgt)
         return {name: sets[name] for name in held_out}
 
     def read_part(split: str) -> list[Pair]:

@@ -25,7 +25,7 @@ from minitx.data.batching import (
 from minitx.data.corpus import Corpus
 from minitx.data.encoded import EncodedSplit
 from minitx.data.tokenizer import TokenizerPair
-from minitx.data.windows import Tell, training_text
+from minitx.data.windows import Progress, training_text
 from minitx.utils.errors import UserError
 
 MAX_IDLE_SHARE = 0.1
@@ -81,11 +81,11 @@ class TranslationData(pl.LightningDataModule):
     """
 
     def __init__(self, cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, *, rank: int = 0, world_size: int = 1,
-                 start: tuple[int, int] = (0, 0), tell: Tell = lambda _: None) -> None:
+                 start: tuple[int, int] = (0, 0), progress: Progress = lambda _: None) -> None:
         super().__init__()
         self.cfg, self.rank, self.world_size, self.start = cfg, rank, world_size, start
         self.tokenizer = tokenizers.tgt
-        self.text = training_text(cfg, corpus, tokenizers, tell)
+        self.text = training_text(cfg, corpus, tokenizers, progress)
         self.cleaning = self.text.cleaning
         self.cleaning.check(cfg.data.clean.max_dropped_pct)
         self.wait_s = 0.0  # that whoever iterates has waited for updates

@@ -24,7 +24,7 @@ from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import home, write_atomically
 
 Tokens = npt.NDArray[np.int32]
-FORMAT = "4"  # of the cached files; part of their key
+FORMAT = "5"  # of the cached files; part of their key
 CHUNK = 100_000  # sentences held as lists of Python ints at a time
 LENGTHS = ("src_offsets", "tgt_offsets")
 ARRAYS = ("src_tokens", "tgt_tokens", *LENGTHS)
@@ -110,13 +110,13 @@ class EncodedSplit:
         return cls(**arrays, cleaning=about["cleaning"] and Cleaning.parse(about["cleaning"]))
 
     @classmethod
-    def joined(cls, parts: Sequence["EncodedSplit"]) -> "EncodedSplit":
+    def concatenate(cls, parts: Sequence["EncodedSplit"]) -> "EncodedSplit":
         """Put training splits end to end."""
         src, tgt = (np.concatenate([getattr(part, side) for part in parts]) for side in ("src_tokens", "tgt_tokens"))
         src_len, tgt_len = (np.concatenate([np.diff(getattr(part, side)) for part in parts])
                             for side in ("src_offsets", "tgt_offsets"))
         return cls(src, _offsets(src_len), tgt, _offsets(tgt_len),
-                   Cleaning.together([part.cleaning for part in parts if part.cleaning is not None]))
+                   Cleaning.combine([part.cleaning for part in parts if part.cleaning is not None]))
 
 
 def _within(src_len: Ints, tgt_len: Ints, cleaning: Cleaning, max_length: int,
@@ -130,7 +130,7 @@ def _within(src_len: Ints, tgt_len: Ints, cleaning: Cleaning, max_length: int,
         lopsided = keep & (longer > max_ratio * shorter)
         dropped[f"with a length ratio above {max_ratio:g}"] = int(lopsided.sum())
         keep &= ~lopsided
-    return keep, cleaning.without(dropped)
+    return keep, cleaning.with_dropped(dropped)
 
 
 def _sha256(arrays: dict[str, npt.NDArray[Any]], names: Sequence[str], cleaning: dict[str, Any] | None = None) -> str:

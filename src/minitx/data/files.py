@@ -1,23 +1,22 @@
-"""Parallel text in files: which files make up a split, and their bytes -> (src, tgt) strings.
+"""Parallel text in files: which files make up a split, and their lines or rows -> (src, tgt) strings.
 
 - Formats: `{split}.{lang}[.gz]`, `{split}.tsv[.gz]`, `{split}.jsonl[.gz]`, `{split}.parquet`; or a split in shards,
   each a text of its own: `{split}-00000-of-00016.{lang}` and so on.
-- Lines end at b"\\n" only: U+2028, U+0085, a form feed or a lone CR is text, so it never shifts a pair.
-- A BOM and CRLF are tolerated; anything else odd is a `UserError` that names file and line, but that bytes which are
-  no text cost a training split (`strict` = False) their lines alone: they are warned of here and left out by `clean`.
+- `data.lines` says what a line is, and what becomes of bytes that are no text: they cost a training split
+  (`strict` = False) their pairs alone, which are warned of here and left out by `data.cleaning`.
+- Anything else odd is a `UserError` that names file and line.
 """
 
-import gzip
 import json
 import re
 import warnings
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+from minitx.data.lines import read_lines
 from minitx.utils.errors import Exit, UserError
 
 Pair = tuple[str, str]
@@ -25,8 +24,23 @@ VALID_NAMES = ("val", "valid", "validation", "dev")
 TABLES = ("tsv", "jsonl", "parquet")
 _NAME = re.compile(r"(?P<split>.+?)(-\d{5}-of-\d{5})?\.(?P<kind>[^.]+)(?P<gz>\.gz)?")
 _SHARD = re.compile(r"-(?P<shard>\d{5})-of-(?P<shards>\d{5})\.")
-_BOM = b"\xef\xbb\xbf"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# What columns are called: words for a side, and languages by English, own and ISO 639 names.
+_HEADER_WORDS = frozenset(re.findall(r"\w+", """
+    column input label original output ref reference sentence segment source src target text tgt translated translation
+    trg ara arabic ces chi chinese cze czech čeština dan danish dansk deu deutsch dut dutch ell eng english español fin
+    finnish fra français fre french ger german greek heb hebrew hin hindi hun hungarian ita italian italiano japanese
+    jpn kor korean magyar nederlands nld nor norsk norwegian pol polish polski por portuguese português rom romanian
+    română ron rum rus russian русский spa spanish suomi svenska swe swedish tur turkish türkçe ukr ukrainian vie
+    vietnamese zho"""))
+_LOCALE = re.compile(r"[a-z]{2,3}[-_][a-z]{2,4}")
+
+
+class LacksLanguage(UserError):
+    """Say that a file has other languages than the pair's: of a test set that nobody asked for, no error."""
+
+    def __init__(self, message: str, language: str) -> None:
+        super().__init__(message, Exit.DATA)
+        self.language = language
 
 
 @dataclass(frozen=True)
@@ -59,8 +73,8 @@ class SplitFiles:
         """Refuse columns that a header names in some shards alone. Errors: `UserError`"""
         if self.format != "tsv" or len(self.shards) == 1:
             return
-        firsts = [read_lines(path, strict=False, limit=1) for path in self.paths]
-        headed = [{src, tgt} <= set(first[0].split("\t")) if first else None for first in firsts]
+        firsts = [(path, read_lines(path, strict=False, limit=1)) for path in self.paths]
+        headed = [_header(lines[0], src, tgt, path) is not None if lines else None for path, lines in firsts]
         if True in headed and False in headed:
             path = self.paths[headed.index(False)]
             raise UserError(f"{path}: has no header, and {self.paths[headed.index(True)].name} has one: write the same "
@@ -68,9 +82,10 @@ class SplitFiles:
 
 
 def find_splits(folder: Path, src: str, tgt: str, test_sets: Sequence[str] | None = None,
-                wanted: Sequence[str] = ("train", "valid")) -> dict[str, SplitFiles]:
-    """Find "train", "valid" and every test set, by file names alone; those `wanted` must be there.
+                required: Sequence[str] = ("train", "valid")) -> dict[str, SplitFiles]:
+    """Find "train", "valid" and every test set of a pair; those `required`, and the `test_sets` named, must be there.
 
+    Test sets that lack a language of the pair are left out, with one warning that names them if all are to be scored.
     Errors: `UserError` for a missing split or language, or a split that is there twice.
     """
     try:
@@ -81,20 +96,37 @@ def find_splits(folder: Path, src: str, tgt: str, test_sets: Sequence[str] | Non
     for path in names:
         if named := _classify(path.name, src, tgt):
             found.setdefault(named[0], {}).setdefault(named[1], []).append(path)
-    splits = {}
+    splits, lacking = {}, {}
     for split in sorted(found, key=lambda name: (name != "train", name != "valid", name)):
+        is_required = split in ("train", "valid", *(test_sets or ()))
         try:
-            splits[split] = _split_files(split, found[split], src, tgt)
-        except UserError:
-            if test_sets is None or split in ("train", "valid", *test_sets):  # one nobody asked for may be broken
+            files = _split_files(split, found[split], src, tgt)
+            if test_sets is None and not is_required and files.format != "plain":
+                files.read_shard(files.shards[0], src, tgt, strict=True, limit=1)
+            splits[split] = files
+        except LacksLanguage as error:
+            if is_required:
                 raise
+            lacking[split] = error.language
+        except UserError:
+            if test_sets is None or is_required:
+                raise
+    if test_sets is None:
+        warn_of_left_out(str(folder), lacking)
     for split, stem in (("train", "train"), ("valid", "val")):
-        if split in wanted and split not in splits:
+        if split in required and split not in splits:
             shown = ", ".join(path.name for path in names[:8]) + (", ..." if len(names) > 8 else "")
             hint = "; or hold pairs of train out with data.hold_out" if split == "valid" else ""
             raise UserError(f"{folder}: no {split} split for {src}-{tgt}: wants {stem}.{src} and {stem}.{tgt} (or .gz) "
                             f"or {stem}.tsv, .jsonl, .parquet; there are: {shown or 'no files'}{hint}", Exit.DATA)
     return splits
+
+
+def warn_of_left_out(where: str, lacking: Mapping[str, str]) -> None:
+    """Name the test sets that lack a language of the pair, and which one each lacks."""
+    if lacking:
+        names = ", ".join(f"{split} (no {language})" for split, language in lacking.items())
+        warnings.warn(f"{where}: leaves out test sets without this pair: {names}", stacklevel=3)
 
 
 def _classify(name: str, src: str, tgt: str) -> tuple[str, str] | None:
@@ -128,10 +160,10 @@ def _split_files(split: str, kinds: dict[str, list[Path]], src: str, tgt: str) -
         stem = _stem(here)
         if not other or _stem(other[0]) != stem:
             names = ", ".join(sorted(path.name for path in here.parent.glob(f"{stem}.*")))
-            hint = "" if split in ("train", "valid") else "; add it, or name the sets to score in data.test_sets"
+            hint = "" if split in ("train", "valid") else "; add it, or leave the set out of data.test_sets"
             missing = tgt if here in sides[0] else src
-            raise UserError(f"{here}: its other side, {stem}.{missing}, is missing (there are: {names}){hint}",
-                            Exit.DATA)
+            raise LacksLanguage(f"{here}: its other side, {stem}.{missing}, is missing (there are: {names}){hint}",
+                                missing)
     return SplitFiles("plain", tuple(zip(*sides, strict=True)))
 
 
@@ -164,52 +196,6 @@ def _missing(paths: Sequence[Path]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def read_lines(path: Path | str, strict: bool = True, limit: int | None = None) -> list[str]:
-    """Read a text file, or a gzipped one by its suffix; at most `limit` lines of it.
-
-    Bytes that are no UTF-8 become lone surrogates, and NUL stays, with one warning, unless `strict`.
-    Errors: `UserError` naming file, line and byte for these, and for another encoding.
-    """
-    data = _read_bytes(Path(path), limit)
-    if data.startswith(_UTF16):
-        raise UserError(f"{path}: is UTF-16; convert the file, e.g. with iconv -f UTF-16 -t UTF-8", Exit.DATA)
-    if odd := _no_text(data):
-        if strict:
-            raise UserError(f"{path}: {odd}", Exit.DATA)
-        warnings.warn(f"{path}: {odd}; training goes on without such pairs", stacklevel=2)
-    lines = data.removeprefix(_BOM).decode(errors="strict" if strict else "surrogateescape").split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines] if b"\r" in data else lines
-
-
-def _read_bytes(path: Path, limit: int | None) -> bytes:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.read() if limit is None else b"".join(islice(file, limit))
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: a damaged gzip file ({error})", Exit.DATA) from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _no_text(data: bytes) -> str | None:
-    """Say where the first byte is that belongs in no text, if there is one."""
-    if (nul := data.find(b"\0")) >= 0:
-        return f"line {_line(data, nul):,} holds a NUL byte (byte offset {nul:,}): a binary file?"
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        at = error.start
-        return (f"line {_line(data, at):,} is not UTF-8 (byte 0x{data[at]:02x} at byte offset {at:,}); "
-                "convert the file, e.g. with iconv")
-    return None
-
-
-def _line(data: bytes, offset: int) -> int:
-    return data.count(b"\n", 0, offset) + 1
-
-
 def _read_plain(src_path: Path, tgt_path: Path, src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
     sides = [read_lines(path, strict, limit) for path in (src_path, tgt_path)]
     if len(sides[0]) != len(sides[1]):
@@ -220,15 +206,9 @@ def _read_plain(src_path: Path, tgt_path: Path, src: str, tgt: str, strict: bool
 
 def _read_tsv(path: Path, src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
     """Read two columns, source and target in this order; or any columns below a header that names both languages."""
-    most = None if limit is None else limit + 1  # the header
-    rows = [line.split("\t") for line in read_lines(path, strict, most)]
-    first = rows[0] if rows else []
-    lacking = [lang for lang in (src, tgt) if lang not in first]
-    if len(lacking) == 1:
-        shown = ", ".join(first)[:60]
-        raise UserError(f"{path}: line 1 reads as a header, {shown!r}, that lacks {lacking[0]}; write one that "
-                        f"names {src} and {tgt}", Exit.DATA)
-    header = None if lacking else first
+    lines = read_lines(path, strict, None if limit is None else limit + 1)  # with the header
+    header = _header(lines[0], src, tgt, path) if lines else None
+    rows = [line.split("\t") for line in lines]
     width, s, t = (len(header), header.index(src), header.index(tgt)) if header else (2, 0, 1)
     for number, row in enumerate(rows, 1):
         if len(row) != width:
@@ -236,6 +216,26 @@ def _read_tsv(path: Path, src: str, tgt: str, strict: bool, limit: int | None) -
             raise UserError(f"{path}: line {number:,} has {len(row)} tab-separated columns, not {width}{hint}",
                             Exit.DATA)
     return [(row[s], row[t]) for row in rows[bool(header):]]
+
+
+def _header(line: str, src: str, tgt: str, path: Path) -> list[str] | None:
+    """Read the columns' names, the pair's languages as `src` and `tgt` write them; None = the line is a pair.
+
+    Errors: `UserError` for a line that names columns, but not both languages: it must not be trained on.
+    """
+    names = [cell.strip(" #'\"").casefold() for cell in line.split("\t")]
+    names = [{src.casefold(): src, tgt.casefold(): tgt}.get(name, name) for name in names]
+    lacking = [language for language in (src, tgt) if language not in names]
+    if not lacking:
+        return names
+    message = (f"{path}: line 1 reads as a header, {', '.join(line.split(chr(9)))[:60]!r}, that lacks "
+               f"{' and '.join(lacking)}; write one that names {src} and {tgt}")
+    if len(lacking) == 1:
+        raise LacksLanguage(message, lacking[0])
+    known = _HEADER_WORDS | {src.casefold(), tgt.casefold()}
+    if all(_LOCALE.fullmatch(name) or known.issuperset(re.findall(r"[^\W\d_]+", name) or [name]) for name in names):
+        raise UserError(message, Exit.DATA)
+    return None
 
 
 def _read_jsonl(path: Path, src: str, tgt: str, strict: bool, limit: int | None) -> list[Pair]:
@@ -246,6 +246,8 @@ def _read_jsonl(path: Path, src: str, tgt: str, strict: bool, limit: int | None)
 def _json_pair(line: str, src: str, tgt: str, strict: bool, where: str) -> Pair:
     try:
         row = json.loads(line, strict=strict)
+    except RecursionError:
+        row = None  # thousands of brackets are no record
     except ValueError as error:
         raise UserError(f"{where} is not JSON ({error})", Exit.DATA) from error
     pair = row_pair(row, src, tgt, where)
@@ -275,7 +277,7 @@ def _read_parquet(path: Path, src: str, tgt: str, strict: bool, limit: int | Non
 def table_pairs(table: Any, src: str, tgt: str, where: str, first: int = 1) -> list[Pair]:
     """Take the pairs out of an Arrow table whose first row has the number `first`; errors as in `row_pair`."""
     flat = table.flatten()  # columns: as records, the same rows take ten times as long
-    below = "translation." if "translation" in table.column_names else ""
+    below = "translation." if any(name.startswith("translation.") for name in flat.column_names) else ""
     if {below + src, below + tgt} <= set(flat.column_names):
         sides = [flat[below + lang].to_pylist() for lang in (src, tgt)]
         if all(isinstance(text, str) for text in chain(*sides)):
@@ -284,16 +286,18 @@ def table_pairs(table: Any, src: str, tgt: str, where: str, first: int = 1) -> l
 
 
 def row_pair(row: Any, src: str, tgt: str, where: str) -> Pair:
-    """Take the pair out of a record, flat or below "translation".
+    """Take the pair out of a record, flat or below "translation", which is but a column where it is no mapping.
 
     Errors: `UserError` that starts with `where`, for a record without both languages as text.
     """
-    fields = row.get("translation", row) if isinstance(row, dict) else row  # the hub's two layouts
+    nested = row.get("translation") if isinstance(row, dict) else None
+    fields = nested if isinstance(nested, dict) else row  # the hub's two layouts
     if not isinstance(fields, dict):
         raise UserError(f"{where} is no record with fields {src} and {tgt}", Exit.DATA)
     for lang in (src, tgt):
         if lang not in fields:
-            raise UserError(f"{where} has no field {lang} (it has {', '.join(map(str, fields)) or 'none'})", Exit.DATA)
+            names = ", ".join(map(str, fields)) or "none"
+            raise LacksLanguage(f"{where} has no field {lang} (it has {names})", lang)
         if not isinstance(fields[lang], str):
             shown = json.dumps(fields[lang], default=str)[:40]
             raise UserError(f"{where}: field {lang} is {shown}, not text", Exit.DATA)

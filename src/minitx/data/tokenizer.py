@@ -8,7 +8,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 PAD_ID, BOS_ID, EOS_ID = SPECIAL_IDS = (0, 1, 2)
 N_SPECIALS = len(SPECIAL_IDS)
 MIN_VOCAB, DEFAULT_VOCAB, MAX_VOCAB = 260, 8_000, 65_536
+MAX_WORD = 1_000  # letters that are learned from as one: learning takes time in proportion to a word's length squared
 MIN_COUNT = 2  # a pair of tokens seen once in the training text is not worth an entry
 
 
@@ -45,7 +46,7 @@ class Tokenizer:
         if vocab_size is not None and not MIN_VOCAB <= vocab_size <= MAX_VOCAB:
             raise UserError(f"tokenizer.vocab_size={vocab_size}: must be {MIN_VOCAB} to {MAX_VOCAB:,}")
         bpe = tokenizers.Tokenizer(models.BPE())
-        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bpe.pre_tokenizer = _words()
         bpe.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=(vocab_size or DEFAULT_VOCAB) - N_SPECIALS,
@@ -55,7 +56,7 @@ class Tokenizer:
         )
         texts = [" " + text for text in texts]
         try:
-            bpe.train_from_iterator(texts, trainer)
+            bpe.train_from_iterator([part for text in texts for part in _cut_long_words(text)], trainer)
         except Exception as error:
             raise _surrogate(texts) or error from error
         tokenizer = cls(bpe)
@@ -155,6 +156,23 @@ class TokenizerPair:
                 loaded = [Tokenizer.load(path) for path in paths]
                 return cls(loaded[0], loaded[-1])
         raise UserError(f"{folder}: no tokenizer.json, and no tokenizer.src.json with tokenizer.tgt.json", Exit.DATA)
+
+
+def _words() -> pre_tokenizers.ByteLevel:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def _cut_long_words(text: str) -> Iterator[str]:
+    """Yield a text as it is, or its words where one may be too long, each at most `MAX_WORD` letters of one.
+
+    No word of real text is that long. Encoding cuts nothing: its time grows with the length alone.
+    """
+    if len(text) <= MAX_WORD:
+        yield text
+        return
+    for _, (start, end) in _words().pre_tokenize_str(text):
+        for begin in range(start, end, MAX_WORD):
+            yield text[begin : min(begin + MAX_WORD, end)]
 
 
 def _paths(folder: Path, joint: bool) -> list[Path]:

@@ -16,7 +16,7 @@ from minitx.data.encoded import EncodedSplit, Extent, default_cache_dir, encode_
 from minitx.data.tokenizer import TokenizerPair
 from minitx.utils.console import duration
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -32,35 +32,36 @@ class TrainingText:
         return f"1 of {len(self.windows)} at a time, of at most {max(window.pairs for window in self.windows):,} pairs"
 
 
-def training_text(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, tell: Tell) -> TrainingText:
+def training_text(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, progress: Progress) -> TrainingText:
     """Encode the training text, or find it in the cache: all of it is held, or none until it is asked for.
 
-    tell: how far it is. Errors: `UserError` for text that cannot be read or trained on
+    `progress` is called with lines that say how far encoding is. Errors: `UserError` for text that cannot be read or
+    trained on.
     """
     if corpus.shards:
-        return _streamed(cfg, corpus, tokenizers, tell)
+        return _streamed(cfg, corpus, tokenizers, progress)
     whole = encode_cached(corpus, "train", tokenizers, cfg.data.max_length, default_cache_dir())
     assert whole.cleaning is not None
     return TrainingText([whole.extent], whole.cleaning, lambda _: whole)
 
 
-def _streamed(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, tell: Tell) -> TrainingText:
+def _streamed(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, progress: Progress) -> TrainingText:
     shards, max_length, cache_dir = corpus.shards, cfg.data.max_length, default_cache_dir()
     found: list[tuple[Extent, Cleaning]] = []
     began = perf_counter()
     for done, shard in enumerate(shards):
         eta = f"  eta {duration((perf_counter() - began) * (len(shards) - done) / done)}" if done else ""
-        tell(f"encoding shard {done + 1} of {len(shards)}{eta}")
+        progress(f"encoding shard {done + 1} of {len(shards)}{eta}")
         found.append(extent_cached(shard, tokenizers, max_length, cache_dir))
     some = [i for i, (extent, _) in enumerate(found) if extent.pairs]  # nothing may be left of a shard
     windows = [[some[i] for i in window] for window in windows_of(len(some), cfg.data.window_shards, cfg.seed)]
 
     def load(number: int) -> EncodedSplit:
-        return EncodedSplit.joined([encode_cached(shards[i], "train", tokenizers, max_length, cache_dir)
+        return EncodedSplit.concatenate([encode_cached(shards[i], "train", tokenizers, max_length, cache_dir)
                                     for i in windows[number]])
 
     def extent(window: list[int]) -> Extent:
         pairs, tgt_tokens, longest = zip(*(found[i][0] for i in window), strict=True)
         return Extent(sum(pairs), sum(tgt_tokens), max(longest))
 
-    return TrainingText(list(map(extent, windows)), Cleaning.together([cleaning for _, cleaning in found]), load)
+    return TrainingText(list(map(extent, windows)), Cleaning.combine([cleaning for _, cleaning in found]), load)

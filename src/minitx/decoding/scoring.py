@@ -12,6 +12,7 @@ from torch import Tensor
 
 from minitx.data.batch import Batch, collate
 from minitx.data.batching import evaluation_plan
+from minitx.data.lines import is_blank
 from minitx.data.tokenizer import Tokenizer
 from minitx.decoding.translator import Progress, Translator, Warn, source_limit, warn_of_line
 from minitx.models.base import Seq2Seq
@@ -87,4 +88,4 @@ def log_probs(model: Seq2Seq, batch: Batch) -> Tensor:
 
 
 def _encode(tokenizer: Tokenizer, lines: Sequence[str]) -> list[list[int]]:
-    return tokenizer.encode_batch([line if line.strip() else "" for line in lines])
+    return tokenizer.encode_batch(["" if is_blank(line) else line for line in lines])

@@ -15,6 +15,7 @@ from torch import Tensor
 from minitx.config.schema import DecodeConfig
 from minitx.data.batch import collate_src
 from minitx.data.batching import evaluation_plan
+from minitx.data.lines import is_blank
 from minitx.data.tokenizer import TokenizerPair
 from minitx.decoding.search import beam, greedy
 from minitx.distributed.ranks import SINGLE, Ranks, noop
@@ -95,7 +96,7 @@ class Translator:
 
     def _encode(self, lines: Sequence[str], warn: Warn) -> dict[int, list[int]]:
         """Encode the lines that are not blank. --> ids without EOS by line index, cut to what the model reads"""
-        rows = [row for row, line in enumerate(lines) if line.strip()]
+        rows = [row for row, line in enumerate(lines) if not is_blank(line)]
         sources = dict(zip(rows, self.tokenizers.src.encode_batch([lines[row] for row in rows]), strict=True))
         longest = source_limit(self.decode, self.model)
         for row, ids in sources.items():

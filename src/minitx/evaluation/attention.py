@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from minitx.config.schema import Config, config_sha256
 from minitx.data.batch import collate
+from minitx.data.lines import is_blank
 from minitx.data.tokenizer import Tokenizer
 from minitx.decoding.translator import Translator, Warn, source_limit, warn_of_line
 from minitx.evaluation.attention_maps import EOS, SCALE, AttentionMaps
@@ -21,7 +22,7 @@ def attention_maps(translator: Translator, cfg: Config, source: str, target: str
     model, tokenizers = translator.model, translator.tokenizers
     if not model.attentions():
         return None
-    if not source.strip():
+    if is_blank(source):
         raise UserError("the sentence is blank: there is nothing to look at", Exit.DATA)
     src, longest = tokenizers.src.encode(source), source_limit(translator.decode, model)
     if len(src) >= longest:
@@ -29,7 +30,7 @@ def attention_maps(translator: Translator, cfg: Config, source: str, target: str
         src = src[:longest - 1]
     if target is None:
         (target,) = translator.translate([source], warn=lambda row, what: None)  # it was warned of
-    tgt = tokenizers.tgt.encode(target if target.strip() else "")
+    tgt = tokenizers.tgt.encode("" if is_blank(target) else target)
     if model.max_target_length is not None and len(tgt) >= model.max_target_length:
         raise UserError(f"the translation has {len(tgt) + 1:,} tokens, this model writes at most "
                         f"{model.max_target_length:,}; take a shorter one", Exit.DATA)

@@ -72,7 +72,7 @@ def prepare(cfg: Config, run_dir: Path, console: Console, signals: Signals, rank
         if saved:
             refuse_others(facts, saved.meta["identity"], run_dir)
         data = TranslationData(cfg, corpus, tokenizers, rank=ranks.rank, world_size=ranks.size,
-                               start=(state.epoch, state.update), tell=partial(show_or_stop, console, signals))
+                               start=(state.epoch, state.update), progress=partial(show_or_stop, console, signals))
     ranks.agree(**facts, precision=state.precision, step=str(state.step))
     task = build_task(cfg, tokenizers, state, device=device, ranks=ranks,
                       weights=saved.section("model") if saved else None)

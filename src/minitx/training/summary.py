@@ -37,7 +37,7 @@ def _model(prepared: Prepared) -> str:
 
 def _text(prepared: Prepared) -> dict[str, str]:
     cfg, corpus, data, pair = prepared.run.cfg, prepared.corpus, prepared.data, prepared.tokenizers
-    left_out, seen = data.cleaning.left_out(), data.cleaning.seen()
+    left_out, seen = data.cleaning.describe_dropped(), data.cleaning.describe_overlap()
     vocabulary = (f"{pair.src.vocab_size:,} joint" if pair.joint else
                   f"{pair.src.vocab_size:,} + {pair.tgt.vocab_size:,}")
     return {

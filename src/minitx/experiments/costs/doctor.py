@@ -158,15 +158,15 @@ class Doctor:
         with TemporaryDirectory() as folder:
             kept = cfg.resume == "auto" and TokenizerPair.saved_in(self.run_dir)
             self.tokenizers = tokenizers = build_tokenizers(cfg, corpus, self.run_dir if kept else Path(folder))
-        self.data = TranslationData(cfg, corpus, tokenizers, world_size=cfg.trainer.devices, tell=self.console.live)
+        self.data = TranslationData(cfg, corpus, tokenizers, world_size=cfg.trainer.devices, progress=self.console.live)
         cleaning = self.data.cleaning
-        left_out = f" (left out: {cleaning.left_out()})" if cleaning.left_out() else ""
+        left_out = f" (left out: {cleaning.describe_dropped()})" if cleaning.describe_dropped() else ""
         yield Fact("train", {"pairs": cleaning.pairs, "kept": cleaning.kept}, f"{cleaning.kept:,} pairs{left_out}")
         if corpus.shards:
             yield Fact("windows", [window.pairs for window in self.data.text.windows],
                        f"{len(corpus.shards)} shards; in memory: {self.data.text.describe()}")
-        if cleaning.seen():
-            yield Fact("overlap", cleaning.counts()["overlap"], f"trained on too: {cleaning.seen()}")
+        if cleaning.describe_overlap():
+            yield Fact("overlap", cleaning.counts()["overlap"], f"trained on too: {cleaning.describe_overlap()}")
         yield Fact("vocabulary", [tokenizers.src.vocab_size, tokenizers.tgt.vocab_size], vocabulary(tokenizers))
 
     def cost(self) -> Iterator[Fact]:
