@@ -54,7 +54,7 @@ def test_beams_share_the_source_and_follow_their_parents(model: Seq2Seq) -> None
     batch = random_batch(3)
     state = model.init_state(model.encode(batch.src), batch.src, beam_size=2)
     _, state = model.step(torch.tensor([4, 5, 6, 7, 8, 9]), state)
-    state = state.reorder(torch.tensor([1, 1, 2, 3, 5, 4])).keep(torch.tensor([0, 2]))
+    state = state.reorder(torch.tensor([1, 1, 2, 3, 5, 4])).select(torch.tensor([0, 2]))
     logits, _ = model.step(torch.tensor([3, 4, 5, 6]), state)
     sources, prefixes = sentences(batch.src), [[5, 3], [5, 4], [9, 5], [8, 6]]
     src, tgt = pack([sources[i] for i in (0, 0, 2, 2)], 0), pack(prefixes, 0)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minitx.utils.autograd import applied
+from minitx.utils.autograd import apply_function
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ def gather_rows(x: Tensor, rows: Tensor, inverse: Tensor, real: int | None = Non
 
     inverse: where each row of x went. real: how many rows of x have a gradient, the first; None = all.
     """
-    result: Tensor = applied(_GatherRows, x, rows, inverse, real)
+    result: Tensor = apply_function(_GatherRows, x, rows, inverse, real)
     return result
 
 

@@ -78,7 +78,7 @@ def _unroll(model: Seq2Seq, src: Packed, choose: Callable[[Tensor], Tensor], bos
         if not len(kept):
             break
         if len(rows) - len(kept) >= DROP_FRACTION * len(rows):
-            state = state.keep(kept)
+            state = state.select(kept)
             rows, tokens, alive, limits = rows[kept], tokens[kept], alive[kept], limits[kept]
     return [_until(eos_id, row[:limit]) for row, limit in zip(ids.tolist(), max_lengths.tolist(), strict=True)]
 
@@ -132,7 +132,7 @@ def beam(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: 
             if all(is_done):
                 break
             kept = torch.tensor([i for i, is_over in enumerate(is_done) if not is_over], device=device)
-            state = state.keep(kept)
+            state = state.select(kept)
             sentences, limits, ids, log_probs, lengths, ended, parents = (
                 x[kept] for x in (sentences, limits, ids, log_probs, lengths, ended, parents))
         if moved:

@@ -12,7 +12,7 @@ from torch import Tensor
 from minitx.data.batch import Packed, gather_rows
 from minitx.models.base import Attention
 from minitx.models.layers import Linear, RotaryPositions
-from minitx.utils.autograd import applied
+from minitx.utils.autograd import apply_function
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -21,7 +21,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     bias: fp32, -inf = do not attend, broadcast to [B, H, L, S]. Source: Vaswani et al. 2017, equation 1.
     """
     if q.device.type == "cpu":
-        out: Tensor = applied(_Attention, q, k, v, bias)
+        out: Tensor = apply_function(_Attention, q, k, v, bias)
         return out
     return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
 
@@ -29,7 +29,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 def self_attention(qkv: Tensor, packed: Packed, n_heads: int, *, causal: bool = False) -> Tensor:
     """Let each sentence's tokens look at that sentence, or at what of it came before. [N, 3D] --> [N, D]"""
     if qkv.device.type == "cpu":
-        out: Tensor = applied(_PackedAttention, qkv, None, packed, packed, n_heads, causal)
+        out: Tensor = apply_function(_PackedAttention, qkv, None, packed, packed, n_heads, causal)
         return out
     if has_varlen(qkv, qkv.shape[1] // (3 * n_heads)):
         q, k, v = qkv.unflatten(1, (3, n_heads, -1)).unbind(1)
@@ -43,7 +43,7 @@ def self_attention(qkv: Tensor, packed: Packed, n_heads: int, *, causal: bool = 
 def cross_attention(q: Tensor, kv: Tensor, tgt: Packed, src: Packed, n_heads: int) -> Tensor:
     """Let each target's tokens look at its source. q: [N, D], kv: [N of src, 2D] --> [N, D]"""
     if q.device.type == "cpu":
-        out: Tensor = applied(_PackedAttention, q, kv, tgt, src, n_heads, False)
+        out: Tensor = apply_function(_PackedAttention, q, kv, tgt, src, n_heads, False)
         return out
     if has_varlen(q, q.shape[1] // n_heads):
         k, v = kv.unflatten(1, (2, n_heads, -1)).unbind(1)

@@ -34,7 +34,7 @@ class DecodeState:
         """Let hypothesis i go on from what hypothesis `rows[i]` was. rows: [B*K]"""
         return replace(self, beams=[t.index_select(0, rows) for t in self.beams])
 
-    def keep(self, sentences: Tensor) -> "DecodeState":
+    def select(self, sentences: Tensor) -> "DecodeState":
         """Drop all sentences but these, with their hypotheses. sentences: [B']"""
         def rows(t: Tensor) -> Tensor:
             return t.unflatten(0, (-1, self.beam_size)).index_select(0, sentences).flatten(0, 1)
@@ -127,6 +127,6 @@ class Seq2Seq(nn.Module, ABC):
             self.compute_dtype = before
 
 
-def matrices(*modules: nn.Module) -> int:
+def count_matrix_weights(*modules: nn.Module) -> int:
     """Count the numbers of these modules' matrices: the multiply-adds that one token costs."""
     return sum(p.numel() for module in modules for p in module.parameters() if p.dim() > 1)

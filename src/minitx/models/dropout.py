@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.utils.autograd import applied
+from minitx.utils.autograd import apply_function
 
 LEVELS = 2**16  # p is rounded to a part of these, and the scale is that of the rounded p: the mean is exact
 
@@ -28,14 +28,14 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
-        dropped: Tensor = applied(_Dropout, None, x, self.p)
+        dropped: Tensor = apply_function(_Dropout, None, x, self.p)
         return dropped
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Return x + dropout(y)."""
         if not self.training or self.p == 0 or y.device.type != "cpu":
             return x + self(y)
-        total: Tensor = applied(_Dropout, x, y, self.p)
+        total: Tensor = apply_function(_Dropout, x, y, self.p)
         return total
 
     def extra_repr(self) -> str:
@@ -49,7 +49,7 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor | None, y: Tensor, p: float) -> Tensor:
         dropped = min(round(p * LEVELS), LEVELS - 1)
         ctx.scale = LEVELS / (LEVELS - dropped)
-        kept = keep(y.shape, dropped, y.dtype)
+        kept = draw_mask(y.shape, dropped, y.dtype)
         ctx.save_for_backward(kept)
         if x is None:
             return _scaled(y, kept, ctx.scale)
@@ -61,7 +61,7 @@ class _Dropout(torch.autograd.Function):
         return dx, _scaled(grad, ctx.saved_tensors[0], ctx.scale), None
 
 
-def keep(shape: torch.Size, dropped: int, dtype: torch.dtype) -> Tensor:
+def draw_mask(shape: torch.Size, dropped: int, dtype: torch.dtype) -> Tensor:
     """Draw ones, but zeros with probability dropped / LEVELS; seeded by torch's own generator."""
     count = shape.numel()
     generator = np.random.SFC64(int(torch.randint(2**63 - 1, ())))

@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.models.precision import cast, tiled
-from minitx.utils.autograd import applied
+from minitx.models.precision import cast_weight, tile_weight
+from minitx.utils.autograd import apply_function
 
 
 class Linear(nn.Linear):
     """x W' + b"""
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else cast(self.bias, x.dtype)
+        bias = None if self.bias is None else cast_weight(self.bias, x.dtype)
         if torch.is_inference_mode_enabled() and has_tiles(x):
-            return tile_product(x, tiled(self.weight), bias, "none")
-        return F.linear(x, cast(self.weight, x.dtype), bias)
+            return tile_product(x, tile_weight(self.weight), bias, "none")
+        return F.linear(x, cast_weight(self.weight, x.dtype), bias)
 
 
 def has_tiles(x: Tensor) -> bool:
@@ -42,7 +42,7 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":  # its kernel takes weights in fp32, and its backward is faster for it
             return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        weight, bias = (cast(p, x.dtype) for p in (self.weight, self.bias))
+        weight, bias = (cast_weight(p, x.dtype) for p in (self.weight, self.bias))
         return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
@@ -56,10 +56,10 @@ class FeedForward(nn.Sequential):
         """[..., D] --> [..., D]"""
         if torch.is_inference_mode_enabled() and has_tiles(x):
             w1, b1, w2, b2 = self.parameters()
-            wide = tile_product(x, tiled(w1), cast(b1, x.dtype), "relu")
-            return tile_product(wide, tiled(w2), cast(b2, x.dtype), "none")
-        weights = [cast(p, x.dtype) for p in self.parameters()]
-        y: Tensor = applied(_FeedForward, x.flatten(0, -2), *weights)
+            wide = tile_product(x, tile_weight(w1), cast_weight(b1, x.dtype), "relu")
+            return tile_product(wide, tile_weight(w2), cast_weight(b2, x.dtype), "none")
+        weights = [cast_weight(p, x.dtype) for p in self.parameters()]
+        y: Tensor = apply_function(_FeedForward, x.flatten(0, -2), *weights)
         return y.view(x.shape)
 
 

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from minitx.data.batch import Packed, gather_rows
-from minitx.models import precision as autograd
 from minitx.models.attention import SourceAttention, attend
-from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, matrices
+from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, count_matrix_weights
 from minitx.models.dropout import Dropout
 from minitx.models.layers import Linear
+from minitx.models.precision import cast_weight
 
 
 class LSTMSeq2Seq(Seq2Seq):
@@ -77,7 +77,7 @@ class LSTMSeq2Seq(Seq2Seq):
             outputs.append(x)
         return torch.cat(outputs, dim=-1)
 
-    def initial(self, memory: Tensor, src: Packed) -> list[tuple[Tensor, Tensor]]:
+    def initial_states(self, memory: Tensor, src: Packed) -> list[tuple[Tensor, Tensor]]:
         """Make each decoder layer's first h and c of its encoder layer's final state. --> L x (h, c), each [B, R]"""
         layers = zip(cast(list[EncoderLayer], list(self.encoder)), memory.chunk(self.num_layers, -1), strict=True)
         finals = [layer.final(outputs, src) for layer, outputs in layers]
@@ -85,15 +85,15 @@ class LSTMSeq2Seq(Seq2Seq):
         return [(h.contiguous(), c.contiguous()) for h, c in (both.chunk(2, dim=-1) for both in bridged)]
 
     def features(self, memory: Tensor, src: Packed, tgt: Packed) -> Tensor:
-        states, keys, bias = self.initial(memory, src), self.keys(memory), src.bias[:, 0]
+        states, keys, bias = self.initial_states(memory, src), self.keys(memory), src.bias[:, 0]
         embedded = tgt.pad(self.embed(self.tgt_embed, tgt.ids))
         if not self.input_feeding:
             h = self.decode(embedded, states)[0]
-            return self.combined(tgt.pack(h), [tgt.pack(found) for found in self.look(h, keys, bias)])
+            return self.attentional(tgt.pack(h), [tgt.pack(found) for found in self.context(h, keys, bias)])
         fed, fedback = [], torch.zeros_like(embedded[:, :1])
         for word in embedded.split(1, dim=1):
             h, states = self.decode(torch.cat([word, fedback], dim=-1), states)
-            fed.append(fedback := self.combined(h, self.look(h, keys, bias)))
+            fed.append(fedback := self.attentional(h, self.context(h, keys, bias)))
         return tgt.pack(torch.cat(fed, dim=1))
 
     def decode(self, x: Tensor, states: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -111,16 +111,16 @@ class LSTMSeq2Seq(Seq2Seq):
         values = memory[..., -self.d_hidden:].contiguous()
         return [values, self.attention.key(values)]
 
-    def look(self, h: Tensor, keys: list[Tensor], bias: Tensor) -> list[Tensor]:
+    def context(self, h: Tensor, keys: list[Tensor], bias: Tensor) -> list[Tensor]:
         """Find what each decoder state attends to, if the model does. h: [B, T, R] --> context [B, T, R], or nothing"""
         return [] if self.attention is None else [self.attention(h, *keys, bias)]
 
-    def combined(self, h: Tensor, context: list[Tensor]) -> Tensor:
+    def attentional(self, h: Tensor, context: list[Tensor]) -> Tensor:
         """Join state and context: tanh(W [context; h]) (Luong et al. 2015, equation 5). [..., R] --> [..., D]"""
         return self.dropout(self.combine(torch.cat([*context, h], dim=-1)).tanh())
 
     def init_state(self, memory: Tensor, src: Packed, beam_size: int = 1) -> DecodeState:
-        flat = [t for state in self.initial(memory, src) for t in state]
+        flat = [t for state in self.initial_states(memory, src) for t in state]
         if self.input_feeding:
             flat.append(memory.new_zeros(len(memory), self.tgt_embed.embedding_dim))
         beams = [t.repeat_interleave(beam_size, dim=0) for t in flat]
@@ -133,7 +133,7 @@ class LSTMSeq2Seq(Seq2Seq):
             x = torch.cat([x, state.beams[-1][:, None]], dim=-1)
         h, states = self.decode(x, list(zip(flat[0::2], flat[1::2], strict=True)))
         together = h.view(-1, state.beam_size, self.d_hidden)  # --> [B, K, R]: the source is shared, not copied K times
-        features = self.combined(together, self.look(together, keys, bias)).flatten(0, 1)
+        features = self.attentional(together, self.context(together, keys, bias)).flatten(0, 1)
         beams = [t for pair in states for t in pair] + ([features] if self.input_feeding else [])
         return self.project(features), replace(state, beams=beams, position=state.position + 1)
 
@@ -143,18 +143,20 @@ class LSTMSeq2Seq(Seq2Seq):
     def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float:
         """A bridge runs once a sentence; either attention takes 2 R a pair of tokens to score, and 2 R to sum."""
         s, t = src_lengths.astype(float), tgt_lengths.astype(float)
-        on_source, on_target, bridged = self.products
+        on_source, on_target, bridged = self.multiply_adds
         attended = 0.0 if self.attention is None else 4 * self.d_hidden * float(t @ s)
         return float(2 * (on_source * s.sum() + on_target * t.sum() + bridged * len(s)) + attended)
 
     @cached_property
-    def products(self) -> tuple[int, int, int]:
+    def multiply_adds(self) -> tuple[int, int, int]:
         """Multiply-adds with weights, of a source token, of a target token, and once a sentence."""
-        on_source, on_target = matrices(self.encoder), matrices(self.decoder, self.combine, self.output)
+        on_source = count_matrix_weights(self.encoder)
+        on_target = count_matrix_weights(self.decoder, self.combine, self.output)
         if self.attention is not None:
-            on_source += matrices(self.attention.key)
-            on_target += matrices(self.attention.query) if isinstance(self.attention, AdditiveAttention) else 0
-        return on_source, on_target, matrices(self.bridges)
+            on_source += count_matrix_weights(self.attention.key)
+        if isinstance(self.attention, AdditiveAttention):
+            on_target += count_matrix_weights(self.attention.query)
+        return on_source, on_target, count_matrix_weights(self.bridges)
 
 
 class Recurrence(nn.LSTM):
@@ -171,7 +173,7 @@ class Recurrence(nn.LSTM):
             state = zeros, zeros
         weights, settings = self.all_weights[0], (True, 1, 0.0, self.training, False, True)
         if x.device.type == "cpu" or not torch.is_grad_enabled():  # a search casts them once
-            y, h, c = torch.lstm(x, state, [autograd.cast(weight, x.dtype) for weight in weights], *settings)
+            y, h, c = torch.lstm(x, state, [cast_weight(weight, x.dtype) for weight in weights], *settings)
         else:  # cuDNN wants its weights in one buffer, and autocast casts them into one
             with torch.autocast(x.device.type, x.dtype, enabled=x.dtype is not weights[0].dtype):
                 y, h, c = torch.lstm(x, state, [*weights], *settings)
@@ -196,7 +198,7 @@ class EncoderLayer(nn.Module):
         if self.backwards is None:
             return ahead
         order = reversal(src)
-        back = reordered(self.backwards(reordered(x, order))[0], order)
+        back = reorder(self.backwards(reorder(x, order))[0], order)
         return torch.cat([ahead, back], dim=-1)
 
     def final(self, outputs: Tensor, src: Packed) -> Tensor:
@@ -244,7 +246,7 @@ def reversal(src: Packed) -> Tensor:
     return torch.where(src.mask, src.lengths[:, None] - 1 - places, places)
 
 
-def reordered(x: Tensor, order: Tensor) -> Tensor:
+def reorder(x: Tensor, order: Tensor) -> Tensor:
     """Take each sentence's states in an order that undoes itself. x: [B, S, R], order: [B, S] --> [B, S, R]"""
     flat = (torch.arange(len(x), device=x.device)[:, None] * x.shape[1] + order).flatten()
     return gather_rows(x.flatten(0, 1), flat, flat).view(x.shape)

@@ -9,7 +9,7 @@ from torch import Tensor
 _casts: dict[tuple[int, torch.dtype | str], Tensor] | None = None  # by the weight's id, and type
 
 
-def cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
+def cast_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a weight in another type, inside `casting_once` the same tensor each time."""
     if weight.dtype is dtype or _casts is None:
         return weight.to(dtype)
@@ -18,7 +18,7 @@ def cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return _casts[id(weight), dtype]
 
 
-def tiled(weight: Tensor) -> Tensor:
+def tile_weight(weight: Tensor) -> Tensor:
     """Return a matrix in bf16, inside `casting_once` laid out for the CPU's tiles: oneDNN else does so at each use."""
     if _casts is None:
         return weight.bfloat16()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from minitx.data.batch import Packed
 from minitx.models.attention import CrossAttention, SelfAttention
-from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, matrices
+from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, count_matrix_weights
 from minitx.models.dropout import Dropout
 from minitx.models.layers import FeedForward, LayerNorm, LearnedPositions, Linear, RotaryPositions, SinusoidalPositions
 
@@ -109,15 +109,15 @@ class Transformer(Seq2Seq):
     def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float:
         """Causal attention counts as a whole square, as torch's counter and others' MFU have it (PaLM, appendix B)."""
         s, t = src_lengths.astype(float), tgt_lengths.astype(float)
-        on_source, on_target = self.products
+        on_source, on_target = self.multiply_adds
         attended = len(self.encoder) * (s @ s) + len(self.decoder) * (t @ t + t @ s)
         return float(2 * (on_source * s.sum() + on_target * t.sum()) + 4 * self.output.in_features * attended)
 
     @cached_property
-    def products(self) -> tuple[int, int]:
+    def multiply_adds(self) -> tuple[int, int]:
         """Multiply-adds with weights, of a source token and of a target token."""
-        crossed = matrices(*(layer.cross.kv for layer in cast(list[DecoderLayer], list(self.decoder))))
-        return matrices(self.encoder) + crossed, matrices(self.decoder, self.output) - crossed
+        crossed = count_matrix_weights(*(layer.cross.kv for layer in cast(list[DecoderLayer], list(self.decoder))))
+        return count_matrix_weights(self.encoder) + crossed, count_matrix_weights(self.decoder, self.output) - crossed
 
 
 class Sublayer(nn.Module):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from minitx.models.precision import cast
-from minitx.utils.autograd import applied
+from minitx.models.precision import cast_weight
+from minitx.utils.autograd import apply_function
 
 AT_ONCE = 2**23  # logits held at a time: 16 MiB in bf16. Fewer make the products small, more leave a CPU's cache
 AT_ONCE_ON_GPU = 2**26
@@ -26,7 +26,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, labels: Tensor, smoothing: float, training: bool) -> tuple[
             Tensor, Tensor]:
-        W, V = cast(weight, features.dtype), len(weight)
+        W, V = cast_weight(weight, features.dtype), len(weight)
         exact = torch.promote_types(features.dtype, torch.float32)
         mean_w = weight.mean(0, dtype=exact)  # the mean logit is a product with it
         sums = torch.zeros(2, dtype=exact, device=features.device)  # -log p_y, mean of -log p
@@ -75,5 +75,5 @@ def linear_cross_entropy(features: Tensor, weight: Tensor, labels: Tensor, smoot
     al. 2016, section 7, with the mass spread over all V entries, the label's own included.
     """
     training = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
-    loss_sum, nll_sum = applied(_LinearCrossEntropy, features, weight, labels, smoothing, training)
+    loss_sum, nll_sum = apply_function(_LinearCrossEntropy, features, weight, labels, smoothing, training)
     return loss_sum, nll_sum

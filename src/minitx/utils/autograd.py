@@ -5,6 +5,6 @@ from typing import Any
 from torch.autograd import Function
 
 
-def applied(function: type[Function], *arguments: Any) -> Any:
+def apply_function(function: type[Function], *arguments: Any) -> Any:
     """Return what the function makes of its arguments, noted for the backward pass."""
     return function.apply(*arguments)
