@@ -1,4 +1,4 @@
-"""The typed door to functions with a gradient of their own."""
+"""A typed call of functions that define their own gradient."""
 
 from typing import Any
 
@@ -6,5 +6,5 @@ from torch.autograd import Function
 
 
 def apply_function(function: type[Function], *arguments: Any) -> Any:
-    """Return what the function makes of its arguments, noted for the backward pass."""
+    """Call `function.apply`, which torch leaves untyped: the result is recorded for the backward pass."""
     return function.apply(*arguments)
