@@ -5,15 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from served import write_run
 
 import minitx
 from minitx.utils.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu"), torch.device("cpu", 0)], ids=str)

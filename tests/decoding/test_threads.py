@@ -1,6 +1,6 @@
 """Threads translate at the same time, with one model or with several: each gets what it would get alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier, Event
@@ -16,10 +16,19 @@ from minitx.models.base import Seq2Seq
 from minitx.models.layers import Linear
 from minitx.models.precision import compute_dtype
 
-LINES = ["a dog", "the cat sees", "b", "zebra", "a cat", "dogs", "the dog sees"]
-SHORT = replace(DECODE, max_length_ratio=0.3, max_length_extra=3)
-TESTED = pytest.mark.parametrize("family", ["transformer sinusoidal", "transformer rope", "lstm dot fed"])
+LINES = ["a dog", "the cat sees", "b", "zebra"]
+SHORT = replace(DECODE, max_length_ratio=0.1, max_length_extra=3)
+TESTED = pytest.mark.parametrize("family", ["transformer rope", "lstm dot fed"])
 WAIT_S = 60  # no measure of anything: a thread that failed must not leave the others waiting
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_core_a_thread() -> Iterator[None]:
+    """Several teams of threads would spin for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def build(family: str, seed: int = 9) -> Seq2Seq:
@@ -31,7 +40,7 @@ def translator(model: Seq2Seq, precision: str | None) -> Translator:
     return Translator(model, Pair(), replace(SHORT, precision=precision))  # type: ignore[arg-type]
 
 
-Outputs = tuple[list[list[Translation]], list[str], list[PairScore]]
+Outputs = tuple[list[list[Translation]], list[PairScore]]
 
 
 def work(one: Translator, pause: Callable[[], object] = lambda: None) -> Outputs:
@@ -39,7 +48,7 @@ def work(one: Translator, pause: Callable[[], object] = lambda: None) -> Outputs
     def progress(done: int, total: int) -> None:
         pause()
 
-    return (one.n_best(LINES, 2, beam_size=2, progress=progress), one.translate(LINES, progress=progress),
+    return (one.n_best(LINES, 2, beam_size=2, progress=progress),
             score_pairs(one, LINES, LINES[::-1], progress=progress))
 
 
@@ -53,7 +62,7 @@ def together(translators: list[Translator]) -> list[Outputs]:
 @TESTED
 def test_threads_share_a_model_in_two_number_formats(family: str) -> None:
     model = build(family)
-    translators = [translator(model, precision) for precision in (None, "bf16-mixed", "bf16-mixed", None)]
+    translators = [translator(model, precision) for precision in (None, "bf16-mixed", "bf16-mixed")]
     alone = [work(one) for one in translators]
     assert alone[0][0] != alone[1][0], "the format shows in the scores"
     model.train()
@@ -61,12 +70,11 @@ def test_threads_share_a_model_in_two_number_formats(family: str) -> None:
     assert all(module.training for module in model.modules())
 
 
-@TESTED
-def test_threads_have_models_of_their_own(family: str) -> None:
-    translators = [translator(build(family, seed), precision)
-                   for seed in (1, 2) for precision in (None, "bf16-mixed")]
+def test_threads_have_models_of_their_own() -> None:
+    translators = [translator(build("transformer rope", seed), precision)
+                   for seed, precision in ((1, None), (2, "bf16-mixed"), (3, "bf16-mixed"))]
     alone = [work(one) for one in translators]
-    assert len({str(outputs) for outputs in alone}) == 4
+    assert len({str(outputs) for outputs in alone}) == 3
     assert together(translators) == alone
 
 

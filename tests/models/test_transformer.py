@@ -12,7 +12,7 @@ from toys import POSITIONS, SIZES, all_logits, random_batch, tiny_transformer
 from minitx.data.batch import collate, pack
 
 
-@pytest.mark.parametrize(("pos_encoding", "pre_norm", "tied"), product(POSITIONS, (True, False), (True, False)))
+@pytest.mark.parametrize(("pos_encoding", "pre_norm", "tied"), list(product(POSITIONS, (True, False), (True, False))))
 def test_it_is_the_plain_transformer_and_so_are_its_gradients(pos_encoding: str, pre_norm: bool, tied: bool) -> None:
     settings = {"pos_encoding": pos_encoding, "pre_norm": pre_norm, "tie_embeddings": tied}
     fast, batch = tiny_transformer(**settings).double(), random_batch(6)
