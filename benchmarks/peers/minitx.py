@@ -47,6 +47,7 @@ def decode(job: Job, report: Report) -> None:
     from minitx.config.compose import compose
     from minitx.data.batch import collate_src
     from minitx.decoding.search import greedy
+    from minitx.models.precision import computing_in
     from minitx.models.registry import build_model
 
     cfg = compose([*same_text(job), *speed(job), *job.options])
@@ -58,7 +59,7 @@ def decode(job: Job, report: Report) -> None:
         for rows in longest_first(sources, size):
             src = collate_src([sources[i] for i in rows], pad_id=work.PAD, eos_id=work.EOS)
             limits = torch.full((len(rows),), work.LENGTH)
-            with model.computing_in(torch.bfloat16 if job.precision == "bf16" else None):
+            with computing_in(torch.bfloat16 if job.precision == "bf16" else None):
                 lengths += map(len, greedy(model, src, bos_id=work.BOS, eos_id=work.EOS, pad_id=work.EOS,
                                            max_lengths=limits))
         return lengths

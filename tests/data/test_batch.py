@@ -1,5 +1,7 @@
-"""Sentences laid end to end: all that was put in comes out, whatever stands beside it, and its gradient finds back."""
+"""Packed sentences: all that goes in comes out, whatever stands beside it, and gradients find their way back."""
 
+import ast
+import re
 from typing import Any
 
 import torch
@@ -13,6 +15,15 @@ PAD, BOS, EOS = SPECIALS.values()
 Ids = list[list[int]]
 TEXTS = some(st.lists(st.integers(3, 99), min_size=1, max_size=9))
 OPTIONS = st.fixed_dictionaries({"multiple": st.sampled_from([1, 4]), "recurring": st.booleans()})
+
+
+def test_the_example_in_the_docstring_is_what_pack_returns() -> None:
+    packed = pack([[5, 6, 2], [7, 2]], 0)
+    shown = {name: ast.literal_eval(value) for name, value in
+             re.findall(r"^ +(\w+) +(\[.*\])(?:  .*)?$", Packed.__doc__ or "", re.MULTILINE)}
+    assert shown == {name: value.tolist() for name, value in vars(packed).items() if isinstance(value, torch.Tensor)}
+    assert "n_tokens = 5, N = 6, B = 2, L = 3" in (Packed.__doc__ or "")
+    assert (packed.n_tokens, len(packed.ids), *packed.rows.shape) == (5, 6, 2, 3)
 
 
 @settings(max_examples=30)
@@ -52,7 +63,7 @@ def test_sentences_side_by_side_are_those_end_to_end(text: Ids, options: dict[st
 
 @settings(max_examples=30)
 @given(TEXTS.map(lambda text: [row[:3] for row in text[:18]]), OPTIONS)
-def test_gradients_find_back_to_what_counts(text: Ids, options: dict[str, Any]) -> None:
+def test_gradients_reach_real_rows_alone(text: Ids, options: dict[str, Any]) -> None:
     packed = pack(text, PAD, **options)
     real = packed.mask.clone()
     real[len(text):] = False
@@ -67,7 +78,7 @@ def test_gradients_find_back_to_what_counts(text: Ids, options: dict[str, Any]) 
 
 @settings(max_examples=30)
 @given(TEXTS, OPTIONS, st.integers(1, 4), st.integers(1, 3))
-def test_heads_are_told_there_and_back(text: Ids, options: dict[str, Any], n_heads: int, parts: int) -> None:
+def test_head_indices_are_each_others_inverse(text: Ids, options: dict[str, Any], n_heads: int, parts: int) -> None:
     packed = pack(text, PAD, **options)
     index, inverse = packed.head_indices(n_heads, parts)
     entries = torch.arange(len(packed.ids) * parts * n_heads)

@@ -93,11 +93,11 @@ def test_a_long_source_is_cut_as_for_translation_and_a_long_target_is_refused() 
     sizes = {"src_vocab_size": Letters.vocab_size, "tgt_vocab_size": Letters.vocab_size}
     translator = Translator(tiny_transformer(pos_encoding="learned", max_positions=8, **sizes),
                             Pair(), DECODE)  # type: ignore[arg-type]
-    told: list[tuple[int, str]] = []
+    calls: list[tuple[int, str]] = []
     cut, whole = score_pairs(translator, ["abcdefghij", "abcdefg"], ["a", "a"],
-                             warn=lambda row, what: told.append((row, what)))
+                             warn=lambda row, what: calls.append((row, what)))
     assert cut == whole
-    assert told == [(0, "11 tokens, cut to 8")]
+    assert calls == [(0, "11 tokens, cut to 8")]
     assert score(translator, [("a", "abcdefg")])[0].n_tokens == 8
     with pytest.raises(UserError, match="translation 2: has 9 tokens, this model writes at most 8") as refused:
         score(translator, [("a", "a"), ("a", "abcdefgh")])
@@ -114,13 +114,13 @@ def test_a_corpus_is_the_sum_of_its_pairs(translator: Translator) -> None:
 
 
 def test_progress_counts_every_pair_and_the_model_gets_its_mode_back(translator: Translator) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     translator.model.train()
-    score_pairs(translator, ["a"] * 9, ["b"] * 9, progress=lambda done, total: told.append((done, total)))
+    score_pairs(translator, ["a"] * 9, ["b"] * 9, progress=lambda done, total: calls.append((done, total)))
     assert translator.model.training
     translator.model.eval()
-    assert told[-1] == (9, 9)
-    assert told == sorted(told)
+    assert calls[-1] == (9, 9)
+    assert calls == sorted(calls)
 
 
 def test_nothing_to_score_is_nothing(translator: Translator, tmp_path: Path) -> None:

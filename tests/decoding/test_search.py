@@ -270,14 +270,16 @@ def test_samples_are_repeatable_and_top_1_is_greedy() -> None:
     assert draw(1, top_k=1) == greedy(model, src, max_lengths=bounds, **SPECIALS)
 
 
-@pytest.mark.parametrize("wrong", [{"n_best": 3}, {"n_best": 0}, {"length_penalty": -1.0}, {"beam_size": 0}])
+@pytest.mark.parametrize("wrong", [{"n_best": 3}, {"n_best": 0}, {"length_penalty": -1.0}, {"beam_size": 0},
+                                   {"length_penalty": math.nan}, {"length_penalty": math.inf}])
 def test_beam_refuses_what_has_no_meaning(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         beam(Toy(5, 0), source(0), max_lengths=limits(3),
              **{"beam_size": 2, "length_penalty": 1.0, **SPECIALS, **wrong})
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"top_k": -1}])
+@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"temperature": math.nan}, {"temperature": math.inf},
+                                   {"top_k": -1}])
 def test_sample_refuses_what_has_no_meaning(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         sample(Toy(5, 0), source(0), max_lengths=limits(3), **SPECIALS, **wrong)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from minitx.config.schema import DecodeConfig
 from minitx.data.batch import Packed
 from minitx.decoding.translator import Translator, output_limits
-from minitx.models.base import DecodeState, Seq2Seq
+from minitx.models.base import DecodeState
+from minitx.models.precision import compute_dtype
 
 DECODE = DecodeConfig(beam_size=1, length_penalty=1.0, max_tokens=40, max_length_ratio=2.0, max_length_extra=10,
                       max_source_length=20, precision=None)
@@ -37,8 +38,7 @@ class Pair:
 class Copier(nn.Module):
     """Write the source again, token by token; remember the shapes of its batches, and whether it was training."""
 
-    max_source_length = max_target_length = compute_dtype = None
-    computing_in = Seq2Seq.computing_in
+    max_source_length = max_target_length = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Copier(nn.Module):
         ids = src.ids[src.rows]
         self.shapes.append(tuple(ids.shape))
         self.modes.append(self.training)
-        self.dtypes.append(self.compute_dtype)
+        self.dtypes.append(compute_dtype())
         assert ((ids != 0) == src.mask).all()
         return ids[..., None]
 
@@ -74,9 +74,9 @@ LINES = ["a dog", "", "the very long line", "  ", "b", "cat", "\t", "a dog", "ze
 
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_order_is_kept_and_blank_lines_stay_empty(translator: Translator, beam_size: int) -> None:
-    wanted = [line if line.strip() else "" for line in LINES]
-    assert translator.translate(LINES, beam_size=beam_size) == wanted
-    assert translator.translate(LINES[::-1], beam_size=beam_size) == wanted[::-1]
+    expected = [line if line.strip() else "" for line in LINES]
+    assert translator.translate(LINES, beam_size=beam_size) == expected
+    assert translator.translate(LINES[::-1], beam_size=beam_size) == expected[::-1]
     assert translator.translate([], beam_size=beam_size) == []
     assert translator.translate(["", " "], beam_size=beam_size) == ["", ""]
 
@@ -90,21 +90,21 @@ def test_batches_keep_to_max_tokens_longest_first(translator: Translator, beam_s
     assert [width for _, width in shapes] == sorted((width for _, width in shapes), reverse=True)
 
 
-def test_a_line_too_long_is_cut_and_told_of(translator: Translator) -> None:
-    told: list[tuple[int, str]] = []
+def test_a_line_too_long_is_cut_with_a_warning(translator: Translator) -> None:
+    calls: list[tuple[int, str]] = []
     lines = ["a" * 19, "b" * 20, "c" * 10_000]  # with EOS 20, 21 and 10,001 tokens
-    found = translator.translate(lines, warn=lambda row, what: told.append((row, what)))
+    found = translator.translate(lines, warn=lambda row, what: calls.append((row, what)))
     assert found == ["a" * 19, "b" * 19, "c" * 19]
-    assert told == [(1, "21 tokens, cut to 20"), (2, "10,001 tokens, cut to 20")]
+    assert calls == [(1, "21 tokens, cut to 20"), (2, "10,001 tokens, cut to 20")]
     with pytest.warns(UserWarning, match="line 2: 21 tokens, cut to 20"):
         translator.translate(lines[:2])
 
 
 def test_a_model_with_fewer_positions_cuts_earlier(translator: Translator) -> None:
     translator.model.max_source_length = 8
-    told: list[int] = []
-    assert translator.translate(["abcdefg", "abcdefgh"], warn=lambda row, what: told.append(row)) == ["abcdefg"] * 2
-    assert told == [1]
+    calls: list[int] = []
+    assert translator.translate(["abcdefg", "abcdefgh"], warn=lambda row, what: calls.append(row)) == ["abcdefg"] * 2
+    assert calls == [1]
 
 
 def test_outputs_are_bounded_by_ratio_extra_and_model(translator: Translator) -> None:
@@ -117,10 +117,10 @@ def test_outputs_are_bounded_by_ratio_extra_and_model(translator: Translator) ->
 
 
 def test_progress_counts_every_line(translator: Translator) -> None:
-    told: list[tuple[int, int]] = []
-    translator.translate(LINES, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (9, 9)
-    assert told == sorted(told)
+    calls: list[tuple[int, int]] = []
+    translator.translate(LINES, progress=lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (9, 9)
+    assert calls == sorted(calls)
 
 
 def test_n_best_is_ranked_and_begins_with_the_best(translator: Translator) -> None:
@@ -129,8 +129,9 @@ def test_n_best_is_ranked_and_begins_with_the_best(translator: Translator) -> No
     assert len({found.text for found in first}) == 3
     assert [found.score for found in first] == sorted((found.score for found in first), reverse=True)
     assert [found.text for found in blank] == [""]
-    with pytest.raises(ValueError, match="n_best"):
-        translator.n_best(["abc"], 5, beam_size=4)
+    for line in ("abc", " "):
+        with pytest.raises(ValueError, match="n_best=5: must be at most beam_size=4"):
+            translator.n_best([line], 5, beam_size=4)
 
 
 def test_the_model_gets_its_mode_back_even_after_an_error(translator: Translator) -> None:
@@ -151,4 +152,4 @@ def test_precision_holds_for_the_search_alone() -> None:
     with pytest.raises(ZeroDivisionError):
         translator.translate(["abc"], progress=lambda done, total: 1 / 0)  # type: ignore[arg-type]
     assert translator.model.dtypes == [torch.bfloat16] * 2
-    assert translator.model.compute_dtype is None
+    assert compute_dtype() is None

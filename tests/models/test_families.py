@@ -19,6 +19,7 @@ from minitx.config.schema import ModelConfig, resolve_size
 from minitx.data.batch import Batch, Packed, collate, pack
 from minitx.decoding.search import beam, greedy
 from minitx.models.base import Seq2Seq
+from minitx.models.precision import computing_in
 from minitx.models.registry import MODELS, build_model, model_class
 from minitx.runs.checkpoint import load_tensors, model_tensors
 from minitx.training.loss import linear_cross_entropy
@@ -54,7 +55,7 @@ def test_beams_share_the_source_and_follow_their_parents(model: Seq2Seq) -> None
     batch = random_batch(3)
     state = model.init_state(model.encode(batch.src), batch.src, beam_size=2)
     _, state = model.step(torch.tensor([4, 5, 6, 7, 8, 9]), state)
-    state = state.reorder(torch.tensor([1, 1, 2, 3, 5, 4])).keep(torch.tensor([0, 2]))
+    state = state.reorder(torch.tensor([1, 1, 2, 3, 5, 4])).select(torch.tensor([0, 2]))
     logits, _ = model.step(torch.tensor([3, 4, 5, 6]), state)
     sources, prefixes = sentences(batch.src), [[5, 3], [5, 4], [9, 5], [8, 6]]
     src, tgt = pack([sources[i] for i in (0, 0, 2, 2)], 0), pack(prefixes, 0)
@@ -161,7 +162,7 @@ def test_bf16_gives_the_gradient_but_for_rounding(name: str, weights: torch.dtyp
     batch, gradients = random_batch(32), []
     for dtype in (torch.float64, weights):
         model = FAMILIES[name]().to(dtype)
-        with model.computing_in(torch.bfloat16 if dtype is torch.float32 else None):
+        with computing_in(torch.bfloat16 if dtype is torch.float32 else None):
             features = model(batch.src, batch.tgt)
         assert features.dtype is (torch.float64 if dtype is torch.float64 else torch.bfloat16)
         loss, _ = linear_cross_entropy(features, model.output.weight, batch.labels, 0.1)
@@ -175,7 +176,7 @@ def test_bf16_gives_the_gradient_but_for_rounding(name: str, weights: torch.dtyp
 @pytest.mark.parametrize("mixed", [True, False])
 def test_search_runs_in_bf16(name: str, mixed: bool) -> None:
     batch, model = random_batch(4), FAMILIES[name]().to(torch.float32 if mixed else torch.bfloat16)
-    with model.computing_in(torch.bfloat16 if mixed else None):
+    with computing_in(torch.bfloat16 if mixed else None):
         found = beam(model, batch.src, max_lengths=torch.full((4,), 6), beam_size=3, length_penalty=1.0, **SPECIALS)
     assert [len(hypotheses) for hypotheses in found] == [1] * 4
 

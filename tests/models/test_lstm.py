@@ -10,6 +10,7 @@ from toys import random_batch, tiny_lstm
 
 from minitx.data.batch import collate, pack
 from minitx.models.lstm import AdditiveAttention, DotAttention, EncoderLayer, Recurrence, reversal
+from minitx.models.precision import computing_in
 
 SRC = pack([[5] * length for length in (7, 4, 1)], 0)
 MASK, BIAS = SRC.mask, SRC.bias[:, 0]
@@ -103,7 +104,7 @@ def test_weights_are_cast_once_however_often_they_are_used(monkeypatch: pytest.M
     original = torch.lstm
     monkeypatch.setattr(torch, "lstm", lambda x, state, weights, *a: seen.update(map(id, weights))
                         or original(x, state, weights, *a))
-    with model.computing_in(torch.bfloat16):
+    with computing_in(torch.bfloat16):
         model(batch.src, batch.tgt)
     recurrences = [module for module in model.modules() if isinstance(module, nn.LSTM)]
     assert len(seen) == sum(len(module.all_weights[0]) for module in recurrences)

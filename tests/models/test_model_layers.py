@@ -12,8 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.models.layers import FeedForward, LayerNorm, LearnedPositions, Linear, RotaryPositions, SinusoidalPositions
-from minitx.models.precision import casting_once
+from minitx.models.layers import (
+    FeedForward,
+    LayerNorm,
+    LearnedPositions,
+    Linear,
+    RotaryPositions,
+    SinusoidalPositions,
+    Waves,
+)
+from minitx.models.precision import computing_in
 
 MIXED = [(torch.float64, torch.float64, 1e-12), (torch.float32, torch.float32, 1e-5),
          (torch.float32, torch.bfloat16, 3e-2), (torch.bfloat16, torch.bfloat16, 3e-2)]  # weights, activations
@@ -63,14 +71,14 @@ def test_without_gradients_it_computes_the_same(make: type[nn.Module], rows: tup
     module = make()
     x = torch.randn(*rows, next(module.parameters()).shape[1]).bfloat16()
     expected = module(x).detach()
-    for context in (nullcontext(), casting_once()):
+    for context in (nullcontext(), computing_in(None)):
         with torch.inference_mode(), context:
             for _ in range(2):  # made once, and kept
                 torch.testing.assert_close(module(x), expected, rtol=1e-2, atol=1e-2)
     with torch.no_grad():
         for p in module.parameters():
             p.zero_()
-    with torch.inference_mode(), casting_once():
+    with torch.inference_mode(), computing_in(None):
         assert not module(x).any()  # the block's own casts, not those of the last
 
 
@@ -104,6 +112,17 @@ def test_positions_go_on_without_end() -> None:
     expected = [[math.sin(p), math.cos(p), math.sin(p / 100), math.cos(p / 100)] for p in places.tolist()]
     torch.testing.assert_close(long, torch.tensor(expected, dtype=torch.float64), atol=1e-11, rtol=0)
     assert torch.equal(positions(torch.tensor([5]), 6, torch.float64)[0], long[1])
+
+
+class Overwritten(Waves):
+    """Waves whose table another thread replaces by an empty one whenever it is stored."""
+
+    table = property(lambda self: torch.empty(0), lambda self, table: None)  # type: ignore[assignment]
+
+
+def test_positions_do_not_depend_on_what_other_threads_store() -> None:
+    places = torch.tensor([0, 3, 200])
+    assert torch.equal(Overwritten(6)(places, 201, torch.float32), Waves(6)(places, 201, torch.float32))
 
 
 def test_learned_positions_are_rows_of_a_table() -> None:

@@ -1,12 +1,37 @@
-"""The Transformer: what it must and must not sense."""
+"""The Transformer: equal to a plain one, and what it must and must not sense."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
-from toys import POSITIONS, all_logits, tiny_transformer
+import torch.nn.functional as F
+from models.plain_transformer import PlainTransformer
+from toys import POSITIONS, SIZES, all_logits, random_batch, tiny_transformer
 
 from minitx.data.batch import collate, pack
+
+
+@pytest.mark.parametrize(("pos_encoding", "pre_norm", "tied"), list(product(POSITIONS, (True, False), (True, False))))
+def test_it_is_the_plain_transformer_and_so_are_its_gradients(pos_encoding: str, pre_norm: bool, tied: bool) -> None:
+    settings = {"pos_encoding": pos_encoding, "pre_norm": pre_norm, "tie_embeddings": tied}
+    fast, batch = tiny_transformer(**settings).double(), random_batch(6)
+    vocab = {"src_vocab_size": SIZES["vocab"], "tgt_vocab_size": SIZES["vocab"]}
+    plain = PlainTransformer(**vocab, num_layers=2, d_model=SIZES["d_model"], d_ff=32, n_heads=2, max_positions=64,
+                             **settings).double()
+    with torch.no_grad():
+        for p in fast.parameters():  # norms and biases that are neither 1 nor 0
+            p.add_(0.1 * torch.randn_like(p))
+    plain.load_state_dict(fast.state_dict())
+    src, tgt = batch.src, batch.tgt
+    expected = plain(src.ids[src.rows], src.mask, tgt.ids[tgt.rows])[tgt.mask]  # --> [n_tokens, V]
+    logits = fast.project(fast(src, tgt)[:batch.n_tokens])
+    torch.testing.assert_close(logits, expected, atol=1e-10, rtol=1e-10)
+    names, parameters = zip(*fast.named_parameters(), strict=True)
+    ours = torch.autograd.grad(F.cross_entropy(logits, batch.labels), parameters)
+    theirs = torch.autograd.grad(F.cross_entropy(expected, batch.labels), [plain.get_parameter(name) for name in names])
+    for name, one, other in zip(names, ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("pos_encoding", POSITIONS)

@@ -1,8 +1,8 @@
-"""What crosses from ids to tensors: sentences laid end to end, without padding between them.
+"""Ids to tensors: sentences laid end to end, without padding between them.
 
 Every source ends with EOS. A target `a b EOS` is read as `BOS a b` and predicted as `a b EOS`.
-What works token by token runs over rows of tokens; what needs sentences side by side (attention, recurrence) has them
-padded there and then, by index. Masks are made here and nowhere else: True = a real token.
+What works token by token runs over rows of tokens; what needs sentences side by side (attention, recurrence) pads them
+there and then, by index. Masks are made here and nowhere else: True = a real token.
 
 B sentences, L places of the longest (S of sources, T of targets), N rows, D any width, H heads.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minitx.utils.autograd import applied
+from minitx.utils.autograd import apply_function
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,14 @@ class Packed:
     """Hold B sentences as rows of tokens, one after the other, and at least one row of filler after the last.
 
     Filler is pad ids. Padding reads it, and it makes sizes recur; nothing that counts ever reads it.
+    Two sentences, `5 6 2` and `7 2`, with 0 as the pad id: n_tokens = 5, N = 6, B = 2, L = 3.
+
+        ids     [5, 6, 2, 7, 2, 0]              row 5 is filler
+        places  [0, 1, 2, 0, 1, 0]
+        slots   [0, 1, 2, 3, 4, 0]              slot 5, sentence 1's third, is padding: no row goes there
+        rows    [[0, 1, 2], [3, 4, 5]]          and what reads it gets row 5
+        mask    [[True, True, True], [True, True, False]]
+        starts  [0, 3, 5, 6]                    of the sentences, of the filler, and N
     """
 
     ids: Tensor  # [N]
@@ -44,21 +52,21 @@ class Packed:
 
     @property
     def longest(self) -> int:
-        """Places of the longest sentence, L."""
+        """Return L, the places of the longest sentence."""
         return self.rows.shape[1]
 
     @cached_property
     def lengths(self) -> Tensor:
-        """Real tokens of each sentence, or 1 if it is idle. [B]"""
+        """Return the real tokens of each sentence, or 1 if it is idle. [B]"""
         return self.mask.sum(1)
 
     @cached_property
     def bias(self) -> Tensor:
-        """What attention adds to its scores: -inf at padding, else 0. [B, 1, 1, L] fp32"""
+        """Return what attention adds to its scores: -inf at padding, else 0. [B, 1, 1, L] fp32"""
         return torch.zeros(self.mask.shape, device=self.mask.device).masked_fill_(~self.mask, -torch.inf)[:, None, None]
 
     def pad(self, x: Tensor) -> Tensor:
-        """Set rows side by side. [N, D] --> [B, L, D], padding being whatever the last row is"""
+        """Set sentences side by side. [N, D] --> [B, L, D], padding being whatever the last row is"""
         return gather_rows(x, self.rows.flatten(), self.slots, self.n_tokens).view(*self.rows.shape, -1)
 
     def pack(self, x: Tensor) -> Tensor:
@@ -66,7 +74,7 @@ class Packed:
         return gather_rows(x.flatten(0, 1), self.slots, self.rows.flatten())
 
     def head_indices(self, n_heads: int, parts: int) -> tuple[Tensor, Tensor]:
-        """Tell [parts, B, H, L] which of [N, parts, H] each entry is, and the other way round; both flat."""
+        """Return which of [N, parts, H] each entry of [parts, B, H, L] is, and the inverse; both flat."""
         if (n_heads, parts) not in self._head_indices:
             (B, L), device = self.rows.shape, self.rows.device
             part, head = torch.arange(parts, device=device)[:, None], torch.arange(n_heads, device=device)
@@ -78,18 +86,18 @@ class Packed:
 
 
 def to_device(x: Tensor, device: torch.device | str) -> Tensor:
-    """Copy to a device. A GPU copies from locked memory while the host goes on, from any other while it waits."""
+    """Copy to a device. For a GPU the memory is pinned first, so that the host need not wait for the copy."""
     if torch.device(device).type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
     return x.to(device, non_blocking=True)
 
 
 def gather_rows(x: Tensor, rows: Tensor, inverse: Tensor, real: int | None = None) -> Tensor:
-    """Take rows of x, whose gradient is taken back: faster than adding it up where it came from.
+    """Take rows of x. The gradient is gathered by the inverse index, which is faster than scattering it.
 
-    inverse: where each row of x went. real: how many rows of x have a gradient, the first; None = all.
+    inverse: where each row of x went. real: only so many rows of x, the first, have a gradient; None = all.
     """
-    result: Tensor = applied(_GatherRows, x, rows, inverse, real)
+    result: Tensor = apply_function(_GatherRows, x, rows, inverse, real)
     return result
 
 
@@ -118,7 +126,7 @@ class Batch:
 
     @property
     def n_tokens(self) -> int:
-        """Real target tokens."""
+        """Return the number of real target tokens."""
         return self.tgt.n_tokens
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -130,7 +138,7 @@ def pack(sentences: Sequence[Sequence[int]], pad_id: int, *, multiple: int = 1, 
     """Lay sentences of at least one token end to end, L being a multiple of `multiple`.
 
     recurring: round N up by a 32nd at most and B by an eighth, with filler and idle sentences, so that few shapes ever
-    occur: a kernel is made anew for each.
+    occur: libraries build or choose a kernel for each.
     """
     lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
     n, B, L = int(lengths.sum()), len(lengths), _round_up(int(lengths.max()), multiple)

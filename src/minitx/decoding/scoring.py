@@ -1,4 +1,4 @@
-"""Pairs of strings to log-probabilities by forced decoding: any order in, the same order out.
+"""Pairs of strings to log-probabilities by forced decoding, the order kept.
 
 B sentences, S source tokens, T target tokens, N real target tokens, V vocabulary.
 """
@@ -14,8 +14,10 @@ from minitx.data.batch import Batch, collate
 from minitx.data.batching import evaluation_plan
 from minitx.data.lines import is_blank
 from minitx.data.tokenizer import Tokenizer
+from minitx.decoding.arguments import as_lines
 from minitx.decoding.translator import Progress, Translator, Warn, source_limit, warn_of_line
-from minitx.models.base import Seq2Seq
+from minitx.models.base import Seq2Seq, evaluating
+from minitx.models.precision import at_least_fp32
 from minitx.utils.errors import Exit, UserError
 
 MAX_LOGITS = 2**24  # a batch's logits and their log-softmax take 64 MiB each in fp32
@@ -31,7 +33,7 @@ class PairScore:
 
     @property
     def perplexity(self) -> float:
-        """Return exp of the nats a token."""
+        """Return exp of the nats per token."""
         return exp(min(-self.log_prob / self.n_tokens, MAX_NATS))
 
 
@@ -41,13 +43,17 @@ def total(scores: Iterable[PairScore]) -> PairScore:
     return PairScore(sum(score.log_prob for score in scores), sum(score.n_tokens for score in scores))
 
 
-def score_pairs(translator: Translator, sources: Sequence[str], targets: Sequence[str], *,
+def score_pairs(translator: Translator, sources: Iterable[str], targets: Iterable[str], *,
                 progress: Progress | None = None, warn: Warn | None = None) -> list[PairScore]:
     """Score each pair, longest first; a blank side is EOS alone.
 
-    `warn` hears of sources too long, which are cut as for translation. Errors: `UserError` for a target longer than the
-    model can write: the score of a part would pass for that of the whole.
+    `warn` is called for sources too long, which are cut as for translation. Errors: `UserError` for a target longer
+    than the model can write, since the score of a part would pass for that of the whole; TypeError for sides that are
+    no iterables of strings, ValueError for sides of different lengths.
     """
+    sources, targets = as_lines(sources, "sources"), as_lines(targets, "targets")
+    if len(sources) != len(targets):
+        raise ValueError(f"sources has {len(sources)} lines, targets has {len(targets)}: must be as many")
     model, tokenizers = translator.model, translator.tokenizers
     src, tgt = _encode(tokenizers.src, sources), _encode(tokenizers.tgt, targets)
     longest = source_limit(translator.decode, model)
@@ -61,29 +67,24 @@ def score_pairs(translator: Translator, sources: Sequence[str], targets: Sequenc
                             f"{model.max_target_length:,}; leave the pair out", Exit.DATA)
     lengths = [max(len(a), len(b)) + 1 for a, b in zip(src, tgt, strict=True)]
     max_tokens = min(translator.decode.max_tokens, MAX_LOGITS // tokenizers.tgt.vocab_size)
-    found: dict[int, PairScore] = {}
-    was_training = model.training
-    model.eval()
-    try:
+    scores: dict[int, PairScore] = {}
+    with evaluating(model):
         for rows in evaluation_plan(lengths, max_tokens):
             batch = collate([src[i] for i in rows], [tgt[i] for i in rows], pad_id=tokenizers.tgt.pad_id,
                             bos_id=tokenizers.tgt.bos_id, eos_id=tokenizers.tgt.eos_id).to(translator.device)
             counts = batch.tgt.lengths.tolist()
-            found |= zip(rows.tolist(), map(PairScore, log_probs(model, batch).tolist(), counts), strict=True)
+            scores |= zip(rows.tolist(), map(PairScore, log_probs(model, batch).tolist(), counts), strict=True)
             if progress is not None:
-                progress(len(found), len(lengths))
-    finally:
-        model.train(was_training)
-    return [found[row] for row in range(len(lengths))]
+                progress(len(scores), len(lengths))
+    return [scores[row] for row in range(len(lengths))]
 
 
 @torch.inference_mode()
 def log_probs(model: Seq2Seq, batch: Batch) -> Tensor:
     """Sum each target's log-probabilities, in float64. --> [B]"""
     logits = model.project(model(batch.src, batch.tgt)[:batch.n_tokens])  # --> [n, V]
-    exact = torch.promote_types(logits.dtype, torch.float32)
-    tokens = logits.to(exact).log_softmax(-1).gather(1, batch.labels[:, None])[:, 0].double()
-    sentence = torch.repeat_interleave(batch.tgt.lengths, output_size=batch.n_tokens)
+    tokens = at_least_fp32(logits).log_softmax(-1).gather(1, batch.labels[:, None])[:, 0].double()  # --> [n]
+    sentence = torch.repeat_interleave(batch.tgt.lengths, output_size=batch.n_tokens)  # --> [n]
     return tokens.new_zeros(len(batch.tgt.lengths)).index_add_(0, sentence, tokens)
 
 

@@ -1,12 +1,12 @@
-"""Search over anything that can `encode`, `init_state` and `step`: greedy, beam, sampling.
+"""Search with anything that can `encode`, `init_state` and `step`: greedy, beam, sampling.
 
 - a length counts generated tokens, EOS included; at `max_lengths[b]` a hypothesis is finished as it stands, without EOS
-- BOS and pad are never chosen; equal logits go to the lowest id, equal hypotheses to the lowest parent
+- BOS and pad are never chosen; of equal logits the lowest id wins, of equal hypotheses the lowest parent
 - sentences share a batch and nothing else: each has its own limit and end, and leaves the batch soon after
 - the host waits for the device once a step
 - the logits that `step` returns are overwritten
 
-B sentences, K hypotheses a sentence, V vocabulary, C candidates a hypothesis, t tokens so far.
+B sentences, K hypotheses a sentence, V vocabulary, C continuations considered a hypothesis, t tokens so far, N rows.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from minitx.data.batch import Packed
+from minitx.decoding.arguments import as_count, as_number
 from minitx.models.base import Seq2Seq
+from minitx.models.precision import at_least_fp32
 
 DROP_FRACTION = 1 / 8  # finished sentences that make it worth copying the state of the others
-GROUP = 64  # ids looked at together when the best are searched for
+GROUP = 64  # ids compared together when the best are searched for
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,18 @@ def greedy(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths
 def sample(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor,
            pad_id: int | None = None, temperature: float = 1.0, top_k: int = 0,
            generator: torch.Generator | None = None) -> list[list[int]]:
-    """Draw each token from softmax(logits / temperature), of the `top_k` likeliest alone if not 0.
+    """Draw each token from softmax(logits / temperature), from the `top_k` likeliest alone if not 0.
 
-    The draw of a sentence depends on its batch; the generator must be on the model's device.
+    The draw of a sentence depends on its batch; the generator must be on the model's device. Errors: TypeError and
+    ValueError for a temperature that is not greater than 0 and a top_k below 0
     """
-    if temperature <= 0 or top_k < 0:
-        raise ValueError(f"temperature={temperature} must be greater than 0 and top_k={top_k} at least 0")
+    temperature, top_k = as_number(temperature, "temperature", positive=True), as_count(top_k, "top_k", least=0)
 
     def draw(logits: Tensor) -> Tensor:
-        logits = _at_least_fp32(logits) / temperature
+        logits = at_least_fp32(logits) / temperature  # --> [N, V]
         if not top_k:
             return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-        values, ids = logits.topk(min(top_k, logits.shape[-1]))
+        values, ids = logits.topk(min(top_k, logits.shape[-1]))  # --> [N, top_k] each
         return ids.gather(1, torch.multinomial(values.softmax(-1), 1, generator=generator))[:, 0]
 
     return _unroll(model, src, draw, bos_id, eos_id, pad_id, max_lengths)
@@ -65,85 +67,93 @@ def _unroll(model: Seq2Seq, src: Packed, choose: Callable[[Tensor], Tensor], bos
     """Extend one hypothesis a sentence until EOS or its limit. choose: logits [N, V] --> ids [N]"""
     device, limits, longest = src.ids.device, max_lengths.to(src.ids.device), int(max_lengths.max())
     banned = _banned(bos_id, pad_id, device)
-    rows = torch.arange(len(limits), device=device)  # the sentence that each row of the shrinking batch decodes
-    tokens, alive = torch.full_like(rows, bos_id), torch.ones_like(rows, dtype=torch.bool)
-    ids = torch.full((len(limits), longest), eos_id, device=device)
+    sentences = torch.arange(len(limits), device=device)  # the one that each row of the shrinking batch decodes
+    tokens, alive = torch.full_like(sentences, bos_id), torch.ones_like(sentences, dtype=torch.bool)  # --> [N] each
+    ids = torch.full((len(limits), longest), eos_id, device=device)  # --> [B, longest]
     state = model.init_state(model.encode(src), src)
     for t in range(longest):
-        logits, state = model.step(tokens, state)
-        tokens = choose(logits.index_fill_(1, banned, -inf))
-        ids[rows, t] = tokens
-        alive = alive & (tokens != eos_id) & (t + 1 < limits)
-        kept = alive.nonzero()[:, 0]
-        if not len(kept):
+        logits, state = model.step(tokens, state)  # --> [N, V]
+        tokens = choose(logits.index_fill_(1, banned, -inf))  # --> [N]
+        ids[sentences, t] = tokens
+        alive = alive & (tokens != eos_id) & (t + 1 < limits)  # --> [N]
+        staying = alive.nonzero()[:, 0]
+        if not len(staying):
             break
-        if len(rows) - len(kept) >= DROP_FRACTION * len(rows):
-            state = state.keep(kept)
-            rows, tokens, alive, limits = rows[kept], tokens[kept], alive[kept], limits[kept]
+        if len(sentences) - len(staying) >= DROP_FRACTION * len(sentences):
+            state = state.select(staying)
+            sentences, tokens, alive, limits = (x[staying] for x in (sentences, tokens, alive, limits))
     return [_until(eos_id, row[:limit]) for row, limit in zip(ids.tolist(), max_lengths.tolist(), strict=True)]
 
 
 @torch.inference_mode()
 def beam(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor,
          beam_size: int, length_penalty: float, n_best: int = 1, pad_id: int | None = None) -> list[list[Hypothesis]]:
-    """Keep the K likeliest hypotheses a sentence. --> up to n_best of them, best first (Wu et al. 2016, section 7)
+    """Search with K hypotheses a sentence. --> up to n_best of them, best first (Wu et al. 2016, section 7)
 
-    Each of K lanes holds one hypothesis. A finished one keeps its lane, so a beam of 1 is greedy search; the others
-    compete for the lanes left. A sentence is done when nothing alive can reach its n_best-th finished score any more:
-    a log-probability only falls and a penalty only grows, so log_prob / penalty(limit) bounds what may come.
+    Each of K slots holds one hypothesis. A finished one keeps its slot, so a beam of 1 is greedy search; candidates
+    compete for the other slots. A sentence is done when nothing unfinished can reach its n_best-th finished score any
+    more: a log-probability only falls and a penalty only grows, so log_prob / penalty(limit) is an upper bound.
+    Errors: TypeError and ValueError as in `check_beam`.
     """
-    if not 1 <= n_best <= beam_size or length_penalty < 0:
-        raise ValueError(f"{n_best=} must be 1 to {beam_size=}, and {length_penalty=} at least 0")
+    beam_size, length_penalty, n_best = check_beam(beam_size, length_penalty, n_best)
     device, longest = src.ids.device, int(max_lengths.max())
-    limits = max_lengths.to(device)[:, None]
+    limits = max_lengths.to(device)[:, None]  # --> [B, 1]
     banned = _banned(bos_id, pad_id, device)
-    sentences, lanes = torch.arange(len(limits), device=device), torch.arange(beam_size, device=device)
-    ids = torch.full((len(limits), beam_size, 1), bos_id, device=device)
-    log_probs = torch.zeros(len(limits), beam_size, device=device).masked_fill(lanes > 0, -inf)  # all start as one
-    lengths, ended = torch.zeros_like(ids[..., 0]), torch.zeros_like(ids[..., 0], dtype=torch.bool)
+    sentences, slots = torch.arange(len(limits), device=device), torch.arange(beam_size, device=device)
+    ids = torch.full((len(limits), beam_size, 1), bos_id, device=device)  # --> [B, K, t], BOS first
+    log_probs = torch.zeros(len(limits), beam_size, device=device).masked_fill(slots > 0, -inf)  # all start as one
+    lengths, finished = torch.zeros_like(ids[..., 0]), torch.zeros_like(ids[..., 0], dtype=torch.bool)  # --> [B, K]
     state = model.init_state(model.encode(src), src, beam_size)
-    found: list[list[Hypothesis]] = [[] for _ in range(len(limits))]
+    results: list[list[Hypothesis]] = [[] for _ in range(len(limits))]
 
     for t in range(1, longest + 1):
-        logits, state = model.step(ids[..., -1].flatten(), state)
+        logits, state = model.step(ids[..., -1].flatten(), state)  # --> [B*K, V]
         gains, continuations = _best(logits, beam_size, banned)  # --> [B*K, C] each
         C = gains.shape[1]
-        bids = log_probs.masked_fill(ended, -inf)[..., None] + gains.view(-1, beam_size, C)
-        bids, order = bids.flatten(1).sort(dim=1, descending=True, stable=True)  # --> [B, K*C]
-        rank = ((~ended).cumsum(1) - 1).clamp(min=0)  # the i-th free lane takes the i-th best bid
-        bid, taken = bids.gather(1, rank), order.gather(1, rank)  # --> [B, K]
+        candidates = log_probs.masked_fill(finished, -inf)[..., None] + gains.view(-1, beam_size, C)  # --> [B, K, C]
+        candidates, order = candidates.flatten(1).sort(dim=1, descending=True, stable=True)  # --> [B, K*C] each
+        rank = ((~finished).cumsum(1) - 1).clamp(min=0)  # --> [B, K]: the i-th free slot takes the i-th best candidate
+        best, origin = candidates.gather(1, rank), order.gather(1, rank)  # --> [B, K] each
 
-        idle = ended | (bid == -inf)
-        parents = torch.where(idle, lanes, taken // C)
-        tokens = torch.where(idle, eos_id, continuations.view(-1, beam_size * C).gather(1, taken))
-        ids = torch.cat([ids.gather(1, parents[..., None].expand(-1, -1, t)), tokens[..., None]], dim=2)
-        log_probs, lengths = torch.where(ended, log_probs, bid), torch.where(ended, lengths, t)
-        ended = ended | ~idle & ((tokens == eos_id) | (t >= limits))
+        closed = finished | (best == -inf)  # --> [B, K]
+        parents = torch.where(closed, slots, origin // C)  # --> [B, K]
+        tokens = torch.where(closed, eos_id, continuations.view(-1, beam_size * C).gather(1, origin))  # --> [B, K]
+        ids = torch.cat([ids.gather(1, parents[..., None].expand(-1, -1, t)), tokens[..., None]], dim=2)  # 1 longer
+        log_probs, lengths = torch.where(finished, log_probs, best), torch.where(finished, lengths, t)
+        finished = finished | ~closed & ((tokens == eos_id) | (t >= limits))
 
-        scores = _score(log_probs, lengths, length_penalty).masked_fill(~ended, -inf)
-        hopes = _score(log_probs, limits, length_penalty).masked_fill(ended, -inf).amax(1)
-        done = (scores.topk(n_best).values[:, -1] > hopes) | (hopes == -inf) | (t == longest)
-        *is_done, moved = torch.cat([done, (parents != lanes).any()[None]]).tolist()
+        scores = _score(log_probs, lengths, length_penalty).masked_fill(~finished, -inf)  # --> [B, K]
+        upper_bound = _score(log_probs, limits, length_penalty).masked_fill(finished, -inf).amax(1)  # --> [B]
+        done = (scores.topk(n_best).values[:, -1] > upper_bound) | (upper_bound == -inf) | (t == longest)  # --> [B]
+        *is_done, moved = torch.cat([done, (parents != slots).any()[None]]).tolist()  # the step's one wait
         if sum(is_done) >= DROP_FRACTION * len(is_done):
-            over = torch.tensor([i for i, is_over in enumerate(is_done) if is_over], device=device)
-            columns = (x[over].tolist() for x in (sentences, ids[..., 1:], lengths, log_probs, scores))
+            leaving = torch.tensor([i for i, over in enumerate(is_done) if over], device=device)
+            columns = (x[leaving].tolist() for x in (sentences, ids[..., 1:], lengths, log_probs, scores))
             for b, *hypotheses in zip(*columns, strict=True):
-                found[b] = _ranked(eos_id, *hypotheses)[:n_best]
+                results[b] = _ranked(eos_id, *hypotheses)[:n_best]
             if all(is_done):
                 break
-            kept = torch.tensor([i for i, is_over in enumerate(is_done) if not is_over], device=device)
-            state = state.keep(kept)
-            sentences, limits, ids, log_probs, lengths, ended, parents = (
-                x[kept] for x in (sentences, limits, ids, log_probs, lengths, ended, parents))
+            staying = torch.tensor([i for i, over in enumerate(is_done) if not over], device=device)
+            state = state.select(staying)
+            sentences, limits, ids, log_probs, lengths, finished, parents = (
+                x[staying] for x in (sentences, limits, ids, log_probs, lengths, finished, parents))
         if moved:
             state = state.reorder((torch.arange(len(ids), device=device)[:, None] * beam_size + parents).flatten())
-    return found
+    return results
+
+
+def check_beam(beam_size: int, length_penalty: float, n_best: int = 1) -> tuple[int, float, int]:
+    """Return the three as plain numbers. Errors: TypeError for other types, ValueError for values out of range."""
+    beam_size, n_best = as_count(beam_size, "beam_size"), as_count(n_best, "n_best")
+    if n_best > beam_size:
+        raise ValueError(f"n_best={n_best}: must be at most beam_size={beam_size}")
+    return beam_size, as_number(length_penalty, "length_penalty"), n_best
 
 
 def _likeliest(logits: Tensor) -> Tensor:
     """Find each row's largest, the first among equals. [N, V] --> [N]
 
-    A CPU compares integers many at a time, bf16 one by one: and greater positive numbers are greater as integers too.
+    A CPU compares many integers at a time, but bf16 one by one; positive bf16 numbers are ordered as their bits are.
     """
     if logits.dtype == torch.bfloat16 and logits.device.type == "cpu":
         largest = logits.view(torch.int16).max(-1)
@@ -156,15 +166,15 @@ def _best(logits: Tensor, count: int, banned: Tensor) -> tuple[Tensor, Tensor]:
     """Find each row's likeliest tokens, lowest id first among equals. logits: [N, V] --> log_probs, ids, both [N, C]
 
     Ranks by logits, as greedy search does: rounding may make two log-probabilities equal. These are the model's own:
-    banned tokens have their share. The C best lie in the C groups whose best are best, so only those are searched: as
-    fast as `topk`, which promises no order among equals (frequent in bf16).
+    banned tokens keep their share. The C best lie in the C groups with the largest maxima, so only those are searched:
+    as fast as `topk`, which promises no order among equals (frequent in bf16).
     """
-    log_probs = _at_least_fp32(logits).log_softmax(-1)
+    log_probs = at_least_fp32(logits).log_softmax(-1)
     logits, count = logits.index_fill_(1, banned, -inf), min(count, logits.shape[1])
     groups = pad(logits, (0, -logits.shape[1] % GROUP), value=-inf).unflatten(1, (-1, GROUP))  # --> [N, V/64, 64]
-    near = _take_max(groups.amax(2), min(count, groups.shape[1]))[1].sort(1).values  # --> [N, C], lowest ids first
-    values, at = _take_max(groups.gather(1, near[..., None].expand(-1, -1, GROUP)).flatten(1), count)
-    best = near.gather(1, at // GROUP) * GROUP + at % GROUP
+    top = _take_max(groups.amax(2), min(count, groups.shape[1]))[1].sort(1).values  # --> [N, C], lowest ids first
+    values, at = _take_max(groups.gather(1, top[..., None].expand(-1, -1, GROUP)).flatten(1), count)  # --> [N, C] each
+    best = top.gather(1, at // GROUP) * GROUP + at % GROUP
     best = best.masked_fill(values == -inf, 0)  # fewer than C tokens are possible
     return log_probs.gather(1, best).masked_fill(values == -inf, -inf), best
 
@@ -182,9 +192,9 @@ def _take_max(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _ranked(eos_id: int, ids: list[list[int]], lengths: list[int], log_probs: list[float],
             scores: list[float]) -> list[Hypothesis]:
     """Order the finished hypotheses of one sentence, best first; equal scores by their ids."""
-    lanes = zip(ids, lengths, log_probs, scores, strict=True)
+    slots = zip(ids, lengths, log_probs, scores, strict=True)
     return sorted((Hypothesis(_until(eos_id, row[:length]), log_prob, score)
-                   for row, length, log_prob, score in lanes if score != -inf), key=lambda h: (-h.score, h.ids))
+                   for row, length, log_prob, score in slots if score != -inf), key=lambda h: (-h.score, h.ids))
 
 
 def _score(log_probs: Tensor, lengths: Tensor, length_penalty: float) -> Tensor:
@@ -193,10 +203,6 @@ def _score(log_probs: Tensor, lengths: Tensor, length_penalty: float) -> Tensor:
 
 def _banned(bos_id: int, pad_id: int | None, device: torch.device) -> Tensor:
     return torch.tensor([bos_id] if pad_id is None else [bos_id, pad_id], device=device)
-
-
-def _at_least_fp32(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _until(eos_id: int, ids: list[int]) -> list[int]:

@@ -9,6 +9,7 @@ from minitx.data.lines import is_blank
 from minitx.data.tokenizer import Tokenizer
 from minitx.decoding.translator import Translator, Warn, source_limit, warn_of_line
 from minitx.evaluation.attention_maps import EOS, SCALE, AttentionMaps
+from minitx.models.base import evaluating
 from minitx.utils.errors import Exit, UserError
 
 
@@ -36,12 +37,8 @@ def attention_maps(translator: Translator, cfg: Config, source: str, target: str
                         f"{model.max_target_length:,}; take a shorter one", Exit.DATA)
     batch = collate([src], [tgt], pad_id=tokenizers.tgt.pad_id, bos_id=tokenizers.tgt.bos_id,
                     eos_id=tokenizers.tgt.eos_id).to(translator.device)
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         found = model.attention_weights(batch.src, batch.tgt)  # --> [layers, 1, H, L, S] each
-    finally:
-        model.train(was_training)
     parts = {kind: (layers[:, 0].double() * SCALE).round().long().numpy(force=True) for kind, layers in found.items()}
     return AttentionMaps(cfg.choices.experiment, cfg.choices.model, cfg.seed, config_sha256(cfg),
                          [*pieces(tokenizers.src, src), EOS], [*pieces(tokenizers.tgt, tgt), EOS], parts)

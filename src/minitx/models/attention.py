@@ -12,7 +12,8 @@ from torch import Tensor
 from minitx.data.batch import Packed, gather_rows
 from minitx.models.base import Attention
 from minitx.models.layers import Linear, RotaryPositions
-from minitx.utils.autograd import applied
+from minitx.models.precision import at_least_fp32
+from minitx.utils.autograd import apply_function
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -21,15 +22,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     bias: fp32, -inf = do not attend, broadcast to [B, H, L, S]. Source: Vaswani et al. 2017, equation 1.
     """
     if q.device.type == "cpu":
-        out: Tensor = applied(_Attention, q, k, v, bias)
+        out: Tensor = apply_function(_Attention, q, k, v, bias)
         return out
     return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
 
 
 def self_attention(qkv: Tensor, packed: Packed, n_heads: int, *, causal: bool = False) -> Tensor:
-    """Let each sentence's tokens look at that sentence, or at what of it came before. [N, 3D] --> [N, D]"""
+    """Let each token attend to its sentence, or to what comes before it there. [N, 3D] --> [N, D]"""
     if qkv.device.type == "cpu":
-        out: Tensor = applied(_PackedAttention, qkv, None, packed, packed, n_heads, causal)
+        out: Tensor = apply_function(_PackedAttention, qkv, None, packed, packed, n_heads, causal)
         return out
     if has_varlen(qkv, qkv.shape[1] // (3 * n_heads)):
         q, k, v = qkv.unflatten(1, (3, n_heads, -1)).unbind(1)
@@ -41,9 +42,9 @@ def self_attention(qkv: Tensor, packed: Packed, n_heads: int, *, causal: bool = 
 
 
 def cross_attention(q: Tensor, kv: Tensor, tgt: Packed, src: Packed, n_heads: int) -> Tensor:
-    """Let each target's tokens look at its source. q: [N, D], kv: [N of src, 2D] --> [N, D]"""
+    """Let each target's tokens attend to its source. q: [N, D], kv: [N of src, 2D] --> [N, D]"""
     if q.device.type == "cpu":
-        out: Tensor = applied(_PackedAttention, q, kv, tgt, src, n_heads, False)
+        out: Tensor = apply_function(_PackedAttention, q, kv, tgt, src, n_heads, False)
         return out
     if has_varlen(q, q.shape[1] // n_heads):
         k, v = kv.unflatten(1, (2, n_heads, -1)).unbind(1)
@@ -53,13 +54,13 @@ def cross_attention(q: Tensor, kv: Tensor, tgt: Packed, src: Packed, n_heads: in
 
 
 def has_varlen(q: Tensor, head_dim: int) -> bool:
-    """Tell whether there is a kernel that takes packed sentences as they are: flash attention, on GPUs since Ampere."""
+    """Return whether a kernel takes packed sentences as they are: flash attention does, on GPUs since Ampere."""
     return (q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16) and head_dim % 8 == 0
             and head_dim <= 256 and torch.cuda.get_device_capability(q.device) >= (8, 0))
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, tgt: Packed, src: Packed, causal: bool) -> Tensor:
-    """3 x [N, H, d] --> [N, D]; the filler is a sentence of its own, so that its rows are numbers too."""
+    """3 x [N, H, d] --> [N, D]; the filler is a sentence of its own, so that its rows are finite too."""
     from torch.nn.attention.varlen import varlen_attn  # a second: it brings torch's compiler in
 
     max_q, max_k = (max(side.longest, len(side.ids) - side.n_tokens) for side in (tgt, src))
@@ -69,7 +70,7 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, tgt: Packed, src: Packed, causal: b
 
 
 # --- on the CPU: batched products, since with bf16 tiles they take a half to a tenth of what torch's own kernels take
-# (forwards and backwards, 4,096 tokens in sentences of 16 to 256). Probabilities are held: memory grows with L * S.
+# (forwards and backwards, 4,096 tokens in sentences of 16 to 256). Probabilities are stored: memory grows with L * S.
 
 
 class _Attention(torch.autograd.Function):
@@ -95,7 +96,7 @@ class _PackedAttention(torch.autograd.Function):
         sides = (to_heads(x, tgt, n_heads, 3),) if kv is None else (
             to_heads(x, tgt, n_heads, 1), to_heads(kv, src, n_heads, 2))
         q, k, v = (part for side in sides for part in side)
-        p = _probabilities(q, k, _later(q) if causal else src.bias)  # of a causal sentence, padding is the future
+        p = _probabilities(q, k, _causal_bias(q) if causal else src.bias)  # of a causal sentence, padding is the future
         ctx.tgt, ctx.src = tgt, src
         ctx.save_for_backward(p, *sides)
         return from_heads(p @ v, tgt)
@@ -118,26 +119,22 @@ class _PackedAttention(torch.autograd.Function):
 def _probabilities(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     """--> [B, H, L, S] in the type of q; the softmax in fp32 at least"""
     scores, scale = q @ k.transpose(-1, -2), q.shape[-1] ** -0.5
-    exact = _exact(scores) * scale if bias is None else torch.add(bias, scores, alpha=scale)
-    return exact.softmax(-1).to(q.dtype)
+    scores = at_least_fp32(scores) * scale if bias is None else torch.add(bias, scores, alpha=scale)
+    return scores.softmax(-1).to(q.dtype)
 
 
 def _gradients(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> None:
     """Write into dq, dk and dv. grad: [B, H, L, d]"""
-    exact = _exact(p)
-    ds = torch._softmax_backward_data(_exact(grad @ v.transpose(-1, -2)), exact, -1, exact.dtype)
+    exact = at_least_fp32(p)
+    ds = torch._softmax_backward_data(at_least_fp32(grad @ v.transpose(-1, -2)), exact, -1, exact.dtype)
     ds = ds.mul_(q.shape[-1] ** -0.5).to(p.dtype)
     for out, a, b in ((dq, ds, k), (dk, ds.transpose(-1, -2), q), (dv, p.transpose(-1, -2), grad)):
         torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out=out.flatten(0, 1))
 
 
-def _later(q: Tensor) -> Tensor:
-    """Return the bias that hides what comes later. --> [L, L]"""
+def _causal_bias(q: Tensor) -> Tensor:
+    """Return the bias that hides later positions. --> [L, L]"""
     return torch.full((q.shape[2],) * 2, -torch.inf, device=q.device).triu_(1)
-
-
-def _exact(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 # --- from rows to heads and back
@@ -158,7 +155,7 @@ def from_heads(x: Tensor, packed: Packed) -> Tensor:
 
 
 class SelfAttention(Attention):
-    """Let every position look at every other, or at those before it.
+    """Let every position attend to every other, or to those before it.
 
     No biases: one on the keys has no gradient but rounding noise, which Adam would amplify.
     """
@@ -170,13 +167,13 @@ class SelfAttention(Attention):
         self.out = Linear(d_model, d_model, bias=False)
 
     def project(self, x: Tensor, places: Tensor, length: int) -> Tensor:
-        """Make queries, keys and values of tokens at these places, below `length`. [N, D], [N] --> [N, 3D]"""
+        """Project to queries, keys and values, given each token's place, below `length`. [N, D], [N] --> [N, 3D]"""
         qkv = self.qkv(x)
         if self.rope is None:
             return qkv
         d_model = x.shape[1]
-        turned = self.rope(qkv[:, :2 * d_model].unflatten(1, (2 * self.n_heads, -1)), places, length)
-        return torch.cat([turned.flatten(1), qkv[:, 2 * d_model:]], dim=1)
+        rotated = self.rope(qkv[:, :2 * d_model].unflatten(1, (2 * self.n_heads, -1)), places, length)
+        return torch.cat([rotated.flatten(1), qkv[:, 2 * d_model:]], dim=1)
 
     def forward(self, x: Tensor, packed: Packed, *, causal: bool = False) -> Tensor:
         """[N, D] --> [N, D]"""
@@ -186,13 +183,13 @@ class SelfAttention(Attention):
     def weights(self, x: Tensor, packed: Packed, *, causal: bool = False) -> Tensor:
         """--> [B, H, L, L]"""
         q, k, _ = to_heads(self.project(x, packed.places, packed.longest), packed, self.n_heads, 3)
-        return _probabilities(q, k, _later(q) if causal else packed.bias)
+        return _probabilities(q, k, _causal_bias(q) if causal else packed.bias)
 
     def step(self, x: Tensor, past_k: Tensor, past_v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Attend from one new position to all so far. x: [B, D], past: [B, H, t, d] --> [B, D], longer past
 
-        A copy of the past each time is as fast as writing into memory left free for what comes, and nobody's state
-        changes under their hands.
+        Copying the past at each step is as fast as writing into memory set aside for what comes, and leaves every
+        earlier state as it was.
         """
         t = past_k.shape[2]
         qkv = self.project(x, torch.full((1,), t, device=x.device), t + 1)
@@ -202,7 +199,7 @@ class SelfAttention(Attention):
 
 
 class CrossAttention(Attention):
-    """Let every target position look at the whole source."""
+    """Let every target position attend to the whole source."""
 
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
@@ -230,12 +227,12 @@ class CrossAttention(Attention):
 
 
 class SourceAttention(Attention):
-    """Look from decoder states, given in turn or one by one, at source states: what an LSTM's decoder does.
+    """Attend from decoder states, all at once or one by one, to source states, as an LSTM's decoder does.
 
     `forward` takes h [B, T, R], values and keys [B, S, R] and bias [B, 1, S], and is linear in the values.
     """
 
     def weights(self, h: Tensor, values: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-        """Show them in what `forward` makes of unit vectors. --> [B, 1, T, S]"""
+        """Read them off what `forward` makes of unit vectors. --> [B, 1, T, S]"""
         units = torch.eye(values.shape[1], dtype=values.dtype, device=values.device).expand(len(values), -1, -1)
         return self.forward(h, units, keys, bias)[:, None]

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock, get_ident
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from minitx.data.batch import Packed
-from minitx.models.precision import casting_once
 
 Lengths = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class DecodeState:
-    """Hold what decoding carries from step to step; search moves rows about and looks at nothing."""
+    """Hold what decoding carries from step to step; search selects and reorders its rows and reads none of them."""
 
     sentences: list[Tensor]  # leading dimension B: one row a sentence, shared by its hypotheses
     beams: list[Tensor]  # leading dimension B*K: one row a hypothesis
@@ -34,7 +34,7 @@ class DecodeState:
         """Let hypothesis i go on from what hypothesis `rows[i]` was. rows: [B*K]"""
         return replace(self, beams=[t.index_select(0, rows) for t in self.beams])
 
-    def keep(self, sentences: Tensor) -> "DecodeState":
+    def select(self, sentences: Tensor) -> "DecodeState":
         """Drop all sentences but these, with their hypotheses. sentences: [B']"""
         def rows(t: Tensor) -> Tensor:
             return t.unflatten(0, (-1, self.beam_size)).index_select(0, sentences).flatten(0, 1)
@@ -44,11 +44,11 @@ class DecodeState:
 
 
 class Attention(nn.Module, ABC):
-    """What looks somewhere, and can tell where."""
+    """A module that attends, and can return its weights."""
 
     @abstractmethod
     def weights(self, *inputs: Any, **options: Any) -> Tensor:
-        """Tell how `forward`, given the same, weighs what it looks at. --> [B, H, L, S], rows that sum to 1"""
+        """Return the attention weights that `forward` uses on the same inputs. --> [B, H, L, S], rows sum to 1"""
 
 
 class Seq2Seq(nn.Module, ABC):
@@ -57,7 +57,6 @@ class Seq2Seq(nn.Module, ABC):
     output: nn.Linear  # scores the vocabulary, without a bias: training never holds all logits at once
     max_source_length: int | None = None  # tokens the model can tell apart; None = any number
     max_target_length: int | None = None
-    compute_dtype: torch.dtype | None = None  # of activations; None = that of the weights
 
     @abstractmethod
     def encode(self, src: Packed) -> Tensor:
@@ -80,33 +79,36 @@ class Seq2Seq(nn.Module, ABC):
         return self.output(features)
 
     def forward(self, src: Packed, tgt: Packed) -> Tensor:
-        """Make of each target token what its successor is scored by. --> [N, D], for `project` or a loss"""
+        """Compute for each target token what the next one is scored by. --> [N, D], for `project` or a loss"""
         return self.features(self.encode(src), src, tgt)
 
     def attentions(self) -> Mapping[str, Sequence[Attention]]:
-        """Name what looks where, a module a layer: "encoder" and "decoder" at themselves, "cross" at the source."""
+        """Name the attention modules, one a layer: "encoder" and "decoder" (to themselves), "cross" (to the source)."""
         return {}
 
     @torch.no_grad()
     def attention_weights(self, src: Packed, tgt: Packed) -> dict[str, Tensor]:
-        """Tell what each head looks at while `forward` reads these, from what each module is given there.
+        """Return each head's weights while `forward` reads these, from what each module is given there.
 
-        --> [layers, B, H, L, S] by the names of `attentions`; where padding looks, and filler, means nothing
+        --> [layers, B, H, L, S] by the names of `attentions`; rows and columns of padding and filler mean nothing
         """
-        seen: dict[nn.Module, list[Tensor]] = {}
+        recorded: dict[nn.Module, list[Tensor]] = {}
+        thread = get_ident()
 
-        def note(module: Attention, inputs: tuple[Any, ...], options: dict[str, Any], _: Tensor) -> None:
-            seen.setdefault(module, []).append(module.weights(*inputs, **options))
+        def record(module: Attention, inputs: tuple[Any, ...], options: dict[str, Any], _: Tensor) -> None:
+            if get_ident() == thread:  # another one may use the model at the same time
+                recorded.setdefault(module, []).append(module.weights(*inputs, **options))
 
         named = self.attentions()
-        hooks = [module.register_forward_hook(note, with_kwargs=True) for layers in named.values() for module in layers]
+        hooks = [module.register_forward_hook(record, with_kwargs=True)
+                 for layers in named.values() for module in layers]
         try:
             self(src, tgt)
         finally:
             for hook in hooks:
                 hook.remove()
-        # a recurrence may look once a target step: its steps are put together
-        return {name: torch.stack([torch.cat(seen[module], dim=-2) for module in layers])
+        # a recurrence may attend once a target step: its steps are put together
+        return {name: torch.stack([torch.cat(recorded[module], dim=-2) for module in layers])
                 for name, layers in named.items()}
 
     def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float | None:
@@ -116,17 +118,30 @@ class Seq2Seq(nn.Module, ABC):
         """
         return None
 
-    @contextmanager
-    def computing_in(self, dtype: torch.dtype | None) -> Iterator[None]:
-        """Have activations of this type inside the block: layers cast their weights to what they are given."""
-        self.compute_dtype, before = dtype, self.compute_dtype
-        try:
-            with casting_once():
-                yield
-        finally:
-            self.compute_dtype = before
+
+_evaluating: dict[nn.Module, tuple[int, dict[nn.Module, bool]]] = {}  # open blocks, and the modes before the first
+_evaluating_lock = Lock()
 
 
-def matrices(*modules: nn.Module) -> int:
-    """Count the numbers of these modules' matrices: the multiply-adds that one token costs."""
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Hold a model in evaluation mode until the last such block ends, of whatever thread; then restore its modes."""
+    with _evaluating_lock:
+        blocks, modes = _evaluating.get(model) or (0, {module: module.training for module in model.modules()})
+        _evaluating[model] = blocks + 1, modes
+        model.eval()
+    try:
+        yield
+    finally:
+        with _evaluating_lock:
+            blocks, modes = _evaluating.pop(model)
+            if blocks > 1:
+                _evaluating[model] = blocks - 1, modes
+            else:
+                for module, training in modes.items():
+                    module.training = training
+
+
+def count_matrix_weights(*modules: nn.Module) -> int:
+    """Count the weights in these modules' matrices: the multiply-adds that one token costs."""
     return sum(p.numel() for module in modules for p in module.parameters() if p.dim() > 1)

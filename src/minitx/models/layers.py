@@ -10,29 +10,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.models.precision import cast, tiled
-from minitx.utils.autograd import applied
+from minitx.models.precision import cast_weight, tile_weight
+from minitx.utils.autograd import apply_function
 
 
 class Linear(nn.Linear):
     """x W' + b"""
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else cast(self.bias, x.dtype)
+        """[..., D in] --> [..., D out]"""
+        bias = None if self.bias is None else cast_weight(self.bias, x.dtype)
         if torch.is_inference_mode_enabled() and has_tiles(x):
-            return tile_product(x, tiled(self.weight), bias, "none")
-        return F.linear(x, cast(self.weight, x.dtype), bias)
+            return tile_product(x, tile_weight(self.weight), bias, "none")
+        return F.linear(x, cast_weight(self.weight, x.dtype), bias)
 
 
 def has_tiles(x: Tensor) -> bool:
-    """Tell whether oneDNN multiplies such a tensor by kernels of its own for bf16."""
+    """Return whether oneDNN has bf16 kernels of its own for such a tensor."""
     return (x.device.type == "cpu" and x.dtype is torch.bfloat16 and bool(torch.backends.mkldnn.enabled)
             and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
-def tile_product(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
-    """Compute x W' + b and then "none" or "relu", in one kernel."""
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "")
+def tile_product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    """Compute x W' + b and the activation, "none" or "relu", in one kernel."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
     return y
 
 
@@ -40,9 +41,10 @@ class LayerNorm(nn.LayerNorm):
     """(x - mean) / deviation * scale + shift, the sums in fp32 at least (Ba et al. 2016, section 3)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., D] --> [..., D]"""
         if x.device.type == "cpu":  # its kernel takes weights in fp32, and its backward is faster for it
             return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        weight, bias = (cast(p, x.dtype) for p in (self.weight, self.bias))
+        weight, bias = (cast_weight(p, x.dtype) for p in (self.weight, self.bias))
         return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
@@ -56,15 +58,15 @@ class FeedForward(nn.Sequential):
         """[..., D] --> [..., D]"""
         if torch.is_inference_mode_enabled() and has_tiles(x):
             w1, b1, w2, b2 = self.parameters()
-            wide = tile_product(x, tiled(w1), cast(b1, x.dtype), "relu")
-            return tile_product(wide, tiled(w2), cast(b2, x.dtype), "none")
-        weights = [cast(p, x.dtype) for p in self.parameters()]
-        y: Tensor = applied(_FeedForward, x.flatten(0, -2), *weights)
+            wide = tile_product(x, tile_weight(w1), cast_weight(b1, x.dtype), "relu")
+            return tile_product(wide, tile_weight(w2), cast_weight(b2, x.dtype), "none")
+        weights = [cast_weight(p, x.dtype) for p in self.parameters()]
+        y: Tensor = apply_function(_FeedForward, x.flatten(0, -2), *weights)
         return y.view(x.shape)
 
 
 class _FeedForward(torch.autograd.Function):
-    """Hold the wide activations once, and rectify where something else reads or writes them anyway. x: [N, D]"""
+    """Store the wide activations once, and fuse the ReLU into a pass that reads or writes them anyway. x: [N, D]"""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
@@ -75,9 +77,9 @@ class _FeedForward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         x, wide, w1, w2 = ctx.saved_tensors
-        into = grad @ w2
-        torch.ops.aten.threshold_backward.grad_input(into, wide, 0, grad_input=into)
-        return into @ w1, into.t() @ x, into.sum(0), grad.t() @ wide, grad.sum(0)
+        d_wide = grad @ w2
+        torch.ops.aten.threshold_backward.grad_input(d_wide, wide, 0, grad_input=d_wide)
+        return d_wide @ w1, d_wide.t() @ x, d_wide.sum(0), grad.t() @ wide, grad.sum(0)
 
 
 class SinusoidalPositions(nn.Module):
@@ -105,7 +107,7 @@ class LearnedPositions(nn.Module):
 
 
 class RotaryPositions(nn.Module):
-    """Turn each pair of a head's dimensions by an angle that grows with the position (Su et al. 2021, section 3.2)."""
+    """Rotate each pair of a head's dimensions by an angle that grows with the place (Su et al. 2021, section 3.2)."""
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
@@ -127,9 +129,10 @@ class Waves:
 
     def __call__(self, places: Tensor, length: int, dtype: torch.dtype) -> Tensor:
         """places: [N], below `length` --> [N, width/2, 2]"""
-        if len(self.table) < length or self.table.device != places.device:
+        table = self.table  # read once: another thread may put a shorter one in its place
+        if len(table) < length or table.device != places.device:
             even = torch.arange(0, self.width, 2, device=places.device, dtype=torch.float64)
             place = torch.arange(max(128, 2 * length), device=places.device, dtype=torch.float64)
             angle = place[:, None] * torch.exp(even * (-math.log(10_000) / self.width))
-            self.table = torch.stack([angle.sin(), angle.cos()], dim=-1)
-        return self.table[:length].to(dtype)[places]
+            table = self.table = torch.stack([angle.sin(), angle.cos()], dim=-1)
+        return table[:length].to(dtype)[places]

@@ -1,38 +1,73 @@
-"""What torch's autograd lacks for us: typed calls of functions with a gradient of their own, and casts made once."""
+"""The number format of activations, and weights cast to it. Each thread has its own, so threads can share a model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-_casts: dict[tuple[int, torch.dtype | str], Tensor] | None = None  # by the weight's id, and type
+
+@dataclass(frozen=True)
+class _Block:
+    """Hold what `computing_in` says of its block, and the casts made there by the weight's id and the format."""
+
+    dtype: torch.dtype | None
+    casts: dict[tuple[int, torch.dtype | str], Tensor] = field(default_factory=dict)
 
 
-def cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a weight in another type, inside `casting_once` the same tensor each time."""
-    if weight.dtype is dtype or _casts is None:
-        return weight.to(dtype)
-    if (id(weight), dtype) not in _casts:
-        _casts[id(weight), dtype] = weight.to(dtype)
-    return _casts[id(weight), dtype]
-
-
-def tiled(weight: Tensor) -> Tensor:
-    """Return a matrix in bf16, inside `casting_once` laid out for the CPU's tiles: oneDNN else does so at each use."""
-    if _casts is None:
-        return weight.bfloat16()
-    if (id(weight), "tiled") not in _casts:
-        _casts[id(weight), "tiled"] = torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16())
-    return _casts[id(weight), "tiled"]
+_block: ContextVar[_Block | None] = ContextVar("minitx.precision", default=None)
 
 
 @contextmanager
-def casting_once() -> Iterator[None]:
-    """Keep casts inside the block, which must not change a weight: some are used at every step of a sentence."""
-    global _casts
-    _casts, before = {}, _casts
+def computing_in(dtype: torch.dtype | None) -> Iterator[None]:
+    """Compute activations in this type inside the block, None = in that of the weights; each weight is cast once.
+
+    The block is its thread's own: others may use the same model at the same time, in another type. Nobody may change
+    a weight meanwhile.
+    """
+    token = _block.set(_Block(dtype))
     try:
         yield
     finally:
-        _casts = before
+        _block.reset(token)
+
+
+def compute_dtype() -> torch.dtype | None:
+    """Return the type that this thread computes activations in, None = that of the weights."""
+    block = _block.get()
+    return None if block is None else block.dtype
+
+
+def to_compute_dtype(x: Tensor) -> Tensor:
+    """Cast embeddings to the type of activations; layers follow the type of their input."""
+    dtype = compute_dtype()
+    return x if dtype is None else x.to(dtype)
+
+
+def cast_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a weight in another type, inside `computing_in` the same tensor each time: decoding uses it every step."""
+    block = _block.get()
+    if weight.dtype is dtype or block is None:
+        return weight.to(dtype)
+    key = id(weight), dtype
+    if key not in block.casts:
+        block.casts[key] = weight.to(dtype)
+    return block.casts[key]
+
+
+def tile_weight(weight: Tensor) -> Tensor:
+    """Return a matrix in bf16, inside `computing_in` laid out for the CPU's tiles: oneDNN else does so at each use."""
+    block = _block.get()
+    if block is None:
+        return weight.bfloat16()
+    key = id(weight), "tiles"
+    if key not in block.casts:
+        block.casts[key] = torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16())
+    return block.casts[key]
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """Return bf16 and fp16 as fp32, and finer types as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

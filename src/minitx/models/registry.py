@@ -1,4 +1,4 @@
-"""Family name -> class: a configuration or a checkpoint can name these and nothing else."""
+"""Family name -> class: a config or a checkpoint can name these and nothing else."""
 
 from dataclasses import asdict
 from importlib import import_module
@@ -17,8 +17,8 @@ MODELS = {  # family: module of this package, class in it
 def model_class(family: str) -> type[Seq2Seq]:
     """Import the class of a family that `MODELS` names."""
     module, _, name = MODELS[family].partition(".")
-    found: type[Seq2Seq] = getattr(import_module(f"minitx.models.{module}"), name)
-    return found
+    family_class: type[Seq2Seq] = getattr(import_module(f"minitx.models.{module}"), name)
+    return family_class
 
 
 def build_model(cfg: ModelConfig, *, src_vocab_size: int, tgt_vocab_size: int) -> Seq2Seq:

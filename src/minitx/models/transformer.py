@@ -6,6 +6,9 @@
 - positions: sinusoidal, learned, rotary (self-attention only), or none at all: the encoder then sees a bag of tokens,
   while the causal decoder still senses order on its own side, since each position sees one token more than the last
 
+Sentences are packed, and kernels are chosen by device. tests/models/plain_transformer.py is the same model in plain
+padded form, which this one must equal.
+
 B sentences, S source tokens, K hypotheses a sentence, N rows of packed tokens, D width, V vocabulary.
 """
 
@@ -20,9 +23,10 @@ from torch import Tensor, nn
 
 from minitx.data.batch import Packed
 from minitx.models.attention import CrossAttention, SelfAttention
-from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, matrices
+from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, count_matrix_weights
 from minitx.models.dropout import Dropout
 from minitx.models.layers import FeedForward, LayerNorm, LearnedPositions, Linear, RotaryPositions, SinusoidalPositions
+from minitx.models.precision import to_compute_dtype
 
 
 class Transformer(Seq2Seq):
@@ -53,7 +57,7 @@ class Transformer(Seq2Seq):
             self.output.weight = self.tgt_embed.weight
 
     def reset_parameters(self) -> None:
-        """Draw Glorot-uniform matrices, embeddings of unit variance once scaled, positions as strong as sines."""
+        """Draw Glorot-uniform matrices, embeddings of unit variance once scaled, positions of a sine's variance."""
         for name, weight in self.named_parameters():
             if weight.dim() > 1:
                 if "positions" in name:
@@ -68,7 +72,7 @@ class Transformer(Seq2Seq):
         x = table(tokens) * math.sqrt(table.embedding_dim)
         if self.positions is not None:
             x = x + self.positions(places, length, x.dtype)
-        return self.dropout(x if self.compute_dtype is None else x.to(self.compute_dtype))
+        return self.dropout(to_compute_dtype(x))
 
     def encode(self, src: Packed) -> Tensor:
         """Read the source. --> memory [N, D], a row for each of src's"""
@@ -78,62 +82,69 @@ class Transformer(Seq2Seq):
         return self.encoder_norm(x)
 
     def features(self, memory: Tensor, src: Packed, tgt: Packed) -> Tensor:
+        """memory: [N of src, D] --> [N, D]"""
         x = self.embed(self.tgt_embed, tgt.ids, tgt.places, tgt.longest)
         for layer in self.decoder:
             x = layer(x, tgt, memory, src)
         return self.decoder_norm(x)
 
     def init_state(self, memory: Tensor, src: Packed, beam_size: int = 1) -> DecodeState:
+        """Project the memory once. --> state whose beams are keys and values of each layer, [B*K, H, 0, d] at first"""
         layers = cast(list[DecoderLayer], list(self.decoder))
-        crossed = [t for layer in layers for t in layer.cross.keys_values(memory, src)]  # 2 a layer, [B, H, S, d]
-        batch, heads, _, width = crossed[0].shape
-        past = crossed[0].new_empty(batch * beam_size, heads, 0, width)
-        return DecodeState(sentences=[src.bias, *crossed], beams=[past] * len(crossed), beam_size=beam_size)
+        cross = [t for layer in layers for t in layer.cross.keys_values(memory, src)]  # 2 a layer, [B, H, S, d]
+        batch, heads, _, width = cross[0].shape
+        past = cross[0].new_empty(batch * beam_size, heads, 0, width)
+        return DecodeState(sentences=[src.bias, *cross], beams=[past] * len(cross), beam_size=beam_size)
 
     def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
+        """Read one token a hypothesis. tokens: [B*K] --> logits [B*K, V], next state"""
         place = torch.full((1,), state.position, device=tokens.device)
         x = self.embed(self.tgt_embed, tokens, place, state.position + 1)  # --> [B*K, D]
-        bias, *crossed = state.sentences
-        past = []
+        bias, *cross = state.sentences
+        beams: list[Tensor] = []
         for i, layer in enumerate(cast(list[DecoderLayer], list(self.decoder))):
-            (past_k, past_v), (k, v) = state.beams[2 * i:2 * i + 2], crossed[2 * i:2 * i + 2]
-            x, *grown = layer.step(x, past_k, past_v, k, v, bias, state.beam_size)
-            past += grown
-        return self.project(self.decoder_norm(x)), replace(state, beams=past, position=state.position + 1)
+            (past_k, past_v), (k, v) = state.beams[2 * i:2 * i + 2], cross[2 * i:2 * i + 2]
+            x, *past = layer.step(x, past_k, past_v, k, v, bias, state.beam_size)
+            beams += past
+        return self.project(self.decoder_norm(x)), replace(state, beams=beams, position=state.position + 1)
 
     def attentions(self) -> dict[str, list[Attention]]:
+        """Name the attention of each layer."""
         encoder, decoder = cast(list[EncoderLayer], list(self.encoder)), cast(list[DecoderLayer], list(self.decoder))
         return {"encoder": [layer.attention for layer in encoder], "decoder": [layer.attention for layer in decoder],
                 "cross": [layer.cross for layer in decoder]}
 
     def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float:
-        """Causal attention counts as a whole square, as torch's counter and others' MFU have it (PaLM, appendix B)."""
+        """Count causal attention as a whole square, as torch's counter and published MFUs do (PaLM, appendix B)."""
         s, t = src_lengths.astype(float), tgt_lengths.astype(float)
-        on_source, on_target = self.products
+        on_source, on_target = self.multiply_adds
         attended = len(self.encoder) * (s @ s) + len(self.decoder) * (t @ t + t @ s)
         return float(2 * (on_source * s.sum() + on_target * t.sum()) + 4 * self.output.in_features * attended)
 
     @cached_property
-    def products(self) -> tuple[int, int]:
+    def multiply_adds(self) -> tuple[int, int]:
         """Multiply-adds with weights, of a source token and of a target token."""
-        crossed = matrices(*(layer.cross.kv for layer in cast(list[DecoderLayer], list(self.decoder))))
-        return matrices(self.encoder) + crossed, matrices(self.decoder, self.output) - crossed
+        cross = count_matrix_weights(*(layer.cross.kv for layer in cast(list[DecoderLayer], list(self.decoder))))
+        return count_matrix_weights(self.encoder) + cross, count_matrix_weights(self.decoder, self.output) - cross
 
 
 class Sublayer(nn.Module):
-    """Add what a function makes of x to x, normalising before (pre-norm) or after (post-norm)."""
+    """Add a function of x to x, normalising before the function (pre-norm) or after the sum (post-norm)."""
 
     def __init__(self, d_model: int, dropout: float, pre_norm: bool) -> None:
         super().__init__()
         self.norm, self.dropout, self.pre_norm = LayerNorm(d_model), Dropout(dropout), pre_norm
 
     def forward(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """[..., D] --> [..., D]"""
         if self.pre_norm:
             return self.dropout.add(x, function(self.norm(x)))
         return self.norm(self.dropout.add(x, function(x)))
 
 
 class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward."""
+
     def __init__(self, d_model: int, d_ff: int, n_heads: int, dropout: float, pre_norm: bool,
                  rope: RotaryPositions | None) -> None:
         super().__init__()
@@ -148,6 +159,8 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the source, then feed-forward."""
+
     def __init__(self, d_model: int, d_ff: int, n_heads: int, dropout: float, pre_norm: bool,
                  rope: RotaryPositions | None) -> None:
         super().__init__()
@@ -166,13 +179,11 @@ class DecoderLayer(nn.Module):
     def step(self, x: Tensor, past_k: Tensor, past_v: Tensor, k: Tensor, v: Tensor, bias: Tensor,
              beam_size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Decode one position. x: [B*K, D], past: [B*K, H, t, d], k, v: [B, H, S, d] --> x, longer past"""
-        grown: list[Tensor] = []
-
         def self_attention(y: Tensor) -> Tensor:
-            y, *kv = self.attention.step(y, past_k, past_v)
-            grown.extend(kv)
+            nonlocal past_k, past_v
+            y, past_k, past_v = self.attention.step(y, past_k, past_v)
             return y
 
         x = self.add_attention(x, self_attention)
         x = self.add_cross(x, lambda y: self.cross.step(y, k, v, bias, beam_size))
-        return self.add_feed_forward(x, self.feed_forward), grown[0], grown[1]
+        return self.add_feed_forward(x, self.feed_forward), past_k, past_v

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights (Polyak & Juditsky 1992): kept beside them, swapped in to be judged."""
+"""An exponential moving average of the weights (Polyak & Juditsky 1992), kept beside them, swapped in to evaluate."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ class EMA(nn.Module):
     def update(self, t: int) -> None:
         """Move towards the weights, after `t` earlier updates.
 
-        The first ones count more than `decay` would let them: the drawn weights would else be remembered for long.
+        The first ones count more than `decay` would let them, so that the initial weights are soon forgotten.
         """
         decay = min(self.decay, (1 + t) / (10 + t))
         averages: list[Tensor] = list(self.averages)
@@ -32,7 +32,7 @@ class EMA(nn.Module):
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Let the model have the averaged weights inside this block, and its own again, bit by bit, after it."""
+        """Give the model the averaged weights inside this block, and its own again, bit for bit, after it."""
         live = list(self.live.values())
         with torch.no_grad():
             own = [p.clone() for p in live]
@@ -49,6 +49,6 @@ class EMA(nn.Module):
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `named` returned."""
+        """Copy back what `named` returned."""
         for name, average in self.named().items():
             average.copy_(shared_as(average, tensors[name]))

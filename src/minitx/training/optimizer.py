@@ -1,4 +1,4 @@
-"""What moves the weights: AdamW, and for matrices, where asked for, Muon (Jordan et al. 2024)."""
+"""The optimizers: AdamW, or Muon for the matrices and AdamW for all else (Jordan et al. 2024)."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ RMS = 0.2  # of AdamW's usual step over its learning rate
 
 
 def build_optimizer(model: Seq2Seq, optim: OptimConfig, dtype: torch.dtype) -> torch.optim.AdamW:
-    """Return AdamW that decays matrices alone, or Muon for those that are no tables; AdamW's arithmetic is fused.
+    """Return AdamW, which decays matrices alone, or Muon for matrices that are no tables; AdamW is fused.
 
     dtype: of Muon's products
     """
@@ -24,14 +24,14 @@ def build_optimizer(model: Seq2Seq, optim: OptimConfig, dtype: torch.dtype) -> t
     parts: dict[str, list[nn.Parameter]] = {"matrix": [], "table": [], "vector": []}
     for p in model.parameters():
         parts["vector" if p.dim() <= 1 else "table" if id(p) in tables else "matrix"].append(p)
-    groups = [{"params": found, "weight_decay": optim.weight_decay if kind != "vector" else 0.0,
-               "momentum": optim.momentum if kind == "matrix" else None} for kind, found in parts.items()]
+    groups = [{"params": params, "weight_decay": optim.weight_decay if kind != "vector" else 0.0,
+               "momentum": optim.momentum if kind == "matrix" else None} for kind, params in parts.items()]
     settings: dict[str, Any] = {"lr": optim.lr, "betas": (optim.beta1, optim.beta2), "eps": optim.eps, "fused": True}
     return Muon(groups, dtype, **settings) if optim.matrices == "muon" else torch.optim.AdamW(groups, **settings)
 
 
 class Muon(torch.optim.AdamW):
-    """Move matrices by their momentum made orthogonal, and groups whose `momentum` is None as AdamW does.
+    """Update matrices by their orthogonalised momentum, and groups whose `momentum` is None as AdamW does.
 
     Steps are scaled to be as large as AdamW's usual ones, so that both share a learning rate (Liu et al. 2025,
     equation 4). dtype: of the products that make a matrix orthogonal; nothing else is rounded to it
@@ -43,7 +43,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step, after which the matrices have no gradient: AdamW passes them over."""
+        """Take one step. The matrices' gradients are cleared first, so that AdamW skips them."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             if group["momentum"] is None:
@@ -53,12 +53,12 @@ class Muon(torch.optim.AdamW):
                 if p.grad is not None:
                     by_shape.setdefault(p.shape, []).append(p)
             for matrices in by_shape.values():
-                self._turn(matrices, group["lr"], group["momentum"], group["weight_decay"])
+                self._step_matrices(matrices, group["lr"], group["momentum"], group["weight_decay"])
         super().step()
         return loss
 
-    def _turn(self, matrices: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
-        """Move matrices of one shape, all at once, and take their gradients away."""
+    def _step_matrices(self, matrices: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+        """Update matrices of one shape, all at once, and clear their gradients."""
         gradients = [p.grad for p in matrices if p.grad is not None]
         averages = [self._average(p) for p in matrices]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
@@ -77,7 +77,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    """Bring all singular values of each matrix near 1 (0.7 to 1.2) by a Newton-Schulz iteration. [K, m, n], as x"""
+    """Bring all singular values of each matrix near 1 (0.7 to 1.2) by Newton-Schulz iterations. [K, m, n] --> as x"""
     a, b, c = COEFFICIENTS
     is_tall = x.shape[1] > x.shape[2]
     x = x.mT if is_tall else x

@@ -18,6 +18,7 @@ from minitx.data.datamodule import PlannedUpdate
 from minitx.distributed.fsdp import whole
 from minitx.distributed.ranks import SINGLE, Ranks
 from minitx.models.base import Seq2Seq
+from minitx.models.precision import computing_in
 from minitx.profiling.timers import Phases
 from minitx.runs.checkpoint import load_tensors, model_tensors
 from minitx.training.ema import EMA
@@ -32,7 +33,7 @@ DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.float32, "bf16-true": to
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What one update measured; sums over this rank's real target tokens, in nats."""
+    """Hold what one update measured; sums over this rank's real target tokens, in nats."""
 
     loss_sum: float
     nll_sum: float
@@ -51,7 +52,7 @@ class TranslationTask(pl.LightningModule):
 
     def __init__(self, model: Seq2Seq, optim: OptimConfig, *, state: RunState, precision: str, seed: int,
                  ranks: Ranks = SINGLE, plain: Seq2Seq | None = None) -> None:
-        """plain: where each rank holds a part of the model, a whole one to put its weights together in"""
+        """plain: where each rank holds a part of the model, a whole one to gather its weights in"""
         super().__init__()
         self.automatic_optimization = False
         self.model, self.ranks = model.to(DTYPES[precision]), ranks
@@ -83,7 +84,7 @@ class TranslationTask(pl.LightningModule):
         for turn in planned.turns:
             self.phases.mark("forward")
             seed_dropout(self.seed, planned.epoch, planned.update, turn.number)
-            with explained_if_full(turn.batch):
+            with explain_out_of_memory(turn.batch):
                 loss_sum, nll_sum = self.losses(self.model, turn.batch.to(self.device), self.optim.label_smoothing)
                 self.phases.mark("backward")
                 share = turn.weight * self.ranks.size / planned.n_tokens  # between ranks, gradients are averaged
@@ -107,7 +108,7 @@ class TranslationTask(pl.LightningModule):
         self.stats = UpdateStats(loss_total, nll_total, n_tokens, grad_norm, lr, finite)
 
     def sync_gradients(self, now: bool) -> None:
-        """Have the next backward pass bring the ranks' gradients together, or only add to this rank's."""
+        """Have the next backward pass average the ranks' gradients, or only add to this rank's."""
         if self.plain:
             cast(Any, self.model).set_requires_gradient_sync(now)
         elif self.ranks.size > 1:
@@ -115,7 +116,7 @@ class TranslationTask(pl.LightningModule):
 
     @contextmanager
     def serving(self) -> Iterator[Seq2Seq]:
-        """Yield the model as it is judged and kept: whole, with averaged weights where an average is kept."""
+        """Yield the model as it is evaluated and saved: whole, with averaged weights where an average is kept."""
         if not self.plain:
             with nullcontext() if self.ema is None else self.ema.swapped_in():
                 yield self.model
@@ -142,14 +143,14 @@ class TranslationTask(pl.LightningModule):
 
     def losses(self, model: Seq2Seq, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
         """Return loss_sum and nll_sum over the real target tokens."""
-        with model.computing_in(self.compute_dtype):
+        with computing_in(self.compute_dtype):
             features = model(batch.src, batch.tgt)  # --> [N, D]
         return linear_cross_entropy(features, model.output.weight, batch.labels, smoothing)
 
 
 @contextmanager
-def explained_if_full(batch: Batch) -> Iterator[None]:
-    """Tell a device whose memory a micro-batch does not fit into from an error of ours. Errors: `UserError`"""
+def explain_out_of_memory(batch: Batch) -> Iterator[None]:
+    """Turn running out of memory at a micro-batch into advice. Errors: `UserError`"""
     try:
         yield
     except RuntimeError as error:

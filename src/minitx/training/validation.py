@@ -18,7 +18,7 @@ from minitx.data.tokenizer import TokenizerPair
 from minitx.decoding.translator import Translator
 from minitx.distributed.ranks import SINGLE, Ranks, noop
 from minitx.evaluation.metrics import score
-from minitx.models.base import Seq2Seq
+from minitx.models.base import Seq2Seq, evaluating
 from minitx.runs.averaging import mean
 from minitx.runs.checkpoint import save_model
 from minitx.training.callbacks import RunContext
@@ -89,15 +89,12 @@ class Validator:
         sources, targets = ([ids[:longest] for ids in side] for side in (self.src, self.tgt))
         lengths = [max(len(src), len(tgt)) + 1 for src, tgt in zip(sources, targets, strict=True)]
         found: dict[int, tuple[float, int]] = {}
-        model.eval()
-        try:
+        with evaluating(model):
             plans = list(enumerate(evaluation_plan(lengths, self.max_tokens)))
             for turn, rows in self.ranks.shard(plans, self.on_round):
                 batch = collate([sources[i] for i in rows], [targets[i] for i in rows], pad_id=tok.tgt.pad_id,
                                 bos_id=tok.tgt.bos_id, eos_id=tok.tgt.eos_id)
                 found[turn] = float(task.losses(model, batch.to(task.device), 0.0)[1]), batch.n_tokens
-        finally:
-            model.train()
         sums = self.ranks.union(found).values()  # one order at any number of ranks
         nll, n_tokens = zip((0.0, 0), *sums, strict=True)
         return float(sum(nll) / max(1, sum(n_tokens)))

@@ -1,10 +1,10 @@
-"""The typed door to functions with a gradient of their own."""
+"""A typed call of functions that define their own gradient."""
 
 from typing import Any
 
 from torch.autograd import Function
 
 
-def applied(function: type[Function], *arguments: Any) -> Any:
-    """Return what the function makes of its arguments, noted for the backward pass."""
+def apply_function(function: type[Function], *arguments: Any) -> Any:
+    """Call `function.apply`, which torch leaves untyped: the result is recorded for the backward pass."""
     return function.apply(*arguments)

@@ -1,0 +1,63 @@
+"""The number format of activations: a block's own, and its thread's."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+
+from minitx.models.layers import Linear
+from minitx.models.precision import at_least_fp32, cast_weight, compute_dtype, computing_in, to_compute_dtype
+
+
+def test_a_block_has_its_own_format_and_the_one_before_comes_back_even_after_an_error() -> None:
+    x = torch.ones(2)
+    assert compute_dtype() is None
+    assert to_compute_dtype(x) is x
+    with computing_in(torch.bfloat16):
+        assert to_compute_dtype(x).dtype is torch.bfloat16
+        with computing_in(None):
+            assert to_compute_dtype(x) is x
+        with pytest.raises(ZeroDivisionError), computing_in(None):
+            raise ZeroDivisionError
+        assert compute_dtype() is torch.bfloat16
+    assert compute_dtype() is None
+
+
+def test_a_thread_does_not_see_the_block_of_another() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    with ThreadPoolExecutor(1) as pool, computing_in(torch.bfloat16):
+        assert pool.submit(compute_dtype).result() is None
+        assert cast_weight(weight, torch.bfloat16) is cast_weight(weight, torch.bfloat16)
+        assert pool.submit(cast_weight, weight, torch.bfloat16).result() is not cast_weight(weight, torch.bfloat16)
+
+
+@pytest.mark.parametrize("inference", [True, False])
+def test_weights_that_changed_are_cast_anew(inference: bool) -> None:
+    layer, x = Linear(4, 3, bias=False), torch.ones(2, 4).bfloat16()
+    with torch.inference_mode(inference), computing_in(torch.bfloat16):
+        assert layer(x).any()
+    with torch.no_grad():
+        layer.weight.zero_()
+    with torch.inference_mode(inference):
+        assert not layer(x).any()
+        with computing_in(torch.bfloat16):
+            assert not layer(x).any()
+
+
+def test_a_cast_is_made_once_a_block_and_type() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    with computing_in(None):
+        cast = cast_weight(weight, torch.bfloat16)
+        assert cast_weight(weight, torch.bfloat16) is cast
+        assert cast_weight(weight, torch.float32) is weight
+        assert cast_weight(weight, torch.float64).dtype is torch.float64
+        with computing_in(None):
+            assert cast_weight(weight, torch.bfloat16) is not cast
+    assert cast_weight(weight, torch.bfloat16) is not cast
+
+
+@pytest.mark.parametrize(("given", "expected"), [(torch.bfloat16, torch.float32), (torch.float16, torch.float32),
+                                                 (torch.float32, torch.float32), (torch.float64, torch.float64)])
+def test_sums_are_in_fp32_at_least(given: torch.dtype, expected: torch.dtype) -> None:
+    assert at_least_fp32(torch.ones(1, dtype=given)).dtype is expected
