@@ -182,7 +182,7 @@ def test_bleu_by_length_counts_the_sources_words(tmp_path: Path) -> None:
     row = gather(write_run(tmp_path / "run", "positions_bible", test_sets=["test"], sentences=60))
     words = [10] * 50 + [41] * 10
     cell, longer = COLUMNS["up to 40 words"], COLUMNS["over 40 words"]
-    assert cell([row]) is None, "a row of before"
+    assert cell([replace(row, source_words={})]) is None, "a row without that set"
     known = replace(row, source_words={"test": words})
     part = bleu_from_sentences(row.sentences["test"][:50])
     assert str(cell([known])).startswith(f"{part:.1f} (")

@@ -29,7 +29,6 @@ from minitx.utils.errors import Exit, UserError
 
 VOID = {"meta", "link", "img"}
 STUDIES = {"gradients": found("gradients", True, False) | FOUND["gradients"]}
-SPLIT = {"startup": 8.0, "forward": 40.0, "backward": 35.0, "other": 1.5}
 
 
 class Reader(HTMLParser):
@@ -63,11 +62,11 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    """Rows of two tables; one row has no time split."""
+    """Rows of two tables."""
     folder = tmp_path_factory.mktemp("runs")
-    return [gather(write_run(folder / "a", "synthetic_lstm", time_split=SPLIT)),
+    return [gather(write_run(folder / "a", "synthetic_lstm")),
             gather(write_run(folder / "b", "synthetic_transformer")),
-            gather(write_run(folder / "c", "multi30k_30min_transformer", git_dirty=True, time_split=SPLIT))]
+            gather(write_run(folder / "c", "multi30k_30min_transformer", git_dirty=True))]
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,7 @@ def test_a_stacked_experiment_has_no_command_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_row_keeps_how_long_sources_are(row: Row, tmp_path: Path) -> None:
+    assert {name: len(words) for name, words in row.source_words.items()} == {"test": 40, "minimal_pairs": 40}
     known = replace(row, source_words={name: [7] * 40 for name in row.sentences})
     write(known, tmp_path)
     assert read(tmp_path) == [known]
@@ -115,12 +116,12 @@ def test_a_row_is_found_by_its_name_or_what_that_begins_with(row: Row, tmp_path:
         find("synthetic_lstn.1", tmp_path)
 
 
-def add_words(values: dict[str, Any]) -> None:
-    values["statistics"]["source_words"] = {"test": [7] * 40, "minimal_pairs": [7] * 39}
+def drop_a_source(values: dict[str, Any]) -> None:
+    values["statistics"]["source_words"]["minimal_pairs"].pop()
 
 
-def add_words_in_letters(values: dict[str, Any]) -> None:
-    values["statistics"]["source_words"] = {"test": [7] * 40, "minimal_pairs": ["seven"] * 40}
+def count_in_letters(values: dict[str, Any]) -> None:
+    values["statistics"]["source_words"]["minimal_pairs"][0] = "seven"
 
 
 def change_bleu(values: dict[str, Any]) -> None:
@@ -195,8 +196,12 @@ OF_LSTM = "python train.py experiment=synthetic_lstm"
     (change_bleu, "test: BLEU"), (change_count, "test: BLEU"), (drop_sentence, "of 40 sentences.* of 39"),
     (drop_set, "but statistics of minimal_pairs"), (keep_hypotheses, "unknown in a test set's scores: hypotheses"),
     (put_text_among_numbers, "numbers only"),
-    (add_words, "minimal_pairs: a row that has source_words has one number for each sentence"),
-    (add_words_in_letters, "minimal_pairs: a row that has source_words has one number for each sentence"),
+    (drop_a_source, "minimal_pairs: source_words has not one whole number for each of its 40 sentences"),
+    (count_in_letters, "minimal_pairs: source_words has not one whole number for each of its 40 sentences"),
+    (drop("statistics", "source_words"), "not a row: KeyError.'source_words'"),
+    (drop("result", "mfu_pct"), "not a result of this version: missing mfu_pct"),
+    (drop("result", "environment"), "not a result of this version: missing environment"),
+    (mistype("result", "time_split"), "time_split has a wrong type"),
     (tell("python train.py experiment=quick"), "the command is not of experiment=synthetic_lstm"),
     (tell(f"{OF_LSTM}_attention"), "the command is not of experiment=synthetic_lstm"),
     (tell(f"{OF_LSTM} && rm -r runs"), "the command is more than words"),

@@ -119,9 +119,9 @@ def buckets(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def time_split(rows: Sequence[Row], form: str = "svg") -> bytes:
-    """Draw a bar a system, of rows that have a time split: seconds of a run by what they went to, its seeds' mean."""
+    """Draw a bar a system: seconds of a run by what they went to, its seeds' mean."""
     found = systems(rows)
-    splits = {name: mean_split([row.result.time_split or {} for row in seeds]) for name, seeds in found.items()}
+    splits = {name: mean_split([row.result.time_split for row in seeds]) for name, seeds in found.items()}
     with blank(6.4, 1.6 + 0.4 * len(splits)) as figure:
         axes, done = figure.subplots(), dict.fromkeys(splits, 0.0)
         for part, colour in zip(dict.fromkeys(chain.from_iterable(splits.values())), cycle(PARTS), strict=False):

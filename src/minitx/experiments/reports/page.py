@@ -118,13 +118,11 @@ def of_table(name: str, table: Table, rows: Sequence[Row]) -> Iterator[Picture]:
         yield Picture(f"{name}-bleu-over-length", f"BLEU of short and of long sentences ({', '.join(sets)}).",
                       f"A line for each of {', '.join(systems(having))}: BLEU by length, with 95 % intervals.",
                       partial(bleu_over_length, having, sets))
-    timed = [row for row in chosen if row.result.time_split]
-    if timed:
-        spent = [f"{system} {sum((seeds[0].result.time_split or {}).values()):,.0f} s"
-                 for system, seeds in systems(timed).items()]
-        yield Picture(f"{name}-time-split", "What the time of a run went to.",
-                      f"A bar for each system, in parts. Whole length, of its first seed: {'; '.join(spent)}.",
-                      partial(time_split, timed))
+    spent = [f"{system} {sum(seeds[0].result.time_split.values()):,.0f} s"
+             for system, seeds in systems(chosen).items()]
+    yield Picture(f"{name}-time-split", "What the time of a run went to.",
+                  f"A bar for each system, in parts. Whole length, of its first seed: {'; '.join(spent)}.",
+                  partial(time_split, chosen))
 
 
 def of_maps(name: str, maps: AttentionMaps) -> Iterator[Picture]:

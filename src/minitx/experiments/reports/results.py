@@ -11,7 +11,7 @@ import json
 import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from math import isclose
 from pathlib import Path
 from types import UnionType
@@ -37,16 +37,17 @@ GZIP_HEADER = bytes.fromhex("1f8b 0800 0000 0000 02ff")  # no time of day, no na
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one published run. curve: by `CURVE`; sentences: for each test set, its `metrics.sentence_statistics`
+    """Hold one published run.
 
-    source_words: of each of its sentences, where a row has them (those of before have not)
+    curve: `CURVE` of each validation. By test set, for each of its sentences: sentences, `metrics.SENTENCE_COLUMNS`;
+    source_words, the number of words of its source.
     """
 
     command: str
     result: Result
     curve: list[list[float]]
     sentences: dict[str, list[list[int]]]
-    source_words: dict[str, list[int]] = field(default_factory=dict)
+    source_words: dict[str, list[int]]
 
     @classmethod
     def parse(cls, values: Any, where: str) -> "Row":
@@ -59,7 +60,7 @@ class Row:
         try:
             curve, statistics = values["curve"], values["statistics"]
             row = cls(values["command"], Result.parse(values["result"], where), curve["rows"], statistics["sets"],
-                      statistics.get("source_words", {}))
+                      statistics["source_words"])
             if curve["columns"] != list(CURVE) or statistics["columns"] != list(SENTENCE_COLUMNS):
                 raise UserError(f"{where}: the curve or the statistics have other columns than this version's")
             why = (_unreadable(row.result) or refusal(row.result) or _mismatch(row) or _other_command(row)
@@ -94,8 +95,7 @@ class Row:
         result = json.dumps(asdict(self.result), indent=1, ensure_ascii=False, allow_nan=False)
         others = {
             "curve": {"columns": CURVE, "rows": self.curve},
-            "statistics": {"columns": SENTENCE_COLUMNS, "sets": self.sentences}
-            | ({"source_words": self.source_words} if self.source_words else {}),
+            "statistics": {"columns": SENTENCE_COLUMNS, "sets": self.sentences, "source_words": self.source_words},
         }
         packed = [f'"{key}": {json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)}'
                   for key, value in others.items()]
@@ -177,8 +177,8 @@ def _mismatch(row: Row) -> str | None:
         if len(counts) != score["sentences"] or not isclose(bleu, score["bleu"], rel_tol=0, abs_tol=1e-9):
             return (f"{name}: BLEU {score['bleu']} of {score['sentences']:,} sentences, but the statistics give {bleu} "
                     f"of {len(counts):,}")
-        if row.source_words and [type(words) for words in row.source_words.get(name, ())] != [int] * len(counts):
-            return f"{name}: a row that has source_words has one number for each sentence"
+        if [type(words) for words in row.source_words.get(name, ())] != [int] * len(counts):
+            return f"{name}: source_words has not one whole number for each of its {len(counts):,} sentences"
     return None
 
 

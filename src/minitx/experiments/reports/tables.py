@@ -343,7 +343,7 @@ def conditions(table: Table, rows: Sequence[Row]) -> list[str]:
 def _not_measured(results: Sequence[Result]) -> Iterator[str]:
     """Say what a table about a target lacks, and why."""
     aimed = [result for result in results if result.target_bleu is not None]
-    for reason in dict.fromkeys((result.not_measured or {}).get("energy_wh") for result in aimed):
+    for reason in dict.fromkeys(result.not_measured.get("energy_wh") for result in aimed):
         if reason is not None:
             yield f"energy ({reason})"
     if aimed and all(result.cost is None for result in aimed):
