@@ -36,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or say what would be."""
+    from minitx.experiments.reports.results import require
     from minitx.experiments.suites.suite import Suite, as_json, load, plan
     from minitx.experiments.suites.summary import summary
 
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     for name in ("json", "on"):
         if getattr(args, name) and not args.dry_run:
             raise UserError(f"--{name}: says something of what would be trained; add --dry-run")
+    if args.publish:
+        require(args.ledger)
     folder = args.runs or Path("runs", f"{args.name}-{args.size}")
     jobs = load(args.name, args.size, folder, args.overrides)
     suite = Suite(jobs, Console(every_s=60), args.ledger if args.publish else None)

@@ -11,6 +11,7 @@ import pytest
 from published import write_run
 from toys import ROOT
 
+from minitx.cli import main as cli
 from minitx.config.compose import CONF, compose
 from minitx.evaluation.attention_maps import read_all
 from minitx.evaluation.metrics import bleu_from_sentences
@@ -18,9 +19,9 @@ from minitx.experiments.reports import findings
 from minitx.experiments.reports import markdown as report
 from minitx.experiments.reports.markdown import parts
 from minitx.experiments.reports.page import pictures
-from minitx.experiments.reports.results import LARGEST, Row, gather, read
+from minitx.experiments.reports.results import LARGEST, Row, gather, read, write
 from minitx.experiments.reports.tables import COLUMNS, TABLES, render
-from minitx.utils.errors import UserError
+from minitx.utils.errors import Exit, UserError
 
 LEDGER = ROOT / "results"
 PATH = ROOT / "README.md"
@@ -230,18 +231,21 @@ def test_a_lost_marker_is_an_error(text: str) -> None:
 def test_each_table_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(PAGE.replace("report: embedded", "report: headline"), encoding="utf-8")
+    write(gather(write_run(tmp_path / "run")), tmp_path / "results")
     with pytest.raises(UserError, match="neither here nor in docs/ are the markers <!-- report: embedded -->"):
         report.main(tmp_path / "results", tmp_path / "README.md")
     (tmp_path / "docs/page.md").write_text("<!-- report: embedded -->\nold\n<!-- /report -->\n", encoding="utf-8")
     (tmp_path / "docs/other.md").write_text("no table here\n", encoding="utf-8")
     report.main(tmp_path / "results", tmp_path / "README.md")
-    assert "No rows yet" in (tmp_path / "docs/page.md").read_text(encoding="utf-8")
+    assert "| lstm |" in (tmp_path / "docs/page.md").read_text(encoding="utf-8")
+    assert "No rows yet" in (tmp_path / "README.md").read_text(encoding="utf-8")
     assert (tmp_path / "docs/other.md").read_text(encoding="utf-8") == "no table here\n"
 
 
 def test_a_run_goes_into_the_ledger_and_onto_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, ledger = tmp_path / "README.md", tmp_path / "results"
     page.write_text(PAGE, encoding="utf-8")
+    ledger.mkdir()
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", git_dirty=None, params=7)]
     other = write_run(tmp_path / "c", overrides=["trainer.max_steps=9"])
     report.main(ledger, page, runs[:1])
@@ -300,5 +304,63 @@ def test_a_folder_without_a_result_is_not_published(tmp_path: Path) -> None:
 
 
 def test_a_missing_page_is_one_line(tmp_path: Path) -> None:
+    write(gather(write_run(tmp_path / "run")), tmp_path / "results")
     with pytest.raises(UserError, match=r"README\.md: No such file"):
-        report.main(tmp_path, tmp_path / "README.md")
+        report.main(tmp_path / "results", tmp_path / "README.md")
+
+
+# --- a ledger that is not there
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two pages whose tables are filled, an empty folder `results`, and a run that could be published."""
+    monkeypatch.chdir(tmp_path)
+    write_run(Path("run"))
+    for name in ("results", "docs"):
+        Path(name).mkdir()
+    head, marker, rest = PAGE.partition("<!-- report: multi30k -->")
+    Path("README.md").write_text(head, encoding="utf-8")
+    Path("docs/page.md").write_text(marker + rest, encoding="utf-8")
+    return tmp_path
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+ASKED = [[], ["--page", "page.html"], ["--figures", "figures"], ["--repeat", "synthetic_lstm.1"]]
+
+
+@pytest.mark.parametrize("asked", [*ASKED, ["run"]], ids=" ".join)
+def test_a_misspelt_ledger_is_refused_and_nothing_is_written(asked: list[str], folder: Path,
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(folder)
+    assert cli.main(["report", *asked, "--ledger", "resluts"]) == Exit.USAGE
+    assert capsys.readouterr() == (
+        "", "minitx: error: resluts: no such folder of published rows; did you mean results?\n")
+    assert files(folder) == before
+    assert not Path("resluts").exists()
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=" ".join)
+def test_an_empty_ledger_is_refused_and_nothing_is_written(asked: list[str], folder: Path,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(folder)
+    assert cli.main(["report", *asked]) == Exit.USAGE
+    assert capsys.readouterr() == ("", "minitx: error: results: has no published rows; "
+                                       "`minitx report RUN --ledger results` puts the first there\n")
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize(("page", "old", "new", "why"), [
+    ("README.md", "report: embedded", "report: headline", "neither here nor in docs/ are the markers"),
+    ("docs/page.md", "<!-- /report -->", "", "one of these lines is lost"),
+])
+def test_where_one_page_cannot_be_made_no_row_and_no_page_is_written(page: str, old: str, new: str, why: str,
+                                                                     folder: Path) -> None:
+    Path(page).write_text(Path(page).read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    before = files(folder)
+    with pytest.raises(UserError, match=why):
+        report.main(Path("results"), Path("README.md"), [Path("run")])
+    assert files(folder) == before

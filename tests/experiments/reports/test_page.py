@@ -22,6 +22,7 @@ from published import write_run
 from minitx.evaluation.attention_maps import EOS, SCALE
 from minitx.experiments.reports import page
 from minitx.experiments.reports import results as ledger
+from minitx.experiments.reports.plots import FORMS
 from minitx.experiments.reports.results import Row, gather
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.reports.tables import TABLES, conditions, grid
@@ -158,10 +159,9 @@ def test_what_a_row_says_is_text(rows: list[Row]) -> None:
     assert evil in read.texts["pre"][0]
 
 
-def test_an_empty_ledger_says_how_to_get_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_without_rows_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # nothing to draw: nothing is missing
-    page.main(tmp_path / "none", tmp_path / "page.html")
-    content = (tmp_path / "page.html").read_bytes()
+    content = page.html([], {}, {})
     read = Reader(content)
     assert not read.all("img")
     assert content.decode().count("No rows yet: <code>") == len(TABLES)
@@ -196,6 +196,18 @@ def test_files_are_written_once(rows: list[Row], tmp_path: Path, capsys: pytest.
     with pytest.raises(UserError, match=r"file/report\.html: cannot be written: File exists") as slip:
         page.main(where[0], tmp_path / "file/report.html")
     assert slip.value.code == Exit.STORAGE
+
+
+def test_where_one_figure_cannot_be_drawn_nothing_is_written(rows: list[Row], tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(figure: object) -> bytes:
+        raise UserError("no PNG today")
+
+    ledger.write(rows[0], tmp_path / "ledger")
+    monkeypatch.setitem(FORMS, "png", fail)
+    with pytest.raises(UserError, match="no PNG today"):
+        page.main(tmp_path / "ledger", tmp_path / "page.html", tmp_path / "figures")
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger"]
 
 
 def test_without_matplotlib_one_line_says_how_to_install_it(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:

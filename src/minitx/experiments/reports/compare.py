@@ -38,7 +38,7 @@ def find_system(name: str, folder: Path) -> System:
     if not mine:
         known = {row.result.system for row in rows}
         raise UserError(f"{name!r}: neither a run directory nor a system or row of {folder} "
-                        f"({', '.join(sorted(known)) or 'which has none'}){nearest(name, known)}")
+                        f"({', '.join(sorted(known))}){nearest(name, known)}")
     if any(row.recipe != mine[0].recipe for row in mine):
         systems = dict.fromkeys(row.result.system for row in mine)
         raise UserError(f"{name}: its rows in {folder} are of several commands; name one: "

@@ -123,12 +123,11 @@ def time_split(rows: Sequence[Row], form: str = "svg") -> bytes:
     found = systems(rows)
     splits = {name: mean_split([row.result.time_split for row in seeds]) for name, seeds in found.items()}
     with blank(6.4, 1.6 + 0.4 * len(splits)) as figure:
-        axes, done = figure.subplots(), dict.fromkeys(splits, 0.0)
-        for part, colour in zip(dict.fromkeys(chain.from_iterable(splits.values())), cycle(PARTS), strict=False):
-            seconds = [split.get(part, 0.0) for split in splits.values()]
-            axes.barh(list(splits), seconds, 0.6, list(done.values()), color=colour, edgecolor="white", linewidth=0.5,
-                      label=part)
-            done = {name: before + s for (name, before), s in zip(done.items(), seconds, strict=True)}
+        axes, ends = figure.subplots(), [0.0] * len(splits)
+        for part, colour in zip(next(iter(splits.values())), cycle(PARTS), strict=False):
+            seconds = [split[part] for split in splits.values()]
+            axes.barh(list(splits), seconds, 0.6, ends, color=colour, edgecolor="white", linewidth=0.5, label=part)
+            ends = [end + s for end, s in zip(ends, seconds, strict=True)]
         axes.grid(axis="y", visible=False)
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter("{x:,g}")
@@ -138,9 +137,8 @@ def time_split(rows: Sequence[Row], form: str = "svg") -> bytes:
 
 
 def mean_split(splits: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Average seconds by part; a part that a run lacks took it none."""
-    parts = dict.fromkeys(chain.from_iterable(splits))
-    return {part: fmean(split.get(part, 0.0) for split in splits) for part in parts}
+    """Average seconds by part."""
+    return {part: fmean(split[part] for split in splits) for part in splits[0]}
 
 
 # --- attention

@@ -18,26 +18,24 @@ Parts = Mapping[str, Callable[[], str]]  # what pages show, by marker
 
 
 def main(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
-    """Add runs to the ledger, then write its tables into README and the pages of docs/ beside it.
+    """Add runs to the ledger, and write its tables into README and the pages of docs/ beside it.
 
-    The same rows give the same bytes. Errors: `UserError` for a run that is not to be published, a page that is
-    missing, cannot be written or has lost a marker, or a table that has no page.
+    All is composed before anything is written, and the same rows give the same bytes. Errors: `UserError` for a ledger
+    that is missing or stays empty, a run that is not to be published, a page that is missing, cannot be written or has
+    lost a marker, or a table that has no page.
     """
-    publish(runs, ledger)
-    shown, known = set[str](), parts(ledgers.read(ledger), findings.read_all(ledger / "studies"))
-    for page in (readme, *sorted(readme.parent.glob("docs/*.md"))):
-        try:
-            text = page.read_text(encoding="utf-8")
-            if page != readme and START not in text:
-                continue
-            if (filled := fill(text, known, page)) != text:
+    ledgers.require(ledger)
+    new = [_admitted(run_dir) for run_dir in runs]
+    rows = {row.name: row for row in (*ledgers.read(ledger, may_be_empty=bool(new)), *new)}
+    pages = fill_pages(readme, parts(list(rows.values()), findings.read_all(ledger / "studies")))
+    _store(new, ledger)
+    for page, (text, filled) in pages.items():
+        if filled != text:
+            try:
                 write_atomically(page, filled.encode())
-        except OSError as error:
-            raise UserError(f"{page}: {error.strerror}", Exit.USAGE if not page.exists() else Exit.STORAGE) from error
-        shown |= {name for name in known if f"{START}{name} -->" in text}
+            except OSError as error:
+                raise UserError(f"{page}: cannot be written: {error.strerror}", Exit.STORAGE) from error
         print(f"{page}: tables {'are up to date' if filled == text else 'written'}")
-    if lost := [name for name in known if name not in shown]:
-        raise UserError(f"{readme}: neither here nor in docs/ are the markers {START}{lost[0]} --> ... {END}")
 
 
 def parts(rows: Sequence[Row], studies: Mapping[str, findings.Found]) -> Parts:
@@ -51,8 +49,13 @@ def publish(runs: Sequence[Path], ledger: Path) -> None:
 
     Errors: `UserError` for a run that is not to be published; then none of them is.
     """
-    for row in [_admitted(run_dir) for run_dir in runs]:
-        alike = [other.name for other in ledgers.read(ledger) if other.order[:2] == row.order[:2]]
+    _store([_admitted(run_dir) for run_dir in runs], ledger)
+
+
+def _store(rows: Sequence[Row], ledger: Path) -> None:
+    """Write rows, and say what each replaces."""
+    for row in rows:
+        alike = [other.name for other in ledgers.read(ledger, may_be_empty=True) if other.order[:2] == row.order[:2]]
         path, replaced = ledgers.write(row, ledger)
         print(f"{path}: {'replaced: there was a row of this config and seed' if replaced else 'published'}"
               f"{'' if row.committed else ', and marked: its code is in no commit'}")
@@ -65,8 +68,12 @@ def publish(runs: Sequence[Path], ledger: Path) -> None:
 
 
 def _admitted(run_dir: Path) -> Row:
-    """Make the row of a run that a table shows. Errors: `UserError` for any other, and for one without its scores."""
+    """Make the row of a run that a table shows.
+
+    Errors: `UserError` for any other, for one without its table's scores, and for a row that is too large.
+    """
     row = ledgers.gather(run_dir)
+    row.file()  # refuses what is too large
     tables = [table for table in TABLES.values() if table.shows(row)]
     if not tables:
         shown = ", ".join(table.experiments for table in TABLES.values())
@@ -78,6 +85,25 @@ def _admitted(run_dir: Path) -> Row:
             raise UserError(f"{run_dir}: has no {', '.join(lacking)} for its table, which shows scores of "
                             f"{', '.join(table.test_sets)}; this run scored {scored}")
     return row
+
+
+def fill_pages(readme: Path, known: Parts) -> dict[Path, tuple[str, str]]:
+    """Return the text of README and of each page of docs/ that has a marker, as it is and as it should be.
+
+    Errors: `UserError` for a page that is missing or has lost a marker, or a table that has no page.
+    """
+    pages: dict[Path, tuple[str, str]] = {}
+    for page in (readme, *sorted(readme.parent.glob("docs/*.md"))):
+        try:
+            text = page.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{page}: {error.strerror}", Exit.USAGE if not page.exists() else Exit.STORAGE) from error
+        if page == readme or START in text:
+            pages[page] = text, fill(text, known, page)
+    for name in known:
+        if not any(f"{START}{name} -->" in text for text, _ in pages.values()):
+            raise UserError(f"{readme}: neither here nor in docs/ are the markers {START}{name} --> ... {END}")
+    return pages
 
 
 def fill(text: str, known: Parts, page: Path) -> str:

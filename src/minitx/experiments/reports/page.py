@@ -57,16 +57,17 @@ class Picture(NamedTuple):
 
 
 def main(ledger: Path, page: Path | None, figures: Path | None = None) -> None:
-    """Write the page, and each of its figures as PNG into a folder.
+    """Write the page, and each of its figures as PNG into a folder; all is drawn before anything is written.
 
-    Errors: `UserError` for a file that cannot be read or written, and where something is drawn without matplotlib.
+    Errors: `UserError` for a ledger that is missing or empty, a file that cannot be read or written, and where
+    something is drawn without matplotlib.
     """
     shown = ledgers.read(ledger), read_all(ledger / "attention"), findings.read_all(ledger / "studies")
-    if page is not None:
-        _put(page, html(*shown))
+    files = {} if page is None else {page: html(*shown)}
     if figures is not None:
-        for picture in pictures(*shown):
-            _put(figures / f"{picture.name}.png", picture.draw(form="png"))
+        files |= {figures / f"{picture.name}.png": picture.draw(form="png") for picture in pictures(*shown)}
+    for path, content in files.items():
+        _put(path, content)
 
 
 def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mapping[str, Found]) -> bytes:

@@ -103,6 +103,20 @@ class Row:
         head = [f'"format": {FORMAT}', f'"command": {command}', f'"result": {result}']
         return "{\n" + ",\n".join([*head, *packed]) + "\n}\n"
 
+    def file(self) -> tuple[str, bytes]:
+        """Return the name and the content of the row's file, packed if it must be: the same bytes for the same row.
+
+        Errors: `UserError` for a row that is too large even so.
+        """
+        content = self.json().encode()
+        if len(content) <= LARGEST:
+            return f"{self.name}.json", content
+        content = GZIP_HEADER + gzip.compress(content, mtime=0)[len(GZIP_HEADER):]  # which differs between systems
+        if len(content) > LARGEST:
+            raise UserError(f"{self.name}: {len(content):,} bytes when packed, and a row may have {LARGEST:,}: "
+                            "score fewer test sets (data.test_sets)")
+        return f"{self.name}.json.gz", content
+
 
 def gather(run_dir: Path) -> Row:
     """Make a run's row. Errors: `UserError` for a run that is not to be published."""
@@ -217,11 +231,21 @@ def _strings(value: Any) -> Iterator[str]:
 # --- files
 
 
-def read(ledger: Path) -> list[Row]:
-    """Return the ledger's rows by experiment and seed.
+def require(ledger: Path) -> None:
+    """Refuse a folder that is not there, such as a misspelt one. Errors: `UserError`"""
+    if not ledger.is_dir():
+        folders = [path.name for path in ledger.parent.glob("*") if path.is_dir()]
+        raise UserError(f"{ledger}: no such folder of published rows{nearest(ledger.name, folders)}")
 
-    Errors: `UserError` naming the file that is no row, or the two that are one.
+
+def read(ledger: Path, may_be_empty: bool = False) -> list[Row]:
+    """Return the ledger's rows by experiment and seed. may_be_empty: its first row is about to be written
+
+    Errors: `UserError` naming the folder that is missing or has no row, the file that is no row, or the two that are
+    one.
     """
+    if not may_be_empty:
+        require(ledger)
     rows = []
     for path in sorted([*ledger.glob("*.json"), *ledger.glob("*.json.gz")]):
         try:
@@ -230,12 +254,14 @@ def read(ledger: Path) -> list[Row]:
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise UserError(f"{path}: cannot be read: {error}") from error
         row = Row.parse(values, str(path))
-        plain, packed = _places(row, ledger)
+        plain, packed = _paths(row, ledger)
         if path not in (plain, packed):
             raise UserError(f"{path}: the row in it is named {row.name}: give the file that name")
         if plain.exists() and packed.exists():
             raise UserError(f"{plain}: {packed.name} is there too, and a row has one file: delete the older")
         rows.append(row)
+    if not rows and not may_be_empty:
+        raise UserError(f"{ledger}: has no published rows; `minitx report RUN --ledger {ledger}` puts the first there")
     return sorted(rows, key=lambda row: row.order)
 
 
@@ -259,30 +285,22 @@ def find(name: str, ledger: Path) -> Row:
 
 
 def write(row: Row, ledger: Path) -> tuple[Path, bool]:
-    """Put a row in place, packed if it must be: the same bytes for the same row. --> file, whether it replaced one"""
-    plain, packed = _places(row, ledger)
-    content, path, other = row.json().encode(), plain, packed
-    if len(content) > LARGEST:
-        content, path, other = _packed(content), packed, plain
-    if len(content) > LARGEST:
-        raise UserError(f"{row.name}: {len(content):,} bytes when packed, and a row may have {LARGEST:,}: "
-                        "score fewer test sets (data.test_sets)")
-    replaces = plain.exists() or packed.exists()
+    """Put a row in place of an older one, if there is one. --> file, whether it replaced one"""
+    name, content = row.file()
+    path = ledger / name
+    older = [place for place in _paths(row, ledger) if place.exists()]
     try:
         ledger.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-        other.unlink(missing_ok=True)
+        for place in older:
+            if place != path:
+                place.unlink()
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}", Exit.STORAGE) from error
-    return path, replaces
+    return path, bool(older)
 
 
-def _packed(content: bytes) -> bytes:
-    """Compress, with a header that is the same on each system."""
-    return GZIP_HEADER + gzip.compress(content, mtime=0)[len(GZIP_HEADER):]
-
-
-def _places(row: Row, ledger: Path) -> tuple[Path, Path]:
+def _paths(row: Row, ledger: Path) -> tuple[Path, Path]:
     return ledger / f"{row.name}.json", ledger / f"{row.name}.json.gz"
 
 

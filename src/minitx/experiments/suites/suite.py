@@ -139,7 +139,7 @@ class Suite:
     def __init__(self, jobs: Sequence[Job], console: Console, ledger: Path | None = None) -> None:
         """ledger: where each run's row is put as it ends, and where it counts as done; None = in no ledger."""
         self.jobs, self.console, self.ledger = jobs, console, ledger
-        rows = [] if ledger is None or not ledger.is_dir() else ledgers.read(ledger)
+        rows = [] if ledger is None else ledgers.read(ledger, may_be_empty=True)
         self.states = {job: look(job, rows) for job in jobs}
 
     def run(self) -> int:

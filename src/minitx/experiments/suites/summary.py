@@ -13,7 +13,7 @@ from minitx.utils.errors import UserError
 
 def summary(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | None) -> Iterator[str]:
     """Yield a line a system, its seeds together, and whether neighbours differ. ledger: where published rows are"""
-    published = [] if ledger is None else ledgers.read(ledger)
+    published = [] if ledger is None else ledgers.read(ledger, may_be_empty=True)
     rows: list[Row] = []
     for job in jobs:
         state = states[job]
