@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import tomllib
 from base64 import b64decode
 from collections import Counter
 from dataclasses import replace
@@ -18,6 +19,7 @@ from evaluation.test_attention import made
 from experiments.reports.test_findings import found
 from experiments.reports.test_study_plots import FOUND
 from published import write_run
+from toys import ROOT
 
 from minitx.evaluation.attention_maps import EOS, SCALE
 from minitx.experiments.reports import page
@@ -141,6 +143,14 @@ def test_the_order_of_rows_and_where_they_lie_make_no_difference(content: bytes,
     (tmp_path / "ledger/studies/gradients.json").write_text(json.dumps(STUDIES["gradients"]), encoding="utf-8")
     page.main(tmp_path / "ledger", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == content
+
+
+def test_what_the_package_reads_is_shipped_with_it() -> None:
+    """Such as the page's template: whoever installs a wheel has it."""
+    globs = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["minitx"]
+    package = ROOT / "src/minitx"
+    shipped = {path for pattern in globs for path in package.glob(pattern)}
+    assert {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")} == shipped
 
 
 def test_what_a_row_says_is_text(rows: list[Row]) -> None:

@@ -4,13 +4,14 @@ The page holds all that it shows (figures as SVG), asks no network and runs no s
 bytes. Attention maps are the files of the ledger's folder `attention`, what studies found those of `studies`.
 """
 
-import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from minitx.evaluation.attention_maps import AttentionMaps, read_all
 from minitx.experiments.reports import findings
@@ -26,34 +27,21 @@ from minitx.utils.files import write_atomically
 TITLE = "minitx: what was measured"
 LOOKS = {"encoder": "the source's tokens look at each other", "cross": "the translation's tokens look at the source",
          "decoder": "the translation's tokens look at those before them"}
-STYLE = """
-:root { color-scheme: light dark; --ink: #222; --paper: #fff; --faint: #ddd; --link: #0058a3 }
-@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #16181c; --faint: #444; --link: #7cb8f0 } }
-body { max-width: 60rem; margin: 0 auto; padding: 1rem; color: var(--ink); background: var(--paper);
-       font: 1rem/1.5 system-ui, sans-serif }
-a { color: var(--link) }
-nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1rem; padding: 0; list-style: none }
-section { margin-top: 2.5rem; border-top: 1px solid var(--faint) }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--faint); text-align: right }
-th:first-child { text-align: left }
-thead th { white-space: normal; vertical-align: bottom }
-figure { margin: 1.5rem 0 }
-img { max-width: 100%; height: auto; background: #fff }
-figcaption { font-size: .9rem }
-pre { overflow-x: auto; padding: .7rem; border: 1px solid var(--faint) }
-code { overflow-wrap: anywhere }
-"""
-
+ENVIRONMENT = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+                          trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
 
 class Picture(NamedTuple):
     """Say what a figure shows, and how it is drawn."""
 
     name: str  # of its file, without .png
     caption: str
-    seen: str  # what it says, to those who do not see it
+    alt: str  # what it says, to those who do not see it
     draw: Callable[..., bytes]  # form="svg" or "png"
+
+    @property
+    def data_uri(self) -> str:
+        """Draw it as a document of its own: nothing in it can clash with the page or with another figure."""
+        return f"data:image/svg+xml;base64,{b64encode(self.draw(form='svg')).decode()}"
 
 
 def main(ledger: Path, page: Path | None, figures: Path | None = None) -> None:
@@ -72,20 +60,12 @@ def main(ledger: Path, page: Path | None, figures: Path | None = None) -> None:
 
 def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mapping[str, Found]) -> bytes:
     """Make the page of these rows, whatever their order, of these attention maps and what was found, by name."""
-    sections = {name: _table(name, table, rows) for name, table in TABLES.items()}
-    sections["attention"] = _attention(rows, maps)
-    sections |= {f"study_{name}": _study(name, studies.get(name)) for name in FIGURES}
-    links = "".join(f'<li><a href="#{name}">{_heading(name)}</a></li>\n' for name in sections)
-    parts = [f'<section id="{name}" aria-labelledby="{name}-heading">\n<h2 id="{name}-heading">{_heading(name)}</h2>\n'
-             f"{content}</section>\n" for name, content in sections.items()]
-    return "".join([
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-        f'<title>{TITLE}</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n<body>\n',
-        f"<header>\n<h1>{TITLE}</h1>\n<p>Made by <code>minitx report</code> of {len(rows):,} published "
-        f'{"run" if len(rows) == 1 else "runs"}, each of them a file of the ledger.</p>\n</header>\n',
-        f'<nav aria-label="Contents">\n<ul>\n{links}</ul>\n</nav>\n<main>\n', *parts, "</main>\n</body>\n</html>\n",
-    ]).encode()
+    tables = [_table(name, table, rows) for name, table in TABLES.items()]
+    shown = [_study(name, studies.get(name)) for name in FIGURES]
+    runs = {row.result.config_sha256: row.name for row in rows}
+    return ENVIRONMENT.get_template("page.html").render(
+        title=TITLE, rows=len(rows), names=[*(table.name for table in tables), "attention", *(s.name for s in shown)],
+        tables=tables, maps=[_map(name, found, runs) for name, found in maps.items()], studies=shown).encode()
 
 
 # --- what is shown
@@ -145,74 +125,46 @@ def of_study(name: str, found: Found) -> Picture:
 # --- as HTML
 
 
-def _table(name: str, table: Table, rows: Sequence[Row]) -> str:
-    """Write a table, what is to be said of it, its figures and the commands that repeat it."""
+@dataclass(frozen=True)
+class Section:
+    """Hold what a section of the page shows, or, where that is not there yet, how to make it (`this` is code)."""
+
+    name: str
+    missing: str = ""
+    head: Sequence[str] = ()
+    cells: Sequence[Sequence[str]] = ()
+    notes: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+    commands: str = ""
+
+
+def _table(name: str, table: Table, rows: Sequence[Row]) -> Section:
+    """Return a table, what is to be said of it, its figures and the commands that repeat it."""
     lines = table.lines(rows)
     if not lines:
-        return f"<p>{_inline(render(table, rows))}</p>\n"
+        return Section(name, missing=render(table, rows))
     chosen = [row for line in lines for row in line]
-    head, cells = grid(table, lines)
-    notes = "".join(f"<li>{_inline(text)}</li>\n" for text in (*neighbours(table, lines), *conditions(table, chosen)))
-    figures = "".join(map(_figure, of_table(name, table, rows)))
-    commands = escape("\n".join(dict.fromkeys(row.command for row in chosen)))
-    return f"{_grid(name, head, cells)}<ul>\n{notes}</ul>\n{figures}<p>Again:</p>\n<pre>{commands}</pre>\n"
+    return Section(name, "", *grid(table, lines), notes=[*neighbours(table, lines), *conditions(table, chosen)],
+                   pictures=list(of_table(name, table, rows)),
+                   commands="\n".join(dict.fromkeys(row.command for row in chosen)))
 
 
-def _study(name: str, found: Found | None) -> str:
-    """Write a study's claims, on what it was measured, its figure and the command that repeats it."""
+def _study(study: str, found: Found | None) -> Section:
+    """Return a study's claims, on what it was measured, its figure and the command that repeats it."""
     if found is None:
-        return f"<p>{_inline(findings.render(name, None))}</p>\n"
+        return Section(f"study_{study}", missing=findings.render(study, None))
     head, *cells = findings.claims(found)
-    table = _grid(f"study_{name}", head, cells)
-    return (f"{table}<p>{escape(findings.conditions(found))}</p>\n"
-            f"{_figure(of_study(name, found))}<p>Again:</p>\n<pre>{escape(findings.command(name, found))}</pre>\n")
+    return Section(f"study_{study}", "", head, cells, notes=[findings.conditions(found)],
+                   pictures=[of_study(study, found)], commands=findings.command(study, found))
 
 
-def _grid(name: str, head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """Write a table that may be wider than the page."""
-    return (f'<div class="wide" role="region" tabindex="0" aria-label="{_heading(name)}: table">\n<table>\n<thead>\n'
-            f"{_row(head, 'col')}</thead>\n<tbody>\n{''.join(_row(line, 'row') for line in cells)}</tbody>\n</table>\n"
-            "</div>\n")
-
-
-def _row(cells: Sequence[str], scope: str) -> str:
-    """Write a line of cells: all are headers of columns, or the first is the header of its row."""
-    heads = len(cells) if scope == "col" else 1
-    marked = [f'<th scope="{scope}">{escape(text)}</th>' for text in cells[:heads]]
-    return f"<tr>{''.join([*marked, *(f'<td>{escape(text)}</td>' for text in cells[heads:])])}</tr>\n"
-
-
-def _attention(rows: Sequence[Row], maps: Mapping[str, AttentionMaps]) -> str:
-    """Write each sentence pair, whose it is, and what was looked at."""
-    if not maps:
-        return ("<p>No attention maps yet: <code>minitx attention RUN &quot;A sentence.&quot; "
-                "-o results/attention/NAME.json</code> puts one here.</p>\n")
-    known = {row.result.config_sha256: row.name for row in rows}
-    written = []
-    for name, found in maps.items():
-        source, target = ("".join(side[:-1]) for side in (found.source, found.target))
-        run = known.get(found.config_sha256)
-        whose = f"row {escape(run)} of the ledger" if run else "a run that is not in the ledger"
-        written.append(f"<h3>{escape(found.system)}, seed {found.seed}: {escape(source)}</h3>\n"
-                       f"<p>Read with the translation “{escape(target)}” by {whose}. Each row adds up to 1.</p>\n"
-                       f"{''.join(map(_figure, of_maps(name, found)))}")
-    return "".join(written)
-
-
-def _figure(picture: Picture) -> str:
-    """Embed a figure as a document of its own: nothing in it can clash with the page or with another figure."""
-    data = b64encode(picture.draw(form="svg")).decode()
-    return (f'<figure>\n<img alt="{escape(picture.seen)}" src="data:image/svg+xml;base64,{data}">\n'
-            f"<figcaption>{escape(picture.caption)}</figcaption>\n</figure>\n")
-
-
-def _heading(name: str) -> str:
-    return escape(name.replace("_", " ").capitalize())
-
-
-def _inline(text: str) -> str:
-    """Write text in which `this` is code."""
-    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
+def _map(name: str, maps: AttentionMaps, runs: Mapping[str, str]) -> dict[str, Any]:
+    """Return a sentence pair, whose it is, and what was looked at. runs: the name of a row by its config's hash"""
+    source, target = ("".join(side[:-1]) for side in (maps.source, maps.target))
+    run = runs.get(maps.config_sha256)
+    return {"title": f"{maps.system}, seed {maps.seed}: {source}", "translation": target,
+            "run": f"row {run} of the ledger" if run else "a run that is not in the ledger",
+            "pictures": list(of_maps(name, maps))}
 
 
 def _put(path: Path, content: bytes) -> None:
