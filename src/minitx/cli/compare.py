@@ -25,13 +25,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
-    from minitx.experiments.reports.compare import compared, find_system, table
+    from minitx.experiments.reports.comparison import as_text, compare_systems, find_system
 
     first, second = (find_system(name, args.ledger) for name in (args.first, args.second))
-    found = list(compared(first, second))
+    found = list(compare_systems(first, second))
     if args.json:
         sets = {test: asdict(result) | {"verdict": result.verdict} for test, result in found}
         print(json.dumps({"systems": [first.name, second.name], "test": sets}, indent=1))
     else:
-        print(table(first, second, found))
+        print(as_text(first, second, found))
     return Exit.OK

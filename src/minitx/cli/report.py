@@ -24,23 +24,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Hand over to the suite."""
-    from minitx.experiments.reports.command_line import exactly
-    from minitx.experiments.reports.markdown import main as report
+    from minitx.experiments.reports.command_line import exact_command
+    from minitx.experiments.reports.markdown import report
     from minitx.experiments.reports.results import find
 
     if args.repeat is not None:
         if args.runs or args.page or args.figures:
             raise UserError("--repeat: prints a command and does nothing else; leave the rest out")
         row = find(args.repeat, args.ledger)
-        print(exactly(row.command, row.result))
+        print(exact_command(row.command, row.result))
         return Exit.OK
     if args.page is not None or args.figures is not None:
-        from minitx.experiments.reports.page import main as page
+        from minitx.experiments.reports.page import write_page
 
         if args.runs:
             raise UserError(f"{args.runs[0]}: publish it without --page and --figures first: these show what is in "
                             f"{args.ledger}")
-        page(args.ledger, args.page, args.figures)
+        write_page(args.ledger, args.page, args.figures)
         return Exit.OK
     report(args.ledger, args.readme, args.runs)
     return Exit.OK

@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or say what would be."""
-    from minitx.experiments.reports.results import require
+    from minitx.experiments.reports.results import require_ledger
     from minitx.experiments.suites.suite import Suite, as_json, load, plan
     from minitx.experiments.suites.summary import summary
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) and not args.dry_run:
             raise UserError(f"--{name}: says something of what would be trained; add --dry-run")
     if args.publish:
-        require(args.ledger)
+        require_ledger(args.ledger)
     folder = args.runs or Path("runs", f"{args.name}-{args.size}")
     jobs = load(args.name, args.size, folder, args.overrides)
     suite = Suite(jobs, Console(every_s=60), args.ledger if args.publish else None)

@@ -9,7 +9,7 @@ from published import write_run
 
 from minitx.config.compose import compose
 from minitx.config.schema import resolve_size
-from minitx.experiments.reports.command_line import command_line, exactly
+from minitx.experiments.reports.command_line import command_line, exact_command
 from minitx.runs.result import Result
 from minitx.utils.errors import UserError
 
@@ -49,7 +49,7 @@ def test_the_command_is_found_again(typed: str, told: str) -> None:
 def test_a_command_that_repeats_a_run_says_what_it_had_to_find_out(typed: str, found: dict[str, int], told: str,
                                                                    tmp_path: Path) -> None:
     write_run(tmp_path / "run", **{"precision": "bf16-mixed", "threads": 2, **found})
-    again = exactly(f"python train.py {typed}", Result.read(tmp_path / "run/result.json"))
+    again = exact_command(f"python train.py {typed}", Result.read(tmp_path / "run/result.json"))
     words = shlex.split(again)[2:]
     assert [word for word in words if not word.startswith("trainer.threads=2")] == shlex.split(told)
     trainer = compose(words).trainer
@@ -60,7 +60,7 @@ def test_a_command_that_repeats_a_run_says_what_it_had_to_find_out(typed: str, f
 def test_a_cosine_that_followed_a_clock_is_not_repeated(tmp_path: Path) -> None:
     write_run(tmp_path / "run", horizon_steps=900)
     with pytest.raises(UserError, match="a decay over minutes or operations from the start is not repeated"):
-        exactly("python train.py experiment=headline_small optim.schedule=cosine",
+        exact_command("python train.py experiment=headline_small optim.schedule=cosine",
                 Result.read(tmp_path / "run/result.json"))
 
 

@@ -15,11 +15,10 @@ from minitx.cli import main as cli
 from minitx.config.compose import CONF, compose
 from minitx.evaluation.attention_maps import read_all
 from minitx.evaluation.metrics import bleu_from_sentences
-from minitx.experiments.reports import findings
-from minitx.experiments.reports import markdown as report
-from minitx.experiments.reports.markdown import parts
+from minitx.experiments.reports import findings, markdown
+from minitx.experiments.reports.markdown import make_blocks
 from minitx.experiments.reports.page import pictures
-from minitx.experiments.reports.results import LARGEST, Row, gather, read, write
+from minitx.experiments.reports.results import MAX_BYTES, Row, make_row, read_rows, write_row
 from minitx.experiments.reports.tables import COLUMNS, TABLES, render
 from minitx.utils.errors import Exit, UserError
 
@@ -30,48 +29,48 @@ BLOCKS = re.findall(r"<!-- report: .*?<!-- /report -->", "".join(page.read_text(
                     flags=re.DOTALL)
 COMMANDS = re.findall(r"^python train\.py (.*)$", "\n".join(BLOCKS), flags=re.MULTILINE)
 EXPERIMENTS = [path.stem for path in CONF.glob("experiment/*.yaml")]
-PAGE = "".join(f"# {name}\n<!-- report: {name} -->\nold\n<!-- /report -->\nkept\n" for name in parts([], {}))
+PAGE = "".join(f"# {name}\n<!-- report: {name} -->\nold\n<!-- /report -->\nkept\n" for name in make_blocks([], {}))
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """Two families on Multi30k, one of them with two seeds and then with code that is in no commit."""
     folder = tmp_path_factory.mktemp("runs")
-    one = gather(write_run(folder / "lstm", "multi30k_30min_lstm"))
-    two = gather(write_run(folder / "transformer", "multi30k_30min_transformer", ["seed=10"]))
+    one = make_row(write_run(folder / "lstm", "multi30k_30min_lstm"))
+    two = make_row(write_run(folder / "transformer", "multi30k_30min_transformer", ["seed=10"]))
     return [two, replace(two, result=replace(two.result, seed=2, git_dirty=True)), one]
 
 
 def test_a_run_that_others_disturbed_is_marked_and_warned_of(tmp_path: Path,
                                                              capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = write_run(tmp_path / "run", other_cpu_pct=7.4)
-    report.publish([run_dir], tmp_path / "results")
+    markdown.publish([run_dir], tmp_path / "results")
     told = capsys.readouterr().out
     assert "warning: marked as disturbed, other processes took 7 % of the cores; train it anew" in told
-    page = render(TABLES["embedded"], read(tmp_path / "results"))
+    page = render(TABLES["embedded"], read_rows(tmp_path / "results"))
     assert "| lstm‡ |" in page
     assert "‡ Other processes took more than 5 % of the cores: it would be faster alone.\n" in page
-    assert "‡" not in render(TABLES["embedded"], [gather(write_run(tmp_path / "quiet", other_cpu_pct=4.9))])
+    assert "‡" not in render(TABLES["embedded"], [make_row(write_run(tmp_path / "quiet", other_cpu_pct=4.9))])
 
 
 # --- this repository's README and ledger
 
 
 @pytest.fixture(scope="module")
-def known() -> report.Parts:
-    return parts(read(LEDGER), findings.read_all(LEDGER / "studies"))
+def known() -> markdown.Blocks:
+    return make_blocks(read_rows(LEDGER), findings.read_studies(LEDGER / "studies"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_is_what_the_ledger_makes_of_it(page: Path, known: report.Parts) -> None:
+def test_a_page_is_what_the_ledger_makes_of_it(page: Path, known: markdown.Blocks) -> None:
     text = page.read_text(encoding="utf-8")
-    assert report.fill(text, known, page) == text, "run: minitx report"
+    assert markdown.fill(text, known, page) == text, "run: minitx report"
 
 
 @pytest.mark.parametrize("path", sorted(LEDGER.glob("*.json*")), ids=lambda path: path.name)
 def test_each_row_is_small_and_of_an_experiment_that_is_there(path: Path) -> None:
-    assert path.stat().st_size <= LARGEST
-    (row,) = [row for row in read(LEDGER) if path.name in (f"{row.name}.json", f"{row.name}.json.gz")]
+    assert path.stat().st_size <= MAX_BYTES
+    (row,) = [row for row in read_rows(LEDGER) if path.name in (f"{row.name}.json", f"{row.name}.json.gz")]
     assert row.result.experiment in EXPERIMENTS
     assert any(table.shows(row) for table in TABLES.values())
 
@@ -87,7 +86,7 @@ def test_each_table_has_experiments(table: object) -> None:
 
 
 def test_each_figure_that_the_report_draws_is_there_and_each_that_is_linked() -> None:
-    drawn = pictures(read(LEDGER), read_all(LEDGER / "attention"), findings.read_all(LEDGER / "studies"))
+    drawn = pictures(read_rows(LEDGER), read_all(LEDGER / "attention"), findings.read_studies(LEDGER / "studies"))
     folder = ROOT / "docs/figures"
     assert {path.name for path in folder.glob("*")} == {f"{picture.name}.png" for picture in drawn}, (
         "run: minitx report --figures docs/figures")
@@ -140,8 +139,8 @@ def test_a_table_by_system_shows_means_and_how_seeds_scatter(tmp_path: Path) -> 
             ("lstm", 2, {"steps": 90, "time_to_target_s": None, "train_s": 901.0}),
             ("lstm_attention", 1, {"steps": 95, "time_to_target_s": 80.0}),
             ("lstm_attention", 2, {"steps": 95, "time_to_target_s": None})]
-    rows = [gather(write_run(tmp_path / f"{n}", "headline_small", [f"model={model}", f"seed={seed}"], sentences=40 + n,
-                             **goal | changes))
+    rows = [make_row(write_run(tmp_path / f"{n}", "headline_small", [f"model={model}", f"seed={seed}"],
+                               sentences=40 + n, **goal | changes))
             for n, (model, seed, changes) in enumerate(runs)]
     shared = rows[0].sentences
     rows = [replace(row, sentences=shared) for row in rows]
@@ -168,8 +167,9 @@ def test_a_table_by_system_shows_means_and_how_seeds_scatter(tmp_path: Path) -> 
 
 def test_runs_of_a_machine_share_the_highest_peak_that_one_measured(tmp_path: Path) -> None:
     measured = [(1.0, 30.0, "measured"), (2.0, 16.0, "measured"), (989.4, 40.0, "data sheet"), (None, None, None)]
-    rows = [gather(write_run(tmp_path / f"{seed}", "headline_small", ["model=lstm", f"seed={seed}"], peak_tflops=tflops,
-                             mfu_pct=mfu, peak_source=source)) for seed, (tflops, mfu, source) in enumerate(measured)]
+    rows = [make_row(write_run(tmp_path / f"{seed}", "headline_small", ["model=lstm", f"seed={seed}"],
+                               peak_tflops=tflops, mfu_pct=mfu, peak_source=source))
+            for seed, (tflops, mfu, source) in enumerate(measured)]
     other = replace(rows[2], result=replace(rows[2].result, hardware={"gpu": "A GPU", "cores": 16, "cpu": "A CPU"}))
     text = render(TABLES["headline"], rows[:2])
     assert "| 15.5 ± 0.7 % |" in text
@@ -180,7 +180,7 @@ def test_runs_of_a_machine_share_the_highest_peak_that_one_measured(tmp_path: Pa
 
 
 def test_bleu_by_length_counts_the_sources_words(tmp_path: Path) -> None:
-    row = gather(write_run(tmp_path / "run", "positions_bible", test_sets=["test"], sentences=60))
+    row = make_row(write_run(tmp_path / "run", "positions_bible", test_sets=["test"], sentences=60))
     words = [10] * 50 + [41] * 10
     cell, longer = COLUMNS["up to 40 words"], COLUMNS["over 40 words"]
     assert cell([replace(row, source_words={})]) is None, "a row without that set"
@@ -194,7 +194,7 @@ def test_bleu_by_length_counts_the_sources_words(tmp_path: Path) -> None:
 
 
 def test_bleu_of_a_length_has_its_interval(tmp_path: Path) -> None:
-    row = gather(write_run(tmp_path / "run", "positions_short", test_sets=["test", "length_10"]))
+    row = make_row(write_run(tmp_path / "run", "positions_short", test_sets=["test", "length_10"]))
     text = str(COLUMNS["BLEU, 10 words"]([row]))
     assert re.fullmatch(r"\d+\.\d \(\d+\.\d to \d+\.\d\)", text)
     bleu, low, high = map(float, re.findall(r"\d+\.\d", text))
@@ -203,19 +203,19 @@ def test_bleu_of_a_length_has_its_interval(tmp_path: Path) -> None:
 
 
 def test_tables_are_the_same_whatever_the_order_and_however_often(rows: list[Row]) -> None:
-    filled = report.fill(PAGE, parts(rows, {}), PATH)
-    assert report.fill(filled, parts(rows, {}), PATH) == filled
+    filled = markdown.fill(PAGE, make_blocks(rows, {}), PATH)
+    assert markdown.fill(filled, make_blocks(rows, {}), PATH) == filled
     for seed in range(5):
-        assert report.fill(filled, parts(random.Random(seed).sample(rows, len(rows)), {}), PATH) == filled
-    assert filled.count("kept\n") == len(parts([], {}))
+        assert markdown.fill(filled, make_blocks(random.Random(seed).sample(rows, len(rows)), {}), PATH) == filled
+    assert filled.count("kept\n") == len(make_blocks([], {}))
     assert "old" not in filled
     assert filled.count("No rows yet: `") == len(TABLES) - 1
 
 
 def test_a_number_edited_by_hand_does_not_last(rows: list[Row]) -> None:
-    filled = report.fill(PAGE, parts(rows, {}), PATH)
+    filled = markdown.fill(PAGE, make_blocks(rows, {}), PATH)
     edited = filled.replace("10,397", "20,397")
-    assert report.fill(edited, parts(rows, {}), PATH) == filled != edited
+    assert markdown.fill(edited, make_blocks(rows, {}), PATH) == filled != edited
 
 
 @pytest.mark.parametrize("text", [
@@ -225,18 +225,18 @@ def test_a_number_edited_by_hand_does_not_last(rows: list[Row]) -> None:
 ])  # fmt: skip
 def test_a_lost_marker_is_an_error(text: str) -> None:
     with pytest.raises(UserError, match=r"^docs/page\.md: <!-- report: .* one of these lines is lost, or no table has"):
-        report.fill(text, parts([], {}), Path("docs/page.md"))
+        markdown.fill(text, make_blocks([], {}), Path("docs/page.md"))
 
 
 def test_each_table_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(PAGE.replace("report: embedded", "report: headline"), encoding="utf-8")
-    write(gather(write_run(tmp_path / "run")), tmp_path / "results")
+    write_row(make_row(write_run(tmp_path / "run")), tmp_path / "results")
     with pytest.raises(UserError, match="neither here nor in docs/ are the markers <!-- report: embedded -->"):
-        report.main(tmp_path / "results", tmp_path / "README.md")
+        markdown.report(tmp_path / "results", tmp_path / "README.md")
     (tmp_path / "docs/page.md").write_text("<!-- report: embedded -->\nold\n<!-- /report -->\n", encoding="utf-8")
     (tmp_path / "docs/other.md").write_text("no table here\n", encoding="utf-8")
-    report.main(tmp_path / "results", tmp_path / "README.md")
+    markdown.report(tmp_path / "results", tmp_path / "README.md")
     assert "| lstm |" in (tmp_path / "docs/page.md").read_text(encoding="utf-8")
     assert "No rows yet" in (tmp_path / "README.md").read_text(encoding="utf-8")
     assert (tmp_path / "docs/other.md").read_text(encoding="utf-8") == "no table here\n"
@@ -248,20 +248,20 @@ def test_a_run_goes_into_the_ledger_and_onto_the_page(tmp_path: Path, capsys: py
     ledger.mkdir()
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", git_dirty=None, params=7)]
     other = write_run(tmp_path / "c", overrides=["trainer.max_steps=9"])
-    report.main(ledger, page, runs[:1])
+    markdown.report(ledger, page, runs[:1])
     assert "published" in capsys.readouterr().out
-    report.main(ledger, page, runs[1:])  # the same config and seed
+    markdown.report(ledger, page, runs[1:])  # the same config and seed
     said = capsys.readouterr().out
     assert "replaced: there was a row of this config and seed" in said
     assert "marked: its code is in no commit" in said
-    assert [row.result.params for row in read(ledger)] == [7]
+    assert [row.result.params for row in read_rows(ledger)] == [7]
     assert "| lstm† | 7 |" in page.read_text(encoding="utf-8")
-    report.main(ledger, page, [other])
+    markdown.report(ledger, page, [other])
     assert "of the same experiment and seed, with another config: synthetic_lstm.1." in capsys.readouterr().out
-    assert len(read(ledger)) == 2
+    assert len(read_rows(ledger)) == 2
     assert "\npython train.py experiment=synthetic_lstm trainer.max_steps=9\n" in page.read_text(encoding="utf-8")
     before = page.read_bytes()
-    report.main(ledger, page)
+    markdown.report(ledger, page)
     assert "up to date" in capsys.readouterr().out
     assert page.read_bytes() == before
 
@@ -270,7 +270,7 @@ def test_a_run_goes_into_the_ledger_and_onto_the_page(tmp_path: Path, capsys: py
 def test_a_smoke_run_and_an_unnamed_one_are_not_published(experiment: str | None, why: str, tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run", "quick", experiment=experiment)
     with pytest.raises(UserError, match=why):
-        report.publish([run_dir], tmp_path / "ledger")
+        markdown.publish([run_dir], tmp_path / "ledger")
     assert not (tmp_path / "ledger").exists()
 
 
@@ -286,7 +286,7 @@ def test_a_run_without_the_scores_of_its_table_is_not_published(experiment: str,
                                                                 tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run", experiment, test_sets=test_sets)
     with pytest.raises(UserError) as slip:
-        report.publish([run_dir], tmp_path / "ledger")
+        markdown.publish([run_dir], tmp_path / "ledger")
     assert str(slip.value) == f"{run_dir}: {why}"
     assert not (tmp_path / "ledger").exists()
 
@@ -294,19 +294,19 @@ def test_a_run_without_the_scores_of_its_table_is_not_published(experiment: str,
 def test_one_run_that_is_not_published_keeps_the_others_out(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "good"), write_run(tmp_path / "bad", status="diverged")]
     with pytest.raises(UserError, match="bad: the run is diverged"):
-        report.publish(runs, tmp_path / "ledger")
+        markdown.publish(runs, tmp_path / "ledger")
     assert not (tmp_path / "ledger").exists()
 
 
 def test_a_folder_without_a_result_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no result.json"):
-        report.publish([tmp_path], tmp_path / "ledger")
+        markdown.publish([tmp_path], tmp_path / "ledger")
 
 
 def test_a_missing_page_is_one_line(tmp_path: Path) -> None:
-    write(gather(write_run(tmp_path / "run")), tmp_path / "results")
+    write_row(make_row(write_run(tmp_path / "run")), tmp_path / "results")
     with pytest.raises(UserError, match=r"README\.md: No such file"):
-        report.main(tmp_path / "results", tmp_path / "README.md")
+        markdown.report(tmp_path / "results", tmp_path / "README.md")
 
 
 # --- a ledger that is not there
@@ -362,5 +362,5 @@ def test_where_one_page_cannot_be_made_no_row_and_no_page_is_written(page: str, 
     Path(page).write_text(Path(page).read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
     before = files(folder)
     with pytest.raises(UserError, match=why):
-        report.main(Path("results"), Path("README.md"), [Path("run")])
+        markdown.report(Path("results"), Path("README.md"), [Path("run")])
     assert files(folder) == before

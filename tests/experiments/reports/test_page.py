@@ -23,9 +23,8 @@ from toys import ROOT
 
 from minitx.evaluation.attention_maps import EOS, SCALE
 from minitx.experiments.reports import page
-from minitx.experiments.reports import results as ledger
 from minitx.experiments.reports.plots import FORMS
-from minitx.experiments.reports.results import Row, gather
+from minitx.experiments.reports.results import Row, make_row, write_row
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.reports.tables import TABLES, conditions, grid
 from minitx.utils.errors import Exit, UserError
@@ -67,9 +66,9 @@ class Reader(HTMLParser):
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """Rows of two tables."""
     folder = tmp_path_factory.mktemp("runs")
-    return [gather(write_run(folder / "a", "synthetic_lstm")),
-            gather(write_run(folder / "b", "synthetic_transformer")),
-            gather(write_run(folder / "c", "multi30k_30min_transformer", git_dirty=True))]
+    return [make_row(write_run(folder / "a", "synthetic_lstm")),
+            make_row(write_run(folder / "b", "synthetic_transformer")),
+            make_row(write_run(folder / "c", "multi30k_30min_transformer", git_dirty=True))]
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +135,12 @@ def test_the_order_of_rows_and_where_they_lie_make_no_difference(content: bytes,
                                                                 tmp_path: Path) -> None:
     assert page.html(Random(1).sample(rows, len(rows)), {"pair": made()}, STUDIES) == content
     for row in rows:
-        ledger.write(row, tmp_path / "ledger")
+        write_row(row, tmp_path / "ledger")
     (tmp_path / "ledger/attention").mkdir()
     (tmp_path / "ledger/attention/pair.json").write_text(made().json(), encoding="utf-8")
     (tmp_path / "ledger/studies").mkdir()
     (tmp_path / "ledger/studies/gradients.json").write_text(json.dumps(STUDIES["gradients"]), encoding="utf-8")
-    page.main(tmp_path / "ledger", tmp_path / "page.html")
+    page.write_page(tmp_path / "ledger", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == content
 
 
@@ -193,18 +192,18 @@ def test_the_same_rows_are_drawn_once(rows: list[Row]) -> None:
 
 
 def test_files_are_written_once(rows: list[Row], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ledger.write(rows[0], tmp_path / "ledger")
+    write_row(rows[0], tmp_path / "ledger")
     where = tmp_path / "ledger", tmp_path / "out/report.html", tmp_path / "out/figures"
-    page.main(*where)
+    page.write_page(*where)
     assert capsys.readouterr().out.count(": written\n") == 4
     pictures = sorted(path.name for path in where[2].iterdir())
     assert pictures == [f"embedded-{what}.png" for what in ("bleu-over-length", "bleu-over-time", "time-split")]
     assert where[1].read_bytes() == page.html([rows[0]], {}, {})
-    page.main(*where)
+    page.write_page(*where)
     assert capsys.readouterr().out.count(": is up to date\n") == 4
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/report\.html: cannot be written: File exists") as slip:
-        page.main(where[0], tmp_path / "file/report.html")
+        page.write_page(where[0], tmp_path / "file/report.html")
     assert slip.value.code == Exit.STORAGE
 
 
@@ -213,10 +212,10 @@ def test_where_one_figure_cannot_be_drawn_nothing_is_written(rows: list[Row], tm
     def fail(figure: object) -> bytes:
         raise UserError("no PNG today")
 
-    ledger.write(rows[0], tmp_path / "ledger")
+    write_row(rows[0], tmp_path / "ledger")
     monkeypatch.setitem(FORMS, "png", fail)
     with pytest.raises(UserError, match="no PNG today"):
-        page.main(tmp_path / "ledger", tmp_path / "page.html", tmp_path / "figures")
+        page.write_page(tmp_path / "ledger", tmp_path / "page.html", tmp_path / "figures")
     assert [path.name for path in tmp_path.iterdir()] == ["ledger"]
 
 

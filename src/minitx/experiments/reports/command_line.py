@@ -44,7 +44,7 @@ def command_line(cfg: Config) -> str:
     return shlex.join(["python", "train.py", *words])
 
 
-def exactly(command: str, result: Result) -> str:
+def exact_command(command: str, result: Result) -> str:
     """Return the command that repeats a run: what it had to find out is said. On such a CPU it does so to the bit.
 
     Errors: `UserError` where the learning rate followed a clock from the start.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from minitx.evaluation.attention_maps import SCALE, AttentionMaps, shown
 from minitx.evaluation.significance import interval
-from minitx.experiments.reports.plots import FORMS, INK, KNOWN, OTHERS, blank, looks
+from minitx.experiments.reports.plots import FAMILY_STYLES, FORMS, INK, OTHER_STYLES, new_figure, styles
 from minitx.experiments.reports.results import Row
 
 if TYPE_CHECKING:
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 RESAMPLES = 1_000
-FEWEST, BUCKETS = 50, 6  # sentences of a bucket of lengths, unless a test set has fewer; buckets at most
-WIDE = 8.0  # the longest by the shortest: from here on lengths are shown by their logarithm
-PARTS = (*(colour for colour, _ in (*KNOWN.values(), *OTHERS)), "#F0E442")
+MIN_SENTENCES, MAX_BUCKETS = 50, 6  # sentences of a bucket of lengths, unless a test set has fewer; buckets at most
+LOG_RATIO = 8.0  # the longest by the shortest: from here on lengths are shown by their logarithm
+PARTS = (*(colour for colour, _ in (*FAMILY_STYLES.values(), *OTHER_STYLES)), "#F0E442")
 CELL = 0.13  # inches of a weight
 AXES = {"encoder": ("source token looked at", "source token"),
         "decoder": ("target token looked at", "target token written"),
         "cross": ("source token looked at", "target token written")}
 
 
-def systems(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def group_systems(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Put seeds together, under the shortest name that tells systems apart: model, system, or the first seed's row."""
     def place(row: Row) -> tuple[str, list[str]]:
         return row.result.system, row.recipe
 
-    groups = [list(group) for _, group in groupby(sorted(rows, key=lambda row: (place(row), row.order)), place)]
+    groups = [list(group) for _, group in groupby(sorted(rows, key=lambda row: (place(row), row.sort_key)), place)]
     firsts = [group[0] for group in groups]
     names = ([row.result.model for row in firsts], [row.result.system for row in firsts], [row.name for row in firsts])
     return dict(zip(next(some for some in names if len(set(some)) == len(some)), groups, strict=True))
@@ -46,9 +46,9 @@ def systems(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def bleu_over_time(rows: Sequence[Row], form: str = "svg") -> bytes:
     """Draw validation BLEU against minutes of training: the mean of a system's seeds, and thinly each of several."""
-    with blank(6.4, 3.8) as figure:
-        axes, found = figure.subplots(), systems(rows)
-        for (name, seeds), (colour, marker) in zip(found.items(), looks(found), strict=True):
+    with new_figure(6.4, 3.8) as figure:
+        axes, found = figure.subplots(), group_systems(rows)
+        for (name, seeds), (colour, marker) in zip(found.items(), styles(found), strict=True):
             for row in seeds if len(seeds) > 1 else ():
                 axes.plot(*mean_curve([row.curve]), color=colour, linewidth=0.6, alpha=0.6)
             axes.plot(*mean_curve([row.curve for row in seeds]), color=colour, marker=marker, markersize=3.5,
@@ -79,10 +79,10 @@ def bleu_over_length(rows: Sequence[Row], test_sets: Sequence[str], form: str = 
 
     Intervals are `significance.interval`'s: over sentences and, where there are several, seeds.
     """
-    with blank(6.4, 3.8) as figure:
-        axes, found = figure.subplots(), systems(rows)
+    with new_figure(6.4, 3.8) as figure:
+        axes, found = figure.subplots(), group_systems(rows)
         across: list[float] = []
-        for number, ((name, seeds), (colour, marker)) in enumerate(zip(found.items(), looks(found), strict=True)):
+        for number, ((name, seeds), (colour, marker)) in enumerate(zip(found.items(), styles(found), strict=True)):
             runs = [list(chain.from_iterable(row.sentences[test_set] for test_set in test_sets)) for row in seeds]
             lengths = [counts[1] for counts in runs[0]]
             parts = buckets(lengths)
@@ -92,12 +92,12 @@ def bleu_over_length(rows: Sequence[Row], test_sets: Sequence[str], form: str = 
             axes.plot(beside, [point for point, *_ in bleu], color=colour, marker=marker, label=name)
             axes.vlines(beside, [low for _, low, _ in bleu], [high for *_, high in bleu], colors=colour, linewidth=1)
             across += places
-        if max(across) >= WIDE * min(across):
+        if max(across) >= LOG_RATIO * min(across):
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
         axes.set_ylim(bottom=0)
-        axes.set_xlabel(f"tokens of the reference (13a), mean of at least {min(FEWEST, len(lengths))} sentences")
+        axes.set_xlabel(f"tokens of the reference (13a), mean of at least {min(MIN_SENTENCES, len(lengths))} sentences")
         axes.set_ylabel("BLEU (bars: 95 % interval)")
         axes.set_title(" + ".join(test_sets), loc="left")
         axes.legend()
@@ -106,13 +106,13 @@ def bleu_over_length(rows: Sequence[Row], test_sets: Sequence[str], form: str = 
 
 def buckets(lengths: Sequence[int]) -> list[list[int]]:
     """Part sentences by length, a length being in one part only. --> their places, shortest first"""
-    enough, found = max(FEWEST, -(-len(lengths) // BUCKETS)), list[list[int]]([[]])
+    enough, found = max(MIN_SENTENCES, -(-len(lengths) // MAX_BUCKETS)), list[list[int]]([[]])
     for _, alike in groupby(sorted(range(len(lengths)), key=lengths.__getitem__), lengths.__getitem__):
         if len(found[-1]) >= enough:
             found.append([])
         found[-1] += alike
     *others, last = found
-    return [*others[:-1], others[-1] + last] if others and len(last) < FEWEST else found
+    return [*others[:-1], others[-1] + last] if others and len(last) < MIN_SENTENCES else found
 
 
 # --- where the time goes
@@ -120,9 +120,9 @@ def buckets(lengths: Sequence[int]) -> list[list[int]]:
 
 def time_split(rows: Sequence[Row], form: str = "svg") -> bytes:
     """Draw a bar a system: seconds of a run by what they went to, its seeds' mean."""
-    found = systems(rows)
+    found = group_systems(rows)
     splits = {name: mean_split([row.result.time_split for row in seeds]) for name, seeds in found.items()}
-    with blank(6.4, 1.6 + 0.4 * len(splits)) as figure:
+    with new_figure(6.4, 1.6 + 0.4 * len(splits)) as figure:
         axes, ends = figure.subplots(), [0.0] * len(splits)
         for part, colour in zip(next(iter(splits.values())), cycle(PARTS), strict=False):
             seconds = [split[part] for split in splits.values()]
@@ -147,9 +147,9 @@ def mean_split(splits: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def attention_map(maps: AttentionMaps, kinds: Sequence[str] = (), form: str = "svg") -> bytes:
     """Draw the weights of each head beside the next, layers below each other, for these kinds of attention or all."""
     kinds = kinds or list(maps.weights)
-    grids = [side_by_side(maps.weights[kind] / SCALE) for kind in kinds]
+    grids = [tile_heads(maps.weights[kind] / SCALE) for kind in kinds]
     width, height = max(grid.shape[1] for grid in grids), sum(len(grid) for grid in grids)
-    with blank(CELL * width + 2.2, CELL * height + 1.2 * len(grids)) as figure:
+    with new_figure(CELL * width + 2.2, CELL * height + 1.2 * len(grids)) as figure:
         every = figure.subplots(len(grids), 1, squeeze=False, height_ratios=[len(grid) for grid in grids])[:, 0]
         for axes, kind, grid in zip(every, kinds, grids, strict=True):
             image = draw_heads(axes, maps, kind, grid)
@@ -181,7 +181,7 @@ def draw_heads(axes: "Axes", maps: AttentionMaps, kind: str, grid: npt.NDArray[n
     return image
 
 
-def side_by_side(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def tile_heads(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Set heads beside each other and layers below, nothing (NaN) between. [layers, heads, L, S] --> one matrix"""
     gaps = np.pad(weights, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
     layers, heads, L, S = gaps.shape

@@ -12,15 +12,15 @@ from minitx.runs.result import DISTURBED_PCT
 from minitx.utils.console import duration
 from minitx.utils.errors import UserError
 
-Found = Mapping[str, Any]
+StudyResult = Mapping[str, Any]
 
 
-def read_all(folder: Path) -> dict[str, Found]:
+def read_studies(folder: Path) -> dict[str, StudyResult]:
     """Read each study's file, in the order of `FIGURES`; one that is not there was not made.
 
     Errors: `UserError` for a file that no study wrote.
     """
-    read: dict[str, Found] = {}
+    read: dict[str, StudyResult] = {}
     for name in FIGURES:
         if (path := folder / f"{name}.json").exists():
             try:
@@ -34,13 +34,13 @@ def read_all(folder: Path) -> dict[str, Found]:
     return read
 
 
-def tally(found: Found) -> str:
+def tally(found: StudyResult) -> str:
     """Count the verdicts."""
     verdicts = [claim["holds"] for claim in found["claims"]]
     return ", ".join(f"{word}: {verdicts.count(holds)}" for holds, word in VERDICTS.items() if holds in verdicts)
 
 
-def conditions(found: Found) -> str:
+def conditions(found: StudyResult) -> str:
     """Say on what it was measured, and how long that took."""
     known = found["conditions"]
     other = known["other_cpu_pct"]
@@ -51,14 +51,14 @@ def conditions(found: Found) -> str:
             + (" Measured with code that is in no commit." if known["git_dirty"] is not False else ""))
 
 
-def claims(found: Found) -> list[list[str]]:
+def claims(found: StudyResult) -> list[list[str]]:
     """Return a line of cells for each claim, heads first."""
     return [["claim", "asked", "measured", "verdict"],
             *([claim["claim"], claim["expected"], f"{claim['measured']} ({claim['why']})", VERDICTS[claim["holds"]]]
               for claim in found["claims"])]
 
 
-def render(name: str, found: Found | None) -> str:
+def render(name: str, found: StudyResult | None) -> str:
     """Write a study's claims as Markdown, or how they are come by."""
     if found is None:
         return f"Not measured yet: `{command(name)}`, and then `minitx report`, put it here."
@@ -66,7 +66,7 @@ def render(name: str, found: Found | None) -> str:
     return "\n".join([head, "|---" * 4 + "|", *lines, "", conditions(found), "", "```", command(name, found), "```"])
 
 
-def command(name: str, found: Found | None = None) -> str:
+def command(name: str, found: StudyResult | None = None) -> str:
     """Return the command that measures it again."""
     size, seed = ("smoke", 1) if found is None else (found["size"], found["conditions"]["seed"])
     asked = (f" --size {size}" if size != "smoke" else "") + (f" --seed {seed}" if seed != 1 else "")

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitx.experiments.reports import findings
-from minitx.experiments.reports import results as ledgers
+from minitx.experiments.reports import findings, results
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.reports.tables import TABLES, render
@@ -14,20 +13,20 @@ from minitx.utils.files import write_atomically
 
 START, END = "<!-- report: ", "<!-- /report -->"
 
-Parts = Mapping[str, Callable[[], str]]  # what pages show, by marker
+Blocks = Mapping[str, Callable[[], str]]  # what pages show, by marker
 
 
-def main(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
+def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
     """Add runs to the ledger, and write its tables into README and the pages of docs/ beside it.
 
     All is composed before anything is written, and the same rows give the same bytes. Errors: `UserError` for a ledger
     that is missing or stays empty, a run that is not to be published, a page that is missing, cannot be written or has
     lost a marker, or a table that has no page.
     """
-    ledgers.require(ledger)
+    results.require_ledger(ledger)
     new = [_admitted(run_dir) for run_dir in runs]
-    rows = {row.name: row for row in (*ledgers.read(ledger, may_be_empty=bool(new)), *new)}
-    pages = fill_pages(readme, parts(list(rows.values()), findings.read_all(ledger / "studies")))
+    rows = {row.name: row for row in (*results.read_rows(ledger, may_be_empty=bool(new)), *new)}
+    pages = fill_pages(readme, make_blocks(list(rows.values()), findings.read_studies(ledger / "studies")))
     _store(new, ledger)
     for page, (text, filled) in pages.items():
         if filled != text:
@@ -38,7 +37,7 @@ def main(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
         print(f"{page}: tables {'are up to date' if filled == text else 'written'}")
 
 
-def parts(rows: Sequence[Row], studies: Mapping[str, findings.Found]) -> Parts:
+def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult]) -> Blocks:
     """Name all that pages show: tables of rows, and what each study found."""
     return {**{name: partial(render, table, rows) for name, table in TABLES.items()},
             **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES}}
@@ -55,8 +54,9 @@ def publish(runs: Sequence[Path], ledger: Path) -> None:
 def _store(rows: Sequence[Row], ledger: Path) -> None:
     """Write rows, and say what each replaces."""
     for row in rows:
-        alike = [other.name for other in ledgers.read(ledger, may_be_empty=True) if other.order[:2] == row.order[:2]]
-        path, replaced = ledgers.write(row, ledger)
+        known = results.read_rows(ledger, may_be_empty=True)
+        alike = [other.name for other in known if other.sort_key[:2] == row.sort_key[:2]]
+        path, replaced = results.write_row(row, ledger)
         print(f"{path}: {'replaced: there was a row of this config and seed' if replaced else 'published'}"
               f"{'' if row.committed else ', and marked: its code is in no commit'}")
         if row.result.disturbed:
@@ -72,7 +72,7 @@ def _admitted(run_dir: Path) -> Row:
 
     Errors: `UserError` for any other, for one without its table's scores, and for a row that is too large.
     """
-    row = ledgers.gather(run_dir)
+    row = results.make_row(run_dir)
     row.file()  # refuses what is too large
     tables = [table for table in TABLES.values() if table.shows(row)]
     if not tables:
@@ -87,7 +87,7 @@ def _admitted(run_dir: Path) -> Row:
     return row
 
 
-def fill_pages(readme: Path, known: Parts) -> dict[Path, tuple[str, str]]:
+def fill_pages(readme: Path, known: Blocks) -> dict[Path, tuple[str, str]]:
     """Return the text of README and of each page of docs/ that has a marker, as it is and as it should be.
 
     Errors: `UserError` for a page that is missing or has lost a marker, or a table that has no page.
@@ -106,7 +106,7 @@ def fill_pages(readme: Path, known: Parts) -> dict[Path, tuple[str, str]]:
     return pages
 
 
-def fill(text: str, known: Parts, page: Path) -> str:
+def fill(text: str, known: Blocks, page: Path) -> str:
     """Put tables between `<!-- report: NAME -->` and `<!-- /report -->`. Errors: `UserError` for a lost marker."""
     before, *blocks = text.split(START)
     filled = [before]

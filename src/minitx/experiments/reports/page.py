@@ -14,13 +14,18 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from minitx.evaluation.attention_maps import AttentionMaps, read_all
-from minitx.experiments.reports import findings
-from minitx.experiments.reports import results as ledgers
-from minitx.experiments.reports.figures import attention_map, bleu_over_length, bleu_over_time, systems, time_split
-from minitx.experiments.reports.findings import Found
+from minitx.experiments.reports import findings, results
+from minitx.experiments.reports.figures import (
+    attention_map,
+    bleu_over_length,
+    bleu_over_time,
+    group_systems,
+    time_split,
+)
+from minitx.experiments.reports.findings import StudyResult
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.study_plots import FIGURES
-from minitx.experiments.reports.tables import TABLES, Table, conditions, grid, neighbours, render
+from minitx.experiments.reports.tables import TABLES, Table, comparisons, conditions, grid, render
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
@@ -44,13 +49,13 @@ class Picture(NamedTuple):
         return f"data:image/svg+xml;base64,{b64encode(self.draw(form='svg')).decode()}"
 
 
-def main(ledger: Path, page: Path | None, figures: Path | None = None) -> None:
+def write_page(ledger: Path, page: Path | None, figures: Path | None = None) -> None:
     """Write the page, and each of its figures as PNG into a folder; all is drawn before anything is written.
 
     Errors: `UserError` for a ledger that is missing or empty, a file that cannot be read or written, and where
     something is drawn without matplotlib.
     """
-    shown = ledgers.read(ledger), read_all(ledger / "attention"), findings.read_all(ledger / "studies")
+    shown = results.read_rows(ledger), read_all(ledger / "attention"), findings.read_studies(ledger / "studies")
     files = {} if page is None else {page: html(*shown)}
     if figures is not None:
         files |= {figures / f"{picture.name}.png": picture.draw(form="png") for picture in pictures(*shown)}
@@ -58,7 +63,7 @@ def main(ledger: Path, page: Path | None, figures: Path | None = None) -> None:
         _put(path, content)
 
 
-def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mapping[str, Found]) -> bytes:
+def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mapping[str, StudyResult]) -> bytes:
     """Make the page of these rows, whatever their order, of these attention maps and what was found, by name."""
     tables = [_table(name, table, rows) for name, table in TABLES.items()]
     shown = [_study(name, studies.get(name)) for name in FIGURES]
@@ -71,7 +76,8 @@ def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mappin
 # --- what is shown
 
 
-def pictures(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mapping[str, Found]) -> Iterator[Picture]:
+def pictures(rows: Sequence[Row], maps: Mapping[str, AttentionMaps],
+             studies: Mapping[str, StudyResult]) -> Iterator[Picture]:
     """Yield every figure of the page."""
     for name, table in TABLES.items():
         yield from of_table(name, table, rows)
@@ -88,7 +94,7 @@ def of_table(name: str, table: Table, rows: Sequence[Row]) -> Iterator[Picture]:
     if not chosen or name != first:
         return
     last = [f"{system} {max(bleu for row in seeds for *_, bleu in row.curve[-1:]):.1f}"
-            for system, seeds in systems(chosen).items() if any(row.curve for row in seeds)]
+            for system, seeds in group_systems(chosen).items() if any(row.curve for row in seeds)]
     yield Picture(f"{name}-bleu-over-time", "BLEU on the validation set while training went on.",
                   f"A line for each system. BLEU at its end, of the best seed: {'; '.join(last)}.",
                   partial(bleu_over_time, chosen))
@@ -97,10 +103,10 @@ def of_table(name: str, table: Table, rows: Sequence[Row]) -> Iterator[Picture]:
     having = [row for row in chosen if all(row.sentences.get(test_set) for test_set in sets)]
     if sets and having:
         yield Picture(f"{name}-bleu-over-length", f"BLEU of short and of long sentences ({', '.join(sets)}).",
-                      f"A line for each of {', '.join(systems(having))}: BLEU by length, with 95 % intervals.",
+                      f"A line for each of {', '.join(group_systems(having))}: BLEU by length, with 95 % intervals.",
                       partial(bleu_over_length, having, sets))
     spent = [f"{system} {sum(seeds[0].result.time_split.values()):,.0f} s"
-             for system, seeds in systems(chosen).items()]
+             for system, seeds in group_systems(chosen).items()]
     yield Picture(f"{name}-time-split", "What the time of a run went to.",
                   f"A bar for each system, in parts. Whole length, of its first seed: {'; '.join(spent)}.",
                   partial(time_split, chosen))
@@ -115,7 +121,7 @@ def of_maps(name: str, maps: AttentionMaps) -> Iterator[Picture]:
                       partial(attention_map, maps, [kind]))
 
 
-def of_study(name: str, found: Found) -> Picture:
+def of_study(name: str, found: StudyResult) -> Picture:
     """Return a study's figure."""
     return Picture(f"study-{name}", f"What minitx study {name} measured. docs/studies.md says how to read it.",
                    f"Curves of what minitx study {name} measured. Its claims: {findings.tally(found)}.",
@@ -144,12 +150,12 @@ def _table(name: str, table: Table, rows: Sequence[Row]) -> Section:
     if not lines:
         return Section(name, missing=render(table, rows))
     chosen = [row for line in lines for row in line]
-    return Section(name, "", *grid(table, lines), notes=[*neighbours(table, lines), *conditions(table, chosen)],
+    return Section(name, "", *grid(table, lines), notes=[*comparisons(table, lines), *conditions(table, chosen)],
                    pictures=list(of_table(name, table, rows)),
                    commands="\n".join(dict.fromkeys(row.command for row in chosen)))
 
 
-def _study(study: str, found: Found | None) -> Section:
+def _study(study: str, found: StudyResult | None) -> Section:
     """Return a study's claims, on what it was measured, its figure and the command that repeats it."""
     if found is None:
         return Section(f"study_{study}", missing=findings.render(study, None))

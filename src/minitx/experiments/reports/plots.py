@@ -24,10 +24,10 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.5, "lines.markersize": 5, "legend.frameon": False, "legend.fontsize": 8,
 }  # fmt: skip
 # Told apart by whoever sees colours otherwise, and by shape in print. Source: Okabe & Ito 2008, Color Universal Design.
-KNOWN = {"transformer": ("#0072B2", "o"), "lstm_attention": ("#D55E00", "s"), "lstm": ("#009E73", "^"),
+FAMILY_STYLES = {"transformer": ("#0072B2", "o"), "lstm_attention": ("#D55E00", "s"), "lstm": ("#009E73", "^"),
          "transformer_nope": ("#CC79A7", "D"), "transformer_learned": ("#E69F00", "v"),
          "transformer_rope": ("#56B4E9", "P")}
-OTHERS = (("#000000", "X"), ("#F0E442", "*"))
+OTHER_STYLES = (("#000000", "X"), ("#F0E442", "*"))
 
 
 class Panel(NamedTuple):
@@ -54,7 +54,7 @@ def require_matplotlib() -> None:
 
 
 @contextmanager
-def blank(width: float, height: float) -> Iterator["Figure"]:
+def new_figure(width: float, height: float) -> Iterator["Figure"]:
     """Give a figure of so many inches, in our style while the block lasts. Errors: as `require_matplotlib`"""
     require_matplotlib()
     from matplotlib import rc_context, rcdefaults, rcParams
@@ -68,7 +68,7 @@ def blank(width: float, height: float) -> Iterator["Figure"]:
 
 def cost_curves(found: Mapping[str, Any]) -> bytes:
     """Draw what `minitx bench cost` stores: time against length and against width, both axes logarithmic."""
-    with blank(8.4, 3.9) as figure:
+    with new_figure(8.4, 3.9) as figure:
         for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
             draw_costs(axes, panel, found[panel.key])
         conditions = found["conditions"]
@@ -82,7 +82,7 @@ def draw_costs(axes: "Axes", panel: Panel, curves: Mapping[str, Any]) -> None:
     from matplotlib.ticker import LogLocator
 
     ticks: list[int] = []
-    for (name, curve), (colour, marker) in zip(curves.items(), looks(curves), strict=True):
+    for (name, curve), (colour, marker) in zip(curves.items(), styles(curves), strict=True):
         points = curve["points"]
         ticks = [point[curve["x"]] for point in points]
         axes.plot(ticks, [panel.scale * point[curve["y"]] for point in points], color=colour, marker=marker,
@@ -112,10 +112,10 @@ def machine(conditions: Mapping[str, Any]) -> str:
     return hardware.get("gpu") or f"{hardware['cpu']}, {conditions['threads']} threads"
 
 
-def looks(names: Iterable[str]) -> list[tuple[str, str]]:
+def styles(names: Iterable[str]) -> list[tuple[str, str]]:
     """Give each name a colour and a marker: in every figure the same, where it is a name that we publish."""
-    others = iter(OTHERS * 9)
-    return [KNOWN[name] if name in KNOWN else next(others) for name in names]
+    others = iter(OTHER_STYLES * 9)
+    return [FAMILY_STYLES[name] if name in FAMILY_STYLES else next(others) for name in names]
 
 
 def svg(figure: "Figure") -> bytes:

@@ -27,8 +27,8 @@ from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
 FORMAT = 1
-LARGEST = 100_000  # bytes of a file; git keeps each for ever
-LONGEST, LONGEST_COMMAND = 200, 1_000  # characters of a string in a result, and of the command
+MAX_BYTES = 100_000  # bytes of a file; git keeps each for ever
+MAX_STRING, MAX_COMMAND = 200, 1_000  # characters of a string in a result, and of the command
 CURVE = ("step", "train_s", "loss", "bleu")
 KEYS = {"format", "command", "result", "curve", "statistics"}
 MOSES = {name for name in TestScore.__annotations__ if name.startswith("moses_")}  # all of them, or none
@@ -63,8 +63,8 @@ class Row:
                       statistics["source_words"])
             if curve["columns"] != list(CURVE) or statistics["columns"] != list(SENTENCE_COLUMNS):
                 raise UserError(f"{where}: the curve or the statistics have other columns than this version's")
-            why = (_unreadable(row.result) or refusal(row.result) or _mismatch(row) or _other_command(row)
-                   or _text(row))
+            why = (_bad_result(row.result) or refusal(row.result) or _bad_counts(row) or _bad_command(row)
+                   or _stray_text(row))
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise UserError(f"{where}: not a row: {error!r}") from error
         if why:
@@ -76,7 +76,7 @@ class Row:
         return f"{self.result.system}.{self.result.seed}.{self.result.config_sha256[:8]}"
 
     @property
-    def order(self) -> tuple[str, int, str]:
+    def sort_key(self) -> tuple[str, int, str]:
         """Return what rows are sorted by."""
         return self.result.system, self.result.seed, self.result.config_sha256
 
@@ -109,16 +109,16 @@ class Row:
         Errors: `UserError` for a row that is too large even so.
         """
         content = self.json().encode()
-        if len(content) <= LARGEST:
+        if len(content) <= MAX_BYTES:
             return f"{self.name}.json", content
         content = GZIP_HEADER + gzip.compress(content, mtime=0)[len(GZIP_HEADER):]  # which differs between systems
-        if len(content) > LARGEST:
-            raise UserError(f"{self.name}: {len(content):,} bytes when packed, and a row may have {LARGEST:,}: "
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{self.name}: {len(content):,} bytes when packed, and a row may have {MAX_BYTES:,}: "
                             "score fewer test sets (data.test_sets)")
         return f"{self.name}.json.gz", content
 
 
-def gather(run_dir: Path) -> Row:
+def make_row(run_dir: Path) -> Row:
     """Make a run's row. Errors: `UserError` for a run that is not to be published."""
     if not (run_dir / "result.json").exists():
         raise UserError(f"{run_dir}: no result.json, so nothing to publish")
@@ -149,9 +149,9 @@ def refusal(result: Result) -> str | None:
     return None
 
 
-def _unreadable(result: Result) -> str | None:
+def _bad_result(result: Result) -> str | None:
     """Say what a table would look for in vain, or find to be no number, if anything."""
-    if wrong := _mistyped(vars(result), get_type_hints(Result)):
+    if wrong := _wrong_type(vars(result), get_type_hints(Result)):
         return wrong
     wanted = {"decode": {"beam_size", "length_penalty"}, "versions": {"torch", "lightning"},
               "hardware": {"cores", "gpu" if result.hardware.get("gpu") else "cpu"}}
@@ -165,12 +165,12 @@ def _unreadable(result: Result) -> str | None:
             return f"{name}: missing in a test set's scores: {', '.join(sorted(missing))}"
         if (known := MOSES & score.keys()) and known != MOSES:
             return f"{name}: missing in a test set's scores: {', '.join(sorted(MOSES - known))}"
-        if wrong := _mistyped(score, get_type_hints(TestScore)):
+        if wrong := _wrong_type(score, get_type_hints(TestScore)):
             return f"{name}: {wrong}"
     return None
 
 
-def _mistyped(values: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None:
+def _wrong_type(values: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None:
     """Name a value that is not of its type, as far as JSON tells types apart, if there is one."""
     for name, value in values.items():
         kinds = get_args(hints[name]) if isinstance(hints[name], UnionType) else (hints[name],)
@@ -180,7 +180,7 @@ def _mistyped(values: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None
     return None
 
 
-def _mismatch(row: Row) -> str | None:
+def _bad_counts(row: Row) -> str | None:
     """Say which score does not follow from the row's own counts, if any."""
     scores = row.result.test
     if row.sentences.keys() != scores.keys():
@@ -196,11 +196,11 @@ def _mismatch(row: Row) -> str | None:
     return None
 
 
-def _other_command(row: Row) -> str | None:
+def _bad_command(row: Row) -> str | None:
     """Say what is wrong with the command, which people copy from README into a shell, if anything."""
     command = row.command
-    if len(command) > LONGEST_COMMAND or not command.isprintable() or "`" in command:
-        return f"the command is not one line of {LONGEST_COMMAND:,} characters without backticks: {command[:40]!r} ..."
+    if len(command) > MAX_COMMAND or not command.isprintable() or "`" in command:
+        return f"the command is not one line of {MAX_COMMAND:,} characters without backticks: {command[:40]!r} ..."
     words = shlex.split(command)
     if words[:3] != ["python", "train.py", f"experiment={row.result.experiment}"]:
         return f"the command is not of experiment={row.result.experiment}: {command[:40]!r} ..."
@@ -209,9 +209,9 @@ def _other_command(row: Row) -> str | None:
     return None
 
 
-def _text(row: Row) -> str | None:
+def _stray_text(row: Row) -> str | None:
     """Say where a row has room for somebody's sentences, if anywhere."""
-    if long := [text for text in _strings(asdict(row.result)) if len(text) > LONGEST or "\n" in text]:
+    if long := [text for text in _strings(asdict(row.result)) if len(text) > MAX_STRING or "\n" in text]:
         return f"text has no place in a row: {long[0][:40]!r} ..."
     if any(_strings([row.curve, row.sentences.values(), row.source_words.values()])):
         return "a curve and statistics are numbers only"
@@ -231,21 +231,21 @@ def _strings(value: Any) -> Iterator[str]:
 # --- files
 
 
-def require(ledger: Path) -> None:
+def require_ledger(ledger: Path) -> None:
     """Refuse a folder that is not there, such as a misspelt one. Errors: `UserError`"""
     if not ledger.is_dir():
         folders = [path.name for path in ledger.parent.glob("*") if path.is_dir()]
         raise UserError(f"{ledger}: no such folder of published rows{nearest(ledger.name, folders)}")
 
 
-def read(ledger: Path, may_be_empty: bool = False) -> list[Row]:
+def read_rows(ledger: Path, may_be_empty: bool = False) -> list[Row]:
     """Return the ledger's rows by experiment and seed. may_be_empty: its first row is about to be written
 
     Errors: `UserError` naming the folder that is missing or has no row, the file that is no row, or the two that are
     one.
     """
     if not may_be_empty:
-        require(ledger)
+        require_ledger(ledger)
     rows = []
     for path in sorted([*ledger.glob("*.json"), *ledger.glob("*.json.gz")]):
         try:
@@ -262,10 +262,10 @@ def read(ledger: Path, may_be_empty: bool = False) -> list[Row]:
         rows.append(row)
     if not rows and not may_be_empty:
         raise UserError(f"{ledger}: has no published rows; `minitx report RUN --ledger {ledger}` puts the first there")
-    return sorted(rows, key=lambda row: row.order)
+    return sorted(rows, key=lambda row: row.sort_key)
 
 
-def refuse_repeats(rows: Iterable[Row]) -> None:
+def refuse_duplicates(rows: Iterable[Row]) -> None:
     """Refuse what would count a seed twice: two rows of one command, trained with two versions. Errors: `UserError`"""
     seen: dict[str, Row] = {}
     for row in rows:
@@ -273,9 +273,9 @@ def refuse_repeats(rows: Iterable[Row]) -> None:
             raise UserError(f"{other.name}, {row.name}: rows of one command and seed; delete the older")
 
 
-def find(name: str, ledger: Path) -> Row:
+def find_row(name: str, ledger: Path) -> Row:
     """Return the row of that name, or of that beginning if there is one. Errors: `UserError` for none, or several."""
-    rows = read(ledger)
+    rows = read_rows(ledger)
     begins = f"{name.removesuffix('.gz').removesuffix('.json')}."
     if not (found := [row for row in rows if f"{row.name}.".startswith(begins)]):
         raise UserError(f"{name}: no row of {ledger}{nearest(name, [row.name for row in rows])}")
@@ -284,7 +284,7 @@ def find(name: str, ledger: Path) -> Row:
     return found[0]
 
 
-def write(row: Row, ledger: Path) -> tuple[Path, bool]:
+def write_row(row: Row, ledger: Path) -> tuple[Path, bool]:
     """Put a row in place of an older one, if there is one. --> file, whether it replaced one"""
     name, content = row.file()
     path = ledger / name

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from minitx.experiments.reports.plots import FAINT, FORMS, INK, blank, looks, machine
+from minitx.experiments.reports.plots import FAINT, FORMS, INK, machine, new_figure, styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ SCALES = {"size": ("weights", "weights N, but for the vocabulary's"), "text": ("
 def drawn(panels: int, draw: Callable[[Sequence["Axes"]], None], found: Mapping[str, Any], note: str,
           form: str) -> bytes:
     """Draw panels side by side, and below them what was measured and where. form: one of `plots.FORMS`"""
-    with blank(4.2 * panels, 3.9) as figure:
+    with new_figure(4.2 * panels, 3.9) as figure:
         draw(list(figure.subplots(1, panels)))
         conditions = found["conditions"]
         figure.supxlabel(f"{note}: {machine(conditions)}, {conditions['precision']}", fontsize=7, x=0.01, ha="left")
@@ -34,7 +34,7 @@ def lengths(found: Mapping[str, Any], form: str = "svg") -> bytes:
 def draw_lengths(panels: Sequence["Axes"], families: Mapping[str, Any]) -> None:
     """Draw a line a family, its exponents beside its name; where it ends, a limit was met."""
     ticks = sorted({point["length"] for family in families.values() for point in family["points"]})
-    for (name, family), (colour, marker) in zip(families.items(), looks(families), strict=True):
+    for (name, family), (colour, marker) in zip(families.items(), styles(families), strict=True):
         points, depth = family["points"], family["depth"]
         x = [point["length"] for point in points]
         for axes, (key, fitted, scale, _) in zip(panels, MEASURES, strict=False):
@@ -61,7 +61,7 @@ def gradients(found: Mapping[str, Any], form: str = "svg") -> bytes:
 def draw_gradients(panels: Sequence["Axes"], systems: Mapping[str, Any]) -> None:
     """Draw a panel a stage, and in each a line a system."""
     for axes, (stage, title) in zip(panels, STAGES.items(), strict=True):
-        for (name, stages), (colour, marker) in zip(systems.items(), looks(systems), strict=True):
+        for (name, stages), (colour, marker) in zip(systems.items(), styles(systems), strict=True):
             seen = stages[stage]
             points = [point for point in seen["points"] if point["carried_low"] > 0]
             x = [point["distance"] for point in points]
@@ -88,7 +88,7 @@ def draw_retention(panels: Sequence["Axes"], systems: Mapping[str, Any], chance:
     """Draw a panel a stage, and in each a line a system."""
     for axes, (stage, title) in zip(panels, STAGES.items(), strict=True):
         x: list[int] = []
-        for number, ((name, stages), (colour, marker)) in enumerate(zip(systems.items(), looks(systems), strict=True)):
+        for number, ((name, stages), (colour, marker)) in enumerate(zip(systems.items(), styles(systems), strict=True)):
             points = stages[stage]
             x = [point["distance"] for point in points]
             beside = [distance * 1.05 ** number for distance in x]  # where shares are the same, all are to be seen
@@ -112,7 +112,7 @@ def scaling_law(found: Mapping[str, Any], form: str = "svg") -> bytes:
 
 def draw_scaling(panels: Sequence["Axes"], laws: Mapping[str, Any]) -> None:
     """Draw points of models, and laws from the smallest to the largest."""
-    ((colour, marker),) = looks(["transformer"])
+    ((colour, marker),) = styles(["transformer"])
     for axes, (name, (key, label)) in zip(panels, SCALES.items(), strict=True):
         points = laws[name]["points"]
         x = [point[key] for point in points]

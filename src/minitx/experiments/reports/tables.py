@@ -11,7 +11,7 @@ from itertools import combinations, groupby
 from statistics import fmean, stdev
 
 from minitx.evaluation.significance import compare, interval, rounded
-from minitx.experiments.reports.results import Row, refuse_repeats
+from minitx.experiments.reports.results import Row, refuse_duplicates
 from minitx.runs.result import DISTURBED_PCT, Result, searched
 from minitx.utils.console import duration
 
@@ -21,10 +21,10 @@ RESAMPLES = 2_000  # of a comparison below a table; `minitx compare` takes more
 
 
 def _number(name: str, form: str, unit: str = "") -> Cell:
-    return lambda rows: _spread([getattr(row.result, name) for row in rows], form, unit)
+    return lambda rows: _mean_and_std([getattr(row.result, name) for row in rows], form, unit)
 
 
-def _spread(values: Sequence[float | None], form: str, unit: str = "") -> str | None:
+def _mean_and_std(values: Sequence[float | None], form: str, unit: str = "") -> str | None:
     """Write the mean, and how the seeds scatter about it, if they do."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
@@ -34,7 +34,7 @@ def _spread(values: Sequence[float | None], form: str, unit: str = "") -> str | 
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreColumn:
     """Show a score of a test set. bounded: also the 95 % interval, which BLEU has"""
 
     test_set: str
@@ -48,7 +48,7 @@ class Score:
         return scores.get(self.key)
 
     def __call__(self, rows: Sequence[Row]) -> str | None:
-        text = _spread([self.of(row) for row in rows], ".1f", self.unit)
+        text = _mean_and_std([self.of(row) for row in rows], ".1f", self.unit)
         if text is None or not self.bounded:
             return text
         _, low, high = interval([row.sentences[self.test_set] for row in rows], resamples=RESAMPLES)
@@ -56,7 +56,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class LengthScore:
+class LengthColumn:
     """Show BLEU on those sentences of a test set whose source has `fewest` to `most` words, and its 95 % interval."""
 
     test_set: str
@@ -99,7 +99,7 @@ def _to_target(rows: Sequence[Row]) -> str | None:
 
 def _at_target(name: str, form: str, unit: str = "") -> Cell:
     def cell(rows: Sequence[Row]) -> str | None:
-        return _spread([(row.result.at_target or {}).get(name) for row in rows], form, unit)
+        return _mean_and_std([(row.result.at_target or {}).get(name) for row in rows], form, unit)
 
     return cell
 
@@ -115,26 +115,29 @@ COLUMNS: dict[str, Cell] = {
     "to target": _to_target,
     "energy to target": _at_target("energy_wh", ".1f", " Wh"),
     "cost to target": _at_target("cost", ".2f"),
-    "checkpoints averaged": lambda rows: _spread([len(row.result.averaged_steps or [1]) for row in rows], ".0f"),
+    "checkpoints averaged": lambda rows: _mean_and_std([len(row.result.averaged_steps or [1]) for row in rows], ".0f"),
     "valid loss": _number("valid_loss", ".3f"),
     "valid BLEU": _number("best_valid_bleu", ".1f"),
     "target tokens/s": _number("tgt_tokens_per_s", ",.0f"),
     "MFU": _number("mfu_pct", ".1f", " %"),
     "busy": _number("busy_pct", ".0f", " %"),
     "peak memory": _number("peak_memory_gib", ".1f", " GiB"),
-    "test BLEU": Score("test", "bleu"),
-    "roles right": Score("minimal_pairs", "role_accuracy_pct", " %"),
-    "dictionary BLEU": Score("test", "dictionary_bleu"),
-    "test_2016_flickr BLEU": Score("test_2016_flickr", "bleu"),
-    "chrF": Score("test_2016_flickr", "chrf"),
-    "Moses BLEU": Score("test_2016_flickr", "moses_bleu"),
-    "shuffled BLEU": Score("test_shuffled", "bleu"),
-    "roles swapped": Score("minimal_pairs", "roles_swapped_pct", " %"),
-    **{f"BLEU, {words} words": Score(f"length_{words}", "bleu", bounded=True) for words in (10, 20, 50, 100, 200)},
-    **{f"roles, {words} words": Score(f"pairs_{words}", "role_accuracy_pct", " %") for words in (20, 50, 100, 200)},
-    **{f"swapped, {words} words": Score(f"pairs_{words}", "roles_swapped_pct", " %") for words in (20, 50, 100, 200)},
-    "up to 40 words": LengthScore("test", 0, 40),
-    "over 40 words": LengthScore("test", 41, sys.maxsize),
+    "test BLEU": ScoreColumn("test", "bleu"),
+    "roles right": ScoreColumn("minimal_pairs", "role_accuracy_pct", " %"),
+    "dictionary BLEU": ScoreColumn("test", "dictionary_bleu"),
+    "test_2016_flickr BLEU": ScoreColumn("test_2016_flickr", "bleu"),
+    "chrF": ScoreColumn("test_2016_flickr", "chrf"),
+    "Moses BLEU": ScoreColumn("test_2016_flickr", "moses_bleu"),
+    "shuffled BLEU": ScoreColumn("test_shuffled", "bleu"),
+    "roles swapped": ScoreColumn("minimal_pairs", "roles_swapped_pct", " %"),
+    **{f"BLEU, {words} words": ScoreColumn(f"length_{words}", "bleu", bounded=True)
+       for words in (10, 20, 50, 100, 200)},
+    **{f"roles, {words} words": ScoreColumn(f"pairs_{words}", "role_accuracy_pct", " %")
+       for words in (20, 50, 100, 200)},
+    **{f"swapped, {words} words": ScoreColumn(f"pairs_{words}", "roles_swapped_pct", " %")
+       for words in (20, 50, 100, 200)},
+    "up to 40 words": LengthColumn("test", 0, 40),
+    "over 40 words": LengthColumn("test", 41, sys.maxsize),
 }
 
 
@@ -164,9 +167,9 @@ class Table:
         return self.covers(row.result.experiment)
 
     @property
-    def scores(self) -> dict[str, Score]:
+    def scores(self) -> dict[str, ScoreColumn]:
         """Return those of its columns that show a score."""
-        return {name: cell for name in self.columns if isinstance(cell := COLUMNS[name], Score)}
+        return {name: cell for name in self.columns if isinstance(cell := COLUMNS[name], ScoreColumn)}
 
     @property
     def test_sets(self) -> list[str]:
@@ -184,10 +187,10 @@ class Table:
             return (str(row.result.experiment), self.models.index(model) if model in self.models else len(self.models),
                     row.result.system, row.recipe)
 
-        chosen = sorted(filter(self.shows, rows), key=lambda row: row.order)
+        chosen = sorted(filter(self.shows, rows), key=lambda row: row.sort_key)
         if not self.by_system:
             return [[row] for row in chosen]
-        refuse_repeats(chosen)
+        refuse_duplicates(chosen)
         return [list(group) for _, group in groupby(sorted(chosen, key=place), place)]
 
 
@@ -232,7 +235,7 @@ def render(table: Table, rows: Sequence[Row]) -> str:
         return f"No rows yet: `{_first_step(table)}` trains them, `minitx report runs/RUN` puts one here."
     chosen = [row for line in lines for row in line]
     head, cells = grid(table, lines)
-    beside = [f"- {text}" for text in neighbours(table, lines)]
+    beside = [f"- {text}" for text in comparisons(table, lines)]
     marked = [f"| {' | '.join(line)} |" for line in (head, *cells)]
     commands = dict.fromkeys(row.command for row in chosen)
     below = ["", *beside] if beside else []
@@ -248,15 +251,15 @@ def _first_step(table: Table) -> str:
 
 def grid(table: Table, lines: Sequence[Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
     """Return the heads and the cells of a table's lines; in one by system, no column without any figure."""
-    peaks = measured_peaks([row for line in lines for row in line])
-    lines = [[_of_peak(row, peaks.get(_machine(row))) for row in line] for line in lines]
+    peaks = highest_peaks([row for line in lines for row in line])
+    lines = [[_with_peak(row, peaks.get(_machine(row))) for row in line] for line in lines]
     cells = {name: [COLUMNS[name](line) for line in lines] for name in table.columns}
-    cells["model"] = [_told_apart(table, line, lines) for line in lines]
+    cells["model"] = [_label(table, line, lines) for line in lines]
     heads = [name for name, column in cells.items() if not table.by_system or any(cell is not None for cell in column)]
     return heads, [[cells[name][n] or "-" for name in heads] for n in range(len(lines))]
 
 
-def measured_peaks(rows: Sequence[Row]) -> dict[str, float]:
+def highest_peaks(rows: Sequence[Row]) -> dict[str, float]:
     """Return the most TFLOP/s that any of these runs measured, by machine.
 
     Each measures anew, and one that begins in a slow moment of a shared machine finds too little.
@@ -276,7 +279,7 @@ def _machine(row: Row) -> str:
             + (f", {result.world_size} ranks" if result.world_size > 1 else ""))
 
 
-def _of_peak(row: Row, tflops: float | None) -> Row:
+def _with_peak(row: Row, tflops: float | None) -> Row:
     """Let a row's MFU be a share of this peak, where that is known."""
     result = row.result
     if tflops is None or result.peak_tflops is None or result.mfu_pct is None:
@@ -284,17 +287,18 @@ def _of_peak(row: Row, tflops: float | None) -> Row:
     return replace(row, result=replace(result, mfu_pct=result.mfu_pct * result.peak_tflops / tflops))
 
 
-def _told_apart(table: Table, line: Sequence[Row], lines: Sequence[Sequence[Row]]) -> str:
+def _label(table: Table, line: Sequence[Row], lines: Sequence[Sequence[Row]]) -> str:
     """Name a line's model and, in a table by system, what its command has that others of the model have not."""
     alike = [other for other in lines if other[0].result.model == line[0].result.model]
     words = [word for word in line[0].recipe if any(word not in other[0].recipe for other in alike)]
     return _model(line) + (f" ({' '.join(words)})" if words and table.by_system else "")
 
 
-def neighbours(table: Table, lines: Sequence[Sequence[Row]]) -> Iterator[str]:
+def comparisons(table: Table, lines: Sequence[Sequence[Row]]) -> Iterator[str]:
     """Yield whether each system's BLEU is above that of the line before it, and of a rival, by `significance.compare`.
 
-    Those of another experiment or without another model are no neighbours, nor is what was scored on other sentences.
+    Those of another experiment or without another model are not compared, nor is what was scored on other
+    sentences.
     """
     test_set = next((score.test_set for score in table.scores.values() if score.key == "bleu"), None)
     if test_set is None or not table.by_system:
@@ -322,7 +326,7 @@ def conditions(table: Table, rows: Sequence[Row]) -> list[str]:
         "Target": [f"BLEU {result.target_bleu:g} on the whole validation set, greedy; time of training, > = not "
                    "reached in it" for result in results if result.target_bleu is not None],
         "MFU": [f"of {tflops:.3g} TFLOP/s, the most that one of these runs measured"
-                for tflops in measured_peaks(rows).values() if "MFU" in table.columns],
+                for tflops in highest_peaks(rows).values() if "MFU" in table.columns],
         "Search": [searched(result.decode) for result in results],
         "BLEU": [f"`{score['bleu_signature']}`" for result in results for score in result.test.values()],
         "Moses BLEU": [f"`{score['moses_signature']}`, {score['moses_reference_tokens']:,} reference tokens"

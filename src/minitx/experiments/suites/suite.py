@@ -24,7 +24,7 @@ from minitx.config.compose import CONF, compose
 from minitx.config.fields import nearest
 from minitx.config.schema import Config, config_sha256, resolve_size
 from minitx.data.corpus import check_text
-from minitx.experiments.reports import results as ledgers
+from minitx.experiments.reports import results
 from minitx.experiments.reports.command_line import command_line
 from minitx.experiments.reports.markdown import publish
 from minitx.experiments.reports.results import Row
@@ -37,7 +37,7 @@ from minitx.utils.errors import Exit, UserError
 SUITES = CONF / "suite"
 OVERHEAD = 1.08  # of a run limited by minutes: what evaluation, checkpoints and start-up add to its training
 POLL_S = 1.0
-PASSED_ON: dict[int, int] = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM,
+FORWARDED: dict[int, int] = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM,
                              signal.SIGHUP: signal.SIGTERM}
 
 
@@ -111,7 +111,7 @@ def load(name: str, size: str, folder: Path, overrides: Sequence[str] = ()) -> l
     return jobs
 
 
-def look(job: Job, rows: Sequence[Row] = ()) -> State:
+def find_state(job: Job, rows: Sequence[Row] = ()) -> State:
     """Say how far a job is. rows: where a published run counts as done, those that are
 
     Errors: `UserError` for a run that was trained there with other settings.
@@ -139,8 +139,8 @@ class Suite:
     def __init__(self, jobs: Sequence[Job], console: Console, ledger: Path | None = None) -> None:
         """ledger: where each run's row is put as it ends, and where it counts as done; None = in no ledger."""
         self.jobs, self.console, self.ledger = jobs, console, ledger
-        rows = [] if ledger is None else ledgers.read(ledger, may_be_empty=True)
-        self.states = {job: look(job, rows) for job in jobs}
+        rows = [] if ledger is None else results.read_rows(ledger, may_be_empty=True)
+        self.states = {job: find_state(job, rows) for job in jobs}
 
     def run(self) -> int:
         """Train, publish, and show each run as it ends. Returns the code of what interrupted it, or of what failed.
@@ -176,18 +176,18 @@ class Suite:
     def train(self, job: Job, place: str) -> int:
         """Train one run in a process. --> its exit code, or that of the signal that came"""
         began = monotonic()
-        with started(job.argv, job.log) as (child, signals):
+        with child_process(job.argv, job.log) as (child, signals):
             while child.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(POLL_S)
                 self.console.live(f"{place}  {job.system} seed {job.cfg.seed}: {last_line(job.log)}  | suite eta "
                                   f"{self.eta(job, monotonic() - began)}")
         code = child.returncode if child.returncode >= 0 else 128 - child.returncode
-        self.states[job] = look(job)
+        self.states[job] = find_state(job)
         if code and self.states[job].state == "waiting" or code not in (0, Exit.INTERRUPTED, Exit.TERMINATED):
             why = f"exit code {code}: {last_line(job.log)} (all that it said: {job.log})"
             self.states[job] = State("failed", why=why, code=code)
-        return 128 + PASSED_ON[signals[0]] if signals else code
+        return 128 + FORWARDED[signals[0]] if signals else code
 
     def publish(self, job: Job) -> None:
         """Put a run that is trained into the ledger, but for one whose times others disturbed."""
@@ -230,7 +230,7 @@ def expected_s(job: Job, states: Mapping[Job, State]) -> float | None:
 
 
 @contextmanager
-def started(words: Sequence[str], log: Path) -> Iterator[tuple["subprocess.Popen[bytes]", list[int]]]:
+def child_process(words: Sequence[str], log: Path) -> Iterator[tuple["subprocess.Popen[bytes]", list[int]]]:
     """Yield a process that gets each signal we get, once, and the signals that came.
 
     It has a session of its own, for a terminal's Ctrl-C would reach it a second time. A terminal that closes asks it to
@@ -242,15 +242,15 @@ def started(words: Sequence[str], log: Path) -> Iterator[tuple["subprocess.Popen
     def pass_on(number: int, _: Any) -> None:
         came.append(number)
         if child is not None:
-            child.send_signal(PASSED_ON[number])
+            child.send_signal(FORWARDED[number])
 
-    handled = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
+    handled = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, pass_on) for number in handled}
     try:
         with log.open("ab") as said:
             child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
         for number in came:  # before there was anyone to hand it to
-            child.send_signal(PASSED_ON[number])
+            child.send_signal(FORWARDED[number])
         yield child, came
     finally:
         for number, handler in before.items():

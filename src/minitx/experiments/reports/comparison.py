@@ -8,7 +8,7 @@ from pathlib import Path
 from minitx.config.fields import nearest
 from minitx.evaluation.metrics import SENTENCE_COLUMNS
 from minitx.evaluation.significance import LEVEL, MATTERS, Comparison, compare, rounded
-from minitx.experiments.reports import results as ledger
+from minitx.experiments.reports import results
 from minitx.utils.errors import Exit, UserError
 
 Sentences = list[list[int]]  # `metrics.SENTENCE_COLUMNS` of each
@@ -32,7 +32,7 @@ def find_system(name: str, folder: Path) -> System:
         return System(name, _read_statistics(Path(name, "sentence_statistics.json")))
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of published rows, and {name!r} is no run directory")
-    rows = ledger.read(folder)
+    rows = results.read_rows(folder)
     row_name = Path(name).name.removesuffix(".gz").removesuffix(".json")
     mine = [row for row in rows if name in (row.result.experiment, row.result.system) or row_name == row.name]
     if not mine:
@@ -43,7 +43,7 @@ def find_system(name: str, folder: Path) -> System:
         systems = dict.fromkeys(row.result.system for row in mine)
         raise UserError(f"{name}: its rows in {folder} are of several commands; name one: "
                         f"{', '.join(systems if len(systems) > 1 else [row.name for row in mine])}")
-    ledger.refuse_repeats(mine)
+    results.refuse_duplicates(mine)
     tests = set.intersection(*(set(row.sentences) for row in mine))
     return System(name, {test: [row.sentences[test] for row in mine] for test in sorted(tests)})
 
@@ -66,7 +66,7 @@ def _read_statistics(path: Path) -> dict[str, list[Sentences]]:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())})", Exit.STORAGE) from error
 
 
-def compared(first: System, second: System) -> Iterator[tuple[str, Comparison]]:
+def compare_systems(first: System, second: System) -> Iterator[tuple[str, Comparison]]:
     """Compare on each test set that both have. Errors: `UserError` for sets that are not the same, or none."""
     shared = [test for test in first.sets if test in second.sets]
     if not shared:
@@ -81,7 +81,7 @@ def compared(first: System, second: System) -> Iterator[tuple[str, Comparison]]:
         yield test, compare(first.sets[test], second.sets[test])
 
 
-def table(first: System, second: System, found: list[tuple[str, Comparison]]) -> str:
+def as_text(first: System, second: System, found: list[tuple[str, Comparison]]) -> str:
     """Write what was found, to be read."""
     lines = []
     for test, result in found:
