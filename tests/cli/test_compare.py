@@ -73,10 +73,10 @@ def test_damaged_counts_are_one_line(run_dir: Path, tmp_path: Path, capsys: pyte
     assert err.count("\n") == 1
 
 
-def test_a_run_that_has_scored_nothing_is_told(run_dir: Path, tmp_path: Path,
+def test_a_run_that_has_scored_nothing_is_refused(run_dir: Path, tmp_path: Path,
                                                capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["compare", str(run_dir), str(tmp_path)]) == Exit.USAGE
-    assert "so it is no run that has scored its test sets; go on with it by resume=auto" in capsys.readouterr().err
+    assert "this run has not scored its test sets yet; continue it with resume=auto" in capsys.readouterr().err
 
 
 def test_other_sentences_are_refused(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

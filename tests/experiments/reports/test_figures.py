@@ -182,7 +182,7 @@ def test_bars_are_the_parts_in_turn_and_as_long_as_the_run(rows: list[Row], draw
 
 
 def test_there_is_a_colour_for_each_part_of_today() -> None:
-    assert len(set(figures.PARTS)) == 8
+    assert len(set(figures.COLOURS)) == 8
 
 
 # --- attention

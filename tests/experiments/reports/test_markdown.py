@@ -46,7 +46,7 @@ def test_a_run_that_others_disturbed_is_marked_and_warned_of(tmp_path: Path,
     run_dir = write_run(tmp_path / "run", other_cpu_pct=7.4)
     markdown.publish([run_dir], tmp_path / "results")
     told = capsys.readouterr().out
-    assert "warning: marked as disturbed, other processes took 7 % of the cores; train it anew" in told
+    assert "warning: marked as disturbed, other processes took 7 % of the cores; train it again" in told
     page = render(TABLES["embedded"], read_rows(tmp_path / "results"))
     assert "| lstm‡ |" in page
     assert "‡ Other processes took more than 5 % of the cores: it would be faster alone.\n" in page

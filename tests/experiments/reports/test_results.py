@@ -69,7 +69,7 @@ def test_another_seed_or_config_is_another_row(row: Row, tmp_path: Path) -> None
     ({"status": "diverged"}, "the run is diverged"),
     ({"experiment": None}, "names no experiment.*experiment=NAME"),
     ({"nonfinite_steps": 3}, "3 updates were not finite"),
-    ({"init_from_sha256": "a" * 64}, "begun with another run's weights; only runs from drawn weights"),
+    ({"init_from_sha256": "a" * 64}, "it began with another run's weights .init_from.; only runs that drew their own"),
     ({"config_sha256": "f" * 64}, "config.yaml is not the config that result.json is of"),
     ({"environment": {"OMP_NOTE": "Zwei Hunde laufen. " * 20}}, "text has no place"),
     ({"stop_reason": "max\nsteps"}, "text has no place"),

@@ -131,7 +131,7 @@ os.makedirs(run_dir)
     suite = Suite(jobs, Console(shown))
     assert suite.run() == Exit.DATA
     assert [suite.states[job].state for job in jobs] == ["failed", "interrupted", "failed", "interrupted"]
-    assert "exit code 3: no text (all that it said: " in shown.getvalue()
+    assert "exit code 3: no text (its output: " in shown.getvalue()
     assert jobs[1].log.read_text() == "as quick.lstm\n"
 
 
@@ -189,13 +189,13 @@ def test_a_disturbed_run_is_shown_and_not_published(jobs: list[Job], tmp_path: P
     shown = StringIO()
     assert Suite(jobs[:1], Console(shown), tmp_path / "results").run() == Exit.OK
     assert " disturbed " in shown.getvalue()
-    assert f"delete {jobs[0].run_dir} to train it anew" in shown.getvalue()
+    assert f"delete {jobs[0].run_dir} to train it again" in shown.getvalue()
     assert not (tmp_path / "results").exists()
 
 
 def test_a_run_of_other_settings_is_not_taken_for_this_one(jobs: list[Job]) -> None:
     write_run(jobs[0].run_dir, overrides=["trainer.max_steps=9"])
-    with pytest.raises(UserError, match="was trained with other settings than are asked for now; keep these runs"):
+    with pytest.raises(UserError, match="was trained with other settings; name another folder for these runs"):
         find_state(jobs[0])
 
 
@@ -207,7 +207,7 @@ def test_a_row_is_known_by_the_shortest_command_and_told_if_its_config_is_anothe
     assert (find_state(job, [row]).state, find_state(job, [row]).why) == ("published", "")
     older = replace(row, result=replace(row.result, config_sha256="0" * 64))
     assert find_state(job, [older]).state == "published"
-    assert "what conf/ says has changed since; delete the row to train it anew" in find_state(job, [older]).why
+    assert "what conf/ says has changed since; delete the row to train it again" in find_state(job, [older]).why
 
 
 def test_two_suites_do_not_train_in_one_folder(jobs: list[Job]) -> None:
@@ -219,7 +219,7 @@ def test_two_suites_do_not_train_in_one_folder(jobs: list[Job]) -> None:
 
 @pytest.mark.parametrize("word", ["seed=5", "run_dir=runs/mine", "+resume=auto"])
 def test_what_the_suite_decides_is_not_overridden(word: str, jobs: list[Job], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is the suite's own affair"):
+    with pytest.raises(UserError, match="the suite sets this itself"):
         load("two", "small", tmp_path, [word])
 
 
@@ -265,7 +265,7 @@ sys.exit({128 + gets} if len(got) == 1 else 1)
         assert signal.getsignal(number) == ours
     finally:
         signal.signal(number, before)
-    assert "stopped; the same command goes on with synthetic_lstm, seed 1" in shown.getvalue()
+    assert "stopped; the same command continues with synthetic_lstm, seed 1" in shown.getvalue()
     assert not jobs[1].log.exists()
 
 

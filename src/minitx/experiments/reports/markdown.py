@@ -1,4 +1,4 @@
-"""`minitx report`: runs into the ledger, and the ledger's tables into README and docs/, whose numbers they are."""
+"""`minitx report`: publish runs in the ledger, and write the ledger's tables into README and docs/."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from minitx.utils.files import write_atomically
 
 START, END = "<!-- report: ", "<!-- /report -->"
 
-Blocks = Mapping[str, Callable[[], str]]  # what pages show, by marker
+Blocks = Mapping[str, Callable[[], str]]  # by marker, what writes the block below it
 
 
 def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
@@ -38,21 +38,21 @@ def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
 
 
 def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult]) -> Blocks:
-    """Name all that pages show: tables of rows, and what each study found."""
+    """Return every block that a page may show: tables of rows, and the claims of studies."""
     return {**{name: partial(render, table, rows) for name, table in TABLES.items()},
             **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES}}
 
 
 def publish(runs: Sequence[Path], ledger: Path) -> None:
-    """Add runs' rows, each in the place of an older one of that config and seed, and say so.
+    """Add runs' rows, each in place of an older one of the same config and seed, and say so.
 
-    Errors: `UserError` for a run that is not to be published; then none of them is.
+    Errors: `UserError` for a run that cannot be published; then none is.
     """
     _store([_admitted(run_dir) for run_dir in runs], ledger)
 
 
 def _store(rows: Sequence[Row], ledger: Path) -> None:
-    """Write rows, and say what each replaces."""
+    """Write rows; print what each replaces, and what is wrong with it."""
     for row in rows:
         known = results.read_rows(ledger, may_be_empty=True)
         alike = [other.name for other in known if other.sort_key[:2] == row.sort_key[:2]]
@@ -61,19 +61,19 @@ def _store(rows: Sequence[Row], ledger: Path) -> None:
               f"{'' if row.committed else ', and marked: its code is in no commit'}")
         if row.result.disturbed:
             print(f"{path}: warning: marked as disturbed, other processes took {row.result.other_cpu_pct:.0f} % of the "
-                  "cores; train it anew on a quiet machine, and publish that")
+                  "cores; train it again on a quiet machine, and publish that")
         if others := [name for name in alike if name != row.name]:
             print(f"{path}: of the same experiment and seed, with another config: {', '.join(others)}; delete what "
                   "this one replaces")
 
 
 def _admitted(run_dir: Path) -> Row:
-    """Make the row of a run that a table shows.
+    """Make the row of a run.
 
-    Errors: `UserError` for any other, for one without its table's scores, and for a row that is too large.
+    Errors: `UserError` for a run that no table shows or that lacks scores of its table, and a row that is too large.
     """
     row = results.make_row(run_dir)
-    row.file()  # refuses what is too large
+    row.file()  # refuses a row that is too large
     tables = [table for table in TABLES.values() if table.shows(row)]
     if not tables:
         shown = ", ".join(table.experiments for table in TABLES.values())
@@ -107,7 +107,7 @@ def fill_pages(readme: Path, known: Blocks) -> dict[Path, tuple[str, str]]:
 
 
 def fill(text: str, known: Blocks, page: Path) -> str:
-    """Put tables between `<!-- report: NAME -->` and `<!-- /report -->`. Errors: `UserError` for a lost marker."""
+    """Fill what is between `<!-- report: NAME -->` and `<!-- /report -->`. Errors: `UserError` for a lost marker."""
     before, *blocks = text.split(START)
     filled = [before]
     for block in blocks:

@@ -1,7 +1,7 @@
-"""The report as one HTML page: tables, figures, conditions and commands, of the ledger and of nothing else.
+"""The ledger as one HTML page: tables, figures, conditions and commands.
 
-The page holds all that it shows (figures as SVG), asks no network and runs no script; the same ledger gives the same
-bytes. Attention maps are the files of the ledger's folder `attention`, what studies found those of `studies`.
+The page embeds its figures as SVG, needs no network and runs no script; the same ledger gives the same bytes. Attention
+maps are read from the ledger's folder `attention`, and the results of studies from `studies`.
 """
 
 from base64 import b64encode
@@ -36,11 +36,11 @@ ENVIRONMENT = Environment(loader=FileSystemLoader(Path(__file__).parent), autoes
                           trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
 
 class Picture(NamedTuple):
-    """Say what a figure shows, and how it is drawn."""
+    """A figure that is not drawn yet."""
 
     name: str  # of its file, without .png
     caption: str
-    alt: str  # what it says, to those who do not see it
+    alt: str  # for those who do not see it
     draw: Callable[..., bytes]  # form="svg" or "png"
 
     @property
@@ -60,17 +60,18 @@ def write_page(ledger: Path, page: Path | None, figures: Path | None = None) -> 
     if figures is not None:
         files |= {figures / f"{picture.name}.png": picture.draw(form="png") for picture in pictures(*shown)}
     for path, content in files.items():
-        _put(path, content)
+        _write(path, content)
 
 
 def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mapping[str, StudyResult]) -> bytes:
-    """Make the page of these rows, whatever their order, of these attention maps and what was found, by name."""
+    """Make the page of these rows, whatever their order, and of attention maps and studies by name."""
     tables = [_table(name, table, rows) for name, table in TABLES.items()]
-    shown = [_study(name, studies.get(name)) for name in FIGURES]
+    claims = [_study(name, studies.get(name)) for name in FIGURES]
     runs = {row.result.config_sha256: row.name for row in rows}
     return ENVIRONMENT.get_template("page.html").render(
-        title=TITLE, rows=len(rows), names=[*(table.name for table in tables), "attention", *(s.name for s in shown)],
-        tables=tables, maps=[_map(name, found, runs) for name, found in maps.items()], studies=shown).encode()
+        title=TITLE, rows=len(rows), tables=tables, studies=claims,
+        names=[*(table.name for table in tables), "attention", *(study.name for study in claims)],
+        maps=[_map(name, of_name, runs) for name, of_name in maps.items()]).encode()
 
 
 # --- what is shown
@@ -81,10 +82,10 @@ def pictures(rows: Sequence[Row], maps: Mapping[str, AttentionMaps],
     """Yield every figure of the page."""
     for name, table in TABLES.items():
         yield from of_table(name, table, rows)
-    for name, found in maps.items():
-        yield from of_maps(name, found)
-    for study, measured in studies.items():
-        yield of_study(study, measured)
+    for name, of_name in maps.items():
+        yield from of_maps(name, of_name)
+    for name, study in studies.items():
+        yield of_study(name, study)
 
 
 def of_table(name: str, table: Table, rows: Sequence[Row]) -> Iterator[Picture]:
@@ -115,17 +116,17 @@ def of_table(name: str, table: Table, rows: Sequence[Row]) -> Iterator[Picture]:
 def of_maps(name: str, maps: AttentionMaps) -> Iterator[Picture]:
     """Yield a figure for each kind of attention."""
     for kind, parts in maps.weights.items():
-        layers, heads, looking, seen = parts.shape
+        layers, heads, L, S = parts.shape
         yield Picture(f"attention-{name}-{kind}", f"{maps.model}, {kind}: {LOOKS[kind]}.",
-                      f"Heat maps of {layers} layers by {heads} heads, {looking} by {seen} tokens each: {LOOKS[kind]}.",
+                      f"Heat maps of {layers} layers by {heads} heads, {L} by {S} tokens each: {LOOKS[kind]}.",
                       partial(attention_map, maps, [kind]))
 
 
-def of_study(name: str, found: StudyResult) -> Picture:
+def of_study(name: str, study: StudyResult) -> Picture:
     """Return a study's figure."""
     return Picture(f"study-{name}", f"What minitx study {name} measured. docs/studies.md says how to read it.",
-                   f"Curves of what minitx study {name} measured. Its claims: {findings.tally(found)}.",
-                   partial(FIGURES[name], found))
+                   f"Curves of what minitx study {name} measured. Its claims: {findings.tally(study)}.",
+                   partial(FIGURES[name], study))
 
 
 # --- as HTML
@@ -133,7 +134,7 @@ def of_study(name: str, found: StudyResult) -> Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """Hold what a section of the page shows, or, where that is not there yet, how to make it (`this` is code)."""
+    """What a section of the page shows, or how to make it where it is missing; `this` in a text is code."""
 
     name: str
     missing: str = ""
@@ -145,7 +146,7 @@ class Section:
 
 
 def _table(name: str, table: Table, rows: Sequence[Row]) -> Section:
-    """Return a table, what is to be said of it, its figures and the commands that repeat it."""
+    """Return a table with its notes, its figures and the commands that repeat it."""
     lines = table.lines(rows)
     if not lines:
         return Section(name, missing=render(table, rows))
@@ -155,17 +156,17 @@ def _table(name: str, table: Table, rows: Sequence[Row]) -> Section:
                    commands="\n".join(dict.fromkeys(row.command for row in chosen)))
 
 
-def _study(study: str, found: StudyResult | None) -> Section:
-    """Return a study's claims, on what it was measured, its figure and the command that repeats it."""
-    if found is None:
-        return Section(f"study_{study}", missing=findings.render(study, None))
-    head, *cells = findings.claims(found)
-    return Section(f"study_{study}", "", head, cells, notes=[findings.conditions(found)],
-                   pictures=[of_study(study, found)], commands=findings.command(study, found))
+def _study(name: str, study: StudyResult | None) -> Section:
+    """Return a study's claims with their conditions, its figure and the command that repeats it."""
+    if study is None:
+        return Section(f"study_{name}", missing=findings.render(name, None))
+    head, *cells = findings.claims(study)
+    return Section(f"study_{name}", "", head, cells, notes=[findings.conditions(study)],
+                   pictures=[of_study(name, study)], commands=findings.command(name, study))
 
 
 def _map(name: str, maps: AttentionMaps, runs: Mapping[str, str]) -> dict[str, Any]:
-    """Return a sentence pair, whose it is, and what was looked at. runs: the name of a row by its config's hash"""
+    """Return a sentence pair, the run that translated it, and its attention. runs: names of rows by config hash"""
     source, target = ("".join(side[:-1]) for side in (maps.source, maps.target))
     run = runs.get(maps.config_sha256)
     return {"title": f"{maps.system}, seed {maps.seed}: {source}", "translation": target,
@@ -173,8 +174,8 @@ def _map(name: str, maps: AttentionMaps, runs: Mapping[str, str]) -> dict[str, A
             "pictures": list(of_maps(name, maps))}
 
 
-def _put(path: Path, content: bytes) -> None:
-    """Write a file where it is not there already, and say so."""
+def _write(path: Path, content: bytes) -> None:
+    """Write a file unless it is there with this content, and say which."""
     try:
         same = path.is_file() and path.read_bytes() == content
         if not same:

@@ -1,9 +1,9 @@
-"""The ledger: one file under results/ for each published run, of what can be counted and checked.
+"""The ledger: a folder with one file, a row, for each published run.
 
-A row is the run's result, the command that repeats it, its validation curve and, for each test sentence, the counts
-that BLEU is made of. It is checked when it is added, and again whenever it is read: its run finished, with finite
-updates and weights drawn from its seed; BLEU follows from the row's own counts; keys are known, numbers are numbers,
-and strings are short. All else that a row says is taken on trust.
+A row holds the run's result, the command that repeats it, its validation curve and, for each test sentence, the counts
+that BLEU is computed from. It is checked when it is added and each time it is read: the run finished, with finite
+updates and weights drawn from its seed; BLEU follows from the row's own counts; every key is there and no other,
+numbers are numbers, and strings are short. Nothing else in a row can be verified.
 """
 
 import gzip
@@ -37,10 +37,10 @@ GZIP_HEADER = bytes.fromhex("1f8b 0800 0000 0000 02ff")  # no time of day, no na
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one published run.
+    """One published run.
 
-    curve: `CURVE` of each validation. By test set, for each of its sentences: sentences, `metrics.SENTENCE_COLUMNS`;
-    source_words, the number of words of its source.
+    curve: `CURVE` at each validation; sentences: by test set, `metrics.SENTENCE_COLUMNS` of each sentence;
+    source_words: by test set, the number of words in each source sentence.
     """
 
     command: str
@@ -51,10 +51,10 @@ class Row:
 
     @classmethod
     def parse(cls, values: Any, where: str) -> "Row":
-        """Check what can be checked. Errors: `UserError` beginning with `where`."""
-        found = values.get("format") if isinstance(values, Mapping) else None
-        if found != FORMAT:
-            raise UserError(f"{where}: row format {found}, this version reads {FORMAT}: publish its run anew")
+        """Check a row read from JSON. Errors: `UserError` beginning with `where`."""
+        form = values.get("format") if isinstance(values, Mapping) else None
+        if form != FORMAT:
+            raise UserError(f"{where}: row format {form}, this version reads {FORMAT}: publish its run again")
         if wrong := values.keys() ^ KEYS:
             raise UserError(f"{where}: a row has the keys {', '.join(sorted(KEYS))}: see {', '.join(sorted(wrong))}")
         try:
@@ -77,7 +77,7 @@ class Row:
 
     @property
     def sort_key(self) -> tuple[str, int, str]:
-        """Return what rows are sorted by."""
+        """Return what rows are sorted by: system, seed, config."""
         return self.result.system, self.result.seed, self.result.config_sha256
 
     @property
@@ -87,11 +87,11 @@ class Row:
 
     @property
     def committed(self) -> bool:
-        """Tell whether a commit holds the code it was trained with."""
+        """Whether it was trained with committed code."""
         return self.result.git_dirty is False
 
     def json(self) -> str:
-        """Write the result to be read by people, and each of the others on one line."""
+        """Write the result with a line a key, for people, and the rest with a line each."""
         result = json.dumps(asdict(self.result), indent=1, ensure_ascii=False, allow_nan=False)
         others = {
             "curve": {"columns": CURVE, "rows": self.curve},
@@ -119,7 +119,7 @@ class Row:
 
 
 def make_row(run_dir: Path) -> Row:
-    """Make a run's row. Errors: `UserError` for a run that is not to be published."""
+    """Make the row of a run directory. Errors: `UserError` for a run that cannot be published."""
     if not (run_dir / "result.json").exists():
         raise UserError(f"{run_dir}: no result.json, so nothing to publish")
     result = Result.read(run_dir / "result.json")
@@ -130,32 +130,32 @@ def make_row(run_dir: Path) -> Row:
     curve = [[record[name] for name in CURVE] for record in records if record["event"] == "valid"]
     cfg = read_config(run_dir)
     if config_sha256(cfg) != result.config_sha256:
-        raise UserError(f"{run_dir}: config.yaml is not the config that result.json is of (its hash is another)")
+        raise UserError(f"{run_dir}: config.yaml is not the config that result.json is of (their hashes differ)")
     values = {"format": FORMAT, "command": command_line(cfg), "result": asdict(result),
               "curve": {"columns": list(CURVE), "rows": curve}, "statistics": statistics}
     return Row.parse(values, str(run_dir))
 
 
 def refusal(result: Result) -> str | None:
-    """Say why a run is not to be published, if so."""
+    """Return why a run cannot be published, or None."""
     if result.status != "finished":
         return f"the run is {result.status}; only finished runs are published"
     if result.experiment is None:
         return "the run names no experiment, so its row would have no name: python train.py experiment=NAME"
     if result.init_from_sha256 is not None:
-        return "begun with another run's weights; only runs from drawn weights are published"
+        return "it began with another run's weights (init_from); only runs that drew their own are published"
     if result.nonfinite_steps:
-        return f"{result.nonfinite_steps:,} updates were not finite and were skipped; mend that before publishing"
+        return f"{result.nonfinite_steps:,} updates were not finite and were skipped; publish a run without any"
     return None
 
 
 def _bad_result(result: Result) -> str | None:
-    """Say what a table would look for in vain, or find to be no number, if anything."""
+    """Return what a table would miss in a result, or could not format, or None."""
     if wrong := _wrong_type(vars(result), get_type_hints(Result)):
         return wrong
-    wanted = {"decode": {"beam_size", "length_penalty"}, "versions": {"torch", "lightning"},
-              "hardware": {"cores", "gpu" if result.hardware.get("gpu") else "cpu"}}
-    for name, keys in wanted.items():
+    required = {"decode": {"beam_size", "length_penalty"}, "versions": {"torch", "lightning"},
+                "hardware": {"cores", "gpu" if result.hardware.get("gpu") else "cpu"}}
+    for name, keys in required.items():
         if missing := keys - getattr(result, name).keys():
             return f"{name} lacks {', '.join(sorted(missing))}"
     for name, score in result.test.items():
@@ -171,7 +171,7 @@ def _bad_result(result: Result) -> str | None:
 
 
 def _wrong_type(values: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None:
-    """Name a value that is not of its type, as far as JSON tells types apart, if there is one."""
+    """Return a value that is not of its type, as far as JSON has types, or None."""
     for name, value in values.items():
         kinds = get_args(hints[name]) if isinstance(hints[name], UnionType) else (hints[name],)
         kinds = tuple(get_origin(kind) or kind for kind in kinds)
@@ -181,7 +181,7 @@ def _wrong_type(values: Mapping[str, Any], hints: Mapping[str, Any]) -> str | No
 
 
 def _bad_counts(row: Row) -> str | None:
-    """Say which score does not follow from the row's own counts, if any."""
+    """Return which score does not follow from the row's own counts, or None."""
     scores = row.result.test
     if row.sentences.keys() != scores.keys():
         return f"scores of {', '.join(scores)}, but statistics of {', '.join(row.sentences)}"
@@ -197,7 +197,7 @@ def _bad_counts(row: Row) -> str | None:
 
 
 def _bad_command(row: Row) -> str | None:
-    """Say what is wrong with the command, which people copy from README into a shell, if anything."""
+    """Return what is wrong with the command, which people copy from README into a shell, or None."""
     command = row.command
     if len(command) > MAX_COMMAND or not command.isprintable() or "`" in command:
         return f"the command is not one line of {MAX_COMMAND:,} characters without backticks: {command[:40]!r} ..."
@@ -210,7 +210,7 @@ def _bad_command(row: Row) -> str | None:
 
 
 def _stray_text(row: Row) -> str | None:
-    """Say where a row has room for somebody's sentences, if anywhere."""
+    """Return text that has no place in a row, such as sentences of a test set, or None."""
     if long := [text for text in _strings(asdict(row.result)) if len(text) > MAX_STRING or "\n" in text]:
         return f"text has no place in a row: {long[0][:40]!r} ..."
     if any(_strings([row.curve, row.sentences.values(), row.source_words.values()])):
@@ -239,10 +239,9 @@ def require_ledger(ledger: Path) -> None:
 
 
 def read_rows(ledger: Path, may_be_empty: bool = False) -> list[Row]:
-    """Return the ledger's rows by experiment and seed. may_be_empty: its first row is about to be written
+    """Return the ledger's rows by system and seed. may_be_empty: as before its first row is written
 
-    Errors: `UserError` naming the folder that is missing or has no row, the file that is no row, or the two that are
-    one.
+    Errors: `UserError` for a folder that is missing or has no row, a file that is not a row, or two files of one row.
     """
     if not may_be_empty:
         require_ledger(ledger)
@@ -266,26 +265,26 @@ def read_rows(ledger: Path, may_be_empty: bool = False) -> list[Row]:
 
 
 def refuse_duplicates(rows: Iterable[Row]) -> None:
-    """Refuse what would count a seed twice: two rows of one command, trained with two versions. Errors: `UserError`"""
-    seen: dict[str, Row] = {}
+    """Refuse two rows of one command, of two versions: their seed would count twice. Errors: `UserError`"""
+    by_command: dict[str, Row] = {}
     for row in rows:
-        if (other := seen.setdefault(row.command, row)) is not row:
+        if (other := by_command.setdefault(row.command, row)) is not row:
             raise UserError(f"{other.name}, {row.name}: rows of one command and seed; delete the older")
 
 
 def find_row(name: str, ledger: Path) -> Row:
-    """Return the row of that name, or of that beginning if there is one. Errors: `UserError` for none, or several."""
+    """Return the row of this name, or the only one that begins with it. Errors: `UserError` for none, or several."""
     rows = read_rows(ledger)
-    begins = f"{name.removesuffix('.gz').removesuffix('.json')}."
-    if not (found := [row for row in rows if f"{row.name}.".startswith(begins)]):
+    prefix = f"{name.removesuffix('.gz').removesuffix('.json')}."
+    if not (matches := [row for row in rows if f"{row.name}.".startswith(prefix)]):
         raise UserError(f"{name}: no row of {ledger}{nearest(name, [row.name for row in rows])}")
-    if len(found) > 1:
-        raise UserError(f"{name}: several rows of {ledger}: {', '.join(row.name for row in found)}")
-    return found[0]
+    if len(matches) > 1:
+        raise UserError(f"{name}: several rows of {ledger}: {', '.join(row.name for row in matches)}")
+    return matches[0]
 
 
 def write_row(row: Row, ledger: Path) -> tuple[Path, bool]:
-    """Put a row in place of an older one, if there is one. --> file, whether it replaced one"""
+    """Write a row's file, in place of an older one if there is one. --> file, whether it replaced one"""
     name, content = row.file()
     path = ledger / name
     older = [place for place in _paths(row, ledger) if place.exists()]

@@ -1,4 +1,4 @@
-"""What a suite has found so far, in the columns of README's table, to be read on a terminal."""
+"""What a suite has measured so far, in the columns of README's table, for a terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from minitx.utils.errors import UserError
 
 
 def summary(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | None) -> Iterator[str]:
-    """Yield a line a system, its seeds together, and whether neighbours differ. ledger: where published rows are"""
+    """Yield a line for each system, and how systems differ. ledger: where published runs are found"""
     published = [] if ledger is None else results.read_rows(ledger, may_be_empty=True)
     rows: list[Row] = []
     for job in jobs:
