@@ -27,7 +27,7 @@ PATH = ROOT / "README.md"
 PAGES = [PATH, *sorted(ROOT.glob("docs/*.md"))]
 BLOCKS = re.findall(r"<!-- report: .*?<!-- /report -->", "".join(page.read_text(encoding="utf-8") for page in PAGES),
                     flags=re.DOTALL)
-COMMANDS = re.findall(r"^python train\.py (.*)$", "\n".join(BLOCKS), flags=re.MULTILINE)
+COMMANDS = sorted(set(re.findall(r"^python train\.py (.*)$", "\n".join(BLOCKS), flags=re.MULTILINE)))
 EXPERIMENTS = [path.stem for path in CONF.glob("experiment/*.yaml")]
 PAGE = "".join(f"# {name}\n<!-- report: {name} -->\nold\n<!-- /report -->\nkept\n" for name in make_blocks([], {}))
 
@@ -57,8 +57,13 @@ def test_a_run_that_others_disturbed_is_marked_and_warned_of(tmp_path: Path,
 
 
 @pytest.fixture(scope="module")
-def known() -> markdown.Blocks:
-    return make_blocks(read_rows(LEDGER), findings.read_studies(LEDGER / "studies"))
+def published() -> list[Row]:
+    return read_rows(LEDGER)
+
+
+@pytest.fixture(scope="module")
+def known(published: list[Row]) -> markdown.Blocks:
+    return make_blocks(published, findings.read_studies(LEDGER / "studies"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -68,9 +73,9 @@ def test_a_page_is_what_the_ledger_makes_of_it(page: Path, known: markdown.Block
 
 
 @pytest.mark.parametrize("path", sorted(LEDGER.glob("*.json*")), ids=lambda path: path.name)
-def test_each_row_is_small_and_of_an_experiment_that_is_there(path: Path) -> None:
+def test_each_row_is_small_and_of_an_experiment_that_is_there(path: Path, published: list[Row]) -> None:
     assert path.stat().st_size <= MAX_BYTES
-    (row,) = [row for row in read_rows(LEDGER) if path.name in (f"{row.name}.json", f"{row.name}.json.gz")]
+    (row,) = [row for row in published if path.name in (f"{row.name}.json", f"{row.name}.json.gz")]
     assert row.result.experiment in EXPERIMENTS
     assert any(table.shows(row) for table in TABLES.values())
 
@@ -85,8 +90,8 @@ def test_each_table_has_experiments(table: object) -> None:
     assert [name for name in EXPERIMENTS if fnmatchcase(name, table.experiments)]  # type: ignore[attr-defined]
 
 
-def test_each_figure_that_the_report_draws_is_there_and_each_that_is_linked() -> None:
-    drawn = pictures(read_rows(LEDGER), read_all(LEDGER / "attention"), findings.read_studies(LEDGER / "studies"))
+def test_each_figure_that_the_report_draws_is_there_and_each_that_is_linked(published: list[Row]) -> None:
+    drawn = pictures(published, read_all(LEDGER / "attention"), findings.read_studies(LEDGER / "studies"))
     folder = ROOT / "docs/figures"
     assert {path.name for path in folder.glob("*")} == {f"{picture.name}.png" for picture in drawn}, (
         "run: minitx report --figures docs/figures")
@@ -303,8 +308,8 @@ def test_a_folder_without_a_result_is_not_published(tmp_path: Path) -> None:
         markdown.publish([tmp_path], tmp_path / "ledger")
 
 
-def test_a_missing_page_is_one_line(tmp_path: Path) -> None:
-    write_row(make_row(write_run(tmp_path / "run")), tmp_path / "results")
+def test_a_missing_page_is_one_line(rows: list[Row], tmp_path: Path) -> None:
+    write_row(rows[0], tmp_path / "results")
     with pytest.raises(UserError, match=r"README\.md: No such file"):
         markdown.report(tmp_path / "results", tmp_path / "README.md")
 

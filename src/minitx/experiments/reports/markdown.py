@@ -20,14 +20,14 @@ def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
     """Add runs to the ledger, and write its tables into README and the pages of docs/ beside it.
 
     All is composed before anything is written, and the same rows give the same bytes. Errors: `UserError` for a ledger
-    that is missing or stays empty, a run that is not to be published, a page that is missing, cannot be written or has
+    that is missing or stays empty, a run that cannot be published, a page that is missing, cannot be written or has
     lost a marker, or a table that has no page.
     """
     results.require_ledger(ledger)
-    new = [_admitted(run_dir) for run_dir in runs]
+    new = [_checked_row(run_dir) for run_dir in runs]
     rows = {row.name: row for row in (*results.read_rows(ledger, may_be_empty=bool(new)), *new)}
     pages = fill_pages(readme, make_blocks(list(rows.values()), findings.read_studies(ledger / "studies")))
-    _store(new, ledger)
+    _write_rows(new, ledger)
     for page, (text, filled) in pages.items():
         if filled != text:
             try:
@@ -48,10 +48,10 @@ def publish(runs: Sequence[Path], ledger: Path) -> None:
 
     Errors: `UserError` for a run that cannot be published; then none is.
     """
-    _store([_admitted(run_dir) for run_dir in runs], ledger)
+    _write_rows([_checked_row(run_dir) for run_dir in runs], ledger)
 
 
-def _store(rows: Sequence[Row], ledger: Path) -> None:
+def _write_rows(rows: Sequence[Row], ledger: Path) -> None:
     """Write rows; print what each replaces, and what is wrong with it."""
     for row in rows:
         known = results.read_rows(ledger, may_be_empty=True)
@@ -67,7 +67,7 @@ def _store(rows: Sequence[Row], ledger: Path) -> None:
                   "this one replaces")
 
 
-def _admitted(run_dir: Path) -> Row:
+def _checked_row(run_dir: Path) -> Row:
     """Make the row of a run.
 
     Errors: `UserError` for a run that no table shows or that lacks scores of its table, and a row that is too large.

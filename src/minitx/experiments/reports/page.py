@@ -35,6 +35,7 @@ LOOKS = {"encoder": "the source's tokens look at each other", "cross": "the tran
 ENVIRONMENT = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
                           trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
 
+
 class Picture(NamedTuple):
     """A figure that is not drawn yet."""
 
@@ -101,11 +102,11 @@ def of_table(name: str, table: Table, rows: Sequence[Row]) -> Iterator[Picture]:
                   partial(bleu_over_time, chosen))
     scored = [score.test_set for score in table.scores.values() if score.key == "bleu"]
     sets = [test_set for test_set in scored if test_set.startswith("length_")] or scored[:1]
-    having = [row for row in chosen if all(row.sentences.get(test_set) for test_set in sets)]
-    if sets and having:
+    scored_rows = [row for row in chosen if all(row.sentences.get(test_set) for test_set in sets)]
+    if sets and scored_rows:
         yield Picture(f"{name}-bleu-over-length", f"BLEU of short and of long sentences ({', '.join(sets)}).",
-                      f"A line for each of {', '.join(group_systems(having))}: BLEU by length, with 95 % intervals.",
-                      partial(bleu_over_length, having, sets))
+                      f"A line for each of {', '.join(group_systems(scored_rows))}: BLEU by length, with 95 % intervals.",
+                      partial(bleu_over_length, scored_rows, sets))
     spent = [f"{system} {sum(seeds[0].result.time_split.values()):,.0f} s"
              for system, seeds in group_systems(chosen).items()]
     yield Picture(f"{name}-time-split", "What the time of a run went to.",

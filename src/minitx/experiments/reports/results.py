@@ -73,6 +73,7 @@ class Row:
 
     @property
     def name(self) -> str:
+        """Return its system, seed and config: the name of its file without the suffix."""
         return f"{self.result.system}.{self.result.seed}.{self.result.config_sha256[:8]}"
 
     @property

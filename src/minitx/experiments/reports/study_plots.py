@@ -159,7 +159,8 @@ def legend(axes: "Axes") -> None:
 class Draw(Protocol):
     """Draw what a study stored. form: one of `plots.FORMS`"""
 
-    def __call__(self, found: Mapping[str, Any], form: str = "svg") -> bytes: ...
+    def __call__(self, found: Mapping[str, Any], form: str = "svg") -> bytes:
+        """Return the figure as a file's bytes."""
 
 
 FIGURES: dict[str, Draw] = {

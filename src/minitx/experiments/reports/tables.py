@@ -48,6 +48,7 @@ class ScoreColumn:
         return scores.get(self.key)
 
     def __call__(self, rows: Sequence[Row]) -> str | None:
+        """Write the mean of these rows, all seeds of a line, or None where one has no score."""
         text = _mean_and_std([self.of(row) for row in rows], ".1f", self.unit)
         if text is None or not self.with_interval:
             return text
@@ -64,6 +65,7 @@ class LengthColumn:
     max_words: int
 
     def __call__(self, rows: Sequence[Row]) -> str | None:
+        """Write the score of these rows, all seeds of a line, or None where they have no such sentences in common."""
         words = rows[0].source_words.get(self.test_set)
         if words is None or any(row.source_words.get(self.test_set) != words for row in rows):
             return None
@@ -161,9 +163,11 @@ class Table:
         return self.suite is not None
 
     def covers(self, experiment: str | None) -> bool:
+        """Whether it shows runs of this experiment."""
         return fnmatchcase(str(experiment), self.experiments)
 
     def shows(self, row: Row) -> bool:
+        """Whether it shows this row."""
         return self.covers(row.result.experiment)
 
     @property

@@ -52,6 +52,7 @@ class Job:
 
     @property
     def system(self) -> str:
+        """Return what the seeds of this run have in common: its experiment and its model."""
         return system_name(self.cfg.choices.experiment, self.cfg.choices.model)
 
     @property
@@ -81,6 +82,7 @@ class State:
 
     @property
     def trained(self) -> bool:
+        """Whether there is nothing left to train."""
         return self.state in ("published", "finished", "disturbed")
 
 
