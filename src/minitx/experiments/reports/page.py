@@ -102,11 +102,11 @@ def of_table(name: str, table: Table, rows: Sequence[Row]) -> Iterator[Picture]:
                   partial(bleu_over_time, chosen))
     scored = [score.test_set for score in table.scores.values() if score.key == "bleu"]
     sets = [test_set for test_set in scored if test_set.startswith("length_")] or scored[:1]
-    scored_rows = [row for row in chosen if all(row.sentences.get(test_set) for test_set in sets)]
-    if sets and scored_rows:
+    complete = [row for row in chosen if all(row.sentences.get(test_set) for test_set in sets)]
+    if sets and complete:
         yield Picture(f"{name}-bleu-over-length", f"BLEU of short and of long sentences ({', '.join(sets)}).",
-                      f"A line for each of {', '.join(group_systems(scored_rows))}: BLEU by length, with 95 % intervals.",
-                      partial(bleu_over_length, scored_rows, sets))
+                      f"A line for each of {', '.join(group_systems(complete))}: BLEU by length, with 95 % intervals.",
+                      partial(bleu_over_length, complete, sets))
     spent = [f"{system} {sum(seeds[0].result.time_split.values()):,.0f} s"
              for system, seeds in group_systems(chosen).items()]
     yield Picture(f"{name}-time-split", "What the time of a run went to.",
