@@ -25,8 +25,8 @@ def write_run(run_dir: Path, composed: str = "synthetic_lstm", overrides: Sequen
               test_sets: Sequence[str] | None = None, **changes: Any) -> Path:
     """Write what publishing reads, of an experiment. test_sets: None = its own; changes: of the result's fields"""
     run_dir.mkdir(parents=True)
-    cfg = compose([f"experiment={composed}", f"run_dir={run_dir}", *overrides])
-    cfg = replace(cfg, model=resolve_size(cfg.model))
+    cfg = compose([f"experiment={composed}", *overrides])  # without run_dir: the same words are composed once
+    cfg = replace(cfg, run_dir=str(run_dir), model=resolve_size(cfg.model))
     draw = Random(sentences)
     references = [" ".join(draw.choices(WORDS, k=draw.randint(1, 12))) for _ in range(sentences)]
     hypotheses = [" ".join(word for word in line.split() if draw.random() < 0.9) for line in references]

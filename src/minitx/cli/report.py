@@ -27,12 +27,12 @@ def run(args: argparse.Namespace) -> int:
     """Print a command, write a page or figures, or publish runs and write tables."""
     from minitx.experiments.reports.command_line import exact_command
     from minitx.experiments.reports.markdown import report
-    from minitx.experiments.reports.results import find
+    from minitx.experiments.reports.results import find_row
 
     if args.repeat is not None:
         if args.runs or args.page or args.figures:
             raise UserError("--repeat: only prints a command; leave out run directories, --page and --figures")
-        row = find(args.repeat, args.ledger)
+        row = find_row(args.repeat, args.ledger)
         print(exact_command(row.command, row.result))
         return Exit.OK
     if args.page is not None or args.figures is not None:
