@@ -15,6 +15,8 @@ from minitx.evaluation.metrics import SENTENCE_COLUMNS, score, sentence_statisti
 from minitx.runs.result import Result
 
 WORDS = ["Der", "Hund", "sieht", "eine", "Katze,", "und", "die", "Vögel", "singen."]
+SPLIT = {"startup": 8.0, "data": 1.0, "forward": 40.0, "backward": 35.0, "optimizer": 9.0, "evaluation": 5.0,
+         "checkpoint": 0.5, "other": 1.5}
 ROLES = {"role_accuracy_pct": 75.0, "roles_swapped_pct": 20.0}
 EMBEDDED = {"test": {"dictionary_bleu": 12.5}, "minimal_pairs": {"dictionary_bleu": 20.5, **ROLES}}
 
@@ -23,8 +25,8 @@ def write_run(run_dir: Path, composed: str = "synthetic_lstm", overrides: Sequen
               test_sets: Sequence[str] | None = None, **changes: Any) -> Path:
     """Write what publishing reads, of an experiment. test_sets: None = its own; changes: of the result's fields"""
     run_dir.mkdir(parents=True)
-    cfg = compose([f"experiment={composed}", f"run_dir={run_dir}", *overrides])
-    cfg = replace(cfg, model=resolve_size(cfg.model))
+    cfg = compose([f"experiment={composed}", *overrides])  # without run_dir: the same words are composed once
+    cfg = replace(cfg, run_dir=str(run_dir), model=resolve_size(cfg.model))
     draw = Random(sentences)
     references = [" ".join(draw.choices(WORDS, k=draw.randint(1, 12))) for _ in range(sentences)]
     hypotheses = [" ".join(word for word in line.split() if draw.random() < 0.9) for line in references]
@@ -43,13 +45,15 @@ def write_run(run_dir: Path, composed: str = "synthetic_lstm", overrides: Sequen
         "git_dirty": False, "config_sha256": config_sha256(cfg), "data_sha256": "d" * 64, "tokenizer_sha256": "e" * 64,
         "cleaning": {"pairs": 50_000, "kept": 50_000, "dropped": {}, "overlap": {}},
         "versions": {"torch": "2.13.0", "lightning": "2.6.6"}, "hardware": {"cpu": "A Processor", "cores": 2},
-        "environment": {},
+        "environment": {}, "time_split": SPLIT, "not_measured": {},
     }  # fmt: skip
     result = Result(**{field.name: None for field in fields(Result)} | known | changes)
     (run_dir / "result.json").write_text(result.json(), encoding="utf-8")
     (run_dir / "config.yaml").write_text(yaml.safe_dump(as_dict(cfg)), encoding="utf-8")
     counts = sentence_statistics(hypotheses, references)
-    statistics = {"columns": SENTENCE_COLUMNS, "sets": dict.fromkeys(test_sets, counts)}
+    words = [len(line.split()) for line in references]
+    statistics = {"columns": SENTENCE_COLUMNS, "sets": dict.fromkeys(test_sets, counts),
+                  "source_words": dict.fromkeys(test_sets, words)}
     (run_dir / "sentence_statistics.json").write_text(json.dumps(statistics))
     records = [{"event": "train", "step": 10, "loss": 3.0},
                {"event": "valid", "step": 100, "train_s": 9.5, "loss": 2.0, "bleu": 3.5, "samples": [["a", "b", "c"]]}]

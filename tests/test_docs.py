@@ -34,6 +34,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     line = '    "lstm": "lstm.LSTMSeq2Seq",\n'
     registry.write_text(registry.read_text().replace(line, line + ADDED["src/minitx/models/registry.py"]))
     write_digits(tree / "digits")
+    (tree / "results").mkdir()
     return tree
 
 

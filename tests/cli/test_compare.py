@@ -9,7 +9,7 @@ from published import write_run
 
 from minitx.cli import main as cli
 from minitx.evaluation.metrics import SENTENCE_COLUMNS
-from minitx.experiments.reports.results import gather, write
+from minitx.experiments.reports.results import make_row, write_row
 from minitx.utils.errors import Exit
 
 
@@ -20,7 +20,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_and_its_row_are_the_same_system(run_dir: Path, tmp_path: Path,
                                                capsys: pytest.CaptureFixture[str]) -> None:
-    write(gather(run_dir), tmp_path)
+    write_row(make_row(run_dir), tmp_path)
     assert cli.main(["compare", "synthetic_lstm", str(run_dir), "--ledger", str(tmp_path)]) == Exit.OK
     out = capsys.readouterr().out
     assert "test, 40 sentences, 1 seed and 1 seed" in out
@@ -36,15 +36,15 @@ def test_a_run_and_its_row_are_the_same_system(run_dir: Path, tmp_path: Path,
 
 
 def test_a_seed_does_not_count_twice(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    row = gather(run_dir)
+    row = make_row(run_dir)
     for sha256 in (row.result.config_sha256, "0" * 64):
-        write(replace(row, result=replace(row.result, config_sha256=sha256)), tmp_path)
+        write_row(replace(row, result=replace(row.result, config_sha256=sha256)), tmp_path)
     assert cli.main(["compare", "synthetic_lstm", str(run_dir), "--ledger", str(tmp_path)]) == Exit.USAGE
     assert "rows of one command and seed; delete the older" in capsys.readouterr().err
 
 
 def test_a_name_that_is_nothing_is_one_line(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(gather(run_dir), tmp_path)
+    write_row(make_row(run_dir), tmp_path)
     assert cli.main(["compare", "synthetic_lstn", str(run_dir), "--ledger", str(tmp_path)]) == Exit.USAGE
     err = capsys.readouterr().err
     assert "'synthetic_lstn': neither a run directory nor a system or row of" in err
@@ -55,7 +55,7 @@ def test_a_name_that_is_nothing_is_one_line(run_dir: Path, tmp_path: Path, capsy
 
 
 def test_a_row_may_be_named_by_its_file(run_dir: Path, tmp_path: Path) -> None:
-    path, _ = write(gather(run_dir), tmp_path)
+    path, _ = write_row(make_row(run_dir), tmp_path)
     assert cli.main(["compare", str(path), path.stem, "--ledger", str(tmp_path)]) == Exit.OK
 
 
@@ -73,10 +73,10 @@ def test_damaged_counts_are_one_line(run_dir: Path, tmp_path: Path, capsys: pyte
     assert err.count("\n") == 1
 
 
-def test_a_run_that_has_scored_nothing_is_told(run_dir: Path, tmp_path: Path,
+def test_a_run_that_has_scored_nothing_is_refused(run_dir: Path, tmp_path: Path,
                                                capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["compare", str(run_dir), str(tmp_path)]) == Exit.USAGE
-    assert "so it is no run that has scored its test sets; go on with it by resume=auto" in capsys.readouterr().err
+    assert "this run has not scored its test sets yet; continue it with resume=auto" in capsys.readouterr().err
 
 
 def test_other_sentences_are_refused(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,7 @@ def test_report_tells_how_a_row_is_repeated(capsys: pytest.CaptureFixture[str]) 
 
 def test_report_hands_over_ledger_readme_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[tuple[Any, ...]] = []
-    monkeypatch.setattr("minitx.experiments.reports.markdown.main", lambda *args: handed.append(args))
+    monkeypatch.setattr("minitx.experiments.reports.markdown.report", lambda *args: handed.append(args))
     assert cli.main(["report"]) == cli.main(["report", "runs/a", "runs/b", "--ledger", "l"]) == Exit.OK
     assert handed == [(Path("results"), Path("README.md"), []),
                       (Path("l"), Path("README.md"), [Path("runs/a"), Path("runs/b")])]

@@ -46,8 +46,9 @@ def test_what_gpus_would_take_is_arithmetic(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(("words", "why"), [
     (["suite", "headlin"], "headlin: no such suite; did you mean headline? (headline, positions, verses)"),
     (["suite", "headline", "--size", "medium"], "headline: has no size medium; it has smoke, small, full"),
-    (["suite", "headline", "--json"], "--json: says something of what would be trained; add --dry-run"),
+    (["suite", "headline", "--json"], "--json: is about what would be trained; add --dry-run"),
     (["suite", "headline", "model.dropuot=0"], "unknown key model.dropuot=0; did you mean model.dropout?"),
+    (["suite", "headline", "--publish", "--ledger", "resluts"], "resluts: no such folder of published rows"),
     (["suite", "headline", "--dry-run", "--on", "0"], "argument --on: 0: must be above 0"),
     (["suite", "headline", "--dry-run", "--mfu", "300"], "argument --mfu: 300: must be a share in %, at most 100"),
     (["suite", "headline", "--dry-run", "--json", "--on", "989"], "--on: is not part of the JSON; leave --json out"),

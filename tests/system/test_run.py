@@ -17,7 +17,7 @@ from trials import QUICK, command, losses, means, mounted, records, train, weigh
 
 from minitx.config.saved import read_config
 from minitx.config.schema import config_sha256
-from minitx.experiments.reports.command_line import exactly
+from minitx.experiments.reports.command_line import exact_command
 from minitx.runs.checkpoint import load_checkpoint
 from minitx.runs.result import Result
 
@@ -188,7 +188,7 @@ def test_a_run_of_so_many_minutes_can_be_repeated_to_the_bit(text: Path, tmp_pat
     limits = ("trainer.max_steps=null", "trainer.max_minutes=0.02", "optim.warmup_steps=5", "trainer.threads=1")
     assert train(text, tmp_path / "one", *limits).returncode == 0
     first = Result.read(tmp_path / "one/result.json")
-    again = shlex.split(exactly(shlex.join(["python", "train.py", *QUICK, *limits]), first))[2:]
+    again = shlex.split(exact_command(shlex.join(["python", "train.py", *QUICK, *limits]), first))[2:]
     assert not any(word.startswith("trainer.max_minutes=0") for word in again)
     assert train(text, tmp_path / "two", *again).returncode == 0
     second = Result.read(tmp_path / "two/result.json")

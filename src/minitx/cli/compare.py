@@ -16,22 +16,23 @@ DESCRIPTION = ("Compare two systems on each test set that both were scored on: b
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     for name in ("first", "second"):
         parser.add_argument(name, metavar=name.upper(), help="run directory, system (all its seeds) or row")
-    parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER",
+                        help="folder of published rows (default: results)")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
-    from minitx.experiments.reports.compare import compared, find_system, table
+    from minitx.experiments.reports.comparison import as_text, compare_systems, find_system
 
     first, second = (find_system(name, args.ledger) for name in (args.first, args.second))
-    found = list(compared(first, second))
+    comparisons = list(compare_systems(first, second))
     if args.json:
-        sets = {test: asdict(result) | {"verdict": result.verdict} for test, result in found}
+        sets = {test: asdict(result) | {"verdict": result.verdict} for test, result in comparisons}
         print(json.dumps({"systems": [first.name, second.name], "test": sets}, indent=1))
     else:
-        print(table(first, second, found))
+        print(as_text(first, second, comparisons))
     return Exit.OK

@@ -1,4 +1,4 @@
-"""`minitx report`: runs into the ledger, and from it the tables of README and docs/, a page and its figures."""
+"""`minitx report`: publish runs in the ledger; write from it the tables of README and docs/, a page and figures."""
 
 import argparse
 from pathlib import Path
@@ -11,9 +11,10 @@ DESCRIPTION = ("Copy finished runs into the ledger, then write the tables of REA
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories to add to the ledger")
-    parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
+    parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER",
+                        help="folder of published rows (default: results)")
     parser.add_argument("--repeat", metavar="ROW",
                         help="only print the command that repeats this row: on such a CPU to the bit")
     parser.add_argument("--page", type=Path, metavar="FILE.html",
@@ -23,24 +24,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Hand over to the suite."""
-    from minitx.experiments.reports.command_line import exactly
-    from minitx.experiments.reports.markdown import main as report
-    from minitx.experiments.reports.results import find
+    """Print a command, write a page or figures, or publish runs and write tables."""
+    from minitx.experiments.reports.command_line import exact_command
+    from minitx.experiments.reports.markdown import report
+    from minitx.experiments.reports.results import find_row
 
     if args.repeat is not None:
         if args.runs or args.page or args.figures:
-            raise UserError("--repeat: prints a command and does nothing else; leave the rest out")
-        row = find(args.repeat, args.ledger)
-        print(exactly(row.command, row.result))
+            raise UserError("--repeat: only prints a command; leave out run directories, --page and --figures")
+        row = find_row(args.repeat, args.ledger)
+        print(exact_command(row.command, row.result))
         return Exit.OK
     if args.page is not None or args.figures is not None:
-        from minitx.experiments.reports.page import main as page
+        from minitx.experiments.reports.page import write_page
 
         if args.runs:
-            raise UserError(f"{args.runs[0]}: publish it without --page and --figures first: these show what is in "
+            raise UserError(f"{args.runs[0]}: publish it first, without --page and --figures, which show what is in "
                             f"{args.ledger}")
-        page(args.ledger, args.page, args.figures)
+        write_page(args.ledger, args.page, args.figures)
         return Exit.OK
     report(args.ledger, args.readme, args.runs)
     return Exit.OK

@@ -14,20 +14,21 @@ if TYPE_CHECKING:
     from minitx.experiments.suites.suite import Job
 
 HELP = "train a list of systems, each with several seeds, and compare them"
-DESCRIPTION = ("Train every system of a suite with every seed, one after the other, each by a process of its own. What "
-               "is finished is passed over, what was interrupted goes on: repeat the command until all is done.")
+DESCRIPTION = ("Train every system of a suite with every seed, one after the other, each in a process of its own. "
+               "Finished runs are skipped and interrupted ones continue: repeat the command until all is done.")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     parser.add_argument("name", metavar="NAME", help="a file of conf/suite")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for each of its runs, as after train.py")
     parser.add_argument("--size", default="smoke", help="smoke (default): minutes; small: hours on a CPU; full: GPUs")
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help="where runs are kept (default: runs/NAME-SIZE)")
     parser.add_argument("--publish", action="store_true",
-                        help="put each run's row into the ledger as it ends; what is there is not trained again")
-    parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER", help="default: results")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and how long it takes")
+                        help="publish each run in the ledger as it ends; what is there is not trained again")
+    parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER",
+                        help="folder of published rows (default: results)")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be trained, and how long it would take")
     parser.add_argument("--on", type=positive_number, metavar="TFLOPS",
                         help="with --dry-run: what it would take of a device with this peak (an H100: 989 in bf16)")
     parser.add_argument("--mfu", type=share, default=30.0, metavar="PCT",
@@ -36,7 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, or say what would be."""
+    """Train, or list what would be trained."""
+    from minitx.experiments.reports.results import require_ledger
     from minitx.experiments.suites.suite import Suite, as_json, load, plan
     from minitx.experiments.suites.summary import summary
 
@@ -44,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--on: is not part of the JSON; leave --json out")
     for name in ("json", "on"):
         if getattr(args, name) and not args.dry_run:
-            raise UserError(f"--{name}: says something of what would be trained; add --dry-run")
+            raise UserError(f"--{name}: is about what would be trained; add --dry-run")
+    if args.publish:
+        require_ledger(args.ledger)
     folder = args.runs or Path("runs", f"{args.name}-{args.size}")
     jobs = load(args.name, args.size, folder, args.overrides)
     console = Console(every_s=60)

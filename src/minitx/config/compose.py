@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,10 +35,23 @@ NOT_OF_A_RUN = ("hydra", "suite")  # folders of conf/: Hydra's own, and lists of
 
 
 def compose(overrides: Sequence[str]) -> Config:
-    """Return the checked config that these words of a command line mean. Errors: `UserError`, one line."""
+    """Return the checked config that these words of a command line mean. Errors: `UserError`, one line.
+
+    The same words are composed once a process: a config is frozen, and conf/ reads no environment variable. Words with
+    an option, such as --config-dir, may name a folder that changes, and are composed each time.
+    """
+    if any(word.startswith("-") for word in overrides):
+        return _compose(overrides)
+    return _compose_once(tuple(overrides))
+
+
+def _compose(overrides: Sequence[str]) -> Config:
     args = arguments(overrides)
     with hydra_app(args) as app:
         return checked(compose_job(app, args, args.overrides))
+
+
+_compose_once = cache(_compose)
 
 
 def arguments(argv: Sequence[str]) -> Namespace:

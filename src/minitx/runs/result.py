@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -75,21 +75,20 @@ class Result:
     init_from_sha256: str | None
     versions: dict[str, str]
     hardware: dict[str, Any]
-    environment: dict[str, str] = field(default_factory=dict)
-    # rows of 0.2 have none of these; None = not measured, and `not_measured` says why
-    mfu_pct: float | None = None
-    peak_tflops: float | None = None
-    peak_source: str | None = None
-    busy_pct: float | None = None
-    other_cpu_pct: float | None = None
-    energy_wh: float | None = None
-    gpu_memory_gib: float | None = None
-    time_split: dict[str, float] | None = None
-    not_measured: dict[str, str] | None = None
-    device_hours: float | None = None  # of `wall_s`; rows of before have neither these nor `at_target`
-    cost: float | None = None
-    at_target: dict[str, float | None] | None = None
-    averaged_steps: list[int] | None = None  # what the weights that serve are the mean of; None = those of `best_step`
+    environment: dict[str, str]
+    mfu_pct: float | None
+    peak_tflops: float | None
+    peak_source: str | None
+    busy_pct: float | None
+    other_cpu_pct: float | None
+    energy_wh: float | None
+    gpu_memory_gib: float | None
+    time_split: dict[str, float]
+    not_measured: dict[str, str]  # why a figure is None, by its name
+    device_hours: float | None
+    cost: float | None
+    at_target: dict[str, float | None] | None
+    averaged_steps: list[int] | None  # what the weights that serve are the mean of; None = those of `best_step`
 
     @property
     def system(self) -> str:
@@ -114,15 +113,14 @@ class Result:
 
     @classmethod
     def parse(cls, values: Any, where: str) -> "Result":
-        """Check a mapping; only a field with a default may be missing. Errors: `UserError` beginning with `where`."""
+        """Check a mapping: its keys are the fields, all of them. Errors: `UserError` beginning with `where`."""
         if not isinstance(values, Mapping):
             raise UserError(f"{where}: holds no result, a mapping of keys")
         names = {f.name for f in fields(cls)}
-        needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
-        wrong = {"missing": needed - values.keys(), "unknown": values.keys() - names}
+        wrong = {"missing": names - values.keys(), "unknown": values.keys() - names}
         if any(wrong.values()):
-            told = "; ".join(f"{how} {', '.join(sorted(found))}" for how, found in wrong.items() if found)
-            raise UserError(f"{where}: not a result of this version: {told}")
+            which = "; ".join(f"{how} {', '.join(sorted(keys))}" for how, keys in wrong.items() if keys)
+            raise UserError(f"{where}: not a result of this version: {which}")
         if values["status"] not in STATUSES:
             raise UserError(f"{where}: status {values['status']!r} is none of {', '.join(STATUSES)}")
         return cls(**values)

@@ -103,7 +103,7 @@ def log_result(logger: Logger, result: Result) -> None:
     else:
         logger.log_metrics(numbers, step=step)
     for name, columns, rows in (
-            ("result/time_split", ("part", "seconds"), list((result.time_split or {}).items())),
+            ("result/time_split", ("part", "seconds"), list(result.time_split.items())),
             ("result/test", ("test set", "BLEU"), [(name, score["bleu"]) for name, score in result.test.items()])):
         if rows:
             _log_table(logger, name, columns, [list(row) for row in rows], step, bars=True)

@@ -122,8 +122,7 @@ def summary(result: Result, run_dir: Path) -> str:
     lines = [f"{result.status}{why}: {result.steps:,} steps, {result.epochs:.1f} epochs, "
              f"{duration(result.train_s)} of training at {result.tgt_tokens_per_s or 0:,.0f} target tokens/s, "
              f"{duration(result.wall_s)} in all"]
-    missing = result.not_measured or {}
-    lines.append(f"{'MFU':>16}  " + (f"n/a ({missing.get('mfu_pct')})" if result.mfu_pct is None else
+    lines.append(f"{'MFU':>16}  " + (f"n/a ({result.not_measured.get('mfu_pct')})" if result.mfu_pct is None else
                  f"{result.mfu_pct:.1f} % of {Peak(result.peak_tflops, str(result.peak_source))}"))
     if result.disturbed:
         lines.append(f"{'disturbed':>16}  {disturbance(result)}")

@@ -23,11 +23,11 @@ from minitx.experiments.reports.figures import (
     bleu_over_length,
     bleu_over_time,
     buckets,
-    systems,
+    group_systems,
     time_split,
 )
-from minitx.experiments.reports.plots import FORMS, KNOWN
-from minitx.experiments.reports.results import Row, gather
+from minitx.experiments.reports.plots import FAMILY_STYLES, FORMS
+from minitx.experiments.reports.results import Row, make_row
 
 SPLIT = {"startup": 8.0, "data": 1.0, "forward": 40.0, "backward": 35.0, "other": 1.5}
 CURVES = {"lstm": [[100, 60.0, 3.0, 10.0], [200, 120.0, 2.0, 20.0]],
@@ -42,7 +42,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     for model, seed in (("lstm", 1), ("transformer", 1), ("transformer", 2)):
         run_dir = write_run(folder / f"{model}{seed}", f"synthetic_{model}", [f"seed={seed}"], sentences=130,
                             time_split={part: s * seed for part, s in SPLIT.items()})
-        found.append(replace(gather(run_dir), curve=CURVES[model][:4 - seed]))
+        found.append(replace(make_row(run_dir), curve=CURVES[model][:4 - seed]))
     return found
 
 
@@ -86,12 +86,12 @@ def labels(figure: Figure) -> tuple[str, str, list[str]]:
 
 def test_systems_have_the_shortest_name_that_tells_them_apart(rows: list[Row]) -> None:
     one, first, second = rows
-    assert {name: len(seeds) for name, seeds in systems(rows).items()} == {"lstm": 1, "transformer": 2}
+    assert {name: len(seeds) for name, seeds in group_systems(rows).items()} == {"lstm": 1, "transformer": 2}
     elsewhere = replace(one, result=replace(one.result, model="transformer", experiment="multi30k_transformer"))
-    assert list(systems([first, second, elsewhere])) == ["multi30k_transformer", "synthetic_transformer"]
+    assert list(group_systems([first, second, elsewhere])) == ["multi30k_transformer", "synthetic_transformer"]
     longer = replace(second, command=f"{first.command} trainer.max_steps=9")
-    assert list(systems([longer, first])) == [first.name, longer.name]
-    assert [row.result.seed for row in systems([second, first])["transformer"]] == [1, 2]
+    assert list(group_systems([longer, first])) == [first.name, longer.name]
+    assert [row.result.seed for row in group_systems([second, first])["transformer"]] == [1, 2]
 
 
 # --- against time
@@ -108,10 +108,10 @@ def test_time_is_in_minutes_and_the_mean_is_of_steps_that_all_seeds_have(rows: l
     lstm, transformer = lines["lstm"], lines["transformer, mean of 2 seeds"]
     assert (list(lstm.get_xdata()), list(lstm.get_ydata())) == ([1, 2], [10, 20])
     assert (list(transformer.get_xdata()), list(transformer.get_ydata())) == ([1.1, 2.2], [30, 50])
-    assert (lstm.get_color(), lstm.get_marker()) == KNOWN["lstm"]
+    assert (lstm.get_color(), lstm.get_marker()) == FAMILY_STYLES["lstm"]
     thin = [line for line in axes.lines if line.get_linewidth() < 1]
     assert [len(line.get_xdata()) for line in thin] == [3, 2]
-    assert {line.get_color() for line in thin} == {KNOWN["transformer"][0]}
+    assert {line.get_color() for line in thin} == {FAMILY_STYLES["transformer"][0]}
 
 
 def test_the_mean_curve_is_of_the_seeds_and_of_steps_that_they_share() -> None:
@@ -127,8 +127,8 @@ def test_the_mean_curve_is_of_the_seeds_and_of_steps_that_they_share() -> None:
 def test_buckets_part_sentences_by_length_and_hold_enough(lengths: list[int]) -> None:
     found = buckets(lengths)
     assert sorted(n for part in found for n in part) == list(range(len(lengths)))
-    assert len(found) <= figures.BUCKETS
-    assert len(found) == 1 or min(map(len, found)) >= figures.FEWEST
+    assert len(found) <= figures.MAX_BUCKETS
+    assert len(found) == 1 or min(map(len, found)) >= figures.MIN_SENTENCES
     spans = [sorted({lengths[n] for n in part}) for part in found]
     assert [length for span in spans for length in span] == sorted(set(lengths))
 
@@ -182,7 +182,7 @@ def test_bars_are_the_parts_in_turn_and_as_long_as_the_run(rows: list[Row], draw
 
 
 def test_there_is_a_colour_for_each_part_of_today() -> None:
-    assert len(set(figures.PARTS)) == 8
+    assert len(set(figures.COLOURS)) == 8
 
 
 # --- attention

@@ -57,14 +57,14 @@ def test_what_was_not_measured_says_how() -> None:
 
 
 def test_all_are_read_in_one_order(tmp_path: Path) -> None:
-    assert findings.read_all(tmp_path / "none") == {}
+    assert findings.read_studies(tmp_path / "none") == {}
     for name in reversed(FIGURES):
         (tmp_path / f"{name}.json").write_text(json.dumps(found(name, True)))
-    assert list(findings.read_all(tmp_path)) == list(FIGURES)
+    assert list(findings.read_studies(tmp_path)) == list(FIGURES)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"study": "gradients"}', json.dumps(found("lengths", True))])
 def test_a_file_of_another_kind_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "gradients.json").write_text(content)
     with pytest.raises(UserError, match=r"gradients\.json: not what `minitx study gradients -o` writes: "):
-        findings.read_all(tmp_path)
+        findings.read_studies(tmp_path)

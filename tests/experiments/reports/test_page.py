@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import tomllib
 from base64 import b64decode
 from collections import Counter
 from dataclasses import replace
@@ -18,18 +19,18 @@ from evaluation.test_attention import made
 from experiments.reports.test_findings import found
 from experiments.reports.test_study_plots import FOUND
 from published import write_run
+from toys import ROOT
 
 from minitx.evaluation.attention_maps import EOS, SCALE
 from minitx.experiments.reports import page
-from minitx.experiments.reports import results as ledger
-from minitx.experiments.reports.results import Row, gather
+from minitx.experiments.reports.plots import FORMS
+from minitx.experiments.reports.results import Row, make_row, write_row
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.reports.tables import TABLES, conditions, grid
 from minitx.utils.errors import Exit, UserError
 
 VOID = {"meta", "link", "img"}
 STUDIES = {"gradients": found("gradients", True, False) | FOUND["gradients"]}
-SPLIT = {"startup": 8.0, "forward": 40.0, "backward": 35.0, "other": 1.5}
 
 
 class Reader(HTMLParser):
@@ -63,16 +64,22 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    """Rows of two tables; one row has no time split."""
+    """Rows of two tables."""
     folder = tmp_path_factory.mktemp("runs")
-    return [gather(write_run(folder / "a", "synthetic_lstm", time_split=SPLIT)),
-            gather(write_run(folder / "b", "synthetic_transformer")),
-            gather(write_run(folder / "c", "multi30k_30min_transformer", git_dirty=True, time_split=SPLIT))]
+    return [make_row(write_run(folder / "a", "synthetic_lstm")),
+            make_row(write_run(folder / "b", "synthetic_transformer")),
+            make_row(write_run(folder / "c", "multi30k_30min_transformer", git_dirty=True))]
 
 
 @pytest.fixture(scope="module")
 def content(rows: list[Row]) -> bytes:
     return page.html(rows, {"pair": made()}, STUDIES)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a page be made without drawing: for tests of its text."""
+    monkeypatch.setattr(page.Picture, "data_uri", "data:,")
 
 
 def test_it_is_one_well_made_page_that_needs_nothing_else(content: bytes) -> None:
@@ -130,17 +137,32 @@ def test_tables_have_the_cells_conditions_and_commands_of_readme_s(content: byte
     assert {"holds", "does not hold"} <= {*read.texts["td"]}
 
 
-def test_the_order_of_rows_and_where_they_lie_make_no_difference(content: bytes, rows: list[Row],
-                                                                tmp_path: Path) -> None:
-    assert page.html(Random(1).sample(rows, len(rows)), {"pair": made()}, STUDIES) == content
+@pytest.mark.usefixtures("undrawn")
+def test_any_order_of_rows_gives_the_same_page(rows: list[Row]) -> None:
+    expected = page.html(rows, {"pair": made()}, STUDIES)
+    for seed in range(3):
+        assert page.html(Random(seed).sample(rows, len(rows)), {"pair": made()}, STUDIES) == expected
+
+
+def test_the_page_of_a_ledger_is_that_of_its_rows_figures_and_all(content: bytes, rows: list[Row],
+                                                                 tmp_path: Path) -> None:
+    assert [row.name for row in rows] != sorted(row.name for row in rows), "the ledger has them in another order"
     for row in rows:
-        ledger.write(row, tmp_path / "ledger")
+        write_row(row, tmp_path / "ledger")
     (tmp_path / "ledger/attention").mkdir()
     (tmp_path / "ledger/attention/pair.json").write_text(made().json(), encoding="utf-8")
     (tmp_path / "ledger/studies").mkdir()
     (tmp_path / "ledger/studies/gradients.json").write_text(json.dumps(STUDIES["gradients"]), encoding="utf-8")
-    page.main(tmp_path / "ledger", tmp_path / "page.html")
+    page.write_page(tmp_path / "ledger", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == content
+
+
+def test_what_the_package_reads_is_shipped_with_it() -> None:
+    """Such as the page's template: whoever installs a wheel has it."""
+    globs = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["minitx"]
+    package = ROOT / "src/minitx"
+    shipped = {path for pattern in globs for path in package.glob(pattern)}
+    assert {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")} == shipped
 
 
 def test_what_a_row_says_is_text(rows: list[Row]) -> None:
@@ -159,16 +181,16 @@ def test_what_a_row_says_is_text(rows: list[Row]) -> None:
     assert evil in read.texts["pre"][0]
 
 
-def test_an_empty_ledger_says_how_to_get_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_without_rows_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # nothing to draw: nothing is missing
-    page.main(tmp_path / "none", tmp_path / "page.html")
-    content = (tmp_path / "page.html").read_bytes()
+    content = page.html([], {}, {})
     read = Reader(content)
     assert not read.all("img")
     assert content.decode().count("No rows yet: <code>") == len(TABLES)
     assert "minitx attention RUN \"A sentence.\" -o results/attention/NAME.json" in read.texts["code"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_maps_say_whose_they_are(rows: list[Row]) -> None:
     maps = made(config_sha256=rows[1].result.config_sha256)
     assert f"by row {rows[1].name} of the ledger" in page.html(rows, {"a": maps}, {}).decode()
@@ -183,20 +205,34 @@ def test_the_same_rows_are_drawn_once(rows: list[Row]) -> None:
         f"positions_short-{what}" for what in ("bleu-over-time", "time-split")]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_files_are_written_once(rows: list[Row], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ledger.write(rows[0], tmp_path / "ledger")
+    write_row(rows[0], tmp_path / "ledger")
     where = tmp_path / "ledger", tmp_path / "out/report.html", tmp_path / "out/figures"
-    page.main(*where)
+    page.write_page(*where)
     assert capsys.readouterr().out.count(": written\n") == 4
     pictures = sorted(path.name for path in where[2].iterdir())
     assert pictures == [f"embedded-{what}.png" for what in ("bleu-over-length", "bleu-over-time", "time-split")]
     assert where[1].read_bytes() == page.html([rows[0]], {}, {})
-    page.main(*where)
+    page.write_page(*where)
     assert capsys.readouterr().out.count(": is up to date\n") == 4
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/report\.html: cannot be written: File exists") as slip:
-        page.main(where[0], tmp_path / "file/report.html")
+        page.write_page(where[0], tmp_path / "file/report.html")
     assert slip.value.code == Exit.STORAGE
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_where_one_figure_cannot_be_drawn_nothing_is_written(rows: list[Row], tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(figure: object) -> bytes:
+        raise UserError("no PNG today")
+
+    write_row(rows[0], tmp_path / "ledger")
+    monkeypatch.setitem(FORMS, "png", fail)
+    with pytest.raises(UserError, match="no PNG today"):
+        page.write_page(tmp_path / "ledger", tmp_path / "page.html", tmp_path / "figures")
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger"]
 
 
 def test_without_matplotlib_one_line_says_how_to_install_it(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import pytest
 
 from minitx.experiments.reports import plots
-from minitx.experiments.reports.plots import KNOWN, cost_curves, exponents, looks
+from minitx.experiments.reports.plots import FAMILY_STYLES, cost_curves, exponents, styles
 from minitx.utils.errors import UserError
 
 NAMES = ("transformer", "lstm_attention", "mine")
@@ -41,7 +41,7 @@ def test_a_figure_is_an_svg_on_white_with_a_line_a_family_and_no_date() -> None:
     assert ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
     assert b"fill: #ffffff" in drawn
     assert b"dc:date" not in drawn
-    for colour, _ in looks(NAMES):
+    for colour, _ in styles(NAMES):
         assert f"stroke: {colour.lower()}".encode() in drawn
 
 
@@ -52,8 +52,8 @@ def test_exponents_are_written_with_what_they_are_worth() -> None:
 
 
 def test_a_published_family_looks_the_same_in_every_figure() -> None:
-    assert looks(["mine", "lstm"])[1] == looks(["lstm"])[0] == KNOWN["lstm"]
-    assert len(set(looks(["mine", "yours", *KNOWN]))) == 2 + len(KNOWN)
+    assert styles(["mine", "lstm"])[1] == styles(["lstm"])[0] == FAMILY_STYLES["lstm"]
+    assert len(set(styles(["mine", "yours", *FAMILY_STYLES]))) == 2 + len(FAMILY_STYLES)
 
 
 def test_without_matplotlib_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

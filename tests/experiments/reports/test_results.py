@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from published import write_run
 
-from minitx.experiments.reports import results as ledgers
-from minitx.experiments.reports.results import LARGEST, Row, find, gather, read, write
+from minitx.experiments.reports import results
+from minitx.experiments.reports.results import MAX_BYTES, Row, find_row, make_row, read_rows, write_row
 from minitx.runs.result import Result
 from minitx.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def row(tmp_path_factory: pytest.TempPathFactory) -> Row:
-    return gather(write_run(tmp_path_factory.mktemp("runs") / "run"))
+    return make_row(write_run(tmp_path_factory.mktemp("runs") / "run"))
 
 
 def test_a_run_becomes_a_row_of_numbers(row: Row) -> None:
@@ -30,38 +30,38 @@ def test_a_run_becomes_a_row_of_numbers(row: Row) -> None:
 
 
 def test_what_is_written_is_read_and_has_the_same_bytes_each_time(row: Row, tmp_path: Path) -> None:
-    path, replaced = write(row, tmp_path)
+    path, replaced = write_row(row, tmp_path)
     before = path.read_bytes()
     assert (path.name, replaced) == (f"{row.name}.json", False)
-    assert read(tmp_path) == [row]
-    assert write(row, tmp_path) == (path, True)
+    assert read_rows(tmp_path) == [row]
+    assert write_row(row, tmp_path) == (path, True)
     assert path.read_bytes() == before
 
 
 def test_a_large_row_is_packed_and_takes_the_plain_one_s_place(row: Row, tmp_path: Path) -> None:
-    plain, _ = write(row, tmp_path)
+    plain, _ = write_row(row, tmp_path)
     large = replace(row, curve=row.curve * 9_000)
-    packed, replaced = write(large, tmp_path)
+    packed, replaced = write_row(large, tmp_path)
     assert (packed.name, replaced, plain.exists()) == (f"{row.name}.json.gz", True, False)
-    assert packed.stat().st_size <= LARGEST
+    assert packed.stat().st_size <= MAX_BYTES
     assert packed.read_bytes()[:10] == b"\x1f\x8b\x08" + bytes(5) + b"\x02\xff"  # no time of day, no system
-    assert read(tmp_path) == [large]
-    assert write(row, tmp_path) == (plain, True)
+    assert read_rows(tmp_path) == [large]
+    assert write_row(row, tmp_path) == (plain, True)
     assert not packed.exists()
 
 
 def test_a_row_that_is_too_large_even_so_is_refused(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledgers, "LARGEST", 500)
+    monkeypatch.setattr(results, "MAX_BYTES", 500)
     with pytest.raises(UserError, match=r"bytes when packed.*data\.test_sets"):
-        write(row, tmp_path)
+        write_row(row, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_another_seed_or_config_is_another_row(row: Row, tmp_path: Path) -> None:
     others = [replace(row, result=replace(row.result, seed=10)), replace(row, result=replace(row.result, seed=2)),
               replace(row, result=replace(row.result, config_sha256="f" * 64))]
-    assert not any(write(one, tmp_path)[1] for one in (row, *others))
-    assert [one.result.seed for one in read(tmp_path)] == [1, 1, 2, 10]
+    assert not any(write_row(one, tmp_path)[1] for one in (row, *others))
+    assert [one.result.seed for one in read_rows(tmp_path)] == [1, 1, 2, 10]
 
 
 @pytest.mark.parametrize(("changes", "why"), [
@@ -69,7 +69,7 @@ def test_another_seed_or_config_is_another_row(row: Row, tmp_path: Path) -> None
     ({"status": "diverged"}, "the run is diverged"),
     ({"experiment": None}, "names no experiment.*experiment=NAME"),
     ({"nonfinite_steps": 3}, "3 updates were not finite"),
-    ({"init_from_sha256": "a" * 64}, "begun with another run's weights; only runs from drawn weights"),
+    ({"init_from_sha256": "a" * 64}, "it began with another run's weights .init_from.; only runs that drew their own"),
     ({"config_sha256": "f" * 64}, "config.yaml is not the config that result.json is of"),
     ({"environment": {"OMP_NOTE": "Zwei Hunde laufen. " * 20}}, "text has no place"),
     ({"stop_reason": "max\nsteps"}, "text has no place"),
@@ -77,7 +77,7 @@ def test_another_seed_or_config_is_another_row(row: Row, tmp_path: Path) -> None
 def test_what_is_not_to_be_published(changes: dict[str, Any], why: str, tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run", **changes)
     with pytest.raises(UserError, match=why) as slip:
-        gather(run_dir)
+        make_row(run_dir)
     assert str(slip.value).startswith(f"{run_dir}: ")
     assert "\n" not in str(slip.value)
 
@@ -87,40 +87,42 @@ def test_a_missing_or_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run")
     (run_dir / name).write_text('{"columns": [', encoding="utf-8")
     with pytest.raises(UserError, match=name):
-        gather(run_dir)
+        make_row(run_dir)
     (run_dir / name).unlink()
     with pytest.raises(UserError, match=name):
-        gather(run_dir)
+        make_row(run_dir)
 
 
 def test_a_stacked_experiment_has_no_command_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"experiment=synthetic_lstm\+quick: no such option"):
-        gather(write_run(tmp_path / "run", composed="[synthetic_lstm,quick]"))
+        make_row(write_run(tmp_path / "run", composed="[synthetic_lstm,quick]"))
 
 
 def test_a_row_keeps_how_long_sources_are(row: Row, tmp_path: Path) -> None:
+    assert {name: len(words) for name, words in row.source_words.items()} == {"test": 40, "minimal_pairs": 40}
     known = replace(row, source_words={name: [7] * 40 for name in row.sentences})
-    write(known, tmp_path)
-    assert read(tmp_path) == [known]
+    write_row(known, tmp_path)
+    assert read_rows(tmp_path) == [known]
 
 
 def test_a_row_is_found_by_its_name_or_what_that_begins_with(row: Row, tmp_path: Path) -> None:
     other = replace(row, result=replace(row.result, seed=10))
-    write(row, tmp_path)
-    write(other, tmp_path)
-    assert find(row.name, tmp_path) == find(f"{row.name}.json", tmp_path) == find("synthetic_lstm.1", tmp_path) == row
+    write_row(row, tmp_path)
+    write_row(other, tmp_path)
+    for name in (row.name, f"{row.name}.json", "synthetic_lstm.1"):
+        assert find_row(name, tmp_path) == row
     with pytest.raises(UserError, match=r"^synthetic_lstm: several rows of .*: synthetic_lstm\.1\..*, synthetic"):
-        find("synthetic_lstm", tmp_path)
+        find_row("synthetic_lstm", tmp_path)
     with pytest.raises(UserError, match=r"synthetic_lstn.1: no row of .*did you mean synthetic_lstm\.1"):
-        find("synthetic_lstn.1", tmp_path)
+        find_row("synthetic_lstn.1", tmp_path)
 
 
-def add_words(values: dict[str, Any]) -> None:
-    values["statistics"]["source_words"] = {"test": [7] * 40, "minimal_pairs": [7] * 39}
+def drop_a_source(values: dict[str, Any]) -> None:
+    values["statistics"]["source_words"]["minimal_pairs"].pop()
 
 
-def add_words_in_letters(values: dict[str, Any]) -> None:
-    values["statistics"]["source_words"] = {"test": [7] * 40, "minimal_pairs": ["seven"] * 40}
+def count_in_letters(values: dict[str, Any]) -> None:
+    values["statistics"]["source_words"]["minimal_pairs"][0] = "seven"
 
 
 def change_bleu(values: dict[str, Any]) -> None:
@@ -195,8 +197,12 @@ OF_LSTM = "python train.py experiment=synthetic_lstm"
     (change_bleu, "test: BLEU"), (change_count, "test: BLEU"), (drop_sentence, "of 40 sentences.* of 39"),
     (drop_set, "but statistics of minimal_pairs"), (keep_hypotheses, "unknown in a test set's scores: hypotheses"),
     (put_text_among_numbers, "numbers only"),
-    (add_words, "minimal_pairs: a row that has source_words has one number for each sentence"),
-    (add_words_in_letters, "minimal_pairs: a row that has source_words has one number for each sentence"),
+    (drop_a_source, "minimal_pairs: source_words has not one whole number for each of its 40 sentences"),
+    (count_in_letters, "minimal_pairs: source_words has not one whole number for each of its 40 sentences"),
+    (drop("statistics", "source_words"), "not a row: KeyError.'source_words'"),
+    (drop("result", "mfu_pct"), "not a result of this version: missing mfu_pct"),
+    (drop("result", "environment"), "not a result of this version: missing environment"),
+    (mistype("result", "time_split"), "time_split has a wrong type"),
     (tell("python train.py experiment=quick"), "the command is not of experiment=synthetic_lstm"),
     (tell(f"{OF_LSTM}_attention"), "the command is not of experiment=synthetic_lstm"),
     (tell(f"{OF_LSTM} && rm -r runs"), "the command is more than words"),
@@ -217,27 +223,27 @@ OF_LSTM = "python train.py experiment=synthetic_lstm"
 ], ids=lambda value: getattr(value, "__name__", ""))  # fmt: skip
 def test_a_row_that_was_edited_by_hand_is_noticed(edit: Callable[[dict[str, Any]], None], why: str, row: Row,
                                                   tmp_path: Path) -> None:
-    path, _ = write(row, tmp_path)
+    path, _ = write_row(row, tmp_path)
     values = json.loads(path.read_text(encoding="utf-8"))
     edit(values)
     path.write_text(json.dumps(values))
     with pytest.raises(UserError, match=why) as slip:
-        read(tmp_path)
+        read_rows(tmp_path)
     assert str(slip.value).startswith(f"{path}: ")
 
 
 def test_a_file_of_another_name_is_no_second_row(row: Row, tmp_path: Path) -> None:
-    path, _ = write(row, tmp_path)
+    path, _ = write_row(row, tmp_path)
     path.rename(tmp_path / "mine.json")
     with pytest.raises(UserError, match=rf"mine\.json: the row in it is named {row.name}"):
-        read(tmp_path)
+        read_rows(tmp_path)
 
 
 def test_two_files_of_one_row_are_refused(row: Row, tmp_path: Path) -> None:
-    path, _ = write(row, tmp_path)
+    path, _ = write_row(row, tmp_path)
     (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
     with pytest.raises(UserError, match=rf"^{path}: {path.name}\.gz is there too, and a row has one file"):
-        read(tmp_path)
+        read_rows(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", gzip.compress(b"{}")[:-4], gzip.compress(b"[")])
@@ -245,7 +251,7 @@ def test_a_file_that_is_no_row_is_named(content: bytes, tmp_path: Path) -> None:
     for name in ("a.json", "a.json.gz"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=rf"{name}: cannot be read"):
-            read(tmp_path)
+            read_rows(tmp_path)
         (tmp_path / name).unlink()
 
 

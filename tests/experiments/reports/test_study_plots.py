@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 
-from minitx.experiments.reports.plots import looks
+from minitx.experiments.reports.plots import styles
 from minitx.experiments.reports.study_plots import FIGURES, law_text
 
 CONDITIONS = {"hardware": {"cpu": "a processor"}, "threads": 2, "precision": "32-true"}
@@ -78,7 +78,7 @@ def test_a_figure_is_an_svg_on_white_with_each_systems_colour_and_no_date(name: 
     assert b"fill: #ffffff" in drawn
     assert b"dc:date" not in drawn
     systems = FOUND[name].get("families", FOUND[name].get("systems", ["transformer"]))
-    for colour, _ in looks(systems):
+    for colour, _ in styles(systems):
         assert colour.lower().encode() in drawn
 
 

@@ -15,20 +15,20 @@ import pytest
 import yaml
 from published import write_run
 
-from minitx.experiments.reports.results import gather
+from minitx.experiments.reports.results import make_row
 from minitx.experiments.suites import suite as suites
 from minitx.experiments.suites.suite import (
     SUITES,
     Job,
     State,
     Suite,
+    child_process,
     expected_s,
+    find_state,
     last_line,
     line,
     load,
-    look,
     plan,
-    started,
 )
 from minitx.experiments.suites.summary import summary
 from minitx.runs.directory import held
@@ -104,17 +104,18 @@ def test_a_slip_is_one_line(name: str, size: str, why: str, jobs: list[Job], tmp
 
 def test_what_is_done_is_seen(jobs: list[Job], tmp_path: Path) -> None:
     first, _, second, _ = jobs
-    assert look(first).state == "waiting"
+    assert find_state(first).state == "waiting"
     first.run_dir.mkdir(parents=True)
-    assert look(first).state == "interrupted"
+    assert find_state(first).state == "interrupted"
     write_run(second.run_dir, overrides=["seed=2"])
-    assert look(second).state == "finished"
-    row = gather(second.run_dir)
+    assert find_state(second).state == "finished"
+    row = make_row(second.run_dir)
     assert row.command == second.command
-    assert look(second, [row]).state == "published"
-    assert look(first, [row]).state == "interrupted", "another seed"
+    assert find_state(second, [row]).state == "published"
+    assert find_state(first, [row]).state == "interrupted", "another seed"
     priced = load("two", "small", tmp_path / "elsewhere", ["trainer.price_per_hour=2"])[2]
-    assert (look(priced, [row]).state, look(priced, [row]).why) == ("published", ""), "a price is not what is trained"
+    state = find_state(priced, [row])
+    assert (state.state, state.why) == ("published", ""), "a price is not what is trained"
 
 
 def test_each_run_is_a_process_and_what_fails_does_not_stop_the_others(
@@ -130,7 +131,7 @@ os.makedirs(run_dir)
     suite = Suite(jobs, Console(shown))
     assert suite.run() == Exit.DATA
     assert [suite.states[job].state for job in jobs] == ["failed", "interrupted", "failed", "interrupted"]
-    assert "exit code 3: no text (all that it said: " in shown.getvalue()
+    assert "exit code 3: no text (its output: " in shown.getvalue()
     assert jobs[1].log.read_text() == "as quick.lstm\n"
 
 
@@ -188,25 +189,25 @@ def test_a_disturbed_run_is_shown_and_not_published(jobs: list[Job], tmp_path: P
     shown = StringIO()
     assert Suite(jobs[:1], Console(shown), tmp_path / "results").run() == Exit.OK
     assert " disturbed " in shown.getvalue()
-    assert f"delete {jobs[0].run_dir} to train it anew" in shown.getvalue()
+    assert f"delete {jobs[0].run_dir} to train it again" in shown.getvalue()
     assert not (tmp_path / "results").exists()
 
 
 def test_a_run_of_other_settings_is_not_taken_for_this_one(jobs: list[Job]) -> None:
     write_run(jobs[0].run_dir, overrides=["trainer.max_steps=9"])
-    with pytest.raises(UserError, match="was trained with other settings than are asked for now; keep these runs"):
-        look(jobs[0])
+    with pytest.raises(UserError, match="was trained with other settings; name another folder for these runs"):
+        find_state(jobs[0])
 
 
 def test_a_row_is_known_by_the_shortest_command_and_told_if_its_config_is_another(tmp_path: Path) -> None:
     """model=transformer is what the config has by itself, so no row's command says it."""
     job = load("headline", "small", tmp_path / "runs")[3]
     assert job.words == ("experiment=headline_small", "model=transformer")
-    row = gather(write_run(tmp_path / "run", "headline_small"))
-    assert (look(job, [row]).state, look(job, [row]).why) == ("published", "")
+    row = make_row(write_run(tmp_path / "run", "headline_small"))
+    assert (find_state(job, [row]).state, find_state(job, [row]).why) == ("published", "")
     older = replace(row, result=replace(row.result, config_sha256="0" * 64))
-    assert look(job, [older]).state == "published"
-    assert "what conf/ says has changed since; delete the row to train it anew" in look(job, [older]).why
+    assert find_state(job, [older]).state == "published"
+    assert "what conf/ says has changed since; delete the row to train it again" in find_state(job, [older]).why
 
 
 def test_two_suites_do_not_train_in_one_folder(jobs: list[Job]) -> None:
@@ -218,14 +219,14 @@ def test_two_suites_do_not_train_in_one_folder(jobs: list[Job]) -> None:
 
 @pytest.mark.parametrize("word", ["seed=5", "run_dir=runs/mine", "+resume=auto"])
 def test_what_the_suite_decides_is_not_overridden(word: str, jobs: list[Job], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is the suite's own affair"):
+    with pytest.raises(UserError, match="the suite sets this itself"):
         load("two", "small", tmp_path, [word])
 
 
 def test_what_nohup_has_ignored_stays_ignored(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with started([sys.executable, "-c", ""], tmp_path / "log") as (child, signals):
+        with child_process([sys.executable, "-c", ""], tmp_path / "log") as (child, signals):
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
             os.kill(os.getpid(), signal.SIGHUP)
             assert child.wait() == 0
@@ -264,13 +265,13 @@ sys.exit({128 + gets} if len(got) == 1 else 1)
         assert signal.getsignal(number) == ours
     finally:
         signal.signal(number, before)
-    assert "stopped; the same command goes on with synthetic_lstm, seed 1" in shown.getvalue()
+    assert "stopped; the same command continues with synthetic_lstm, seed 1" in shown.getvalue()
     assert not jobs[1].log.exists()
 
 
 def test_an_error_of_ours_leaves_no_process_behind(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), started([sys.executable, "-c", "import time; time.sleep(60)"],
-                                                   tmp_path / "log") as (child, _):
+    with pytest.raises(ZeroDivisionError), child_process([sys.executable, "-c", "import time; time.sleep(60)"],
+                                                         tmp_path / "log") as (child, _):
         raise ZeroDivisionError
     assert child.returncode == -signal.SIGTERM
 
@@ -279,9 +280,9 @@ def test_the_time_it_takes_is_what_it_took_before(jobs: list[Job]) -> None:
     first, other, second, _ = jobs
     states = {job: State("waiting") for job in jobs}
     assert expected_s(first, states) is None
-    states[other] = State("finished", gather(write_run(other.run_dir, "quick", ["model=lstm"], wall_s=30.0)).result)
+    states[other] = State("finished", make_row(write_run(other.run_dir, "quick", ["model=lstm"], wall_s=30.0)).result)
     assert expected_s(first, states) == 30.0, "what another system took"
-    states[first] = State("finished", gather(write_run(first.run_dir, wall_s=200.0)).result)
+    states[first] = State("finished", make_row(write_run(first.run_dir, wall_s=200.0)).result)
     assert expected_s(second, states) == 200.0, "what another seed took"
     minutes = replace(second.cfg, trainer=replace(second.cfg.trainer, max_minutes=10.0))
     assert expected_s(replace(second, cfg=minutes), {}) == pytest.approx(648)
@@ -297,7 +298,7 @@ def test_what_is_not_known_is_said(jobs: list[Job]) -> None:
 
 
 def test_a_run_that_never_reached_its_goal_is_censored(jobs: list[Job]) -> None:
-    result = gather(write_run(jobs[0].run_dir, target_bleu=30.0, train_s=900.0)).result
+    result = make_row(write_run(jobs[0].run_dir, target_bleu=30.0, train_s=900.0)).result
     assert " > 15m00s " in line(jobs[0], State("finished", result))
     reached = replace(result, time_to_target_s=312.0)
     assert " 5m12s " in line(jobs[0], State("finished", reached))

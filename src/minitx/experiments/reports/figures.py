@@ -1,6 +1,6 @@
-"""The report's figures, drawn from the ledger's rows and from stored attention maps: the same in any order of theirs.
+"""The report's figures, drawn from the ledger's rows, whatever their order, and from stored attention maps.
 
-Each function returns an SVG or a PNG. L tokens look at S tokens.
+Each function returns an SVG or a PNG. L tokens attend to S tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from minitx.evaluation.attention_maps import SCALE, AttentionMaps, shown
 from minitx.evaluation.significance import interval
-from minitx.experiments.reports.plots import FORMS, INK, KNOWN, OTHERS, blank, looks
+from minitx.experiments.reports.plots import FAMILY_STYLES, FORMS, INK, OTHER_STYLES, new_figure, styles
 from minitx.experiments.reports.results import Row
 
 if TYPE_CHECKING:
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 RESAMPLES = 1_000
-FEWEST, BUCKETS = 50, 6  # sentences of a bucket of lengths, unless a test set has fewer; buckets at most
-WIDE = 8.0  # the longest by the shortest: from here on lengths are shown by their logarithm
-PARTS = (*(colour for colour, _ in (*KNOWN.values(), *OTHERS)), "#F0E442")
+MIN_SENTENCES, MAX_BUCKETS = 50, 6  # of a bucket of lengths, unless a test set has fewer; of a figure
+LOG_RATIO = 8.0  # longest by shortest length from which the axis is logarithmic
+COLOURS = (*(colour for colour, _ in (*FAMILY_STYLES.values(), *OTHER_STYLES)), "#F0E442")
 CELL = 0.13  # inches of a weight
 AXES = {"encoder": ("source token looked at", "source token"),
         "decoder": ("target token looked at", "target token written"),
         "cross": ("source token looked at", "target token written")}
 
 
-def systems(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Put seeds together, under the shortest name that tells systems apart: model, system, or the first seed's row."""
+def group_systems(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Group the seeds of each system, by the shortest name that is unique: model, system, or the first seed's row."""
     def place(row: Row) -> tuple[str, list[str]]:
         return row.result.system, row.recipe
 
-    groups = [list(group) for _, group in groupby(sorted(rows, key=lambda row: (place(row), row.order)), place)]
+    groups = [list(group) for _, group in groupby(sorted(rows, key=lambda row: (place(row), row.sort_key)), place)]
     firsts = [group[0] for group in groups]
     names = ([row.result.model for row in firsts], [row.result.system for row in firsts], [row.name for row in firsts])
     return dict(zip(next(some for some in names if len(set(some)) == len(some)), groups, strict=True))
@@ -45,10 +45,10 @@ def systems(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def bleu_over_time(rows: Sequence[Row], form: str = "svg") -> bytes:
-    """Draw validation BLEU against minutes of training: the mean of a system's seeds, and thinly each of several."""
-    with blank(6.4, 3.8) as figure:
-        axes, found = figure.subplots(), systems(rows)
-        for (name, seeds), (colour, marker) in zip(found.items(), looks(found), strict=True):
+    """Draw validation BLEU against minutes of training: a system's mean, and in thin lines its seeds if several."""
+    with new_figure(6.4, 3.8) as figure:
+        axes, systems = figure.subplots(), group_systems(rows)
+        for (name, seeds), (colour, marker) in zip(systems.items(), styles(systems), strict=True):
             for row in seeds if len(seeds) > 1 else ():
                 axes.plot(*mean_curve([row.curve]), color=colour, linewidth=0.6, alpha=0.6)
             axes.plot(*mean_curve([row.curve for row in seeds]), color=colour, marker=marker, markersize=3.5,
@@ -64,7 +64,7 @@ def bleu_over_time(rows: Sequence[Row], form: str = "svg") -> bytes:
 
 
 def mean_curve(curves: Sequence[Sequence[Sequence[float]]]) -> tuple[list[float], list[float]]:
-    """Average seeds at the steps at which all were validated. curves: by `ledger.CURVE` --> minutes, BLEU"""
+    """Average seeds at the steps at which all were validated. curves: rows of `results.CURVE` --> minutes, BLEU"""
     by_step = [{step: (train_s / 60, bleu) for step, train_s, _, bleu in curve} for curve in curves]
     shared = sorted(set.intersection(*map(set, by_step)))
     minutes, bleu = ([fmean(points[step][n] for points in by_step) for step in shared] for n in (0, 1))
@@ -75,29 +75,31 @@ def mean_curve(curves: Sequence[Sequence[Sequence[float]]]) -> tuple[list[float]
 
 
 def bleu_over_length(rows: Sequence[Row], test_sets: Sequence[str], form: str = "svg") -> bytes:
-    """Draw corpus BLEU against the length of references, in these sets together, which each row has.
+    """Draw corpus BLEU against reference length, over the sentences of these test sets, which every row must have.
 
-    Intervals are `significance.interval`'s: over sentences and, where there are several, seeds.
+    Intervals are those of `significance.interval`: over sentences and, where there are several, seeds.
     """
-    with blank(6.4, 3.8) as figure:
-        axes, found = figure.subplots(), systems(rows)
+    with new_figure(6.4, 3.8) as figure:
+        axes, systems = figure.subplots(), group_systems(rows)
         across: list[float] = []
-        for number, ((name, seeds), (colour, marker)) in enumerate(zip(found.items(), looks(found), strict=True)):
+        for number, ((name, seeds), (colour, marker)) in enumerate(
+                zip(systems.items(), styles(systems), strict=True)):
             runs = [list(chain.from_iterable(row.sentences[test_set] for test_set in test_sets)) for row in seeds]
             lengths = [counts[1] for counts in runs[0]]
             parts = buckets(lengths)
             places = [fmean(lengths[n] for n in part) for part in parts]
             bleu = [interval([[run[n] for n in part] for run in runs], resamples=RESAMPLES) for part in parts]
-            beside = [place * (1 + 0.012 * (number - (len(found) - 1) / 2)) for place in places]  # none hides another
+            shift = 1 + 0.012 * (number - (len(systems) - 1) / 2)  # so that none hides another
+            beside = [place * shift for place in places]
             axes.plot(beside, [point for point, *_ in bleu], color=colour, marker=marker, label=name)
             axes.vlines(beside, [low for _, low, _ in bleu], [high for *_, high in bleu], colors=colour, linewidth=1)
             across += places
-        if max(across) >= WIDE * min(across):
+        if max(across) >= LOG_RATIO * min(across):
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
         axes.set_ylim(bottom=0)
-        axes.set_xlabel(f"tokens of the reference (13a), mean of at least {min(FEWEST, len(lengths))} sentences")
+        axes.set_xlabel(f"tokens of the reference (13a), mean of at least {min(MIN_SENTENCES, len(lengths))} sentences")
         axes.set_ylabel("BLEU (bars: 95 % interval)")
         axes.set_title(" + ".join(test_sets), loc="left")
         axes.legend()
@@ -105,30 +107,29 @@ def bleu_over_length(rows: Sequence[Row], test_sets: Sequence[str], form: str = 
 
 
 def buckets(lengths: Sequence[int]) -> list[list[int]]:
-    """Part sentences by length, a length being in one part only. --> their places, shortest first"""
-    enough, found = max(FEWEST, -(-len(lengths) // BUCKETS)), list[list[int]]([[]])
-    for _, alike in groupby(sorted(range(len(lengths)), key=lengths.__getitem__), lengths.__getitem__):
-        if len(found[-1]) >= enough:
-            found.append([])
-        found[-1] += alike
-    *others, last = found
-    return [*others[:-1], others[-1] + last] if others and len(last) < FEWEST else found
+    """Split sentences by length; all of one length share a bucket. --> the indices of each bucket, shortest first"""
+    enough, parts = max(MIN_SENTENCES, -(-len(lengths) // MAX_BUCKETS)), list[list[int]]([[]])
+    for _, of_one_length in groupby(sorted(range(len(lengths)), key=lengths.__getitem__), lengths.__getitem__):
+        if len(parts[-1]) >= enough:
+            parts.append([])
+        parts[-1] += of_one_length
+    *others, last = parts
+    return [*others[:-1], others[-1] + last] if others and len(last) < MIN_SENTENCES else parts
 
 
 # --- where the time goes
 
 
 def time_split(rows: Sequence[Row], form: str = "svg") -> bytes:
-    """Draw a bar a system, of rows that have a time split: seconds of a run by what they went to, its seeds' mean."""
-    found = systems(rows)
-    splits = {name: mean_split([row.result.time_split or {} for row in seeds]) for name, seeds in found.items()}
-    with blank(6.4, 1.6 + 0.4 * len(splits)) as figure:
-        axes, done = figure.subplots(), dict.fromkeys(splits, 0.0)
-        for part, colour in zip(dict.fromkeys(chain.from_iterable(splits.values())), cycle(PARTS), strict=False):
-            seconds = [split.get(part, 0.0) for split in splits.values()]
-            axes.barh(list(splits), seconds, 0.6, list(done.values()), color=colour, edgecolor="white", linewidth=0.5,
-                      label=part)
-            done = {name: before + s for (name, before), s in zip(done.items(), seconds, strict=True)}
+    """Draw a bar for each system: the seconds of a run by phase, averaged over its seeds."""
+    splits = {name: mean_split([row.result.time_split for row in seeds])
+              for name, seeds in group_systems(rows).items()}
+    with new_figure(6.4, 1.6 + 0.4 * len(splits)) as figure:
+        axes, ends = figure.subplots(), [0.0] * len(splits)
+        for phase, colour in zip(next(iter(splits.values())), cycle(COLOURS), strict=False):
+            seconds = [split[phase] for split in splits.values()]
+            axes.barh(list(splits), seconds, 0.6, ends, color=colour, edgecolor="white", linewidth=0.5, label=phase)
+            ends = [end + s for end, s in zip(ends, seconds, strict=True)]
         axes.grid(axis="y", visible=False)
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter("{x:,g}")
@@ -138,37 +139,36 @@ def time_split(rows: Sequence[Row], form: str = "svg") -> bytes:
 
 
 def mean_split(splits: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Average seconds by part; a part that a run lacks took it none."""
-    parts = dict.fromkeys(chain.from_iterable(splits))
-    return {part: fmean(split.get(part, 0.0) for split in splits) for part in parts}
+    """Average the seconds of each phase."""
+    return {phase: fmean(split[phase] for split in splits) for phase in splits[0]}
 
 
 # --- attention
 
 
 def attention_map(maps: AttentionMaps, kinds: Sequence[str] = (), form: str = "svg") -> bytes:
-    """Draw the weights of each head beside the next, layers below each other, for these kinds of attention or all."""
+    """Draw the weights of all heads, side by side, and layers, one below another. kinds: of attention; () = all"""
     kinds = kinds or list(maps.weights)
-    grids = [side_by_side(maps.weights[kind] / SCALE) for kind in kinds]
+    grids = [tile_heads(maps.weights[kind] / SCALE) for kind in kinds]
     width, height = max(grid.shape[1] for grid in grids), sum(len(grid) for grid in grids)
-    with blank(CELL * width + 2.2, CELL * height + 1.2 * len(grids)) as figure:
-        every = figure.subplots(len(grids), 1, squeeze=False, height_ratios=[len(grid) for grid in grids])[:, 0]
-        for axes, kind, grid in zip(every, kinds, grids, strict=True):
+    with new_figure(CELL * width + 2.2, CELL * height + 1.2 * len(grids)) as figure:
+        panels = figure.subplots(len(grids), 1, squeeze=False, height_ratios=[len(grid) for grid in grids])[:, 0]
+        for axes, kind, grid in zip(panels, kinds, grids, strict=True):
             image = draw_heads(axes, maps, kind, grid)
-        figure.colorbar(image, ax=every.tolist(), label="attention weight", aspect=30,
+        figure.colorbar(image, ax=panels.tolist(), label="attention weight", aspect=30,
                         shrink=min(1, 3 / (CELL * height)))
         return FORMS[form](figure)
 
 
 def draw_heads(axes: "Axes", maps: AttentionMaps, kind: str, grid: npt.NDArray[np.float64]) -> "AxesImage":
-    """Draw one kind of attention: its tokens at each head and layer, whose numbers stand on the other two sides."""
+    """Draw one kind of attention: tokens at the left and below, heads above, layers at the right."""
     layers, heads, L, S = maps.weights[kind].shape
-    look, seen = map(shown, maps.sides(kind))
+    queries, keys = map(shown, maps.sides(kind))
     image = axes.imshow(grid, cmap="cividis", vmin=0, vmax=1, interpolation="none")
     across, down = ([part * (size + 1) for part in range(parts)] for size, parts in ((S, heads), (L, layers)))
-    axes.set_xticks([start + n for start in across for n in range(S)], seen * heads, rotation=90, fontsize=6,
+    axes.set_xticks([start + n for start in across for n in range(S)], keys * heads, rotation=90, fontsize=6,
                     parse_math=False)  # a token may hold a $
-    axes.set_yticks([start + n for start in down for n in range(L)], look * layers, fontsize=6, parse_math=False)
+    axes.set_yticks([start + n for start in down for n in range(L)], queries * layers, fontsize=6, parse_math=False)
     top, right = axes.secondary_xaxis("top"), axes.secondary_yaxis("right")
     top.set_xticks([start + (S - 1) / 2 for start in across], [f"head {n + 1}" for n in range(heads)])
     right.set_yticks([start + (L - 1) / 2 for start in down], [f"layer {n + 1}" for n in range(layers)], rotation=270,
@@ -177,14 +177,14 @@ def draw_heads(axes: "Axes", maps: AttentionMaps, kind: str, grid: npt.NDArray[n
         side.tick_params(length=0)
         side.spines[:].set_visible(False)
     axes.grid(visible=False)
-    looked_at, looking = AXES[kind]
-    axes.set_xlabel(looked_at)
-    axes.set_ylabel(looking)
+    key_label, query_label = AXES[kind]
+    axes.set_xlabel(key_label)
+    axes.set_ylabel(query_label)
     return image
 
 
-def side_by_side(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Set heads beside each other and layers below, nothing (NaN) between. [layers, heads, L, S] --> one matrix"""
+def tile_heads(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Tile heads across and layers down, with a gap of NaN. [layers, heads, L, S] --> [layers (L + 1) - 1, ...]"""
     gaps = np.pad(weights, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
     layers, heads, L, S = gaps.shape
     matrix: npt.NDArray[np.float64] = gaps.transpose(0, 2, 1, 3).reshape(layers * L, heads * S)[:-1, :-1]

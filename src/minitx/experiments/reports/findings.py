@@ -1,4 +1,4 @@
-"""What studies found: claims and verdicts, from files that `minitx study NAME -o results/studies/NAME.json` wrote."""
+"""Claims and verdicts of studies, read from the files that `minitx study NAME -o results/studies/NAME.json` writes."""
 
 import json
 from collections.abc import Mapping
@@ -12,62 +12,59 @@ from minitx.runs.result import DISTURBED_PCT
 from minitx.utils.console import duration
 from minitx.utils.errors import UserError
 
-Found = Mapping[str, Any]
+StudyResult = Mapping[str, Any]
 
 
-def read_all(folder: Path) -> dict[str, Found]:
-    """Read each study's file, in the order of `FIGURES`; one that is not there was not made.
-
-    Errors: `UserError` for a file that no study wrote.
-    """
-    read: dict[str, Found] = {}
+def read_studies(folder: Path) -> dict[str, StudyResult]:
+    """Read the studies whose file is there, in the order of `FIGURES`. Errors: `UserError` for any other file."""
+    studies: dict[str, StudyResult] = {}
     for name in FIGURES:
         if (path := folder / f"{name}.json").exists():
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-                if found["study"] != name:
-                    raise ValueError(f"it is of the study {found['study']}")
-                render(name, found)
-            except (ValueError, LookupError, TypeError) as error:
+                study = json.loads(path.read_text(encoding="utf-8"))
+                if study["study"] != name:
+                    raise ValueError(f"it is of the study {study['study']}")
+                render(name, study)
+            except (OSError, ValueError, LookupError, TypeError) as error:
                 raise UserError(f"{path}: not what `minitx study {name} -o` writes: {error!r}") from error
-            read[name] = found
-    return read
+            studies[name] = study
+    return studies
 
 
-def tally(found: Found) -> str:
+def tally(study: StudyResult) -> str:
     """Count the verdicts."""
-    verdicts = [claim["holds"] for claim in found["claims"]]
+    verdicts = [claim["holds"] for claim in study["claims"]]
     return ", ".join(f"{word}: {verdicts.count(holds)}" for holds, word in VERDICTS.items() if holds in verdicts)
 
 
-def conditions(found: Found) -> str:
+def conditions(study: StudyResult) -> str:
     """Say on what it was measured, and how long that took."""
-    known = found["conditions"]
+    known = study["conditions"]
     other = known["other_cpu_pct"]
     disturbed = other is not None and other > DISTURBED_PCT
-    return (f"Size {found['size']}, seed {known['seed']}: {machine(known)}, {known['precision']}, torch "
+    return (f"Size {study['size']}, seed {known['seed']}: {machine(known)}, {known['precision']}, torch "
             f"{known['versions']['torch']}; {duration(known['took_s'])}."
             + (f" Disturbed: other processes took {other:.0f} % of the cores." if disturbed else "")
             + (" Measured with code that is in no commit." if known["git_dirty"] is not False else ""))
 
 
-def claims(found: Found) -> list[list[str]]:
-    """Return a line of cells for each claim, heads first."""
+def claims(study: StudyResult) -> list[list[str]]:
+    """Return the cells of a header, and then of each claim."""
     return [["claim", "asked", "measured", "verdict"],
             *([claim["claim"], claim["expected"], f"{claim['measured']} ({claim['why']})", VERDICTS[claim["holds"]]]
-              for claim in found["claims"])]
+              for claim in study["claims"])]
 
 
-def render(name: str, found: Found | None) -> str:
-    """Write a study's claims as Markdown, or how they are come by."""
-    if found is None:
+def render(name: str, study: StudyResult | None) -> str:
+    """Write a study's claims as Markdown, or how to measure them."""
+    if study is None:
         return f"Not measured yet: `{command(name)}`, and then `minitx report`, put it here."
-    head, *lines = (f"| {' | '.join(line)} |" for line in claims(found))
-    return "\n".join([head, "|---" * 4 + "|", *lines, "", conditions(found), "", "```", command(name, found), "```"])
+    head, *lines = (f"| {' | '.join(line)} |" for line in claims(study))
+    return "\n".join([head, "|---" * 4 + "|", *lines, "", conditions(study), "", "```", command(name, study), "```"])
 
 
-def command(name: str, found: Found | None = None) -> str:
+def command(name: str, study: StudyResult | None = None) -> str:
     """Return the command that measures it again."""
-    size, seed = ("smoke", 1) if found is None else (found["size"], found["conditions"]["seed"])
-    asked = (f" --size {size}" if size != "smoke" else "") + (f" --seed {seed}" if seed != 1 else "")
-    return f"minitx study {name}{asked} -o results/studies/{name}.json"
+    size, seed = ("smoke", 1) if study is None else (study["size"], study["conditions"]["seed"])
+    options = (f" --size {size}" if size != "smoke" else "") + (f" --seed {seed}" if seed != 1 else "")
+    return f"minitx study {name}{options} -o results/studies/{name}.json"

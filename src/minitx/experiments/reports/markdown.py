@@ -1,11 +1,10 @@
-"""`minitx report`: runs into the ledger, and the ledger's tables into README and docs/, whose numbers they are."""
+"""`minitx report`: publish runs in the ledger, and write the ledger's tables into README and docs/."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitx.experiments.reports import findings
-from minitx.experiments.reports import results as ledgers
+from minitx.experiments.reports import findings, results
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.reports.tables import TABLES, render
@@ -14,59 +13,67 @@ from minitx.utils.files import write_atomically
 
 START, END = "<!-- report: ", "<!-- /report -->"
 
-Parts = Mapping[str, Callable[[], str]]  # what pages show, by marker
+Blocks = Mapping[str, Callable[[], str]]  # by marker, what writes the block below it
 
 
-def main(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
-    """Add runs to the ledger, then write its tables into README and the pages of docs/ beside it.
+def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
+    """Add runs to the ledger, and write its tables into README and the pages of docs/ beside it.
 
-    The same rows give the same bytes. Errors: `UserError` for a run that is not to be published, a page that is
-    missing, cannot be written or has lost a marker, or a table that has no page.
+    All is composed before anything is written, and the same rows give the same bytes. Errors: `UserError` for a ledger
+    that is missing or stays empty, a run that cannot be published, a page that is missing, cannot be written or has
+    lost a marker, or a table that has no page.
     """
-    publish(runs, ledger)
-    shown, known = set[str](), parts(ledgers.read(ledger), findings.read_all(ledger / "studies"))
-    for page in (readme, *sorted(readme.parent.glob("docs/*.md"))):
-        try:
-            text = page.read_text(encoding="utf-8")
-            if page != readme and START not in text:
-                continue
-            if (filled := fill(text, known, page)) != text:
+    results.require_ledger(ledger)
+    new = [_checked_row(run_dir) for run_dir in runs]
+    rows = {row.name: row for row in (*results.read_rows(ledger, may_be_empty=bool(new)), *new)}
+    pages = fill_pages(readme, make_blocks(list(rows.values()), findings.read_studies(ledger / "studies")))
+    _write_rows(new, ledger)
+    for page, (text, filled) in pages.items():
+        if filled != text:
+            try:
                 write_atomically(page, filled.encode())
-        except OSError as error:
-            raise UserError(f"{page}: {error.strerror}", Exit.USAGE if not page.exists() else Exit.STORAGE) from error
-        shown |= {name for name in known if f"{START}{name} -->" in text}
+            except OSError as error:
+                raise UserError(f"{page}: cannot be written: {error.strerror}", Exit.STORAGE) from error
         print(f"{page}: tables {'are up to date' if filled == text else 'written'}")
-    if lost := [name for name in known if name not in shown]:
-        raise UserError(f"{readme}: neither here nor in docs/ are the markers {START}{lost[0]} --> ... {END}")
 
 
-def parts(rows: Sequence[Row], studies: Mapping[str, findings.Found]) -> Parts:
-    """Name all that pages show: tables of rows, and what each study found."""
+def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult]) -> Blocks:
+    """Return every block that a page may show: tables of rows, and the claims of studies."""
     return {**{name: partial(render, table, rows) for name, table in TABLES.items()},
             **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES}}
 
 
 def publish(runs: Sequence[Path], ledger: Path) -> None:
-    """Add runs' rows, each in the place of an older one of that config and seed, and say so.
+    """Add runs' rows, each in place of an older one of the same config and seed, and say so.
 
-    Errors: `UserError` for a run that is not to be published; then none of them is.
+    Errors: `UserError` for a run that cannot be published; then none is.
     """
-    for row in [_admitted(run_dir) for run_dir in runs]:
-        alike = [other.name for other in ledgers.read(ledger) if other.order[:2] == row.order[:2]]
-        path, replaced = ledgers.write(row, ledger)
+    _write_rows([_checked_row(run_dir) for run_dir in runs], ledger)
+
+
+def _write_rows(rows: Sequence[Row], ledger: Path) -> None:
+    """Write rows; print what each replaces, and what is wrong with it."""
+    for row in rows:
+        known = results.read_rows(ledger, may_be_empty=True)
+        alike = [other.name for other in known if other.sort_key[:2] == row.sort_key[:2]]
+        path, replaced = results.write_row(row, ledger)
         print(f"{path}: {'replaced: there was a row of this config and seed' if replaced else 'published'}"
               f"{'' if row.committed else ', and marked: its code is in no commit'}")
         if row.result.disturbed:
             print(f"{path}: warning: marked as disturbed, other processes took {row.result.other_cpu_pct:.0f} % of the "
-                  "cores; train it anew on a quiet machine, and publish that")
+                  "cores; train it again on a quiet machine, and publish that")
         if others := [name for name in alike if name != row.name]:
             print(f"{path}: of the same experiment and seed, with another config: {', '.join(others)}; delete what "
                   "this one replaces")
 
 
-def _admitted(run_dir: Path) -> Row:
-    """Make the row of a run that a table shows. Errors: `UserError` for any other, and for one without its scores."""
-    row = ledgers.gather(run_dir)
+def _checked_row(run_dir: Path) -> Row:
+    """Make the row of a run.
+
+    Errors: `UserError` for a run that no table shows or that lacks scores of its table, and a row that is too large.
+    """
+    row = results.make_row(run_dir)
+    row.file()  # refuses a row that is too large
     tables = [table for table in TABLES.values() if table.shows(row)]
     if not tables:
         shown = ", ".join(table.experiments for table in TABLES.values())
@@ -80,8 +87,27 @@ def _admitted(run_dir: Path) -> Row:
     return row
 
 
-def fill(text: str, known: Parts, page: Path) -> str:
-    """Put tables between `<!-- report: NAME -->` and `<!-- /report -->`. Errors: `UserError` for a lost marker."""
+def fill_pages(readme: Path, known: Blocks) -> dict[Path, tuple[str, str]]:
+    """Return the text of README and of each page of docs/ that has a marker, as it is and as it should be.
+
+    Errors: `UserError` for a page that is missing or has lost a marker, or a table that has no page.
+    """
+    pages: dict[Path, tuple[str, str]] = {}
+    for page in (readme, *sorted(readme.parent.glob("docs/*.md"))):
+        try:
+            text = page.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{page}: {error.strerror}", Exit.USAGE if not page.exists() else Exit.STORAGE) from error
+        if page == readme or START in text:
+            pages[page] = text, fill(text, known, page)
+    for name in known:
+        if not any(f"{START}{name} -->" in text for text, _ in pages.values()):
+            raise UserError(f"{readme}: neither here nor in docs/ are the markers {START}{name} --> ... {END}")
+    return pages
+
+
+def fill(text: str, known: Blocks, page: Path) -> str:
+    """Fill what is between `<!-- report: NAME -->` and `<!-- /report -->`. Errors: `UserError` for a lost marker."""
     before, *blocks = text.split(START)
     filled = [before]
     for block in blocks:

@@ -1,103 +1,92 @@
-"""The report as one HTML page: tables, figures, conditions and commands, of the ledger and of nothing else.
+"""The ledger as one HTML page: tables, figures, conditions and commands.
 
-The page holds all that it shows (figures as SVG), asks no network and runs no script; the same ledger gives the same
-bytes. Attention maps are the files of the ledger's folder `attention`, what studies found those of `studies`.
+The page embeds its figures as SVG, needs no network and runs no script; the same ledger gives the same bytes. Attention
+maps are read from the ledger's folder `attention`, and the results of studies from `studies`.
 """
 
-import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from minitx.evaluation.attention_maps import AttentionMaps, read_all
-from minitx.experiments.reports import findings
-from minitx.experiments.reports import results as ledgers
-from minitx.experiments.reports.figures import attention_map, bleu_over_length, bleu_over_time, systems, time_split
-from minitx.experiments.reports.findings import Found
+from minitx.experiments.reports import findings, results
+from minitx.experiments.reports.figures import (
+    attention_map,
+    bleu_over_length,
+    bleu_over_time,
+    group_systems,
+    time_split,
+)
+from minitx.experiments.reports.findings import StudyResult
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.study_plots import FIGURES
-from minitx.experiments.reports.tables import TABLES, Table, conditions, grid, neighbours, render
+from minitx.experiments.reports.tables import TABLES, Table, comparisons, conditions, grid, render
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
 TITLE = "minitx: what was measured"
 LOOKS = {"encoder": "the source's tokens look at each other", "cross": "the translation's tokens look at the source",
          "decoder": "the translation's tokens look at those before them"}
-STYLE = """
-:root { color-scheme: light dark; --ink: #222; --paper: #fff; --faint: #ddd; --link: #0058a3 }
-@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #16181c; --faint: #444; --link: #7cb8f0 } }
-body { max-width: 60rem; margin: 0 auto; padding: 1rem; color: var(--ink); background: var(--paper);
-       font: 1rem/1.5 system-ui, sans-serif }
-a { color: var(--link) }
-nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1rem; padding: 0; list-style: none }
-section { margin-top: 2.5rem; border-top: 1px solid var(--faint) }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--faint); text-align: right }
-th:first-child { text-align: left }
-thead th { white-space: normal; vertical-align: bottom }
-figure { margin: 1.5rem 0 }
-img { max-width: 100%; height: auto; background: #fff }
-figcaption { font-size: .9rem }
-pre { overflow-x: auto; padding: .7rem; border: 1px solid var(--faint) }
-code { overflow-wrap: anywhere }
-"""
+ENVIRONMENT = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+                          trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
 
 
 class Picture(NamedTuple):
-    """Say what a figure shows, and how it is drawn."""
+    """A figure that is not drawn yet."""
 
     name: str  # of its file, without .png
     caption: str
-    seen: str  # what it says, to those who do not see it
+    alt: str  # for those who do not see it
     draw: Callable[..., bytes]  # form="svg" or "png"
 
+    @property
+    def data_uri(self) -> str:
+        """Draw it as a document of its own: nothing in it can clash with the page or with another figure."""
+        return f"data:image/svg+xml;base64,{b64encode(self.draw(form='svg')).decode()}"
 
-def main(ledger: Path, page: Path | None, figures: Path | None = None) -> None:
-    """Write the page, and each of its figures as PNG into a folder.
 
-    Errors: `UserError` for a file that cannot be read or written, and where something is drawn without matplotlib.
+def write_page(ledger: Path, page: Path | None, figures: Path | None = None) -> None:
+    """Write the page, and each of its figures as PNG into a folder; all is drawn before anything is written.
+
+    Errors: `UserError` for a ledger that is missing or empty, a file that cannot be read or written, and where
+    something is drawn without matplotlib.
     """
-    shown = ledgers.read(ledger), read_all(ledger / "attention"), findings.read_all(ledger / "studies")
-    if page is not None:
-        _put(page, html(*shown))
+    shown = results.read_rows(ledger), read_all(ledger / "attention"), findings.read_studies(ledger / "studies")
+    files = {} if page is None else {page: html(*shown)}
     if figures is not None:
-        for picture in pictures(*shown):
-            _put(figures / f"{picture.name}.png", picture.draw(form="png"))
+        files |= {figures / f"{picture.name}.png": picture.draw(form="png") for picture in pictures(*shown)}
+    for path, content in files.items():
+        _write(path, content)
 
 
-def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mapping[str, Found]) -> bytes:
-    """Make the page of these rows, whatever their order, of these attention maps and what was found, by name."""
-    sections = {name: _table(name, table, rows) for name, table in TABLES.items()}
-    sections["attention"] = _attention(rows, maps)
-    sections |= {f"study_{name}": _study(name, studies.get(name)) for name in FIGURES}
-    links = "".join(f'<li><a href="#{name}">{_heading(name)}</a></li>\n' for name in sections)
-    parts = [f'<section id="{name}" aria-labelledby="{name}-heading">\n<h2 id="{name}-heading">{_heading(name)}</h2>\n'
-             f"{content}</section>\n" for name, content in sections.items()]
-    return "".join([
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-        f'<title>{TITLE}</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n<body>\n',
-        f"<header>\n<h1>{TITLE}</h1>\n<p>Made by <code>minitx report</code> of {len(rows):,} published "
-        f'{"run" if len(rows) == 1 else "runs"}, each of them a file of the ledger.</p>\n</header>\n',
-        f'<nav aria-label="Contents">\n<ul>\n{links}</ul>\n</nav>\n<main>\n', *parts, "</main>\n</body>\n</html>\n",
-    ]).encode()
+def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mapping[str, StudyResult]) -> bytes:
+    """Make the page of these rows, whatever their order, and of attention maps and studies by name."""
+    tables = [_table(name, table, rows) for name, table in TABLES.items()]
+    claims = [_study(name, studies.get(name)) for name in FIGURES]
+    runs = {row.result.config_sha256: row.name for row in rows}
+    return ENVIRONMENT.get_template("page.html").render(
+        title=TITLE, rows=len(rows), tables=tables, studies=claims,
+        names=[*(table.name for table in tables), "attention", *(study.name for study in claims)],
+        maps=[_map(name, of_name, runs) for name, of_name in maps.items()]).encode()
 
 
 # --- what is shown
 
 
-def pictures(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mapping[str, Found]) -> Iterator[Picture]:
+def pictures(rows: Sequence[Row], maps: Mapping[str, AttentionMaps],
+             studies: Mapping[str, StudyResult]) -> Iterator[Picture]:
     """Yield every figure of the page."""
     for name, table in TABLES.items():
         yield from of_table(name, table, rows)
-    for name, found in maps.items():
-        yield from of_maps(name, found)
-    for study, measured in studies.items():
-        yield of_study(study, measured)
+    for name, of_name in maps.items():
+        yield from of_maps(name, of_name)
+    for name, study in studies.items():
+        yield of_study(name, study)
 
 
 def of_table(name: str, table: Table, rows: Sequence[Row]) -> Iterator[Picture]:
@@ -107,117 +96,87 @@ def of_table(name: str, table: Table, rows: Sequence[Row]) -> Iterator[Picture]:
     if not chosen or name != first:
         return
     last = [f"{system} {max(bleu for row in seeds for *_, bleu in row.curve[-1:]):.1f}"
-            for system, seeds in systems(chosen).items() if any(row.curve for row in seeds)]
+            for system, seeds in group_systems(chosen).items() if any(row.curve for row in seeds)]
     yield Picture(f"{name}-bleu-over-time", "BLEU on the validation set while training went on.",
                   f"A line for each system. BLEU at its end, of the best seed: {'; '.join(last)}.",
                   partial(bleu_over_time, chosen))
     scored = [score.test_set for score in table.scores.values() if score.key == "bleu"]
     sets = [test_set for test_set in scored if test_set.startswith("length_")] or scored[:1]
-    having = [row for row in chosen if all(row.sentences.get(test_set) for test_set in sets)]
-    if sets and having:
+    complete = [row for row in chosen if all(row.sentences.get(test_set) for test_set in sets)]
+    if sets and complete:
         yield Picture(f"{name}-bleu-over-length", f"BLEU of short and of long sentences ({', '.join(sets)}).",
-                      f"A line for each of {', '.join(systems(having))}: BLEU by length, with 95 % intervals.",
-                      partial(bleu_over_length, having, sets))
-    timed = [row for row in chosen if row.result.time_split]
-    if timed:
-        spent = [f"{system} {sum((seeds[0].result.time_split or {}).values()):,.0f} s"
-                 for system, seeds in systems(timed).items()]
-        yield Picture(f"{name}-time-split", "What the time of a run went to.",
-                      f"A bar for each system, in parts. Whole length, of its first seed: {'; '.join(spent)}.",
-                      partial(time_split, timed))
+                      f"A line for each of {', '.join(group_systems(complete))}: BLEU by length, with 95 % intervals.",
+                      partial(bleu_over_length, complete, sets))
+    spent = [f"{system} {sum(seeds[0].result.time_split.values()):,.0f} s"
+             for system, seeds in group_systems(chosen).items()]
+    yield Picture(f"{name}-time-split", "What the time of a run went to.",
+                  f"A bar for each system, in parts. Whole length, of its first seed: {'; '.join(spent)}.",
+                  partial(time_split, chosen))
 
 
 def of_maps(name: str, maps: AttentionMaps) -> Iterator[Picture]:
     """Yield a figure for each kind of attention."""
     for kind, parts in maps.weights.items():
-        layers, heads, looking, seen = parts.shape
+        layers, heads, L, S = parts.shape
         yield Picture(f"attention-{name}-{kind}", f"{maps.model}, {kind}: {LOOKS[kind]}.",
-                      f"Heat maps of {layers} layers by {heads} heads, {looking} by {seen} tokens each: {LOOKS[kind]}.",
+                      f"Heat maps of {layers} layers by {heads} heads, {L} by {S} tokens each: {LOOKS[kind]}.",
                       partial(attention_map, maps, [kind]))
 
 
-def of_study(name: str, found: Found) -> Picture:
+def of_study(name: str, study: StudyResult) -> Picture:
     """Return a study's figure."""
     return Picture(f"study-{name}", f"What minitx study {name} measured. docs/studies.md says how to read it.",
-                   f"Curves of what minitx study {name} measured. Its claims: {findings.tally(found)}.",
-                   partial(FIGURES[name], found))
+                   f"Curves of what minitx study {name} measured. Its claims: {findings.tally(study)}.",
+                   partial(FIGURES[name], study))
 
 
 # --- as HTML
 
 
-def _table(name: str, table: Table, rows: Sequence[Row]) -> str:
-    """Write a table, what is to be said of it, its figures and the commands that repeat it."""
+@dataclass(frozen=True)
+class Section:
+    """What a section of the page shows, or how to make it where it is missing; `this` in a text is code."""
+
+    name: str
+    missing: str = ""
+    head: Sequence[str] = ()
+    cells: Sequence[Sequence[str]] = ()
+    notes: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+    commands: str = ""
+
+
+def _table(name: str, table: Table, rows: Sequence[Row]) -> Section:
+    """Return a table with its notes, its figures and the commands that repeat it."""
     lines = table.lines(rows)
     if not lines:
-        return f"<p>{_inline(render(table, rows))}</p>\n"
+        return Section(name, missing=render(table, rows))
     chosen = [row for line in lines for row in line]
-    head, cells = grid(table, lines)
-    notes = "".join(f"<li>{_inline(text)}</li>\n" for text in (*neighbours(table, lines), *conditions(table, chosen)))
-    figures = "".join(map(_figure, of_table(name, table, rows)))
-    commands = escape("\n".join(dict.fromkeys(row.command for row in chosen)))
-    return f"{_grid(name, head, cells)}<ul>\n{notes}</ul>\n{figures}<p>Again:</p>\n<pre>{commands}</pre>\n"
+    return Section(name, "", *grid(table, lines), notes=[*comparisons(table, lines), *conditions(table, chosen)],
+                   pictures=list(of_table(name, table, rows)),
+                   commands="\n".join(dict.fromkeys(row.command for row in chosen)))
 
 
-def _study(name: str, found: Found | None) -> str:
-    """Write a study's claims, on what it was measured, its figure and the command that repeats it."""
-    if found is None:
-        return f"<p>{_inline(findings.render(name, None))}</p>\n"
-    head, *cells = findings.claims(found)
-    table = _grid(f"study_{name}", head, cells)
-    return (f"{table}<p>{escape(findings.conditions(found))}</p>\n"
-            f"{_figure(of_study(name, found))}<p>Again:</p>\n<pre>{escape(findings.command(name, found))}</pre>\n")
+def _study(name: str, study: StudyResult | None) -> Section:
+    """Return a study's claims with their conditions, its figure and the command that repeats it."""
+    if study is None:
+        return Section(f"study_{name}", missing=findings.render(name, None))
+    head, *cells = findings.claims(study)
+    return Section(f"study_{name}", "", head, cells, notes=[findings.conditions(study)],
+                   pictures=[of_study(name, study)], commands=findings.command(name, study))
 
 
-def _grid(name: str, head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """Write a table that may be wider than the page."""
-    return (f'<div class="wide" role="region" tabindex="0" aria-label="{_heading(name)}: table">\n<table>\n<thead>\n'
-            f"{_row(head, 'col')}</thead>\n<tbody>\n{''.join(_row(line, 'row') for line in cells)}</tbody>\n</table>\n"
-            "</div>\n")
+def _map(name: str, maps: AttentionMaps, runs: Mapping[str, str]) -> dict[str, Any]:
+    """Return a sentence pair, the run that translated it, and its attention. runs: names of rows by config hash"""
+    source, target = ("".join(side[:-1]) for side in (maps.source, maps.target))
+    run = runs.get(maps.config_sha256)
+    return {"title": f"{maps.system}, seed {maps.seed}: {source}", "translation": target,
+            "run": f"row {run} of the ledger" if run else "a run that is not in the ledger",
+            "pictures": list(of_maps(name, maps))}
 
 
-def _row(cells: Sequence[str], scope: str) -> str:
-    """Write a line of cells: all are headers of columns, or the first is the header of its row."""
-    heads = len(cells) if scope == "col" else 1
-    marked = [f'<th scope="{scope}">{escape(text)}</th>' for text in cells[:heads]]
-    return f"<tr>{''.join([*marked, *(f'<td>{escape(text)}</td>' for text in cells[heads:])])}</tr>\n"
-
-
-def _attention(rows: Sequence[Row], maps: Mapping[str, AttentionMaps]) -> str:
-    """Write each sentence pair, whose it is, and what was looked at."""
-    if not maps:
-        return ("<p>No attention maps yet: <code>minitx attention RUN &quot;A sentence.&quot; "
-                "-o results/attention/NAME.json</code> puts one here.</p>\n")
-    known = {row.result.config_sha256: row.name for row in rows}
-    written = []
-    for name, found in maps.items():
-        source, target = ("".join(side[:-1]) for side in (found.source, found.target))
-        run = known.get(found.config_sha256)
-        whose = f"row {escape(run)} of the ledger" if run else "a run that is not in the ledger"
-        written.append(f"<h3>{escape(found.system)}, seed {found.seed}: {escape(source)}</h3>\n"
-                       f"<p>Read with the translation “{escape(target)}” by {whose}. Each row adds up to 1.</p>\n"
-                       f"{''.join(map(_figure, of_maps(name, found)))}")
-    return "".join(written)
-
-
-def _figure(picture: Picture) -> str:
-    """Embed a figure as a document of its own: nothing in it can clash with the page or with another figure."""
-    data = b64encode(picture.draw(form="svg")).decode()
-    return (f'<figure>\n<img alt="{escape(picture.seen)}" src="data:image/svg+xml;base64,{data}">\n'
-            f"<figcaption>{escape(picture.caption)}</figcaption>\n</figure>\n")
-
-
-def _heading(name: str) -> str:
-    return escape(name.replace("_", " ").capitalize())
-
-
-def _inline(text: str) -> str:
-    """Write text in which `this` is code."""
-    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file where it is not there already, and say so."""
+def _write(path: Path, content: bytes) -> None:
+    """Write a file unless it is there with this content, and say which."""
     try:
         same = path.is_file() and path.read_bytes() == content
         if not same:

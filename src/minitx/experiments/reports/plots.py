@@ -1,6 +1,6 @@
-"""Figures as SVG or PNG, drawn from figures that were stored: the same numbers give the same bytes.
+"""Figures as SVG or PNG, drawn from stored numbers: the same numbers give the same bytes.
 
-matplotlib is an extra, `report`, and imported when something is drawn.
+matplotlib comes with the extra `report`, and is imported when something is drawn.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
 INK, FAINT = "#333333", "#dddddd"
 STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "minitx",  # ids of an SVG's parts are random without one
+    "svg.hashsalt": "minitx",  # without one, ids in an SVG are random
     "figure.facecolor": "white", "savefig.facecolor": "white",  # a page may be dark
     "font.size": 9, "axes.titlesize": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.6, "axes.axisbelow": True,
     "lines.linewidth": 1.5, "lines.markersize": 5, "legend.frameon": False, "legend.fontsize": 8,
 }  # fmt: skip
-# Told apart by whoever sees colours otherwise, and by shape in print. Source: Okabe & Ito 2008, Color Universal Design.
-KNOWN = {"transformer": ("#0072B2", "o"), "lstm_attention": ("#D55E00", "s"), "lstm": ("#009E73", "^"),
+# Colour and marker, for the colour-blind and for print. Source: Okabe & Ito 2008, Color Universal Design.
+FAMILY_STYLES = {"transformer": ("#0072B2", "o"), "lstm_attention": ("#D55E00", "s"), "lstm": ("#009E73", "^"),
          "transformer_nope": ("#CC79A7", "D"), "transformer_learned": ("#E69F00", "v"),
          "transformer_rope": ("#56B4E9", "P")}
-OTHERS = (("#000000", "X"), ("#F0E442", "*"))
+OTHER_STYLES = (("#000000", "X"), ("#F0E442", "*"))
 
 
 class Panel(NamedTuple):
-    """Say how one kind of cost curve is shown."""
+    """How one kind of cost curve is shown."""
 
-    key: str  # in what was measured
-    across: str
-    up: str
-    scale: float  # from seconds
-    power: str  # what the exponent is of
+    key: str  # in the measurements
+    x_label: str
+    y_label: str
+    scale: float  # of seconds
+    base: str  # of the power law
 
 
 PANELS = (Panel("by_length", "tokens a sentence, L", "ms a sentence", 1e3, "L"),
@@ -45,7 +45,7 @@ PANELS = (Panel("by_length", "tokens a sentence, L", "ms a sentence", 1e3, "L"),
 
 
 def require_matplotlib() -> None:
-    """Refuse to begin what would end in a figure. Errors: `UserError` where matplotlib is not installed."""
+    """Check before the work that its figure can be drawn. Errors: `UserError` where matplotlib is not installed."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -54,21 +54,21 @@ def require_matplotlib() -> None:
 
 
 @contextmanager
-def blank(width: float, height: float) -> Iterator["Figure"]:
-    """Give a figure of so many inches, in our style while the block lasts. Errors: as `require_matplotlib`"""
+def new_figure(width: float, height: float) -> Iterator["Figure"]:
+    """Yield a figure of this size in inches, in our style within the block. Errors: as `require_matplotlib`"""
     require_matplotlib()
     from matplotlib import rc_context, rcdefaults, rcParams
     from matplotlib.figure import Figure
 
     with rc_context():
-        rcdefaults()  # whatever a user's matplotlibrc says
+        rcdefaults()  # a user's matplotlibrc makes no difference
         rcParams.update(STYLE)
         yield Figure(figsize=(width, height), layout="constrained")
 
 
 def cost_curves(found: Mapping[str, Any]) -> bytes:
     """Draw what `minitx bench cost` stores: time against length and against width, both axes logarithmic."""
-    with blank(8.4, 3.9) as figure:
+    with new_figure(8.4, 3.9) as figure:
         for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
             draw_costs(axes, panel, found[panel.key])
         conditions = found["conditions"]
@@ -78,55 +78,55 @@ def cost_curves(found: Mapping[str, Any]) -> bytes:
 
 
 def draw_costs(axes: "Axes", panel: Panel, curves: Mapping[str, Any]) -> None:
-    """Draw a line a family, its exponents beside its name."""
+    """Draw a line for each family, with its exponents beside its name."""
     from matplotlib.ticker import LogLocator
 
     ticks: list[int] = []
-    for (name, curve), (colour, marker) in zip(curves.items(), looks(curves), strict=True):
+    for (name, curve), (colour, marker) in zip(curves.items(), styles(curves), strict=True):
         points = curve["points"]
         ticks = [point[curve["x"]] for point in points]
         axes.plot(ticks, [panel.scale * point[curve["y"]] for point in points], color=colour, marker=marker,
-                  label=f"{name}: {exponents(curve, panel.power)}")
+                  label=f"{name}: {exponents(curve, panel.base)}")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(ticks, list(map(str, ticks)))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:,g}")
     axes.minorticks_off()
-    axes.set_xlabel(panel.across)
-    axes.set_ylabel(panel.up)
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
     axes.legend(loc="lower left", bbox_to_anchor=(-0.05, 1))
 
 
-def exponents(curve: Mapping[str, Any], power: str) -> str:
-    """Write a curve's power law, and that of its last step: L^1.02 ± 0.01 (256 → 512: L^1.10)."""
+def exponents(curve: Mapping[str, Any], base: str) -> str:
+    """Write a curve's power law, and that of its last two points: L^1.02 ± 0.01 (256 → 512: L^1.10)."""
     error = curve["standard_error"]
     before, last = (point[curve["x"]] for point in curve["points"][-2:])
-    return (f"{power}^{curve['exponent']:.2f}" + ("" if error is None else f" ± {error:.2f}")
-            + f" ({before} → {last}: {power}^{curve['last_exponent']:.2f})")
+    return (f"{base}^{curve['exponent']:.2f}" + ("" if error is None else f" ± {error:.2f}")
+            + f" ({before} → {last}: {base}^{curve['last_exponent']:.2f})")
 
 
 def machine(conditions: Mapping[str, Any]) -> str:
-    """Name what it was measured on."""
+    """Return the processor or GPU of a measurement."""
     hardware = conditions["hardware"]
     return hardware.get("gpu") or f"{hardware['cpu']}, {conditions['threads']} threads"
 
 
-def looks(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Give each name a colour and a marker: in every figure the same, where it is a name that we publish."""
-    others = iter(OTHERS * 9)
-    return [KNOWN[name] if name in KNOWN else next(others) for name in names]
+def styles(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return a colour and a marker for each name; those of published families are the same in every figure."""
+    others = iter(OTHER_STYLES * 9)
+    return [FAMILY_STYLES[name] if name in FAMILY_STYLES else next(others) for name in names]
 
 
 def svg(figure: "Figure") -> bytes:
-    """Write without date and version, so that nothing but what is drawn makes a difference."""
+    """Write an SVG without date and version: the same figure gives the same bytes."""
     buffer = BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
 def png(figure: "Figure") -> bytes:
-    """Write without version, likewise."""
+    """Write a PNG without version, for the same reason."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()

@@ -1,9 +1,9 @@
-"""The ledger: one file under results/ for each published run, of what can be counted and checked.
+"""The ledger: a folder with one file, a row, for each published run.
 
-A row is the run's result, the command that repeats it, its validation curve and, for each test sentence, the counts
-that BLEU is made of. It is checked when it is added, and again whenever it is read: its run finished, with finite
-updates and weights drawn from its seed; BLEU follows from the row's own counts; keys are known, numbers are numbers,
-and strings are short. All else that a row says is taken on trust.
+A row holds the run's result, the command that repeats it, its validation curve and, for each test sentence, the counts
+that BLEU is computed from. It is checked when it is added and each time it is read: the run finished, with finite
+updates and weights drawn from its seed; BLEU follows from the row's own counts; every key is there and no other,
+numbers are numbers, and strings are short. Nothing else in a row can be verified.
 """
 
 import gzip
@@ -11,7 +11,7 @@ import json
 import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from math import isclose
 from pathlib import Path
 from types import UnionType
@@ -27,8 +27,8 @@ from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
 FORMAT = 1
-LARGEST = 100_000  # bytes of a file; git keeps each for ever
-LONGEST, LONGEST_COMMAND = 200, 1_000  # characters of a string in a result, and of the command
+MAX_BYTES = 100_000  # bytes of a file; git keeps each for ever
+MAX_STRING, MAX_COMMAND = 200, 1_000  # characters of a string in a result, and of the command
 CURVE = ("step", "train_s", "loss", "bleu")
 KEYS = {"format", "command", "result", "curve", "statistics"}
 MOSES = {name for name in TestScore.__annotations__ if name.startswith("moses_")}  # all of them, or none
@@ -37,33 +37,34 @@ GZIP_HEADER = bytes.fromhex("1f8b 0800 0000 0000 02ff")  # no time of day, no na
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one published run. curve: by `CURVE`; sentences: for each test set, its `metrics.sentence_statistics`
+    """One published run.
 
-    source_words: of each of its sentences, where a row has them (those of before have not)
+    curve: `CURVE` at each validation; sentences: by test set, `metrics.SENTENCE_COLUMNS` of each sentence;
+    source_words: by test set, the number of words in each source sentence.
     """
 
     command: str
     result: Result
     curve: list[list[float]]
     sentences: dict[str, list[list[int]]]
-    source_words: dict[str, list[int]] = field(default_factory=dict)
+    source_words: dict[str, list[int]]
 
     @classmethod
     def parse(cls, values: Any, where: str) -> "Row":
-        """Check what can be checked. Errors: `UserError` beginning with `where`."""
-        found = values.get("format") if isinstance(values, Mapping) else None
-        if found != FORMAT:
-            raise UserError(f"{where}: row format {found}, this version reads {FORMAT}: publish its run anew")
+        """Check a row read from JSON. Errors: `UserError` beginning with `where`."""
+        form = values.get("format") if isinstance(values, Mapping) else None
+        if form != FORMAT:
+            raise UserError(f"{where}: row format {form}, this version reads {FORMAT}: publish its run again")
         if wrong := values.keys() ^ KEYS:
             raise UserError(f"{where}: a row has the keys {', '.join(sorted(KEYS))}: see {', '.join(sorted(wrong))}")
         try:
             curve, statistics = values["curve"], values["statistics"]
             row = cls(values["command"], Result.parse(values["result"], where), curve["rows"], statistics["sets"],
-                      statistics.get("source_words", {}))
+                      statistics["source_words"])
             if curve["columns"] != list(CURVE) or statistics["columns"] != list(SENTENCE_COLUMNS):
                 raise UserError(f"{where}: the curve or the statistics have other columns than this version's")
-            why = (_unreadable(row.result) or refusal(row.result) or _mismatch(row) or _other_command(row)
-                   or _text(row))
+            why = (_bad_result(row.result) or refusal(row.result) or _bad_counts(row) or _bad_command(row)
+                   or _stray_text(row))
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise UserError(f"{where}: not a row: {error!r}") from error
         if why:
@@ -72,11 +73,12 @@ class Row:
 
     @property
     def name(self) -> str:
+        """Return its system, seed and config: the name of its file without the suffix."""
         return f"{self.result.system}.{self.result.seed}.{self.result.config_sha256[:8]}"
 
     @property
-    def order(self) -> tuple[str, int, str]:
-        """Return what rows are sorted by."""
+    def sort_key(self) -> tuple[str, int, str]:
+        """Return what rows are sorted by: system, seed, config."""
         return self.result.system, self.result.seed, self.result.config_sha256
 
     @property
@@ -86,16 +88,15 @@ class Row:
 
     @property
     def committed(self) -> bool:
-        """Tell whether a commit holds the code it was trained with."""
+        """Whether it was trained with committed code."""
         return self.result.git_dirty is False
 
     def json(self) -> str:
-        """Write the result to be read by people, and each of the others on one line."""
+        """Write the result with a line a key, for people, and the rest with a line each."""
         result = json.dumps(asdict(self.result), indent=1, ensure_ascii=False, allow_nan=False)
         others = {
             "curve": {"columns": CURVE, "rows": self.curve},
-            "statistics": {"columns": SENTENCE_COLUMNS, "sets": self.sentences}
-            | ({"source_words": self.source_words} if self.source_words else {}),
+            "statistics": {"columns": SENTENCE_COLUMNS, "sets": self.sentences, "source_words": self.source_words},
         }
         packed = [f'"{key}": {json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)}'
                   for key, value in others.items()]
@@ -103,9 +104,23 @@ class Row:
         head = [f'"format": {FORMAT}', f'"command": {command}', f'"result": {result}']
         return "{\n" + ",\n".join([*head, *packed]) + "\n}\n"
 
+    def file(self) -> tuple[str, bytes]:
+        """Return the name and the content of the row's file, packed if it must be: the same bytes for the same row.
 
-def gather(run_dir: Path) -> Row:
-    """Make a run's row. Errors: `UserError` for a run that is not to be published."""
+        Errors: `UserError` for a row that is too large even so.
+        """
+        content = self.json().encode()
+        if len(content) <= MAX_BYTES:
+            return f"{self.name}.json", content
+        content = GZIP_HEADER + gzip.compress(content, mtime=0)[len(GZIP_HEADER):]  # which differs between systems
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{self.name}: {len(content):,} bytes when packed, and a row may have {MAX_BYTES:,}: "
+                            "score fewer test sets (data.test_sets)")
+        return f"{self.name}.json.gz", content
+
+
+def make_row(run_dir: Path) -> Row:
+    """Make the row of a run directory. Errors: `UserError` for a run that cannot be published."""
     if not (run_dir / "result.json").exists():
         raise UserError(f"{run_dir}: no result.json, so nothing to publish")
     result = Result.read(run_dir / "result.json")
@@ -116,32 +131,32 @@ def gather(run_dir: Path) -> Row:
     curve = [[record[name] for name in CURVE] for record in records if record["event"] == "valid"]
     cfg = read_config(run_dir)
     if config_sha256(cfg) != result.config_sha256:
-        raise UserError(f"{run_dir}: config.yaml is not the config that result.json is of (its hash is another)")
+        raise UserError(f"{run_dir}: config.yaml is not the config that result.json is of (their hashes differ)")
     values = {"format": FORMAT, "command": command_line(cfg), "result": asdict(result),
               "curve": {"columns": list(CURVE), "rows": curve}, "statistics": statistics}
     return Row.parse(values, str(run_dir))
 
 
 def refusal(result: Result) -> str | None:
-    """Say why a run is not to be published, if so."""
+    """Return why a run cannot be published, or None."""
     if result.status != "finished":
         return f"the run is {result.status}; only finished runs are published"
     if result.experiment is None:
         return "the run names no experiment, so its row would have no name: python train.py experiment=NAME"
     if result.init_from_sha256 is not None:
-        return "begun with another run's weights; only runs from drawn weights are published"
+        return "it began with another run's weights (init_from); only runs that drew their own are published"
     if result.nonfinite_steps:
-        return f"{result.nonfinite_steps:,} updates were not finite and were skipped; mend that before publishing"
+        return f"{result.nonfinite_steps:,} updates were not finite and were skipped; publish a run without any"
     return None
 
 
-def _unreadable(result: Result) -> str | None:
-    """Say what a table would look for in vain, or find to be no number, if anything."""
-    if wrong := _mistyped(vars(result), get_type_hints(Result)):
+def _bad_result(result: Result) -> str | None:
+    """Return what a table would miss in a result, or could not format, or None."""
+    if wrong := _wrong_type(vars(result), get_type_hints(Result)):
         return wrong
-    wanted = {"decode": {"beam_size", "length_penalty"}, "versions": {"torch", "lightning"},
-              "hardware": {"cores", "gpu" if result.hardware.get("gpu") else "cpu"}}
-    for name, keys in wanted.items():
+    required = {"decode": {"beam_size", "length_penalty"}, "versions": {"torch", "lightning"},
+                "hardware": {"cores", "gpu" if result.hardware.get("gpu") else "cpu"}}
+    for name, keys in required.items():
         if missing := keys - getattr(result, name).keys():
             return f"{name} lacks {', '.join(sorted(missing))}"
     for name, score in result.test.items():
@@ -151,13 +166,13 @@ def _unreadable(result: Result) -> str | None:
             return f"{name}: missing in a test set's scores: {', '.join(sorted(missing))}"
         if (known := MOSES & score.keys()) and known != MOSES:
             return f"{name}: missing in a test set's scores: {', '.join(sorted(MOSES - known))}"
-        if wrong := _mistyped(score, get_type_hints(TestScore)):
+        if wrong := _wrong_type(score, get_type_hints(TestScore)):
             return f"{name}: {wrong}"
     return None
 
 
-def _mistyped(values: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None:
-    """Name a value that is not of its type, as far as JSON tells types apart, if there is one."""
+def _wrong_type(values: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None:
+    """Return a value that is not of its type, as far as JSON has types, or None."""
     for name, value in values.items():
         kinds = get_args(hints[name]) if isinstance(hints[name], UnionType) else (hints[name],)
         kinds = tuple(get_origin(kind) or kind for kind in kinds)
@@ -166,8 +181,8 @@ def _mistyped(values: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None
     return None
 
 
-def _mismatch(row: Row) -> str | None:
-    """Say which score does not follow from the row's own counts, if any."""
+def _bad_counts(row: Row) -> str | None:
+    """Return which score does not follow from the row's own counts, or None."""
     scores = row.result.test
     if row.sentences.keys() != scores.keys():
         return f"scores of {', '.join(scores)}, but statistics of {', '.join(row.sentences)}"
@@ -177,16 +192,16 @@ def _mismatch(row: Row) -> str | None:
         if len(counts) != score["sentences"] or not isclose(bleu, score["bleu"], rel_tol=0, abs_tol=1e-9):
             return (f"{name}: BLEU {score['bleu']} of {score['sentences']:,} sentences, but the statistics give {bleu} "
                     f"of {len(counts):,}")
-        if row.source_words and [type(words) for words in row.source_words.get(name, ())] != [int] * len(counts):
-            return f"{name}: a row that has source_words has one number for each sentence"
+        if [type(words) for words in row.source_words.get(name, ())] != [int] * len(counts):
+            return f"{name}: source_words has not one whole number for each of its {len(counts):,} sentences"
     return None
 
 
-def _other_command(row: Row) -> str | None:
-    """Say what is wrong with the command, which people copy from README into a shell, if anything."""
+def _bad_command(row: Row) -> str | None:
+    """Return what is wrong with the command, which people copy from README into a shell, or None."""
     command = row.command
-    if len(command) > LONGEST_COMMAND or not command.isprintable() or "`" in command:
-        return f"the command is not one line of {LONGEST_COMMAND:,} characters without backticks: {command[:40]!r} ..."
+    if len(command) > MAX_COMMAND or not command.isprintable() or "`" in command:
+        return f"the command is not one line of {MAX_COMMAND:,} characters without backticks: {command[:40]!r} ..."
     words = shlex.split(command)
     if words[:3] != ["python", "train.py", f"experiment={row.result.experiment}"]:
         return f"the command is not of experiment={row.result.experiment}: {command[:40]!r} ..."
@@ -195,9 +210,9 @@ def _other_command(row: Row) -> str | None:
     return None
 
 
-def _text(row: Row) -> str | None:
-    """Say where a row has room for somebody's sentences, if anywhere."""
-    if long := [text for text in _strings(asdict(row.result)) if len(text) > LONGEST or "\n" in text]:
+def _stray_text(row: Row) -> str | None:
+    """Return text that has no place in a row, such as sentences of a test set, or None."""
+    if long := [text for text in _strings(asdict(row.result)) if len(text) > MAX_STRING or "\n" in text]:
         return f"text has no place in a row: {long[0][:40]!r} ..."
     if any(_strings([row.curve, row.sentences.values(), row.source_words.values()])):
         return "a curve and statistics are numbers only"
@@ -217,11 +232,20 @@ def _strings(value: Any) -> Iterator[str]:
 # --- files
 
 
-def read(ledger: Path) -> list[Row]:
-    """Return the ledger's rows by experiment and seed.
+def require_ledger(ledger: Path) -> None:
+    """Refuse a folder that is not there, such as a misspelt one. Errors: `UserError`"""
+    if not ledger.is_dir():
+        folders = [path.name for path in ledger.parent.glob("*") if path.is_dir()]
+        raise UserError(f"{ledger}: no such folder of published rows{nearest(ledger.name, folders)}")
 
-    Errors: `UserError` naming the file that is no row, or the two that are one.
+
+def read_rows(ledger: Path, may_be_empty: bool = False) -> list[Row]:
+    """Return the ledger's rows by system and seed. may_be_empty: as before its first row is written
+
+    Errors: `UserError` for a folder that is missing or has no row, a file that is not a row, or two files of one row.
     """
+    if not may_be_empty:
+        require_ledger(ledger)
     rows = []
     for path in sorted([*ledger.glob("*.json"), *ledger.glob("*.json.gz")]):
         try:
@@ -230,59 +254,53 @@ def read(ledger: Path) -> list[Row]:
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise UserError(f"{path}: cannot be read: {error}") from error
         row = Row.parse(values, str(path))
-        plain, packed = _places(row, ledger)
+        plain, packed = _paths(row, ledger)
         if path not in (plain, packed):
             raise UserError(f"{path}: the row in it is named {row.name}: give the file that name")
         if plain.exists() and packed.exists():
             raise UserError(f"{plain}: {packed.name} is there too, and a row has one file: delete the older")
         rows.append(row)
-    return sorted(rows, key=lambda row: row.order)
+    if not rows and not may_be_empty:
+        raise UserError(f"{ledger}: has no published rows; `minitx report RUN --ledger {ledger}` puts the first there")
+    return sorted(rows, key=lambda row: row.sort_key)
 
 
-def refuse_repeats(rows: Iterable[Row]) -> None:
-    """Refuse what would count a seed twice: two rows of one command, trained with two versions. Errors: `UserError`"""
-    seen: dict[str, Row] = {}
+def refuse_duplicates(rows: Iterable[Row]) -> None:
+    """Refuse two rows of one command, of two versions: their seed would count twice. Errors: `UserError`"""
+    by_command: dict[str, Row] = {}
     for row in rows:
-        if (other := seen.setdefault(row.command, row)) is not row:
+        if (other := by_command.setdefault(row.command, row)) is not row:
             raise UserError(f"{other.name}, {row.name}: rows of one command and seed; delete the older")
 
 
-def find(name: str, ledger: Path) -> Row:
-    """Return the row of that name, or of that beginning if there is one. Errors: `UserError` for none, or several."""
-    rows = read(ledger)
-    begins = f"{name.removesuffix('.gz').removesuffix('.json')}."
-    if not (found := [row for row in rows if f"{row.name}.".startswith(begins)]):
+def find_row(name: str, ledger: Path) -> Row:
+    """Return the row of this name, or the only one that begins with it. Errors: `UserError` for none, or several."""
+    rows = read_rows(ledger)
+    prefix = f"{name.removesuffix('.gz').removesuffix('.json')}."
+    if not (matches := [row for row in rows if f"{row.name}.".startswith(prefix)]):
         raise UserError(f"{name}: no row of {ledger}{nearest(name, [row.name for row in rows])}")
-    if len(found) > 1:
-        raise UserError(f"{name}: several rows of {ledger}: {', '.join(row.name for row in found)}")
-    return found[0]
+    if len(matches) > 1:
+        raise UserError(f"{name}: several rows of {ledger}: {', '.join(row.name for row in matches)}")
+    return matches[0]
 
 
-def write(row: Row, ledger: Path) -> tuple[Path, bool]:
-    """Put a row in place, packed if it must be: the same bytes for the same row. --> file, whether it replaced one"""
-    plain, packed = _places(row, ledger)
-    content, path, other = row.json().encode(), plain, packed
-    if len(content) > LARGEST:
-        content, path, other = _packed(content), packed, plain
-    if len(content) > LARGEST:
-        raise UserError(f"{row.name}: {len(content):,} bytes when packed, and a row may have {LARGEST:,}: "
-                        "score fewer test sets (data.test_sets)")
-    replaces = plain.exists() or packed.exists()
+def write_row(row: Row, ledger: Path) -> tuple[Path, bool]:
+    """Write a row's file, in place of an older one if there is one. --> file, whether it replaced one"""
+    name, content = row.file()
+    path = ledger / name
+    older = [place for place in _paths(row, ledger) if place.exists()]
     try:
         ledger.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-        other.unlink(missing_ok=True)
+        for place in older:
+            if place != path:
+                place.unlink()
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}", Exit.STORAGE) from error
-    return path, replaces
+    return path, bool(older)
 
 
-def _packed(content: bytes) -> bytes:
-    """Compress, with a header that is the same on each system."""
-    return GZIP_HEADER + gzip.compress(content, mtime=0)[len(GZIP_HEADER):]
-
-
-def _places(row: Row, ledger: Path) -> tuple[Path, Path]:
+def _paths(row: Row, ledger: Path) -> tuple[Path, Path]:
     return ledger / f"{row.name}.json", ledger / f"{row.name}.json.gz"
 
 

@@ -1,24 +1,24 @@
-"""What `minitx study` stores, as figures: in the style of `plots`, and like those the same numbers, the same bytes."""
+"""Figures of what `minitx study` stores, in the style of `plots`: the same numbers give the same bytes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from minitx.experiments.reports.plots import FAINT, FORMS, INK, blank, looks, machine
+from minitx.experiments.reports.plots import FAINT, FORMS, INK, machine, new_figure, styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FAINTEST = 1e-12  # share of a gradient: the axis ends there
+MIN_SHARE = 1e-12  # of a gradient: the axis ends there
 STAGES = {"initial": "drawn at random", "trained": "trained to remember"}
 MEASURES = (("seconds", "time", 1e3, "ms, forwards and backwards"), ("peak_bytes", "memory", 2**-20, "MiB at most"))
 STYLES = {"power": "--", "power and floor": ":"}
 SCALES = {"size": ("weights", "weights N, but for the vocabulary's"), "text": ("text_tokens", "target tokens of text")}
 
 
-def drawn(panels: int, draw: Callable[[Sequence["Axes"]], None], found: Mapping[str, Any], note: str,
-          form: str) -> bytes:
-    """Draw panels side by side, and below them what was measured and where. form: one of `plots.FORMS`"""
-    with blank(4.2 * panels, 3.9) as figure:
+def draw_panels(panels: int, draw: Callable[[Sequence["Axes"]], None], found: Mapping[str, Any], note: str,
+                form: str) -> bytes:
+    """Draw panels side by side, and below them what was measured, and on what. form: one of `plots.FORMS`"""
+    with new_figure(4.2 * panels, 3.9) as figure:
         draw(list(figure.subplots(1, panels)))
         conditions = found["conditions"]
         figure.supxlabel(f"{note}: {machine(conditions)}, {conditions['precision']}", fontsize=7, x=0.01, ha="left")
@@ -27,14 +27,14 @@ def drawn(panels: int, draw: Callable[[Sequence["Axes"]], None], found: Mapping[
 
 def lengths(found: Mapping[str, Any], form: str = "svg") -> bytes:
     """Draw time, memory and serial depth against length, all axes logarithmic."""
-    return drawn(1 + len(MEASURES), lambda panels: draw_lengths(panels, found["families"]), found,
-                 f"One sentence, d_model {found['sizes']['d_model']}", form)
+    return draw_panels(1 + len(MEASURES), lambda panels: draw_lengths(panels, found["families"]), found,
+                       f"One sentence, d_model {found['sizes']['d_model']}", form)
 
 
 def draw_lengths(panels: Sequence["Axes"], families: Mapping[str, Any]) -> None:
-    """Draw a line a family, its exponents beside its name; where it ends, a limit was met."""
+    """Draw a line for each family, with its exponents beside its name; it ends where a limit was met."""
     ticks = sorted({point["length"] for family in families.values() for point in family["points"]})
-    for (name, family), (colour, marker) in zip(families.items(), looks(families), strict=True):
+    for (name, family), (colour, marker) in zip(families.items(), styles(families), strict=True):
         points, depth = family["points"], family["depth"]
         x = [point["length"] for point in points]
         for axes, (key, fitted, scale, _) in zip(panels, MEASURES, strict=False):
@@ -51,51 +51,51 @@ def draw_lengths(panels: Sequence["Axes"], families: Mapping[str, Any]) -> None:
 
 
 def gradients(found: Mapping[str, Any], form: str = "svg") -> bytes:
-    """Draw what share of a gradient comes back over a distance: on these axes an exponential is a straight line."""
+    """Draw the share of a gradient that flows back over a distance; an exponential is a straight line."""
     lesson = found["sizes"]["lesson"]
-    return drawn(len(STAGES), lambda panels: draw_gradients(panels, found["systems"]), found,
-                 f"Geometric means and extremes of {lesson['seeds']} seeds, width {lesson['width']}; float64",
-                 form)
+    return draw_panels(len(STAGES), lambda panels: draw_gradients(panels, found["systems"]), found,
+                       f"Geometric means and extremes of {lesson['seeds']} seeds, width {lesson['width']}; float64",
+                       form)
 
 
 def draw_gradients(panels: Sequence["Axes"], systems: Mapping[str, Any]) -> None:
     """Draw a panel a stage, and in each a line a system."""
     for axes, (stage, title) in zip(panels, STAGES.items(), strict=True):
-        for (name, stages), (colour, marker) in zip(systems.items(), looks(systems), strict=True):
-            seen = stages[stage]
-            points = [point for point in seen["points"] if point["carried_low"] > 0]
+        for (name, stages), (colour, marker) in zip(systems.items(), styles(systems), strict=True):
+            flow = stages[stage]
+            points = [point for point in flow["points"] if point["carried_low"] > 0]
             x = [point["distance"] for point in points]
             axes.plot(x, [point["carried"] for point in points], color=colour, marker=marker,
-                      label=f"{name}: × {seen['exponential']['a_step']:.4f} a step")
+                      label=f"{name}: × {flow['exponential']['a_step']:.4f} a step")
             axes.fill_between(x, [point["carried_low"] for point in points],
                               [point["carried_high"] for point in points], color=colour, alpha=0.15, linewidth=0)
         axes.set_yscale("log")
-        axes.set_ylim(bottom=max(FAINTEST, axes.get_ylim()[0]))
+        axes.set_ylim(bottom=max(MIN_SHARE, axes.get_ylim()[0]))
         axes.set_xlabel("distance to the token, d (tokens)")
         axes.set_ylabel(f"c(d), {title}")
         legend(axes)
 
 
 def retention(found: Mapping[str, Any], form: str = "svg") -> bytes:
-    """Draw the share of first tokens that a probe reads, with intervals, and what guessing would."""
+    """Draw the share of first tokens that a probe reads, with intervals, and the share that guessing would."""
     sizes = found["sizes"]
-    return drawn(len(STAGES), lambda panels: draw_retention(panels, found["systems"], found["chance"]), found,
-                 f"A linear probe of {found['state']} numbers, fitted to {sizes['fitted']:,} sentences, scored on "
-                 f"{sizes['scored']:,} others, {sizes['lesson']['seeds']} seeds; 95 % intervals", form)
+    return draw_panels(len(STAGES), lambda panels: draw_retention(panels, found["systems"], found["chance"]), found,
+                       f"A linear probe of {found['state']} numbers, fitted to {sizes['fitted']:,} sentences, scored "
+                       f"on {sizes['scored']:,} others, {sizes['lesson']['seeds']} seeds; 95 % intervals", form)
 
 
 def draw_retention(panels: Sequence["Axes"], systems: Mapping[str, Any], chance: float) -> None:
     """Draw a panel a stage, and in each a line a system."""
     for axes, (stage, title) in zip(panels, STAGES.items(), strict=True):
         x: list[int] = []
-        for number, ((name, stages), (colour, marker)) in enumerate(zip(systems.items(), looks(systems), strict=True)):
+        for number, ((name, stages), (colour, marker)) in enumerate(zip(systems.items(), styles(systems), strict=True)):
             points = stages[stage]
             x = [point["distance"] for point in points]
-            beside = [distance * 1.05 ** number for distance in x]  # where shares are the same, all are to be seen
-            beyond = [[100 * (point["share"] - point["low"]) for point in points],
+            beside = [distance * 1.05 ** number for distance in x]  # so that none hides another
+            errors = [[100 * (point["share"] - point["low"]) for point in points],
                       [100 * (point["high"] - point["share"]) for point in points]]
             shares = [100 * point["share"] for point in points]
-            axes.errorbar(beside, shares, beyond, color=colour, marker=marker, label=name)
+            axes.errorbar(beside, shares, errors, color=colour, marker=marker, label=name)
         axes.axhline(100 * chance, color=INK, linewidth=0.8, linestyle="--", label="chance")
         powers_of_two(axes, x, "tokens after the first, d")
         axes.set_ylim(0, 105)
@@ -104,15 +104,15 @@ def draw_retention(panels: Sequence["Axes"], systems: Mapping[str, Any], chance:
 
 
 def scaling_law(found: Mapping[str, Any], form: str = "svg") -> bytes:
-    """Draw the loss over size and over text, both axes logarithmic, with the two laws that are fitted."""
-    return drawn(len(SCALES), lambda panels: draw_scaling(panels, found["laws"]), found,
-                 f"{found['sizes']['updates']:,} updates of about {found['tokens_per_update']:,} target tokens, "
-                 f"data={found['data']}", form)
+    """Draw the loss over model size and over text, both axes logarithmic, with the two fitted laws."""
+    return draw_panels(len(SCALES), lambda panels: draw_scaling(panels, found["laws"]), found,
+                       f"{found['sizes']['updates']:,} updates of about {found['tokens_per_update']:,} target tokens, "
+                       f"data={found['data']}", form)
 
 
 def draw_scaling(panels: Sequence["Axes"], laws: Mapping[str, Any]) -> None:
-    """Draw points of models, and laws from the smallest to the largest."""
-    ((colour, marker),) = looks(["transformer"])
+    """Draw the measured points, and each law from the smallest to the largest."""
+    ((colour, marker),) = styles(["transformer"])
     for axes, (name, (key, label)) in zip(panels, SCALES.items(), strict=True):
         points = laws[name]["points"]
         x = [point[key] for point in points]
@@ -133,7 +133,7 @@ def draw_scaling(panels: Sequence["Axes"], laws: Mapping[str, Any]) -> None:
 
 
 def law_text(fit: Mapping[str, Any], n: str) -> str:
-    """Write a law with its errors, N^-0.21 ± 0.02 + 0.50 ± 0.10, and by how much its like misses the last point."""
+    """Write a law with its errors, N^-0.21 ± 0.02 + 0.50 ± 0.10, and how far the last point is from its prediction."""
     def text(what: str) -> str:
         error = fit[f"{what}_error"]
         return f"{fit[what]:.2f}" + ("" if error is None else f" ± {error:.2f}")
@@ -144,7 +144,7 @@ def law_text(fit: Mapping[str, Any], n: str) -> str:
 
 
 def powers_of_two(axes: "Axes", ticks: Sequence[int], label: str) -> None:
-    """Let the horizontal axis be logarithmic, and name these places on it."""
+    """Make the horizontal axis logarithmic, with these ticks."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
@@ -152,14 +152,15 @@ def powers_of_two(axes: "Axes", ticks: Sequence[int], label: str) -> None:
 
 
 def legend(axes: "Axes") -> None:
-    """Put the names above the panel, where no line is."""
+    """Put the legend above the panel, where no line is."""
     axes.legend(loc="lower left", bbox_to_anchor=(-0.05, 1))
 
 
 class Draw(Protocol):
     """Draw what a study stored. form: one of `plots.FORMS`"""
 
-    def __call__(self, found: Mapping[str, Any], form: str = "svg") -> bytes: ...
+    def __call__(self, found: Mapping[str, Any], form: str = "svg") -> bytes:
+        """Return the figure as a file's bytes."""
 
 
 FIGURES: dict[str, Draw] = {

@@ -1,6 +1,6 @@
-"""README's tables: which rows, which columns, and below them the conditions under which their numbers hold.
+"""README's tables: their rows, their columns, and below them the conditions under which the numbers hold.
 
-A line shows one row or, in a table by system, all seeds of a system: the mean and, of several, the standard deviation.
+A line shows one row of the ledger or, in a table by system, all seeds of a system: mean and standard deviation.
 """
 
 import sys
@@ -11,21 +11,21 @@ from itertools import combinations, groupby
 from statistics import fmean, stdev
 
 from minitx.evaluation.significance import compare, interval, rounded
-from minitx.experiments.reports.results import Row, refuse_repeats
+from minitx.experiments.reports.results import Row, refuse_duplicates
 from minitx.runs.result import DISTURBED_PCT, Result, searched
 from minitx.utils.console import duration
 
-Cell = Callable[[Sequence[Row]], str | None]  # None = not known of all of them
+Cell = Callable[[Sequence[Row]], str | None]  # from the rows of a line; None = not known of each of them
 UNCOMMITTED, DISTURBED = "†", "‡"
 RESAMPLES = 2_000  # of a comparison below a table; `minitx compare` takes more
 
 
 def _number(name: str, form: str, unit: str = "") -> Cell:
-    return lambda rows: _spread([getattr(row.result, name) for row in rows], form, unit)
+    return lambda rows: _mean_and_std([getattr(row.result, name) for row in rows], form, unit)
 
 
-def _spread(values: Sequence[float | None], form: str, unit: str = "") -> str | None:
-    """Write the mean, and how the seeds scatter about it, if they do."""
+def _mean_and_std(values: Sequence[float | None], form: str, unit: str = "") -> str | None:
+    """Write the mean, and the standard deviation where values differ."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return None
@@ -34,13 +34,13 @@ def _spread(values: Sequence[float | None], form: str, unit: str = "") -> str | 
 
 
 @dataclass(frozen=True)
-class Score:
-    """Show a score of a test set. bounded: also the 95 % interval, which BLEU has"""
+class ScoreColumn:
+    """Show a score of a test set. with_interval: and its 95 % interval, which BLEU has"""
 
     test_set: str
     key: str
     unit: str = ""
-    bounded: bool = False
+    with_interval: bool = False
 
     def of(self, row: Row) -> float | None:
         """Return the score, or None where the row has none."""
@@ -48,26 +48,28 @@ class Score:
         return scores.get(self.key)
 
     def __call__(self, rows: Sequence[Row]) -> str | None:
-        text = _spread([self.of(row) for row in rows], ".1f", self.unit)
-        if text is None or not self.bounded:
+        """Write the mean of these rows, all seeds of a line, or None where one has no score."""
+        text = _mean_and_std([self.of(row) for row in rows], ".1f", self.unit)
+        if text is None or not self.with_interval:
             return text
         _, low, high = interval([row.sentences[self.test_set] for row in rows], resamples=RESAMPLES)
         return f"{text} ({low:.1f} to {high:.1f})"
 
 
 @dataclass(frozen=True)
-class LengthScore:
-    """Show BLEU on those sentences of a test set whose source has `fewest` to `most` words, and its 95 % interval."""
+class LengthColumn:
+    """Show BLEU on the sentences whose source has `min_words` to `max_words` words, its 95 % interval, their number."""
 
     test_set: str
-    fewest: int
-    most: int
+    min_words: int
+    max_words: int
 
     def __call__(self, rows: Sequence[Row]) -> str | None:
+        """Write the score of these rows, all seeds of a line, or None where they have no such sentences in common."""
         words = rows[0].source_words.get(self.test_set)
         if words is None or any(row.source_words.get(self.test_set) != words for row in rows):
             return None
-        chosen = [n for n, count in enumerate(words) if self.fewest <= count <= self.most]
+        chosen = [n for n, count in enumerate(words) if self.min_words <= count <= self.max_words]
         if not chosen:
             return None
         bleu, low, high = interval([[row.sentences[self.test_set][n] for n in chosen] for row in rows],
@@ -86,20 +88,20 @@ def _training(rows: Sequence[Row]) -> str:
 
 
 def _to_target(rows: Sequence[Row]) -> str | None:
-    """Write the training time to the target. A run that never reached it is censored: it would have taken longer."""
+    """Write the training time to the target; of runs that did not reach it, a lower bound (they are censored)."""
     results = [row.result for row in rows]
     if any(result.target_bleu is None for result in results):
         return None
     reached = [result.time_to_target_s for result in results if result.time_to_target_s is not None]
-    if len(reached) < len(results):  # then the mean is more than that of what is known
-        least = fmean(result.time_to_target_s or result.train_s for result in results)
-        return f"> {duration(least)}" + (f" ({len(reached)} of {len(results)} reached it)" if reached else "")
+    if len(reached) < len(results):
+        at_least = fmean(result.time_to_target_s or result.train_s for result in results)
+        return f"> {duration(at_least)}" + (f" ({len(reached)} of {len(results)} reached it)" if reached else "")
     return duration(fmean(reached)) + (f" ± {duration(stdev(reached))}" if len(reached) > 1 else "")
 
 
 def _at_target(name: str, form: str, unit: str = "") -> Cell:
     def cell(rows: Sequence[Row]) -> str | None:
-        return _spread([(row.result.at_target or {}).get(name) for row in rows], form, unit)
+        return _mean_and_std([(row.result.at_target or {}).get(name) for row in rows], form, unit)
 
     return cell
 
@@ -115,35 +117,38 @@ COLUMNS: dict[str, Cell] = {
     "to target": _to_target,
     "energy to target": _at_target("energy_wh", ".1f", " Wh"),
     "cost to target": _at_target("cost", ".2f"),
-    "checkpoints averaged": lambda rows: _spread([len(row.result.averaged_steps or [1]) for row in rows], ".0f"),
+    "checkpoints averaged": lambda rows: _mean_and_std([len(row.result.averaged_steps or [1]) for row in rows], ".0f"),
     "valid loss": _number("valid_loss", ".3f"),
     "valid BLEU": _number("best_valid_bleu", ".1f"),
     "target tokens/s": _number("tgt_tokens_per_s", ",.0f"),
     "MFU": _number("mfu_pct", ".1f", " %"),
     "busy": _number("busy_pct", ".0f", " %"),
     "peak memory": _number("peak_memory_gib", ".1f", " GiB"),
-    "test BLEU": Score("test", "bleu"),
-    "roles right": Score("minimal_pairs", "role_accuracy_pct", " %"),
-    "dictionary BLEU": Score("test", "dictionary_bleu"),
-    "test_2016_flickr BLEU": Score("test_2016_flickr", "bleu"),
-    "chrF": Score("test_2016_flickr", "chrf"),
-    "Moses BLEU": Score("test_2016_flickr", "moses_bleu"),
-    "shuffled BLEU": Score("test_shuffled", "bleu"),
-    "roles swapped": Score("minimal_pairs", "roles_swapped_pct", " %"),
-    **{f"BLEU, {words} words": Score(f"length_{words}", "bleu", bounded=True) for words in (10, 20, 50, 100, 200)},
-    **{f"roles, {words} words": Score(f"pairs_{words}", "role_accuracy_pct", " %") for words in (20, 50, 100, 200)},
-    **{f"swapped, {words} words": Score(f"pairs_{words}", "roles_swapped_pct", " %") for words in (20, 50, 100, 200)},
-    "up to 40 words": LengthScore("test", 0, 40),
-    "over 40 words": LengthScore("test", 41, sys.maxsize),
+    "test BLEU": ScoreColumn("test", "bleu"),
+    "roles right": ScoreColumn("minimal_pairs", "role_accuracy_pct", " %"),
+    "dictionary BLEU": ScoreColumn("test", "dictionary_bleu"),
+    "test_2016_flickr BLEU": ScoreColumn("test_2016_flickr", "bleu"),
+    "chrF": ScoreColumn("test_2016_flickr", "chrf"),
+    "Moses BLEU": ScoreColumn("test_2016_flickr", "moses_bleu"),
+    "shuffled BLEU": ScoreColumn("test_shuffled", "bleu"),
+    "roles swapped": ScoreColumn("minimal_pairs", "roles_swapped_pct", " %"),
+    **{f"BLEU, {words} words": ScoreColumn(f"length_{words}", "bleu", with_interval=True)
+       for words in (10, 20, 50, 100, 200)},
+    **{f"roles, {words} words": ScoreColumn(f"pairs_{words}", "role_accuracy_pct", " %")
+       for words in (20, 50, 100, 200)},
+    **{f"swapped, {words} words": ScoreColumn(f"pairs_{words}", "roles_swapped_pct", " %")
+       for words in (20, 50, 100, 200)},
+    "up to 40 words": LengthColumn("test", 0, 40),
+    "over 40 words": LengthColumn("test", 41, sys.maxsize),
 }
 
 
 @dataclass(frozen=True)
 class Table:
-    """Show every row whose experiment's name fits the pattern.
+    """Show every row whose experiment fits a pattern.
 
-    suite: that trains them, and its size; seeds then share a line. models: their order, where it is not the alphabet's.
-    rivals: models that are compared although another stands between them
+    suite: the suite that trains them and its size, whose seeds share a line. models: their order, if not alphabetical.
+    rivals: pairs of models to compare although another line stands between them.
     """
 
     experiments: str
@@ -154,40 +159,42 @@ class Table:
 
     @property
     def by_system(self) -> bool:
-        """Tell whether a line is a system with all its seeds."""
+        """Whether a line is a system with all its seeds."""
         return self.suite is not None
 
     def covers(self, experiment: str | None) -> bool:
+        """Whether it shows runs of this experiment."""
         return fnmatchcase(str(experiment), self.experiments)
 
     def shows(self, row: Row) -> bool:
+        """Whether it shows this row."""
         return self.covers(row.result.experiment)
 
     @property
-    def scores(self) -> dict[str, Score]:
-        """Return those of its columns that show a score."""
-        return {name: cell for name in self.columns if isinstance(cell := COLUMNS[name], Score)}
+    def scores(self) -> dict[str, ScoreColumn]:
+        """Return the columns that show a score."""
+        return {name: cell for name in self.columns if isinstance(cell := COLUMNS[name], ScoreColumn)}
 
     @property
     def test_sets(self) -> list[str]:
-        """Name the test sets whose scores it shows."""
+        """Return the test sets whose scores it shows."""
         return list(dict.fromkeys(score.test_set for score in self.scores.values()))
 
     def lacks(self, row: Row) -> list[str]:
-        """Name the columns for which a row has no score."""
+        """Return the columns for which a row has no score."""
         return [name for name, score in self.scores.items() if score.of(row) is None]
 
     def lines(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """Return the rows of each line, whatever their order. Errors: `UserError` for a system that has a seed twice"""
+        """Group the rows that it shows by line, whatever their order. Errors: `UserError` for a seed given twice."""
         def place(row: Row) -> tuple[str, int, str, list[str]]:
             model = row.result.model
             return (str(row.result.experiment), self.models.index(model) if model in self.models else len(self.models),
                     row.result.system, row.recipe)
 
-        chosen = sorted(filter(self.shows, rows), key=lambda row: row.order)
+        chosen = sorted(filter(self.shows, rows), key=lambda row: row.sort_key)
         if not self.by_system:
             return [[row] for row in chosen]
-        refuse_repeats(chosen)
+        refuse_duplicates(chosen)
         return [list(group) for _, group in groupby(sorted(chosen, key=place), place)]
 
 
@@ -226,18 +233,17 @@ TABLES = {
 
 
 def render(table: Table, rows: Sequence[Row]) -> str:
-    """Write the table of those rows that it shows, whatever their order, as Markdown; or how to get its first row."""
+    """Write the table as Markdown, whatever the order of rows; without any, how to get the first."""
     lines = table.lines(rows)
     if not lines:
         return f"No rows yet: `{_first_step(table)}` trains them, `minitx report runs/RUN` puts one here."
     chosen = [row for line in lines for row in line]
     head, cells = grid(table, lines)
-    beside = [f"- {text}" for text in neighbours(table, lines)]
-    marked = [f"| {' | '.join(line)} |" for line in (head, *cells)]
+    compared = [f"- {text}" for text in comparisons(table, lines)]
+    first, *others = (f"| {' | '.join(line)} |" for line in (head, *cells))
     commands = dict.fromkeys(row.command for row in chosen)
-    below = ["", *beside] if beside else []
-    return "\n".join([marked[0], "|---" * len(head) + "|", *marked[1:], *below, "", *conditions(table, chosen), "",
-                      "```", *commands, "```"])
+    return "\n".join([first, "|---" * len(head) + "|", *others, *(["", *compared] if compared else []), "",
+                      *conditions(table, chosen), "", "```", *commands, "```"])
 
 
 def _first_step(table: Table) -> str:
@@ -247,54 +253,54 @@ def _first_step(table: Table) -> str:
 
 
 def grid(table: Table, lines: Sequence[Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
-    """Return the heads and the cells of a table's lines; in one by system, no column without any figure."""
-    peaks = measured_peaks([row for line in lines for row in line])
-    lines = [[_of_peak(row, peaks.get(_machine(row))) for row in line] for line in lines]
+    """Return a table's header and the cells of its lines; a table by system leaves out columns without a figure."""
+    peaks = highest_peaks([row for line in lines for row in line])
+    lines = [[_with_peak(row, peaks.get(_machine(row))) for row in line] for line in lines]
     cells = {name: [COLUMNS[name](line) for line in lines] for name in table.columns}
-    cells["model"] = [_told_apart(table, line, lines) for line in lines]
+    cells["model"] = [_label(table, line, lines) for line in lines]
     heads = [name for name, column in cells.items() if not table.by_system or any(cell is not None for cell in column)]
     return heads, [[cells[name][n] or "-" for name in heads] for n in range(len(lines))]
 
 
-def measured_peaks(rows: Sequence[Row]) -> dict[str, float]:
-    """Return the most TFLOP/s that any of these runs measured, by machine.
+def highest_peaks(rows: Sequence[Row]) -> dict[str, float]:
+    """Return, by machine, the highest peak in TFLOP/s that any of these runs measured.
 
-    Each measures anew, and one that begins in a slow moment of a shared machine finds too little.
+    Each run measures it, and one that starts while a shared machine is busy measures too little.
     """
-    found: dict[str, float] = {}
+    peaks: dict[str, float] = {}
     for row in rows:
         if row.result.peak_source == "measured" and row.result.peak_tflops is not None:
-            found[_machine(row)] = max(found.get(_machine(row), 0.0), row.result.peak_tflops)
-    return found
+            peaks[_machine(row)] = max(peaks.get(_machine(row), 0.0), row.result.peak_tflops)
+    return peaks
 
 
 def _machine(row: Row) -> str:
-    """Say what a run was trained on."""
+    """Describe what a run was trained on."""
     result = row.result
     return (f"{result.hardware.get('gpu') or result.hardware['cpu']}, {result.hardware['cores']} cores, "
             f"{result.threads} threads, {result.precision}"
             + (f", {result.world_size} ranks" if result.world_size > 1 else ""))
 
 
-def _of_peak(row: Row, tflops: float | None) -> Row:
-    """Let a row's MFU be a share of this peak, where that is known."""
+def _with_peak(row: Row, tflops: float | None) -> Row:
+    """Return the row with its MFU as a share of this peak, if there is one."""
     result = row.result
     if tflops is None or result.peak_tflops is None or result.mfu_pct is None:
         return row
     return replace(row, result=replace(result, mfu_pct=result.mfu_pct * result.peak_tflops / tflops))
 
 
-def _told_apart(table: Table, line: Sequence[Row], lines: Sequence[Sequence[Row]]) -> str:
-    """Name a line's model and, in a table by system, what its command has that others of the model have not."""
+def _label(table: Table, line: Sequence[Row], lines: Sequence[Sequence[Row]]) -> str:
+    """Return a line's model; in a table by system, also the words of its command that other lines of it have not."""
     alike = [other for other in lines if other[0].result.model == line[0].result.model]
     words = [word for word in line[0].recipe if any(word not in other[0].recipe for other in alike)]
     return _model(line) + (f" ({' '.join(words)})" if words and table.by_system else "")
 
 
-def neighbours(table: Table, lines: Sequence[Sequence[Row]]) -> Iterator[str]:
-    """Yield whether each system's BLEU is above that of the line before it, and of a rival, by `significance.compare`.
+def comparisons(table: Table, lines: Sequence[Sequence[Row]]) -> Iterator[str]:
+    """Yield how each system's BLEU differs from the line before it, and from a rival, by `significance.compare`.
 
-    Those of another experiment or without another model are no neighbours, nor is what was scored on other sentences.
+    Only systems of one experiment are compared that differ in model and were scored on the same sentences.
     """
     test_set = next((score.test_set for score in table.scores.values() if score.key == "bleu"), None)
     if test_set is None or not table.by_system:
@@ -303,18 +309,17 @@ def neighbours(table: Table, lines: Sequence[Sequence[Row]]) -> Iterator[str]:
         if m > n + 1 and (first[0].result.model, second[0].result.model) not in table.rivals:
             continue
         references = {tuple(counts[1] for counts in row.sentences.get(test_set, ())) for row in (*first, *second)}
-        asked = [(line[0].result.experiment, line[0].result.model) for line in (first, second)]
-        if len(references) > 1 or () in references or asked[0][0] != asked[1][0] or asked[0] == asked[1]:
+        one, other = first[0].result, second[0].result
+        if len(references) > 1 or () in references or one.experiment != other.experiment or one.model == other.model:
             continue
-        found = compare(*([row.sentences[test_set] for row in line] for line in (first, second)), resamples=RESAMPLES)
-        low, high = found.interval
-        yield (f"{first[0].result.model} to {second[0].result.model}: {found.difference:+.1f} BLEU, 95 % interval "
-               f"{low:+.1f} to {high:+.1f}, p {rounded(found.p_bootstrap, 3)} and {rounded(found.p_randomisation, 3)}: "
-               f"{found.verdict}")
+        result = compare(*([row.sentences[test_set] for row in line] for line in (first, second)), resamples=RESAMPLES)
+        low, high = result.interval
+        yield (f"{one.model} to {other.model}: {result.difference:+.1f} BLEU, 95 % interval {low:+.1f} to {high:+.1f}, "
+               f"p {rounded(result.p_bootstrap, 3)} and {rounded(result.p_randomisation, 3)}: {result.verdict}")
 
 
 def conditions(table: Table, rows: Sequence[Row]) -> list[str]:
-    """Say what a table's rows share or differ in."""
+    """Return the conditions that a table's rows share or differ in."""
     results = [row.result for row in rows]
     notes = {
         "Hardware": list(map(_machine, rows)),
@@ -322,7 +327,7 @@ def conditions(table: Table, rows: Sequence[Row]) -> list[str]:
         "Target": [f"BLEU {result.target_bleu:g} on the whole validation set, greedy; time of training, > = not "
                    "reached in it" for result in results if result.target_bleu is not None],
         "MFU": [f"of {tflops:.3g} TFLOP/s, the most that one of these runs measured"
-                for tflops in measured_peaks(rows).values() if "MFU" in table.columns],
+                for tflops in highest_peaks(rows).values() if "MFU" in table.columns],
         "Search": [searched(result.decode) for result in results],
         "BLEU": [f"`{score['bleu_signature']}`" for result in results for score in result.test.values()],
         "Moses BLEU": [f"`{score['moses_signature']}`, {score['moses_reference_tokens']:,} reference tokens"
@@ -341,9 +346,9 @@ def conditions(table: Table, rows: Sequence[Row]) -> list[str]:
 
 
 def _not_measured(results: Sequence[Result]) -> Iterator[str]:
-    """Say what a table about a target lacks, and why."""
+    """Yield what a table about a target lacks, and why."""
     aimed = [result for result in results if result.target_bleu is not None]
-    for reason in dict.fromkeys((result.not_measured or {}).get("energy_wh") for result in aimed):
+    for reason in dict.fromkeys(result.not_measured.get("energy_wh") for result in aimed):
         if reason is not None:
             yield f"energy ({reason})"
     if aimed and all(result.cost is None for result in aimed):

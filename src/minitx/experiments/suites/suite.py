@@ -1,8 +1,8 @@
-"""A suite: several systems, each with several seeds, every run a process of its own as if it had been typed alone.
+"""A suite: several systems, each trained with several seeds, every run in a process of its own.
 
-`conf/suite/NAME.yaml` says for each size which systems, in words of train.py's command line, and which seeds. What is
-finished is passed over and what was interrupted goes on, so that a suite may span days and machines; a run that fails
-does not keep the others from theirs.
+`conf/suite/NAME.yaml` lists for each size the systems, in words of train.py's command line, and the seeds. Finished
+runs are skipped and interrupted ones continue, so a suite may span days and machines; a run that fails does not stop
+the others.
 """
 
 import json
@@ -24,7 +24,7 @@ from minitx.config.compose import CONF, compose
 from minitx.config.fields import nearest
 from minitx.config.schema import Config, config_sha256, resolve_size
 from minitx.data.corpus import check_text
-from minitx.experiments.reports import results as ledgers
+from minitx.experiments.reports import results
 from minitx.experiments.reports.command_line import command_line
 from minitx.experiments.reports.markdown import publish
 from minitx.experiments.reports.results import Row
@@ -35,15 +35,16 @@ from minitx.utils.console import Console, duration
 from minitx.utils.errors import Exit, UserError
 
 SUITES = CONF / "suite"
-OVERHEAD = 1.08  # of a run limited by minutes: what evaluation, checkpoints and start-up add to its training
+OVERHEAD = 1.08  # what evaluation, checkpoints and start-up add to a run limited by minutes
 POLL_S = 1.0
-PASSED_ON: dict[int, int] = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM,
+# What the process that trains gets where we get a signal: a terminal that closes asks it to save, as SIGTERM does.
+FORWARDED: dict[int, int] = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM,
                              signal.SIGHUP: signal.SIGTERM}
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Name one run of a suite. words: as after train.py; cfg: what they come to, widths by size"""
+    """One run of a suite. words: as after train.py; cfg: what they compose to, widths resolved"""
 
     words: tuple[str, ...]
     cfg: Config
@@ -51,27 +52,28 @@ class Job:
 
     @property
     def system(self) -> str:
+        """Return what the seeds of this run have in common: its experiment and its model."""
         return system_name(self.cfg.choices.experiment, self.cfg.choices.model)
 
     @property
     def command(self) -> str:
-        """Return what a person would type, and what its row says."""
+        """Return what a person would type."""
         return shlex.join(["python", "train.py", *self.words])
 
     @property
     def argv(self) -> list[str]:
-        """Return what is run: the same, which begins the run or goes on with it."""
+        """Return the same as it is run here: it begins the run, or continues it."""
         return [sys.executable, str(CONF.parent / "train.py"), *self.words, f"run_dir={self.run_dir}", "resume=auto"]
 
     @property
     def log(self) -> Path:
-        """Return where all that it prints goes: beside its run directory, for in there it would be in the way."""
+        """Return where its output goes: beside its run directory, which a new run wants empty."""
         return self.run_dir.with_name(f"{self.run_dir.name}.log")
 
 
 @dataclass
 class State:
-    """Say how far a job is: published, finished, disturbed, interrupted, waiting or failed. why: what is to be known"""
+    """How far a job is: published, finished, disturbed, interrupted, waiting or failed. why: shown below its line"""
 
     state: str
     result: Result | None = None
@@ -80,18 +82,19 @@ class State:
 
     @property
     def trained(self) -> bool:
+        """Whether there is nothing left to train."""
         return self.state in ("published", "finished", "disturbed")
 
 
 def load(name: str, size: str, folder: Path, overrides: Sequence[str] = ()) -> list[Job]:
-    """Read a suite's jobs, seed after seed: if it is cut short, every system has equally many.
+    """Read a suite's jobs, seed by seed: a suite that is cut short has about as many seeds of each system.
 
-    overrides: for all of its jobs. Errors: `UserError` for a suite or a size that is not there, or what train.py would
-    refuse.
+    overrides: for all of its jobs. Errors: `UserError` for a suite or a size that does not exist, and for what train.py
+    would refuse.
     """
     for word in overrides:
         if word.partition("=")[0].lstrip("+") in ("seed", "run_dir", "resume", "experiment"):
-            raise UserError(f"{word}: is the suite's own affair; train.py takes it")
+            raise UserError(f"{word}: the suite sets this itself; leave it out, or use train.py")
     names = sorted(path.stem for path in SUITES.glob("*.yaml"))
     if name not in names:
         raise UserError(f"{name}: no such suite{nearest(name, names)} ({', '.join(names)})")
@@ -104,48 +107,48 @@ def load(name: str, size: str, folder: Path, overrides: Sequence[str] = ()) -> l
             words = (*shlex.split(system), *overrides, *([f"seed={seed}"] if seed != 1 else []))
             cfg = compose(words)
             cfg = replace(cfg, model=resolve_size(cfg.model))
-            where = system_name(cfg.choices.experiment, cfg.choices.model)
-            jobs.append(Job(words, cfg, folder / f"{where}.{seed}"))
+            system_folder = system_name(cfg.choices.experiment, cfg.choices.model)
+            jobs.append(Job(words, cfg, folder / f"{system_folder}.{seed}"))
     if len({job.run_dir for job in jobs}) < len(jobs):
         raise UserError(f"{SUITES / f'{name}.yaml'}: two systems of {size} have one experiment and one model")
     return jobs
 
 
-def look(job: Job, rows: Sequence[Row] = ()) -> State:
-    """Say how far a job is. rows: where a published run counts as done, those that are
+def find_state(job: Job, rows: Sequence[Row] = ()) -> State:
+    """Return how far a job is. rows: published ones that count as done
 
-    Errors: `UserError` for a run that was trained there with other settings.
+    Errors: `UserError` for a run directory that was trained with other settings.
     """
     sha256 = config_sha256(job.cfg)
     for row in rows:
         alike = (row.result.system, row.result.seed) == (job.system, job.cfg.seed)
         if alike and (row.result.config_sha256 == sha256 or row.command == command_line(job.cfg)):
             changed = (f"{row.name}: of the same command and another config: what conf/ says has changed since; delete "
-                       "the row to train it anew")
+                       "the row to train it again")
             return State("published", row.result, changed if row.result.config_sha256 != sha256 else "")
     if (path := job.run_dir / "result.json").exists():
         result = Result.read(path)
         if result.status == "finished" and result.config_sha256 != sha256:
-            raise UserError(f"{job.run_dir}: was trained with other settings than are asked for now; keep these runs "
-                            "elsewhere, with --runs")
+            raise UserError(f"{job.run_dir}: was trained with other settings; name another folder for these runs with "
+                            "--runs")
         if result.status == "finished":
             return State("disturbed" if result.disturbed else "finished", result)
     return State("interrupted" if job.run_dir.exists() else "waiting")
 
 
 class Suite:
-    """Train what is not trained yet, one after the other: each has the machine to itself."""
+    """Train what is not trained yet, one run after the other: each has the machine to itself."""
 
     def __init__(self, jobs: Sequence[Job], console: Console, ledger: Path | None = None) -> None:
-        """ledger: where each run's row is put as it ends, and where it counts as done; None = in no ledger."""
+        """ledger: where each run is published as it ends, and where published runs count as done; None = nowhere."""
         self.jobs, self.console, self.ledger = jobs, console, ledger
-        rows = [] if ledger is None or not ledger.is_dir() else ledgers.read(ledger)
-        self.states = {job: look(job, rows) for job in jobs}
+        rows = [] if ledger is None else results.read_rows(ledger, may_be_empty=True)
+        self.states = {job: find_state(job, rows) for job in jobs}
 
     def run(self) -> int:
-        """Train, publish, and show each run as it ends. Returns the code of what interrupted it, or of what failed.
+        """Train, publish, and show each run as it ends. --> the exit code of what interrupted it, or of what failed
 
-        Errors: `UserError`, before the first begins, for a text that is not there, a run that no table would show, or
+        Errors: `UserError`, before the first run, for a text that is missing, a run that no table would show, or
         another suite in this folder.
         """
         for job in self.jobs:
@@ -168,35 +171,35 @@ class Suite:
                 code = self.train(job, f"{number}/{len(self.jobs)}")
                 self.publish(job)
                 self.show(job)
-                if code in (Exit.INTERRUPTED, Exit.TERMINATED, Exit.STORAGE):  # a disk is no better for the next
-                    self.console.line(f"stopped; the same command goes on with {job.system}, seed {job.cfg.seed}")
+                if code in (Exit.INTERRUPTED, Exit.TERMINATED, Exit.STORAGE):  # a full disk stops the next run too
+                    self.console.line(f"stopped; the same command continues with {job.system}, seed {job.cfg.seed}")
                     return code
         return max(state.code for state in self.states.values())
 
     def train(self, job: Job, place: str) -> int:
-        """Train one run in a process. --> its exit code, or that of the signal that came"""
+        """Train one run in a process. --> its exit code, or that of the signal we got"""
         began = monotonic()
-        with started(job.argv, job.log) as (child, signals):
+        with child_process(job.argv, job.log) as (child, signals):
             while child.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(POLL_S)
                 self.console.live(f"{place}  {job.system} seed {job.cfg.seed}: {last_line(job.log)}  | suite eta "
                                   f"{self.eta(job, monotonic() - began)}")
         code = child.returncode if child.returncode >= 0 else 128 - child.returncode
-        self.states[job] = look(job)
+        self.states[job] = find_state(job)
         if code and self.states[job].state == "waiting" or code not in (0, Exit.INTERRUPTED, Exit.TERMINATED):
-            why = f"exit code {code}: {last_line(job.log)} (all that it said: {job.log})"
+            why = f"exit code {code}: {last_line(job.log)} (its output: {job.log})"
             self.states[job] = State("failed", why=why, code=code)
-        return 128 + PASSED_ON[signals[0]] if signals else code
+        return 128 + FORWARDED[signals[0]] if signals else code
 
     def publish(self, job: Job) -> None:
-        """Put a run that is trained into the ledger, but for one whose times others disturbed."""
+        """Publish a trained run, unless other processes disturbed its times."""
         state = self.states[job]
         if self.ledger is None or state.state not in ("finished", "disturbed"):
             return
         if state.state == "disturbed":
             state.why = (f"other processes took more than {DISTURBED_PCT:g} % of the cores, so it is not published; "
-                         f"delete {job.run_dir} to train it anew, or publish it as it is: minitx report {job.run_dir}")
+                         f"delete {job.run_dir} to train it again, or publish it as it is: minitx report {job.run_dir}")
             return
         try:
             publish([job.run_dir], self.ledger)
@@ -219,7 +222,7 @@ class Suite:
 
 
 def expected_s(job: Job, states: Mapping[Job, State]) -> float | None:
-    """Guess a run's seconds: its minutes, or what its system's other seeds took, or else this suite's other runs."""
+    """Estimate a run's seconds: from its system's other seeds, its limit in minutes, or the suite's other runs."""
     results = [(other, state.result) for other, state in states.items() if state.result is not None]
     alike = [result.wall_s for other, result in results if other.system == job.system]
     if alike:
@@ -230,38 +233,39 @@ def expected_s(job: Job, states: Mapping[Job, State]) -> float | None:
 
 
 @contextmanager
-def started(words: Sequence[str], log: Path) -> Iterator[tuple["subprocess.Popen[bytes]", list[int]]]:
-    """Yield a process that gets each signal we get, once, and the signals that came.
+def child_process(words: Sequence[str], log: Path) -> Iterator[tuple["subprocess.Popen[bytes]", list[int]]]:
+    """Yield a process to which we forward each signal once, and the list of signals we got.
 
-    It has a session of its own, for a terminal's Ctrl-C would reach it a second time. A terminal that closes asks it to
-    save, as SIGTERM does. What is ignored here, as under nohup, stays ignored.
+    It has its own session: a terminal's Ctrl-C would otherwise reach it twice. Signals that are ignored here, as under
+    nohup, stay ignored.
     """
     child: subprocess.Popen[bytes] | None = None
-    came: list[int] = []
+    signals: list[int] = []
 
-    def pass_on(number: int, _: Any) -> None:
-        came.append(number)
+    def forward(number: int, _: Any) -> None:
+        signals.append(number)
         if child is not None:
-            child.send_signal(PASSED_ON[number])
+            child.send_signal(FORWARDED[number])
 
-    handled = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in handled}
+    handled = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in handled}
     try:
-        with log.open("ab") as said:
-            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
-        for number in came:  # before there was anyone to hand it to
-            child.send_signal(PASSED_ON[number])
-        yield child, came
+        with log.open("ab") as output:
+            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                     start_new_session=True)
+        for number in signals:  # those we got before it was there
+            child.send_signal(FORWARDED[number])
+        yield child, signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if child is not None and child.poll() is None:  # an error of ours: do not leave it behind
+        if child is not None and child.poll() is None:  # on an error of ours, leave no process behind
             child.terminate()
             child.wait()
 
 
 def last_line(log: Path) -> str:
-    """Return the last line that is not empty, of a file's end."""
+    """Return the last line of a file that is not blank, or "" if its end has none."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").splitlines()
