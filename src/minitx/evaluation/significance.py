@@ -12,20 +12,17 @@ N sentences, S seeds, R resamples; counts: [S, N, 10], rows of `metrics.SENTENCE
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sacrebleu.metrics.bleu import MAX_NGRAM_ORDER
+
+from minitx.evaluation.metrics import Counts, Floats, corpus_bleu, with_totals
 
 RESAMPLES = 10_000
 AT_ONCE = 500  # resamples in memory
 LEVEL = 0.05
 POWER_SE = 1.960 + 0.842  # standard errors of a difference that is found at 5 % eight times in ten
 MATTERS = 0.5  # BLEU: a test that may miss as much is underpowered
-
-Counts = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -65,28 +62,6 @@ def compare(first: npt.ArrayLike, second: npt.ArrayLike, *, resamples: int = RES
         p_bootstrap = min(1.0, 2 * (1 + int(min((moved <= 0).sum(), (moved >= 0).sum()))) / (len(moved) + 1))
     return Comparison(bleu, (len(first), len(second)), first.shape[1], difference, (low, high), p_bootstrap,
                       _p_value(np.abs(mixed), difference), POWER_SE * (high - low) / (2 * 1.960))
-
-
-def corpus_bleu(sums: npt.NDArray[Any]) -> Floats:
-    """Return the BLEU (0 to 100) of corpora from their summed counts, smoothed as by sacreBLEU. [..., 10] --> [...]
-
-    The last axis: tokens of hypothesis and reference, matched n-grams of each order, all n-grams of each order.
-    """
-    matched, total = (sums[..., a:b].astype(float) for a, b in ((2, 6), (6, 10)))
-    unmatched = matched == 0
-    halved = np.exp2(unmatched.cumsum(-1)) * np.where(total > 0, total, 1)  # "exp": 1/2, 1/4, ... of a match
-    precision = np.where(unmatched, 1 / halved, matched / np.where(total > 0, total, 1))
-    hypothesis, reference = sums[..., 0].astype(float), sums[..., 1].astype(float)
-    brevity = np.exp(np.minimum(0, 1 - reference / np.where(hypothesis > 0, hypothesis, 1)))
-    scored = (hypothesis > 0) & (total > 0).all(-1) & (matched > 0).any(-1)
-    bleu: Floats = np.where(scored, 100 * brevity * np.exp(np.log(precision).mean(-1)), 0.0)
-    return bleu
-
-
-def with_totals(rows: npt.ArrayLike) -> Counts:
-    """Add the number of n-grams of each order to rows of `metrics.SENTENCE_COLUMNS`. [..., 6] --> [..., 10]"""
-    counts = np.asarray(rows, np.int64)
-    return np.concatenate([counts, np.maximum(0, counts[..., :1] - np.arange(MAX_NGRAM_ORDER))], axis=-1)
 
 
 def interval(system: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 1) -> tuple[float, float, float]:

@@ -19,6 +19,7 @@ from minitx.decoding.translator import Translator
 from minitx.distributed.cluster import requeue
 from minitx.distributed.ranks import SINGLE, Ranks
 from minitx.evaluation.evaluate import evaluate
+from minitx.evaluation.metrics import bleu_tokenizer
 from minitx.profiling.peak import peak
 from minitx.profiling.process import cores, process_age_s
 from minitx.profiling.provenance import environment, git_state, hardware, peak_memory_gib, versions
@@ -99,6 +100,7 @@ class Run:
             self.corpus = load_corpus(cfg.data)
             for name in ("valid", *self.corpus.test_sets):
                 self.corpus.pairs(name)  # what is wrong with a file is told now, not after the training
+            self.bleu_tokenizer = bleu_tokenizer(cfg.data.tgt, cfg.data.bleu_tokenizer)
             self.tokenizers = build_tokenizers(cfg, self.corpus, run_dir)
             self.identity = identity(self.corpus.fingerprint, self.tokenizers.fingerprint)
             if saved:
@@ -186,7 +188,8 @@ class Run:
         validator = Validator(
             self.corpus.pairs("valid"), self.tokenizers, cfg.decode, samples=cfg.trainer.samples,
             sentences=cfg.trainer.valid_sentences if cfg.trainer.target_bleu is None else sys.maxsize,
-            max_tokens=cfg.data.max_tokens, ranks=self.ranks, on_round=self.agreement.check)
+            max_tokens=cfg.data.max_tokens, bleu_tokenizer=self.bleu_tokenizer, ranks=self.ranks,
+            on_round=self.agreement.check)
         validation, stopping = Validation(run, validator), Stopping(run)
         run.stop_reason = stopping.over()
         if run.stop_reason is not None:
@@ -220,7 +223,7 @@ class Run:
             left_s = (perf_counter() - began) * (total - done) / done
             self.console.live(f"scoring {name}: {done}/{total} sentences  eta {duration(left_s)}")
 
-        return evaluate(translator, self.corpus, self.run_dir, progress, self.console.warn)
+        return evaluate(translator, self.corpus, self.run_dir, self.bleu_tokenizer, progress, self.console.warn)
 
     def announce(self) -> None:
         """Print what is about to be trained, and on what."""
