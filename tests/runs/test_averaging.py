@@ -1,5 +1,6 @@
 """The mean of checkpoints: a run directory that serves."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,12 @@ def test_slips_get_one_line(begun: Path, tmp_path: Path) -> None:
     assert str(few.value) == (f"{begun}: has 3 of the 4 whole checkpoints that were to be averaged; ask for fewer, or "
                               "train with checkpoint.keep=4 and a smaller checkpoint.every_n_steps")
     assert not (tmp_path / "OUT").exists()
+    shutil.rmtree(begun / "checkpoints")
+    with pytest.raises(UserError) as none:
+        average_checkpoints(begun, 1, tmp_path / "OUT")
+    assert str(none.value) == (f"{begun}: has 0 of the 1 whole checkpoints that were to be averaged; train with "
+                               "checkpoint.keep=2 and a smaller checkpoint.every_n_steps")
+    assert compose(["checkpoint.keep=2"]).checkpoint.keep == 2
     with pytest.raises(UserError, match="RUN: is not empty; name a new folder") as full:
         average_checkpoints(begun, 2, begun)
     assert full.value.code == Exit.STORAGE
