@@ -23,7 +23,7 @@ DESCRIPTION = ("Translate a file and score it with sacreBLEU: detokenised, cased
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     add_pairs(parser)
     add_json(parser)
     add_run(parser)
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Translate, score, print."""
+    """Translate the source, score the translations and print the scores."""
     sources, references = read_pairs(args.src, args.ref)
     console = Console()
     with created(args.output, args.src, args.ref) if args.output else nullcontext() as sink:

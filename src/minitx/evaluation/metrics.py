@@ -68,6 +68,11 @@ def _installed(tokenizer: str) -> bool:
     return tokenizer not in NEEDS or all(map(find_spec, NEEDS[tokenizer][0]))
 
 
+def signed_tokenizer(signature: str) -> str:
+    """Return the tokenizer that a BLEU signature names."""
+    return signature.partition("|tok:")[2].partition("|")[0]
+
+
 def score(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str = DEFAULT_TOKENIZER) -> Score:
     """Score detokenised hypotheses against raw references, line by line. No sentences score 0.
 
