@@ -134,7 +134,7 @@ def _bleu(tokenizer: str) -> BLEU:
         raise UserError(f"BLEU tokenizer {tokenizer}: is not installed here: pip install '{NEEDS[tokenizer][1]}'")
     try:
         bleu = BLEU(tokenize=tokenizer)
-    except OSError as error:  # flores200 downloads a model
-        raise UserError(f"BLEU tokenizer {tokenizer}: cannot be downloaded: {error}; char needs no download") from error
+    except (OSError, RuntimeError) as error:  # a model that is to be downloaded, a dictionary that is damaged
+        raise UserError(f"BLEU tokenizer {tokenizer}: cannot be loaded: {error}; char needs nothing") from error
     bleu.num_refs = 1  # as above, for the signature
     return bleu
