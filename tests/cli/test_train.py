@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from minitx.cli.train import main
 from minitx.config.compose import compose
+from minitx.data.corpus import check_text
 from minitx.utils.errors import UserError
 
 TRAIN = Path(__file__).parents[2] / "train.py"
@@ -127,11 +127,9 @@ def test_a_mistake_gets_its_line(
 def test_a_mistake_is_reported_before_torch_is_imported(words: str) -> None:
     script = ("import atexit, runpy, sys; atexit.register(lambda: print(sorted({'torch', 'lightning', 'datasets'}"
               f" & set(sys.modules)))); sys.argv[0] = {str(TRAIN)!r}; runpy.run_path(sys.argv[0], run_name='__main__')")
-    began = time.monotonic()
     done = python("-c", script, *words.split())
     assert done.stderr == f"minitx: error: {SLIPS[words]}\n"
     assert (done.returncode, done.stdout) == (2, "[]\n")
-    assert time.monotonic() - began < 3
 
 
 @pytest.mark.parametrize(("settings", "line"), [
@@ -159,10 +157,9 @@ def test_debug_shows_the_traceback_too(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_a_config_may_be_of_a_text_that_is_elsewhere() -> None:
-    words = ["data=files", "data.dir=nowhere"]
-    assert compose(words).data.dir == "nowhere"
+    cfg = compose(["data=files", "data.dir=nowhere"])
     with pytest.raises(UserError, match="^data.dir=nowhere: no such folder$"):
-        compose(words)
+        check_text(cfg.data)
 
 
 def test_help_is_worth_reading() -> None:

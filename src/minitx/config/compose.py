@@ -74,11 +74,11 @@ def _as_written(word: str) -> str:
     if name.lstrip("+") not in _text_names():
         return word
     try:
-        value = OverridesParser.create().parse_override(word).value()
+        parsed: Any = OverridesParser.create().parse_override(word).value()
     except HydraException:
         return word  # it is refused later, with the others
-    several = isinstance(value, ChoiceSweep) and value.simple_form
-    values, texts = (value.list, written.split(",")) if several else ([value], [written])
+    several = isinstance(parsed, ChoiceSweep) and parsed.simple_form
+    values, texts = (parsed.list, written.split(",")) if several else ([parsed], [written])
     if len(values) != len(texts):  # a quoted value has commas of its own
         return word
     quoted = [f"'{text.strip()}'" if isinstance(value, bool | int | float) else text

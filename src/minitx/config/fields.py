@@ -67,7 +67,7 @@ def _value(hint: Any, value: Any, path: str, spec: Mapping[str, Any]) -> Any:
     return _scalar(kind, value, path, spec)
 
 
-def _scalar(kind: type, value: Any, path: str, spec: Mapping[str, Any]) -> Any:
+def _scalar(kind: Any, value: Any, path: str, spec: Mapping[str, Any]) -> Any:
     """Check one value's type, choices and bounds; a whole number will do for a float."""
     if kind is float and type(value) is int:
         value = float(value)
