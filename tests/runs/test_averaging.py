@@ -69,12 +69,6 @@ def test_slips_get_one_line(begun: Path, tmp_path: Path) -> None:
     assert str(few.value) == (f"{begun}: has 3 of the 4 whole checkpoints that were to be averaged; ask for fewer, or "
                               "train with checkpoint.keep=4 and a smaller checkpoint.every_n_steps")
     assert not (tmp_path / "OUT").exists()
-    shutil.rmtree(begun / "checkpoints")
-    with pytest.raises(UserError) as none:
-        average_checkpoints(begun, 1, tmp_path / "OUT")
-    assert str(none.value) == (f"{begun}: has 0 of the 1 whole checkpoints that were to be averaged; train with "
-                               "checkpoint.keep=2 and a smaller checkpoint.every_n_steps")
-    assert compose(["checkpoint.keep=2"]).checkpoint.keep == 2
     with pytest.raises(UserError, match="RUN: is not empty; name a new folder") as full:
         average_checkpoints(begun, 2, begun)
     assert full.value.code == Exit.STORAGE
@@ -84,3 +78,12 @@ def test_slips_get_one_line(begun: Path, tmp_path: Path) -> None:
         average_checkpoints(begun, 2, Path("/proc/OUT"))
     with pytest.raises(UserError, match="not a run directory"):
         average_checkpoints(tmp_path / "nothing", 2, tmp_path / "OUT")
+
+
+def test_the_advice_of_a_run_without_checkpoints_can_be_followed(begun: Path, tmp_path: Path) -> None:
+    shutil.rmtree(begun / "checkpoints")
+    with pytest.raises(UserError) as none:
+        average_checkpoints(begun, 1, tmp_path / "OUT")
+    assert str(none.value) == (f"{begun}: has 0 of the 1 whole checkpoints that were to be averaged; train with "
+                               "checkpoint.keep=2 and a smaller checkpoint.every_n_steps")
+    assert compose(["checkpoint.keep=2"]).checkpoint.keep == 2
