@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -21,8 +22,11 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shouter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let commands load a stub that translates into upper case."""
+    """Let commands load a stub that translates into upper case, and English."""
     from served import Shouter
+
+    text = SimpleNamespace(tgt="en", bleu_tokenizer=None)
+    monkeypatch.setattr("minitx.cli.evaluate.read_config", lambda run_dir: SimpleNamespace(data=text))
 
     for command in ("translate", "evaluate"):
         monkeypatch.setattr(f"minitx.cli.{command}.load", lambda *asked: Shouter(*asked))

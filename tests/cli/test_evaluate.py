@@ -8,13 +8,34 @@ import pytest
 
 from minitx.cli import main as cli
 from minitx.config.compose import compose
-from minitx.config.saved import freeze
+from minitx.config.saved import freeze, read_config
 from minitx.config.schema import resolve_size
 from minitx.utils.errors import Exit
 
 
+def write_config(run_dir: Path, *overrides: str) -> Path:
+    run_dir.mkdir()
+    cfg = compose(["data=files", "data.src=de", *overrides])
+    freeze(replace(cfg, model=resolve_size(cfg.model)), run_dir)
+    return run_dir
+
+
 @pytest.mark.usefixtures("shouter")
 class TestEvaluate:
+    def test_the_run_says_which_tokenizer_unless_it_is_asked_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                 capfd: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setattr("minitx.cli.evaluate.read_config", read_config)
+        (tmp_path / "s").write_text("我们明天去北京看朋友。\n", encoding="utf-8")
+        zh = write_config(tmp_path / "zh", "data.tgt=zh")
+        argv = ["evaluate", str(zh), "--src", str(tmp_path / "s"), "--ref", str(tmp_path / "s")]
+        for words, tokenizer, bleu in (([], "zh", "100.00"), (["--tokenize", "char"], "char", "100.00"),
+                                       (["--tokenize", "13a"], "13a", "0.00")):
+            assert cli.main([*argv, *words]) == Exit.OK
+            assert capfd.readouterr().out.startswith(f"BLEU {bleu}  nrefs:1|case:mixed|eff:no|tok:{tokenizer}|")
+        argv[1] = str(write_config(tmp_path / "set", "data.tgt=zh", "data.bleu_tokenizer=intl"))
+        assert cli.main(argv) == Exit.OK
+        assert "|tok:intl|" in capfd.readouterr().out
+
     def test_scores_with_signatures(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "s").write_text("the dog sees the cat\n\n")
         (tmp_path / "r").write_text("THE DOG SEES THE CAT\n\n")
@@ -34,13 +55,13 @@ class TestEvaluate:
         assert "moses_bleu" not in found
         assert (tmp_path / "h").read_text() == "THE DOG SEES THE CAT\n\n"
 
-    def test_scores_as_older_papers_do(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_scores_as_older_papers_do(self, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("minitx.cli.evaluate.read_config", read_config)
         (tmp_path / "s").write_text("the dog sees the cat.\n")
         (tmp_path / "r").write_text("The dog sees the cat.\n")
         for tgt, code in (("en", Exit.OK), ("xx", Exit.USAGE)):
-            cfg = compose(["data=files", "data.src=de", f"data.tgt={tgt}"])
-            (run_dir := tmp_path / tgt).mkdir()
-            freeze(replace(cfg, model=resolve_size(cfg.model)), run_dir)
+            run_dir = write_config(tmp_path / tgt, f"data.tgt={tgt}")
             argv = ["evaluate", str(run_dir), "--src", str(tmp_path / "s"), "--ref", str(tmp_path / "r"), "--moses"]
             assert cli.main(argv) == code
             told = capfd.readouterr()

@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from minitx.config.compose import CONF, compose
+from minitx.config.fields import keys
+from minitx.config.schema import Config
 
 FILES = sorted(CONF.rglob("*.yaml"))
 OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent not in (CONF, CONF / "suite")]
@@ -73,6 +75,21 @@ def test_experiments_can_be_stacked_and_are_reported_together() -> None:
 def test_the_command_line_wins_over_an_experiment() -> None:
     assert compose(["experiment=multi30k_en_de", "trainer.max_minutes=2", "model=transformer_nope"]).choices.model == (
         "transformer_nope")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["2024_05", "1e3", "007", "-5", "true", "nan", "2024-05", "runs/7"])
+def test_text_is_taken_as_it_is_written(name: str) -> None:
+    cfg = compose([f"run_dir={name}", f"+init_from={name}", "data=files", f"data.dir={name}", f"data.tgt={name}"])
+    assert (cfg.run_dir, cfg.init_from, cfg.data.dir, cfg.data.tgt) == (name, name, name, name)
+    assert compose(["run_dir=null"]).run_dir is None
+
+
+@pytest.mark.parametrize("name", [name for name, spec in keys(Config).items() if spec["optional"]])
+def test_conf_has_the_keys_that_a_config_may_lack(name: str) -> None:
+    group, _, leaf = name.partition(".")
+    options = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CONF / group).glob("*.yaml")]
+    assert options
+    assert all(leaf in settings for settings in options if "defaults" not in settings)
 
 
 def test_interpolation_names_a_run_by_what_it_is() -> None:

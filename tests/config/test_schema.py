@@ -1,5 +1,7 @@
 """The schema: types, ranges, names and settings that are wrong together."""
 
+import hashlib
+import json
 from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
@@ -7,7 +9,15 @@ import pytest
 
 from minitx.config.compose import compose
 from minitx.config.fields import allowed, keys, nearest, parse, show
-from minitx.config.schema import Config, ModelConfig, TransformerConfig, as_dict, check, resolve_size
+from minitx.config.schema import (
+    Config,
+    ModelConfig,
+    TransformerConfig,
+    as_dict,
+    check,
+    config_sha256,
+    resolve_size,
+)
 from minitx.utils.errors import UserError
 
 
@@ -51,15 +61,16 @@ def test_no_key_has_a_default_and_each_has_a_doc() -> None:
     ({"optim__lr": float("nan")}, "optim.lr=nan: must be a number (peak learning rate of AdamW)"),
     ({"model__dropout": 1.0}, "model.dropout=1.0: must be less than 1 "
                               "(dropout probability)"),
-    ({"trainer__max_steps": 1.5}, "trainer.max_steps=1.5: must be a whole number (stop after so many optimizer steps)"),
+    ({"trainer__max_steps": 1.5}, "trainer.max_steps=1.5: must be a whole number "
+                                  "(stop after this many optimizer steps)"),
     ({"trainer__max_steps": True}, "trainer.max_steps=true: must be a whole number "
-                                   "(stop after so many optimizer steps)"),
-    ({"debug": 1}, "debug=1: must be true or false (show tracebacks of a user's slip too)"),
+                                   "(stop after this many optimizer steps)"),
+    ({"debug": 1}, "debug=1: must be true or false (show the traceback of a user's mistake too)"),
     ({"seed": None}, "seed=null: must be a whole number (seed of weights, order and dropout)"),
     ({"data__test_sets": "test"}, "data.test_sets=test: must be a list, like [a,b] "
-                                  "(test sets to score; null = all, but of the synthetic ones test, minimal_pairs)"),
-    ({"data__test_sets": [1]}, "data.test_sets=1: must be text (test sets to score; null = all, but of the "
-                               "synthetic ones test, minimal_pairs)"),
+                                  "(test sets to score; null = all (synthetic text: test and minimal_pairs))"),
+    ({"data__test_sets": [1]}, "data.test_sets=1: must be text, in quotes if it looks like a number (test sets to "
+                               "score; null = all (synthetic text: test and minimal_pairs))"),
     ({"optim__shedule": "wsd"}, "unknown key optim.shedule=wsd; did you mean optim.schedule?"),
     ({"optim": 3}, "optim=3: is a group of keys, not a value"),
     ({"model__size": "smal"}, "model.size=smal: must be one of toy, tiny, small, base, big; did you mean small?"),
@@ -76,6 +87,23 @@ def test_a_missing_key_is_named(cfg: Config) -> None:
     del values["optim"]["lr"]
     with pytest.raises(UserError, match=r"^optim\.lr is missing: peak learning rate"):
         parse(Config, values)
+
+
+OPTIONAL = {"data__bleu_tokenizer": "char", "checkpoint__average": 2, "trainer__max_pflop": 1.5}
+
+
+def test_an_optional_key_may_be_missing_and_is_hashed_only_if_it_is_set(cfg: Config) -> None:
+    assert {name.replace(".", "__") for name, spec in keys(Config).items() if spec["optional"]} == set(OPTIONAL)
+    older = as_dict(cfg)
+    for path in OPTIONAL:
+        group, name = path.split("__")
+        del older[group][name]
+    assert parse(Config, older) == cfg
+    older["data"]["dir"] = older["trainer"]["price_per_hour"] = None
+    hashed = {name: value for name, value in older.items() if name not in ("run_dir", "resume", "debug", "logger")}
+    assert config_sha256(cfg) == hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
+    others = {config_sha256(changed(cfg, **{path: value})) for path, value in OPTIONAL.items()}
+    assert len(others | {config_sha256(cfg)}) == len(OPTIONAL) + 1
 
 
 @pytest.mark.parametrize(("change", "both"), [

@@ -41,8 +41,8 @@ def data_config(**changes) -> DataConfig:
     recommends = RecommendsConfig(
         model_size="tiny", vocab_size=None, tokens_per_update=64, max_steps=1, lr=1e-3, warmup_steps=0, dropout=0.0)
     values = {
-        "source": "files", "src": "en", "tgt": "de", "dir": None, "folder": None, "hub_id": None,
-        "hub_name": None, "hub_revision": None, "hold_out": None, "max_pairs": None, "streaming": False,
+        "source": "files", "src": "en", "tgt": "de", "bleu_tokenizer": None, "dir": None, "folder": None,
+        "hub_id": None, "hub_name": None, "hub_revision": None, "hold_out": None, "max_pairs": None, "streaming": False,
         "window_shards": 4, "clean": clean_config(), "seed": 1,
         "train_size": 100, "train_words": 16, "test_sets": None, "max_tokens": 64, "max_length": 32,
         "pad_to_multiple": 4,

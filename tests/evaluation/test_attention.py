@@ -273,10 +273,10 @@ def fraction(values: dict[str, Any]) -> None:
     (changed(scale=100), "a scale other than 10000"), (changed(source=[]), "lists of tokens"),
     (changed(target=["a", 3]), "lists of tokens"), (changed(source="dog"), "lists of tokens"),
     (changed(weights={}), "not of nothing"), (changed(weights={"self": [[[[1]]]]}), "not of self"),
-    (changed(weights=3), "no attention maps"), (less("source", 0), "encoder: no whole numbers .* 5 tokens and the 5"),
-    (less("weights", "cross", 0, 0), "no attention maps"), (less("weights", "cross", 0, 0, 0), "no attention maps"),
-    (fraction, "cross: no whole numbers"), (wrong_sum, "cross: .* does not add up to 10000"),
-    (negative, "encoder: .* does not add up"), (foreseen, "decoder: a token looks at what was not yet written"),
+    (changed(weights=3), "not attention maps"), (less("source", 0), "encoder: not whole numbers .* 5 tokens and the 5"),
+    (less("weights", "cross", 0, 0), "not attention maps"), (less("weights", "cross", 0, 0, 0), "not attention maps"),
+    (fraction, "cross: not whole numbers"), (wrong_sum, "cross: .* do not add up to 10000"),
+    (negative, "encoder: .* do not add up"), (foreseen, "decoder: a token attends to one that was not yet written"),
 ], ids=str)  # fmt: skip
 def test_what_was_edited_by_hand_is_noticed(edit: Callable[[dict[str, Any]], None], why: str, tmp_path: Path) -> None:
     values = json.loads(made().json())

@@ -34,7 +34,7 @@ class Translator:
 
 
 def test_each_sentence_s_counts_are_kept_and_no_text(tmp_path: Path) -> None:
-    scores = evaluate(Translator(), Corpus(), tmp_path, lambda *_: None, print)  # type: ignore[arg-type]
+    scores = evaluate(Translator(), Corpus(), tmp_path, "13a", lambda *_: None, print)  # type: ignore[arg-type]
     text = (tmp_path / "sentence_statistics.json").read_text()
     kept = json.loads(text)
     assert kept["columns"] == list(SENTENCE_COLUMNS)

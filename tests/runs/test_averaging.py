@@ -1,5 +1,6 @@
 """The mean of checkpoints: a run directory that serves."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,3 +78,12 @@ def test_slips_get_one_line(begun: Path, tmp_path: Path) -> None:
         average_checkpoints(begun, 2, Path("/proc/OUT"))
     with pytest.raises(UserError, match="not a run directory"):
         average_checkpoints(tmp_path / "nothing", 2, tmp_path / "OUT")
+
+
+def test_the_advice_of_a_run_without_checkpoints_can_be_followed(begun: Path, tmp_path: Path) -> None:
+    shutil.rmtree(begun / "checkpoints")
+    with pytest.raises(UserError) as none:
+        average_checkpoints(begun, 1, tmp_path / "OUT")
+    assert str(none.value) == (f"{begun}: has 0 of the 1 whole checkpoints that were to be averaged; train with "
+                               "checkpoint.keep=2 and a smaller checkpoint.every_n_steps")
+    assert compose(["checkpoint.keep=2"]).checkpoint.keep == 2

@@ -1,4 +1,4 @@
-"""What a run may begin with: told before torch is imported, and before anything is made."""
+"""What a run may start from: checked before torch is imported, and before anything is created."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,9 +35,23 @@ def asked(*overrides: str) -> Config:
 
 
 def test_a_run_takes_the_vocabulary_of_the_one_it_begins_with(donor: Path) -> None:
-    cfg = asked("tokenizer.vocab_size=5000", "model.dropout=0.1", "data.src=de", "data.tgt=en")
+    cfg = asked("model.dropout=0.1", "data.src=de", "data.tgt=en")
+    assert cfg.tokenizer.vocab_size == cfg.data.recommends.vocab_size != 300
     assert adopt(cfg) == replace(cfg, tokenizer=TokenizerConfig(vocab_size=300, joint=True))
+    assert adopt(asked("tokenizer.vocab_size=300")).tokenizer.vocab_size == 300
     assert adopt(compose([])) == compose([])
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    (["tokenizer.vocab_size=5000"], "init_from=RUN: its vocabulary is of tokenizer.vocab_size=300, asked was 5000; "
+                                    "write tokenizer.vocab_size=300"),
+    (["init_from=UNTIED", "tokenizer.joint=false", "model.tie_embeddings=false"],
+     "init_from=UNTIED: its vocabulary is of tokenizer.joint=true, asked was false; write tokenizer.joint=true")])
+def test_another_vocabulary_than_the_one_it_brings_is_refused(donor: Path, words: list[str], line: str) -> None:
+    make_run(Path("UNTIED"), "model.tie_embeddings=false")
+    with pytest.raises(UserError) as caught:
+        adopt(asked(*words))
+    assert str(caught.value) == line
 
 
 def test_the_widths_count_and_not_their_name(donor: Path) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the kinds of value that options take."""
+"""Options that several commands share, and the types of their values."""
 
 import argparse
 from math import inf, nan
@@ -9,15 +9,15 @@ from minitx.config.schema import SEARCH_PRECISIONS
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the run that serves, and where it computes."""
+    """Add the run to use, and the device to use it on."""
     parser.add_argument("model", metavar="RUN", type=Path, help="run directory that train.py wrote")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto = a GPU if there is one (default)")
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:
-    """Add what may differ from the run's own search."""
+    """Add the settings of search that may differ from the run's own."""
     parser.add_argument("--beam-size", type=positive, metavar="K",
-                        help="hypotheses a line, 1 = greedy (default: as the run)")
+                        help="hypotheses per line, 1 = greedy (default: as the run)")
     parser.add_argument("--length-penalty", type=not_negative, metavar="A",
                         help="exponent of ((5 + length) / 6) ** A (default: as the run)")
     parser.add_argument("--precision", choices=SEARCH_PRECISIONS,
@@ -25,33 +25,35 @@ def add_search(parser: argparse.ArgumentParser) -> None:
 
 
 def search_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what `add_search` was given, as `Translator` takes it."""
+    """Return the values of `add_search`, as `Translator` takes them."""
     return {"beam_size": args.beam_size, "length_penalty": args.length_penalty}
 
 
 def add_pairs(parser: argparse.ArgumentParser) -> None:
     """Add two files that pair line by line."""
-    parser.add_argument("--src", type=Path, metavar="FILE", required=True, help="source sentences, one a line")
-    parser.add_argument("--ref", type=Path, metavar="FILE", required=True, help="their translations, one a line")
+    parser.add_argument("--src", type=Path, metavar="FILE", required=True, help="source sentences, one per line")
+    parser.add_argument("--ref", type=Path, metavar="FILE", required=True, help="their translations, one per line")
 
 
 def add_output(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add a file for what would go to standard output, or nowhere."""
+    """Add a file for what would otherwise go to standard output, or nowhere."""
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"where {what}, all or nothing")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add the form that programs read."""
+    """Add the choice of JSON."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def positive(text: str) -> int:
+    """Parse a whole number, at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be a whole number, at least 1")
     return int(text)
 
 
 def positive_number(text: str) -> float:
+    """Parse a number above 0."""
     value = not_negative(text)
     if not value:
         raise argparse.ArgumentTypeError(f"{text}: must be above 0")
@@ -59,6 +61,7 @@ def positive_number(text: str) -> float:
 
 
 def share(text: str) -> float:
+    """Parse a percentage above 0, at most 100."""
     value = positive_number(text)
     if value > 100:
         raise argparse.ArgumentTypeError(f"{text}: must be a share in %, at most 100")
@@ -66,6 +69,7 @@ def share(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
+    """Parse a finite number, at least 0."""
     try:
         value = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""`minitx attention`: what a model looks at while it translates a sentence."""
+"""`minitx attention`: what a model attends to while it translates a sentence."""
 
 import argparse
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from minitx.utils.errors import Exit, UserError
 if TYPE_CHECKING:
     from minitx.evaluation.attention_maps import AttentionMaps
 
-HELP = "show what a model looks at while it translates a sentence"
-DESCRIPTION = ("Read a sentence and its translation as in training, and tell what each head of the model looks at. "
-               "Without -o and --plot, one line a token of the translation: the token of the sentence that it looked "
-               "at most, and how much (of 1; a mean over layers and heads).")
+HELP = "show what a model attends to while it translates a sentence"
+DESCRIPTION = ("Read a sentence and its translation as in training, and show the attention of every head. Without -o "
+               "and --plot, print one line per token of the translation: the token of the sentence that it attends to "
+               "most, and the weight (0 to 1, a mean over layers and heads).")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     add_run(parser)
     parser.add_argument("sentence", metavar="SENTENCE", help="a sentence of the run's source language")
     parser.add_argument("--target", metavar="SENTENCE", help="its translation (default: the model's own)")
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Translate if need be, look, and write what was asked for."""
+    """Translate the sentence unless a translation is given, and write its attention as a file, a plot or a table."""
     if args.plot is not None:
         from minitx.experiments.reports.plots import FORMS, require_matplotlib
 
@@ -43,38 +43,38 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stack.enter_context(show_warnings(console))
         output, plot = (path and stack.enter_context(created(path)) for path in (args.output, args.plot))
-        found = _look(args, console)
+        maps = _attention(args, console)
         if output:
-            output.write(found.json().encode())
+            output.write(maps.json().encode())
         if plot:
             from minitx.experiments.reports.figures import attention_map
 
-            plot.write(attention_map(found, form=args.plot.suffix.removeprefix(".")))
+            plot.write(attention_map(maps, form=args.plot.suffix.removeprefix(".")))
         if not output and not plot:
-            stack.enter_context(created(None)).write("".join(f"{line}\n" for line in _table(found)).encode())
+            stack.enter_context(created(None)).write("".join(f"{line}\n" for line in _table(maps)).encode())
     return Exit.OK
 
 
-def _look(args: argparse.Namespace, console: Console) -> "AttentionMaps":
-    """Errors: `UserError` for a run without attention."""
+def _attention(args: argparse.Namespace, console: Console) -> "AttentionMaps":
+    """Return the attention maps of a run. Errors: `UserError` if its model has no attention."""
     translator = load(args.model, args.device)
 
     from minitx.config.saved import read_config
-    from minitx.evaluation.attention import attention_maps  # torch, which is there by now
+    from minitx.evaluation.attention import attention_maps  # torch, imported by now
 
     cfg = read_config(args.model)
-    found = attention_maps(translator, cfg, args.sentence, args.target,
-                           warn=lambda _, what: console.warn(f"the sentence has {what}"))
-    if found is None:
+    maps = attention_maps(translator, cfg, args.sentence, args.target,
+                          warn=lambda _, what: console.warn(f"the sentence has {what}"))
+    if maps is None:
         raise UserError(f"{args.model}: model={cfg.choices.model} has no attention, so there are no weights to show")
-    return found
+    return maps
 
 
-def _table(found: "AttentionMaps") -> Iterator[str]:
-    """Yield the alignment as lines. Errors: `UserError` for a model that never looks at the source."""
-    if "cross" not in found.weights:
-        raise UserError("this model's translation does not look at the sentence; see all that it has with -o FILE")
-    lines = list(found.alignment())
+def _table(maps: "AttentionMaps") -> Iterator[str]:
+    """Yield the alignment as lines. Errors: `UserError` for a model whose decoder does not attend to the source."""
+    if "cross" not in maps.weights:
+        raise UserError("this model's decoder does not attend to the sentence; see all of its attention with -o FILE")
+    lines = list(maps.alignment())
     left, right = max(len(token) for token, _, _ in lines), max(len(source) for _, source, _ in lines)
     for token, source, weight in lines:
         yield f"{token:<{left}}  {source:<{right}}  {weight:.2f}"

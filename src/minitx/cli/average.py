@@ -1,4 +1,4 @@
-"""`minitx average`: a run that serves the mean of another's newest checkpoints."""
+"""`minitx average`: a run whose weights are the mean of another run's newest checkpoints."""
 
 import argparse
 from pathlib import Path
@@ -7,14 +7,14 @@ from minitx.cli.arguments import positive
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit
 
-HELP = "make a run of the mean of the newest checkpoints"
-DESCRIPTION = "Average the weights of RUN's newest checkpoints into a new run directory, which serves as any other."
+HELP = "average the newest checkpoints into a new run"
+DESCRIPTION = "Average the weights of RUN's newest checkpoints into a new run directory, to be used like any other."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     parser.add_argument("model", metavar="RUN", type=Path, help="run directory that train.py wrote")
-    parser.add_argument("--last", type=positive, metavar="N", required=True, help="so many of the newest checkpoints")
+    parser.add_argument("--last", type=positive, metavar="N", required=True, help="how many of the newest checkpoints")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", required=True, help="a new or empty folder")
 
 

@@ -12,12 +12,14 @@ from minitx.cli.arguments import add_json, add_output, add_pairs, add_run, add_s
 from minitx.cli.progress import Meter
 from minitx.cli.streams import created, encode_line, read_pairs
 from minitx.config.saved import read_config
+from minitx.config.schema import BLEU_TOKENIZERS
 from minitx.runs.result import SEARCH, searched
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
 
 HELP = "score translations of a file"
-DESCRIPTION = "Translate a file and score it with sacreBLEU: detokenised, cased, 13a."
+DESCRIPTION = ("Translate a file and score it with sacreBLEU: detokenised, cased, with the tokenizer that the run was "
+               "scored with.")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,17 +28,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_run(parser)
     add_output(parser, "translations go")
+    parser.add_argument("--tokenize", choices=BLEU_TOKENIZERS, help="tokenizer of BLEU (default: as the run)")
     parser.add_argument("--moses", action="store_true",
-                        help="score lower-cased, Moses-tokenised text, too, as older papers do")
+                        help="also score lower-cased, Moses-tokenised text, as older papers do")
     add_search(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Translate, score, print."""
+    """Translate the source, score the translations and print the scores."""
     sources, references = read_pairs(args.src, args.ref)
     console = Console()
-    language = moses_language(args.model) if args.moses else None
     with created(args.output, args.src, args.ref) if args.output else nullcontext() as sink:
+        from minitx.evaluation.metrics import bleu_tokenizer, score
+
+        data = read_config(args.model).data
+        tokenizer = bleu_tokenizer(data.tgt, args.tokenize or data.bleu_tokenizer)
+        if args.moses:
+            check_moses(data.tgt, args.model)
         translator, meter = load(args.model, args.device, args.precision), Meter(console)
         hypotheses = translator.translate(
             sources, **search_options(args), progress=meter,
@@ -45,13 +53,11 @@ def run(args: argparse.Namespace) -> int:
         if sink:
             sink.writelines(map(encode_line, hypotheses))
 
-    from minitx.evaluation.metrics import score
-
-    result, moses = score(hypotheses, references), None
-    if language is not None:
+    result, moses = score(hypotheses, references, tokenizer), None
+    if args.moses:
         from minitx.evaluation.moses import moses_score
 
-        moses = moses_score(hypotheses, references, language)
+        moses = moses_score(hypotheses, references, data.tgt)
     decode: dict[str, Any] = {name: getattr(translator.decode, name) for name in SEARCH}
     decode |= {name: value for name, value in search_options(args).items() if value is not None}
     text = (f"BLEU {result.bleu:.2f}  {result.bleu_signature}\nchrF {result.chrf:.2f}  {result.chrf_signature}\n"
@@ -64,12 +70,10 @@ def run(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def moses_language(run_dir: Path) -> str:
-    """Return the language a run translates into. Errors: `UserError` where Moses has no rules for it."""
+def check_moses(lang: str, run_dir: Path) -> None:
+    """Errors: `UserError` if Moses has no rules for the language that a run translates into."""
     from minitx.evaluation.moses import languages
 
-    lang = read_config(run_dir).data.tgt
     if lang not in languages():
         raise UserError(f"--moses: has no rules for {lang}, which {run_dir} translates into; it has them for "
                         f"{', '.join(sorted(languages()))}")
-    return lang

@@ -1,6 +1,6 @@
-"""`minitx`: the parser of its command line, and who is called. A command is a module of `minitx.cli`.
+"""`minitx`: the parser of its command line, and the command that is called, each a module of `minitx.cli`.
 
-None of them imports anything slow before it runs, so help and slips are told at once.
+None of them imports anything slow before it runs, so help and errors appear at once.
 """
 
 import argparse
@@ -16,16 +16,16 @@ from minitx.utils.errors import Exit, UserError
 
 
 class Command(Protocol):
-    """What a module of `minitx.cli` has."""
+    """What every command in `minitx.cli` defines."""
 
     HELP: str  # in the list of commands
     DESCRIPTION: str  # above its own options
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Say what the command takes."""
+        """Add the command's arguments."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do it and return an exit code; `args.owns_process` tells a program from a call within one."""
+        """Run the command and return an exit code. `args.owns_process`: False if another program called `main`."""
 
 
 COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "score": score, "average": average,
@@ -34,17 +34,17 @@ COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line asks; return one of README's exit codes."""
+    """Run a command line, None = that of this process; return one of README's exit codes."""
     if argv is None:
         ignore_write_errors("stderr")
     code = int(Exit.OK)
     try:
-        args = _parsed(argv, argparse.Namespace(owns_process=argv is None))
+        args = _parse(argv, argparse.Namespace(owns_process=argv is None))
         with reader_may_leave():
             code = int(args.run(args))
-    except UserError as slip:
-        print(f"minitx: error: {slip}", file=sys.stderr)
-        return slip.code
+    except UserError as error:
+        print(f"minitx: error: {error}", file=sys.stderr)
+        return error.code
     except OSError as error:
         if error.filename is None:
             raise
@@ -55,12 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parsed(argv: Sequence[str] | None, args: argparse.Namespace) -> argparse.Namespace:
-    """Let words like KEY=VALUE stand behind options too, where argparse has stopped to look for them."""
+def _parse(argv: Sequence[str] | None, args: argparse.Namespace) -> argparse.Namespace:
+    """Parse into `args`. Words like KEY=VALUE may follow options too, where argparse no longer expects them."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv, args)
-    if strange := [word for word in rest if "=" not in word or word.startswith("-") or "overrides" not in args]:
-        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if unknown := [word for word in rest if "=" not in word or word.startswith("-") or "overrides" not in args]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         args.overrides = [*args.overrides, *rest]
     return args
@@ -72,7 +72,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="minitx", description="Use what `python train.py` has trained, or look ahead.")
+    parser = _Parser(prog="minitx", description="Use the runs of `python train.py`, or plan the next.")
     parser.add_argument("--version", action="version", version=f"minitx {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():

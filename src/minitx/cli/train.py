@@ -1,7 +1,7 @@
-"""`train.py`: from the command line to one run, a sweep of runs, or Hydra's own commands.
+"""`train.py`: from the command line to one run, a sweep of runs, or one of Hydra's own commands.
 
-A run is composed and checked before anything is created, so a slip is told in a second. Hydra then serves `--cfg`,
-`--info`, completion and sweeps, whose jobs are fresh processes.
+Every run is composed and checked before anything is created, so a mistake is reported within a second. Hydra itself
+serves `--cfg`, `--info`, completion and sweeps; each job of a sweep is a process of its own.
 """
 
 import signal
@@ -34,59 +34,65 @@ from minitx.utils.files import home
 
 
 def main() -> NoReturn:
-    """Do what the command line asks, and leave with one of README's exit codes."""
+    """Run the command line of this process and exit with one of README's exit codes."""
     ignore_write_errors("stderr")
     try:
         code = _dispatch(sys.argv[1:])
-    except UserError as slip:
+    except UserError as error:
         if any(word.lstrip("+") == "debug=true" for word in sys.argv[1:]):
             traceback.print_exc()
-        print(f"minitx: error: {slip}", file=sys.stderr)
-        code = slip.code
+        print(f"minitx: error: {error}", file=sys.stderr)
+        code = error.code
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
     sys.exit(code)
 
 
 def _dispatch(argv: Sequence[str]) -> int:
+    """Check the command line, then print, sweep or train as it asks. Returns an exit code."""
     args = arguments(argv)
-    if args.experimental_rerun:
-        raise UserError("--experimental-rerun reads a pickle, which can run code: repeat the command line instead")
-    if args.resolve and not args.cfg and not args.help:
-        raise UserError("--resolve: says how --cfg shows the config; add --cfg job")
+    _check_flags(args)
     if args.shell_completion or args.hydra_help:
-        return _hand_to_hydra(args)
-    if args.multirun and outer_ranks():
-        raise UserError("--multirun: each rank would run all jobs; let it start the ranks itself, with "
-                        "trainer.devices, or begin each job with torchrun or srun")
+        return _run_in_hydra(args)
     with hydra_app(args) as app:
         if args.help:
             text = usage(app, compose_job(app, args, args.overrides))
             with reader_may_leave():
                 print(text)
             return Exit.OK
-        if args.multirun and not args.cfg and not args.info:
+        if args.cfg or args.info:
+            compose_job(app, args, args.overrides)  # for our line about a mistake, before Hydra's
+        elif args.multirun:
             _check_sweep(app, args)
         else:
-            composed = compose_job(app, args, args.overrides)
-            if not args.cfg and not args.info:
-                cfg = checked(composed)
-                check_text(cfg.data)
+            cfg = checked(compose_job(app, args, args.overrides))
+            check_text(cfg.data)
     if args.cfg or args.info:
-        return _hand_to_hydra(args)
+        return _run_in_hydra(args)
     ignore_write_errors("stdout")  # run directories are what remains, and the exit code is theirs
     if args.multirun:
-        return _hand_to_hydra(args)
+        return _run_in_hydra(args)
     home()
     tune_allocator(cfg)
     return launch(cfg)
+
+
+def _check_flags(args: Namespace) -> None:
+    """Refuse flags that would run code, do nothing, or run every job once per rank."""
+    if args.experimental_rerun:
+        raise UserError("--experimental-rerun reads a pickle, which can run code: repeat the command line instead")
+    if args.resolve and not args.cfg and not args.help:
+        raise UserError("--resolve: says how --cfg shows the config; add --cfg job")
+    if args.multirun and outer_ranks():
+        raise UserError("--multirun: each rank would run all jobs; let it start the ranks itself, with "
+                        "trainer.devices, or start each job with torchrun or srun")
 
 
 # --- sweeps and Hydra's own commands
 
 
 def _check_sweep(app: Hydra, args: Namespace) -> None:
-    """Check every job before the first begins; another sweeper than Hydra's own chooses its jobs as it goes."""
+    """Check every job before the first begins. A sweeper other than Hydra's own chooses its jobs as it goes."""
     parsed = parse_overrides(app, args.overrides)
     compose_job(app, args, [line for o in parsed if o.is_hydra_override() and (line := o.input_line)])
     if any(o.key_or_group == "hydra/sweeper" for o in parsed):
@@ -101,8 +107,8 @@ def _check_sweep(app: Hydra, args: Namespace) -> None:
                         "what varies: run_dir='runs/${choices.model}-${seed}'")
 
 
-def _hand_to_hydra(args: Namespace) -> int:
-    """Let Hydra serve the command; under --multirun each job is a fresh process with its own exit code."""
+def _run_in_hydra(args: Namespace) -> int:
+    """Let Hydra serve the command; under --multirun each job is a process of its own. Returns the worst exit code."""
     version.setbase("1.3")
     codes: dict[str, int] = {}
 
@@ -127,7 +133,7 @@ def _hand_to_hydra(args: Namespace) -> int:
 
 
 def _child(command: list[str]) -> int:
-    """Run one job, pass SIGTERM on, and wait for its clean end (Ctrl-C reaches it by itself)."""
+    """Run one job, pass SIGTERM on to it, and wait until it has ended (Ctrl-C reaches it without us)."""
     child = subprocess.Popen(command)
     before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
@@ -175,11 +181,11 @@ Flags (Hydra's: --hydra-help; put them before or after all overrides, not betwee
 
 
 def usage(app: Hydra, composed: DictConfig) -> str:
-    """Return the help text: groups with what each option's file says of itself, keys with their meaning and range."""
+    """Return the help text: groups with the first comment of each option's file, keys with their meaning and range."""
     choices: dict[str, Any] = dict(composed.hydra.runtime.choices)
     groups = config_groups(app)
     lines = []
-    for name in sorted(groups, key=list(choices)[::-1].index):  # Hydra notes the defaults list from its end
+    for name in sorted(groups, key=list(choices)[::-1].index):  # Hydra lists the defaults from last to first
         for option in groups[name]:
             star = "*" if choices.get(name) == option else " "
             lines.append(f"  {star} {name}={option}".ljust(43) + _first_comment(CONF / name / f"{option}.yaml"))
@@ -192,6 +198,7 @@ def usage(app: Hydra, composed: DictConfig) -> str:
 
 
 def _first_comment(path: Path) -> str:
+    """Return what the file of an option says of itself; nothing if it is no file of conf/."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     comments = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")]
     return comments[0] if comments else ""

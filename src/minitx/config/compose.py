@@ -1,14 +1,15 @@
-"""From the command line to a composed, checked config: a slip gets one line and the nearest valid name.
+"""From the words of a command line to a composed, checked config; a mistake gets one line and the nearest valid name.
 
-Hydra's own entry prints composition errors and exits, so a config is composed here first, and no module but this one
-and the command knows Hydra. It imports no torch, so that a mistake is reported within a second.
+Hydra's own entry point prints composition errors and exits, so minitx composes the config itself. Only this module and
+`cli.train` know Hydra. Neither imports torch, so that a mistake is reported within a second.
 """
 
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from functools import cache
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -32,10 +33,17 @@ from minitx.utils.errors import UserError
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 NOT_OF_A_RUN = ("hydra", "suite")  # folders of conf/: Hydra's own, and lists of runs
+# Keys of Hydra's that a run ignores: the values that ask for nothing, ours and Hydra's, and what to do instead.
+IGNORED = {
+    "hydra.run.dir": ((".", "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S}"), "name the folder of a run with run_dir"),
+    "hydra.job.chdir": ((False, None), "a run stays in the folder where it was started"),
+    "hydra.output_subdir": ((None, ".hydra"), "the settings of a run are in its config.yaml"),
+    "hydra.mode": ((None, "RUN"), "add --multirun to the command line"),
+}
 
 
 def compose(overrides: Sequence[str]) -> Config:
-    """Return the checked config that these words of a command line mean. Errors: `UserError`, one line.
+    """Return the checked config that these words of a command line ask for. Errors: `UserError`, one line.
 
     The same words are composed once a process: a config is frozen, and conf/ reads no environment variable. Words with
     an option, such as --config-dir, may name a folder that changes, and are composed each time.
@@ -55,9 +63,11 @@ _compose_once = cache(_compose)
 
 
 def arguments(argv: Sequence[str]) -> Namespace:
+    """Parse a command line as Hydra does: its flags, and `overrides`, all other words. Errors: `UserError`"""
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     args = parser.parse_args(argv)
+    args.overrides = [_as_written(word) for word in args.overrides]
     args.config_name = args.config_name or "train"
     args.config_path = str(Path(args.config_path or CONF).resolve())
     args.multirun |= "hydra.mode=MULTIRUN" in args.overrides
@@ -68,9 +78,37 @@ def _refuse(message: str) -> NoReturn:
     raise UserError(f"{message}; see python train.py --help")
 
 
+def _as_written(word: str) -> str:
+    """Quote the values of a text key that Hydra would read as numbers: `run_dir=2024_05` is not `run_dir=202405`.
+
+    Values separated by commas are quoted one by one.
+    """
+    name, _, written = word.partition("=")
+    if name.lstrip("+") not in _text_names():
+        return word
+    try:
+        parsed: Any = OverridesParser.create().parse_override(word).value()
+    except HydraException:
+        return word  # it is refused later, with the others
+    several = isinstance(parsed, ChoiceSweep) and parsed.simple_form
+    values, texts = (parsed.list, written.split(",")) if several else ([parsed], [written])
+    if len(values) != len(texts):  # a quoted value has commas of its own
+        return word
+    quoted = [f"'{text.strip()}'" if isinstance(value, bool | int | float) else text
+              for value, text in zip(values, texts, strict=True)]
+    return f"{name}={','.join(quoted)}"
+
+
+@cache
+def _text_names() -> frozenset[str]:
+    """Return the keys whose values are text, and the groups, whose values are names of files."""
+    groups = {name.partition(".")[0] for name in keys(Config) if "." in name}
+    return frozenset({"experiment", *groups, *(name for name, spec in keys(Config).items() if spec["type"] is str)})
+
+
 @contextmanager
 def hydra_app(args: Namespace) -> Iterator[Hydra]:
-    """Yield Hydra over conf/ and, before it, `--config-dir`; Hydra's errors leave as one line."""
+    """Yield Hydra over conf/ and, before it, `--config-dir`; its errors become a `UserError` of one line."""
     version.setbase("1.3")
     try:
         search = create_automatic_config_search_path(None, None, args.config_path)
@@ -88,25 +126,29 @@ def hydra_app(args: Namespace) -> Iterator[Hydra]:
 
 
 def compose_job(app: Hydra, args: Namespace, overrides: Sequence[str]) -> DictConfig:
-    """Compose one job, `hydra` node included, after a look at every name on the command line."""
-    parsed, groups = parse_overrides(app, overrides), config_groups(app)  # once: Hydra takes 0.1 s to look around
+    """Compose one job, with its `hydra` node, once every name on the command line is known to be valid.
+
+    Errors: `UserError` for an unknown name, and for settings of Hydra's that a run ignores.
+    """
+    parsed, groups = parse_overrides(app, overrides), config_groups(app)  # once: listing the groups takes Hydra 0.1 s
     for override in parsed:
         _check_name(groups, override)
     _check_family(app, args, parsed)
     composed = app.compose_config(args.config_name, list(overrides), RunMode.RUN, with_log_configuration=False)
-    HydraConfig.instance().set_config(composed)  # ${hydra:...} looks here
+    _check_hydra(composed, args.multirun)
+    HydraConfig.instance().set_config(composed)  # ${hydra:...} reads it there
     return composed
 
 
 def checked(composed: DictConfig) -> Config:
-    """Return the config that a composed job means. Errors: `UserError` for a value out of its range."""
+    """Return a composed job as a `Config`. Errors: `UserError` for a value out of its range."""
     values: dict[str, Any] = {
         str(name): OmegaConf.to_container(composed[name], resolve=True)
         if OmegaConf.is_config(composed[name]) else composed[name]
         for name in composed if name != "hydra"
     }  # fmt: skip
     experiments = [o for o in composed.hydra.overrides.task if o.startswith("experiment=[")]
-    if experiments:  # Hydra notes no choice where several were chosen
+    if experiments:  # Hydra records no choice if several were chosen
         values["choices"]["experiment"] = experiments[-1].removeprefix("experiment=[").rstrip("]").replace(",", "+")
     cfg = parse(Config, values)
     check(cfg)
@@ -114,11 +156,12 @@ def checked(composed: DictConfig) -> Config:
 
 
 def parse_overrides(app: Hydra, overrides: Sequence[str]) -> list[Override]:
+    """Parse words like `key=value`. Errors: `UserError` for one that Hydra's grammar does not know."""
     try:
         return OverridesParser.create(app.config_loader).parse_overrides(list(overrides))
     except HydraException as error:
         what = " ".join(str(error).splitlines()[:2])  # the third line is a link
-        raise UserError(f"{what}; write key=value, and quote what is special") from error
+        raise UserError(f"{what}; write key=value, and quote special characters") from error
 
 
 def _check_name(groups: Mapping[str, list[str]], override: Override) -> None:
@@ -128,27 +171,31 @@ def _check_name(groups: Mapping[str, list[str]], override: Override) -> None:
         return
     if override.is_sweep_override():
         raise UserError(f"{given}: several values need --multirun; one value with commas needs quotes")
-    if name not in groups:
-        known = [*groups, *keys(Config)]
-        if name not in known and not any(key.startswith(name + ".") for key in known):
-            leaf = name.rpartition(".")[2]
-            same_leaf = [key for key in known if key.rpartition(".")[2] == leaf and key.count(".") < 2]
-            hint = f"; did you mean {same_leaf[0]}?" if same_leaf else nearest(name, known)
-            raise UserError(f"unknown key {given.lstrip('+')}{hint}")
+    if name in groups:
+        _check_options(name, given, override.value(), groups[name])
         return
-    value = override.value()
-    if isinstance(value, list) and name != "experiment":
-        raise UserError(f"{given}: takes one option; to run several: --multirun {name}={','.join(map(str, value))}")
+    known = [*groups, *keys(Config)]
+    if name not in known and not any(key.startswith(name + ".") for key in known):
+        leaf = name.rpartition(".")[2]
+        same_leaf = [key for key in known if key.rpartition(".")[2] == leaf and key.count(".") < 2]
+        hint = f"; did you mean {same_leaf[0]}?" if same_leaf else nearest(name, known)
+        raise UserError(f"unknown key {given.lstrip('+')}{hint}")
+
+
+def _check_options(group: str, given: str, value: Any, options: list[str]) -> None:
+    """Refuse a group option that does not exist, and several of a group other than `experiment`."""
+    if isinstance(value, list) and group != "experiment":
+        raise UserError(f"{given}: takes one option; to run several: --multirun {group}={','.join(map(str, value))}")
     for option in value if isinstance(value, list) else [value]:
-        if option not in groups[name] and not (name == "experiment" and option is None):
-            options = ", ".join(groups[name])
-            raise UserError(f"{name}={show(option)}: no such option{nearest(str(option), groups[name])} ({options})")
+        if option not in options and not (group == "experiment" and option is None):
+            raise UserError(f"{group}={show(option)}: no such option{nearest(str(option), options)} "
+                            f"({', '.join(options)})")
 
 
 def _check_family(app: Hydra, args: Namespace, overrides: Sequence[Override]) -> None:
-    """Refuse a key that another model family has and the chosen one has not."""
+    """Refuse a model key that only another family has."""
     families = [{spec.name for spec in fields(member)} for member in ModelConfig.members.values()]
-    shared = {f"model.{name}" for name in set.intersection(*families) - {"family"}}  # to compose once more takes time
+    shared = {f"model.{name}" for name in set.intersection(*families) - {"family"}}  # needs no second composition
     asked = [o for o in overrides if (key := o.key_or_group).startswith("model.") and key not in shared
              and not o.is_delete()]
     if not asked:
@@ -165,6 +212,16 @@ def _check_family(app: Hydra, args: Namespace, overrides: Sequence[Override]) ->
                             f"{', '.join(key for key in chosen.model if key != 'family')}")
 
 
+def _check_hydra(composed: DictConfig, multirun: bool) -> None:
+    """Refuse settings of Hydra's that would change nothing, whether the command line or an experiment has them."""
+    values: Any = OmegaConf.to_container(composed, resolve=False, enum_to_str=True)
+    for name, (unset, instead) in IGNORED.items():
+        value = reduce(getitem, name.split("."), values)
+        if value not in unset and not (multirun and name == "hydra.mode"):
+            raise UserError(f"{name}={show(value)}: has no effect; {instead}")
+
+
 def config_groups(app: Hydra) -> dict[str, list[str]]:
+    """Return the options of each group of a run."""
     names = [name for name in app.list_all_config_groups() if name.partition("/")[0] not in NOT_OF_A_RUN]
     return {name: app.config_loader.get_group_options(name) for name in names}

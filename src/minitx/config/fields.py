@@ -1,6 +1,6 @@
-"""How a schema is written and held: dataclass fields with a doc, choices and bounds; mappings checked against them.
+"""How a config key is declared and checked: dataclass fields with a doc, choices and bounds.
 
-A class with `members` stands for a family of dataclasses: the value of its key `family` chooses among them.
+A class with `members` stands for a family of dataclasses; the value of its key `family` chooses among them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,9 +16,13 @@ from minitx.utils.errors import UserError
 C = TypeVar("C")
 
 
-def key(doc: str, *, choices: tuple[str, ...] = (), **bounds: float) -> Any:
-    """Declare a config key: what it means, and the values it may take (`ge`, `gt`, `le`, `lt`)."""
-    return field(metadata={"doc": doc, "choices": choices, "bounds": bounds})
+def key(doc: str, *, choices: tuple[str, ...] = (), optional: bool = False, **bounds: float) -> Any:
+    """Declare a config key: what it means, and the values it accepts (`ge`, `gt`, `le`, `lt`).
+
+    optional: a config may lack the key, as those of runs published before it was added do. It is then null, which must
+    mean what was done before, and null is left out of `config_sha256`.
+    """
+    return field(metadata={"doc": doc, "choices": choices, "optional": optional, "bounds": bounds})
 
 
 def parse(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
@@ -31,13 +35,13 @@ def parse(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
     specs = {f.name: f.metadata for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := [name for name in values if name not in specs]:
         raise UserError(f"unknown key {path}{unknown[0]}={show(values[unknown[0]])}{nearest(unknown[0], specs, path)}")
-    if missing := [name for name in specs if name not in values]:
+    if missing := [name for name, spec in specs.items() if name not in values and not spec["optional"]]:
         raise UserError(f"{path}{missing[0]} is missing: {specs[missing[0]]['doc']}")
-    return cls(**{name: _value(hints[name], values[name], path + name, spec) for name, spec in specs.items()})
+    return cls(**{name: _value(hints[name], values.get(name), path + name, spec) for name, spec in specs.items()})
 
 
 def _member(cls: type[C], values: Mapping[str, Any], path: str) -> type[C]:
-    """Return the member of a family of dataclasses that `values` are of, or `cls` where it is no family."""
+    """Return the dataclass that `family` names, or `cls` itself if it stands for no family."""
     members: Mapping[str, type[C]] = getattr(cls, "members", {})
     if not members or cls in members.values():
         return cls
@@ -47,11 +51,11 @@ def _member(cls: type[C], values: Mapping[str, Any], path: str) -> type[C]:
     return members[name]
 
 
-def _value(kind: Any, value: Any, path: str, spec: Mapping[str, Any]) -> Any:
-    if get_origin(kind) in (Union, UnionType):
-        if value is None:
-            return None
-        kind = next(arm for arm in get_args(kind) if arm is not NoneType)
+def _value(hint: Any, value: Any, path: str, spec: Mapping[str, Any]) -> Any:
+    """Check a value against a type hint: a group, a list, a scalar, or null where the hint allows it."""
+    kind = _without_null(hint)
+    if value is None and kind is not hint:
+        return None
     if is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise UserError(f"{path}={show(value)}: is a group of keys, not a value")
@@ -59,7 +63,12 @@ def _value(kind: Any, value: Any, path: str, spec: Mapping[str, Any]) -> Any:
     if get_origin(kind) is list:
         if not isinstance(value, list | tuple):
             raise UserError(f"{path}={show(value)}: must be a list, like [a,b] ({spec['doc']})")
-        return [_value(get_args(kind)[0], item, path, spec) for item in value]
+        return [_scalar(get_args(kind)[0], item, path, spec) for item in value]
+    return _scalar(kind, value, path, spec)
+
+
+def _scalar(kind: Any, value: Any, path: str, spec: Mapping[str, Any]) -> Any:
+    """Check one value's type, choices and bounds; a whole number will do for a float."""
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind or (kind is float and not isfinite(value)):
@@ -73,10 +82,17 @@ def _value(kind: Any, value: Any, path: str, spec: Mapping[str, Any]) -> Any:
     return value
 
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false",
+          str: "text, in quotes if it looks like a number"}
 _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "ge": ("at least", ge), "gt": ("greater than", gt), "le": ("at most", le), "lt": ("less than", lt),
 }  # fmt: skip
+
+
+def _without_null(hint: Any) -> Any:
+    """Return the type in `type | None`; any other hint is returned as it is."""
+    optional = get_origin(hint) in (Union, UnionType)
+    return next(arm for arm in get_args(hint) if arm is not NoneType) if optional else hint
 
 
 def show(value: Any) -> str:
@@ -91,24 +107,25 @@ def show(value: Any) -> str:
 
 
 def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
-    """Say which valid name was probably meant, or nothing."""
+    """Suggest the valid name closest to `name`, ready to end a message; empty if none is close."""
     close = get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def keys(cls: type[Any], path: str = "") -> dict[str, Mapping[str, Any]]:
-    """Return every dotted key, of every member of a family, with its doc, choices and bounds."""
+    """Return every dotted key, of every member of a family, with what `key` declares and its `type`, null left out."""
     found: dict[str, Mapping[str, Any]] = {}
     for member in getattr(cls, "members", {}).values() or [cls]:
         hints = get_type_hints(member)
         for spec in fields(member):
-            kind, name = hints[spec.name], path + spec.name
-            found |= keys(kind, f"{name}.") if is_dataclass(kind) else {name: spec.metadata}  # type: ignore[arg-type]
+            kind, name = _without_null(hints[spec.name]), path + spec.name
+            leaf = {name: {**spec.metadata, "type": kind}}
+            found |= keys(kind, f"{name}.") if is_dataclass(kind) else leaf  # type: ignore[arg-type]
     return found
 
 
 def allowed(spec: Mapping[str, Any]) -> str:
-    """Say which values a key may take, ready to follow its doc; nothing where its type says all."""
+    """List the choices and bounds of a key, ready to follow its doc; empty if its type says all."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     values = [*spec["choices"], *(f"{signs[sign]} {bound:,}" for sign, bound in spec["bounds"].items())]
     return f" [{', '.join(values)}]" if values else ""

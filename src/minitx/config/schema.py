@@ -1,28 +1,30 @@
-"""The schema of a run: one dataclass per config group and per model family; types, units and ranges, no torch.
+"""The schema of a run: one dataclass per config group and per model family, with types, units and ranges; no torch.
 
 Values live in `conf/*.yaml` alone, so a dataclass has no defaults: a key in one and not in the other is an error.
-`schema.parse` turns the composed, resolved mapping into these classes and checks it; `as_dict` is its inverse.
+`fields.parse` turns the composed, resolved mapping into these classes and checks it; `as_dict` is its inverse.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
 from minitx.config.fields import key
 from minitx.utils.errors import UserError
 
 SEARCH_PRECISIONS = ("bf16-mixed",)
-LATER = (("checkpoint", "average"), ("trainer", "max_pflop"))  # keys younger than the first published rows
+BLEU_TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores200")  # as sacreBLEU names them
 SIZES = ("toy", "tiny", "small", "base", "big")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecommendsConfig:
+    """Settings that suit a text; the other groups take them as defaults."""
+
     model_size: str = key("size that suits this much text", choices=SIZES)
     vocab_size: int | None = key("tokenizer entries; null = what the data supports, at most 8,000", ge=260, le=65_536)
-    tokens_per_update: int = key("non-padding target tokens an optimizer step", ge=1)
+    tokens_per_update: int = key("non-padding target tokens per optimizer step", ge=1)
     max_steps: int = key("optimizer steps", ge=1)
     lr: float = key("peak learning rate", gt=0)
     warmup_steps: int = key("linear warm-up", ge=0)
@@ -31,36 +33,40 @@ class RecommendsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CleanConfig:
-    """What of the training text is left out, beside broken and empty lines; no other set is touched."""
+    """Which training pairs are left out, besides broken and empty ones; other sets are never filtered."""
 
     identical: bool = key("leave out pairs whose sides are the same")
-    duplicates: bool = key("leave out pairs seen before, to the letter")
-    max_ratio: float | None = key("leave out pairs with one side so many times as long (tokens with EOS); null = none",
-                                  gt=1)
+    duplicates: bool = key("leave out exact repetitions of earlier pairs")
+    max_ratio: float | None = key("leave out pairs with one side more than this many times as long (tokens with EOS); "
+                                  "null = none", gt=1)
     max_dropped_pct: float = key("share of training pairs left out above which the run refuses to start", ge=0, le=100)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
+    """The text: where it comes from, what is left out, and how much of it a batch holds."""
+
     source: str = key("where pairs come from", choices=("synthetic", "files", "hub"))
     src: str = key("source language, as in the file names")
     tgt: str = key("target language, as in the file names")
+    bleu_tokenizer: str | None = key("sacreBLEU tokenizer of all BLEU scores; null = the one that suits data.tgt",
+                                     choices=BLEU_TOKENIZERS, optional=True)
     dir: str | None = key("folder with {split}.{lang}[.gz], .tsv, .jsonl or .parquet files")
-    folder: str | None = key("sub-folder of $MINITX_DATA that is looked in, where data.dir names no other")
+    folder: str | None = key("sub-folder of $MINITX_DATA to read if data.dir is null")
     hub_id: str | None = key("data set on the Hugging Face hub")
-    hub_name: str | None = key("its configuration, or a folder of it; null = src-tgt or tgt-src, where it has them")
+    hub_name: str | None = key("its configuration, or a folder in it; null = src-tgt or tgt-src, if it has them")
     hub_revision: str | None = key("commit or branch of it; null = the newest")
-    hold_out: int | None = key("pairs of the training text that make the validation set, and as many the test set, "
-                               "where the text has none", ge=1)
-    max_pairs: int | None = key("train on the first so many pairs; null = on all", ge=1)
-    streaming: bool = key("have some shards of the training text (train-00000-of-00016 ...) in memory, not all of it")
-    window_shards: int = key("shards in memory, and shuffled, together", ge=1)
-    clean: CleanConfig = key("what of the training text is left out")
+    hold_out: int | None = key("training pairs to set aside as the validation set, and as many as the test set, "
+                               "if the text has none", ge=1)
+    max_pairs: int | None = key("train on the first N pairs only; null = on all", ge=1)
+    streaming: bool = key("hold only some shards of the training text (train-00000-of-00016 ...) in memory")
+    window_shards: int = key("shards held in memory, and shuffled, together", ge=1)
+    clean: CleanConfig = key("which training pairs are left out")
     seed: int = key("seed of the synthetic text, apart from the run's seed", ge=0)
     train_size: int = key("training pairs of the synthetic text", ge=1)
-    train_words: int = key("words of its longest training sentence; above 16, half of them have more than 16", ge=16)
-    test_sets: list[str] | None = key("test sets to score; null = all, but of the synthetic ones test, minimal_pairs")
-    max_tokens: int = key("padded positions a micro-batch, B * max(S, T), at most; rounding B may add an eighth", ge=8)
+    train_words: int = key("words in its longest training sentence; above 16, half of them are longer than 16", ge=16)
+    test_sets: list[str] | None = key("test sets to score; null = all (synthetic text: test and minimal_pairs)")
+    max_tokens: int = key("most padded positions in a micro-batch, B * max(S, T); rounding B may add an eighth", ge=8)
     max_length: int = key("training pairs with a longer side (tokens with EOS) are left out, and counted", ge=2)
     pad_to_multiple: int = key("widths of batches are rounded up to this", ge=1)
     recommends: RecommendsConfig = key("what suits this text; experiments and the command line override it")
@@ -68,6 +74,8 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
+    """Byte-level BPE: how many entries, and whether both languages share them."""
+
     vocab_size: int | None = key("entries, bytes and specials included; null = what the data supports, at most 8,000",
                                  ge=260, le=65_536)
     joint: bool = key("one vocabulary for both languages; tied embeddings need it")
@@ -75,11 +83,11 @@ class TokenizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What every family has. `class F(ModelConfig, family="f")` adds one; widths left null are those of `size`."""
+    """The keys that every family has. `class F(ModelConfig, family="f")` adds one; `size` fills widths left null."""
 
     family: str = key("model family")
     size: str = key("widths and depth by name", choices=SIZES)
-    d_model: int | None = key("width of embeddings and of what is projected to the vocabulary", ge=2)
+    d_model: int | None = key("width of embeddings and of the features projected to the vocabulary", ge=2)
     dropout: float = key("dropout probability", ge=0, lt=1)
     tie_embeddings: bool = key("one matrix for source, target and output; needs a joint vocabulary")
 
@@ -95,10 +103,12 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig(ModelConfig, family="transformer"):
+    """The keys of the Transformer (Vaswani et al. 2017)."""
+
     num_layers: int | None = key("encoder layers, and as many decoder layers", ge=1)
     d_ff: int | None = key("width of the feed-forward layer", ge=1)
     n_heads: int | None = key("attention heads; divides d_model", ge=1)
-    pos_encoding: str = key("how positions are told apart", choices=("sinusoidal", "learned", "rope", "none"))
+    pos_encoding: str = key("how positions are encoded", choices=("sinusoidal", "learned", "rope", "none"))
     pre_norm: bool = key("normalise before each sub-layer; false = after it, as in 2017")
     max_positions: int = key("rows of the learned position table; longer inputs are cut", ge=2)
 
@@ -111,22 +121,23 @@ class TransformerConfig(ModelConfig, family="transformer"):
     }
 
     def check(self, data: DataConfig) -> None:
+        """Refuse a position table that is too short, and heads that do not divide the width evenly."""
         longest = data.max_length + data.pad_to_multiple
         if self.pos_encoding == "learned" and self.max_positions < longest:
-            raise UserError(f"model.max_positions={self.max_positions}: must be at least {longest}, as long as a "
-                            f"padded sentence may be; or lower data.max_length={data.max_length}")
+            raise UserError(f"model.max_positions={self.max_positions}: must be at least {longest}, the "
+                            f"longest padded sentence; or lower data.max_length={data.max_length}")
         if self.d_model is not None and self.n_heads is not None and self.d_model % (2 * self.n_heads):
-            raise UserError(f"model.n_heads={self.n_heads}: must cut model.d_model={self.d_model} into equal even "
-                            "parts")
+            raise UserError(f"model.n_heads={self.n_heads}: must divide model.d_model={self.d_model} into equal "
+                            "even parts")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LSTMConfig(ModelConfig, family="lstm"):
-    """The sizes have as many parameters as the Transformer's of that name, within 10 %."""
+    """The keys of the LSTM; a size has as many parameters as the Transformer's of that name, within 10 %."""
 
     num_layers: int | None = key("encoder layers, and as many decoder layers", ge=1)
-    d_hidden: int | None = key("width of the recurrent state; even, where the encoder is bidirectional", ge=2)
-    attention: str = key("how the decoder looks at the source; none = its final state is all",
+    d_hidden: int | None = key("width of the recurrent state; even if the encoder is bidirectional", ge=2)
+    attention: str = key("how the decoder attends to the source; none = it has the encoder's final state alone",
                          choices=("none", "additive", "dot"))
     bidirectional: bool = key("read the source both ways, each with half of d_hidden")
     input_feeding: bool = key("feed the last attentional state back in (Luong et al. 2015): slower to train")
@@ -140,77 +151,86 @@ class LSTMConfig(ModelConfig, family="lstm"):
     }
 
     def check(self, data: DataConfig) -> None:
+        """Refuse an odd width of two directions, and input feeding without attention."""
         if self.bidirectional and self.d_hidden is not None and self.d_hidden % 2:
-            raise UserError(f"model.d_hidden={self.d_hidden}: must be even, for model.bidirectional=true halves it")
+            raise UserError(f"model.d_hidden={self.d_hidden}: must be even, since model.bidirectional=true halves it")
         if self.input_feeding and self.attention == "none":
-            raise UserError("model.input_feeding=true: there is nothing to feed with model.attention=none")
+            raise UserError("model.input_feeding=true: needs an attention to feed back; model.attention=none has none")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
+    """The optimizer, the loss and the learning-rate schedule."""
+
     lr: float = key("peak learning rate of AdamW", gt=0)
     beta1: float = key("decay of the first moment", ge=0, lt=1)
     beta2: float = key("decay of the second moment", ge=0, lt=1)
     eps: float = key("added to the root of the second moment", gt=0)
     weight_decay: float = key("decoupled, on matrices only", ge=0)
-    matrices: str = key("what moves matrices, but for embeddings and output", choices=("adamw", "muon"))
+    matrices: str = key("optimizer of matrices, except embeddings and output", choices=("adamw", "muon"))
     momentum: float = key("decay of Muon's average gradient", ge=0, lt=1)
     label_smoothing: float = key("probability mass spread over the vocabulary", ge=0, lt=1)
     clip_norm: float | None = key("largest global gradient norm; null = no clipping", gt=0)
     schedule: str = key("learning rate over steps", choices=("inverse_sqrt", "cosine", "wsd", "constant"))
     warmup_steps: int = key("linear warm-up", ge=0)
     decay_fraction: float = key("share of the horizon in which wsd decays to 0", gt=0, le=1)
-    ema_decay: float | None = key("decay of the moving average of the weights, which is then validated and kept; "
+    ema_decay: float | None = key("decay of the moving average of the weights, which is then validated and saved; "
                                   "null = no average", gt=0, lt=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    accelerator: str = key("what to train on; auto = a GPU if there is one", choices=("auto", "cpu", "gpu"))
-    devices: int = key("ranks on this machine, one a device; under torchrun or srun, as many as those started", ge=1)
+    """The device, the length of a run, and how it is validated."""
+
+    accelerator: str = key("device to train on; auto = a GPU if there is one", choices=("auto", "cpu", "gpu"))
+    devices: int = key("ranks on this machine, one per device; under torchrun or srun, as many as they start", ge=1)
     strategy: str = key("how ranks share the model: ddp = each has all of it, fsdp2 = each has a part",
                         choices=("ddp", "fsdp2"))
-    compress: str | None = key("format in which gradients travel between ranks (ddp); null = their own",
+    compress: str | None = key("number format of gradients sent between ranks (ddp); null = their own",
                                choices=("bf16",))
-    max_restarts: int = key("times that ranks on this machine are begun again, from the last good checkpoint, after "
-                            "one has failed", ge=0)
+    max_restarts: int = key("how often the ranks on this machine restart from the last good checkpoint after one of "
+                            "them has failed", ge=0)
     timeout_s: float = key("seconds after which a rank no longer waits for the others", gt=0)
-    threads: int | None = key("CPU threads a rank; null = cores / ranks", ge=1)
+    threads: int | None = key("CPU threads per rank; null = cores / ranks", ge=1)
     precision: str = key("number format; auto = bf16 where it is fast",
                          choices=("auto", "32-true", "bf16-mixed", "bf16-true", "64-true"))
-    tokens_per_update: int = key("non-padding target tokens an optimizer step", ge=1)
-    max_steps: int | None = key("stop after so many optimizer steps", ge=1)
-    horizon_steps: int | None = key("step at which the learning rate's decay ends; null = max_steps, or as many as "
-                                    "max_minutes or max_pflop turn out to have", ge=1)
-    max_minutes: float | None = key("stop after so many minutes of updates, evaluation and saving not counted", gt=0)
-    max_pflop: float | None = key("stop after so many 10^15 operations on real tokens, forwards and backwards, so that "
-                                  "models do the same work", gt=0)
-    target_bleu: float | None = key("BLEU of the full validation set that is the goal; what it took is noted", gt=0,
+    tokens_per_update: int = key("non-padding target tokens per optimizer step", ge=1)
+    max_steps: int | None = key("stop after this many optimizer steps", ge=1)
+    horizon_steps: int | None = key("step at which the learning rate's decay ends; null = max_steps, or the step "
+                                    "that max_minutes or max_pflop turn out to reach", ge=1)
+    max_minutes: float | None = key("stop after this many minutes of updates; evaluation and saving do not count", gt=0)
+    max_pflop: float | None = key("stop after this many 10^15 operations on real tokens, forward and backward, so "
+                                  "that models do the same work", optional=True, gt=0)
+    target_bleu: float | None = key("BLEU of the full validation set to reach; result.json says what that took", gt=0,
                                     le=100)
     stop_at_target: bool = key("end the run there; false = train on, to another limit")
-    price_per_hour: float | None = key("what a device costs an hour, in a currency of yours: result.json says what "
-                                       "the run cost", ge=0)
-    patience: int | None = key("stop after so many validations without a better BLEU", ge=1)
+    price_per_hour: float | None = key("price of a device per hour, in any currency: result.json says what the run "
+                                       "cost", ge=0)
+    patience: int | None = key("stop after this many validations without a better BLEU", ge=1)
     valid_every_n_steps: int = key("optimizer steps between validations", ge=1)
-    valid_sentences: int = key("fixed subset of the validation set that is decoded each time", ge=1)
+    valid_sentences: int = key("size of the fixed validation subset that is translated each time", ge=1)
     samples: int = key("translations shown at each validation", ge=0)
     log_every_n_steps: int = key("optimizer steps between lines of metrics.jsonl", ge=1)
-    max_nonfinite: int = key("non-finite updates (each is skipped) after which the run stops", ge=1)
+    max_nonfinite: int = key("stop after this many non-finite updates; each is skipped", ge=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
+    """How often checkpoints are written, how many are kept, and whether their mean is tried."""
+
     every_n_steps: int = key("optimizer steps between checkpoints", ge=1)
-    keep: int = key("newest checkpoints that are kept", ge=2)
-    average: int | None = key("at the end, the mean of the raw weights of so many newest ones, at most `keep`, is "
-                              "validated too, and serves if it is better; null = no mean", ge=2)
+    keep: int = key("how many of the newest checkpoints are kept", ge=2)
+    average: int | None = key("at the end, also validate the mean of the raw weights of this many newest ones, at "
+                              "most `keep`, and save it if it is better; null = no mean", optional=True, ge=2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    beam_size: int = key("hypotheses kept a sentence; 1 = greedy", ge=1)
+    """Search at test time; validation searches greedily."""
+
+    beam_size: int = key("hypotheses kept per sentence; 1 = greedy", ge=1)
     length_penalty: float = key("a of ((5 + length) / 6) ** a (Wu et al. 2016)", ge=0)
-    max_tokens: int = key("padded source positions a batch, times beam_size", ge=1)
+    max_tokens: int = key("padded source positions in a batch, times beam_size", ge=1)
     max_length_ratio: float = key("longest output: ratio * source tokens + extra", gt=0)
     max_length_extra: int = key("longest output: ratio * source tokens + extra", ge=1)
     max_source_length: int = key("longer sources are cut, with a warning (tokens)", ge=2)
@@ -219,6 +239,8 @@ class DecodeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggerConfig:
+    """A logger besides metrics.jsonl, which is always written."""
+
     name: str = key("in addition to metrics.jsonl", choices=("none", "wandb", "tensorboard"))
     project: str = key("wandb project")
     mode: str = key("wandb mode", choices=("offline", "online", "disabled"))
@@ -226,7 +248,7 @@ class LoggerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ChoicesConfig:
-    """The group options by name, as results report them."""
+    """The chosen group options by name, as results report them."""
 
     data: str = key("option of the group data")
     model: str = key("option of the group model")
@@ -235,11 +257,14 @@ class ChoicesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    seed: int = key("seed of weights, order and dropout", ge=0)
-    run_dir: str | None = key("where the run lives; null = a new folder under runs/")
-    resume: str = key("auto = go on from run_dir's newest good checkpoint", choices=("never", "auto"))
-    init_from: str | None = key("run whose weights and tokenizer this one begins with; null = drawn from the seed")
-    debug: bool = key("show tracebacks of a user's slip too")
+    """All settings of a run."""
+
+    seed: int = key("seed of weights, order and dropout", ge=0, le=2**64 - 1)
+    run_dir: str | None = key("folder of the run; null = a new one under runs/")
+    resume: str = key("auto = continue from run_dir's newest good checkpoint", choices=("never", "auto"))
+    init_from: str | None = key("run whose weights and tokenizer this one starts from; null = weights drawn from the "
+                                "seed")
+    debug: bool = key("show the traceback of a user's mistake too")
     choices: ChoicesConfig = key("names of the group options")
     data: DataConfig = key("the text")
     tokenizer: TokenizerConfig = key("text <-> ids")
@@ -257,58 +282,73 @@ def as_dict(cfg: Config) -> dict[str, Any]:
 
 
 def config_sha256(cfg: Config) -> str:
-    """Hash what a config asks for, apart from where text and run are kept, how it is shown and what it costs.
+    """Hash the settings that make a run what it is: not where it and its text are kept, how it is shown, or its price.
 
-    Keys of `LATER` count where they are asked for, so that the rows of before keep their hash.
+    Optional keys count only if they are set, so that adding one changes no published hash.
     """
-    kept = ("run_dir", "resume", "debug", "logger")
     cfg = replace(cfg, data=replace(cfg.data, dir=None), trainer=replace(cfg.trainer, price_per_hour=None))
-    asked = {name: value for name, value in as_dict(cfg).items() if name not in kept}
-    for group, name in LATER:
-        if asked[group][name] is None:
-            del asked[group][name]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    values = {name: value for name, value in _without_unset(cfg).items()
+              if name not in ("run_dir", "resume", "debug", "logger")}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _without_unset(group: Any) -> dict[str, Any]:
+    """Return nested dicts as `as_dict` does, without the optional keys that are null."""
+    values = {spec.name: getattr(group, spec.name) for spec in fields(group)
+              if getattr(group, spec.name) is not None or not spec.metadata["optional"]}
+    return {name: _without_unset(value) if is_dataclass(value) else value for name, value in values.items()}
 
 
 def resolve_size(model: ModelConfig) -> ModelConfig:
-    """Fill the widths left null with those of `model.size`."""
+    """Return `model` with the widths left null filled in from `model.size`."""
     preset: dict[str, Any] = dict(model.sizes[model.size])
     return replace(model, **{name: width for name, width in preset.items() if getattr(model, name) is None})
 
 
 def check(cfg: Config) -> None:
-    """Refuse settings that are fine one by one and wrong together; no file is looked at.
+    """Refuse settings that are valid one by one but not together; reads no file.
 
     Errors: `UserError` naming both keys.
     """
-    data, trainer, model = cfg.data, cfg.trainer, resolve_size(cfg.model)
+    trainer, model = cfg.trainer, resolve_size(cfg.model)
+    _check_length(cfg)
+    if (last := cfg.checkpoint.average) is not None and last > cfg.checkpoint.keep:
+        raise UserError(f"checkpoint.average={last}: must be at most checkpoint.keep={cfg.checkpoint.keep}, since the "
+                        "others are deleted by then")
+    if trainer.strategy == "fsdp2" and (cfg.optim.matrices == "muon" or trainer.compress is not None):
+        other = "optim.matrices=muon" if cfg.optim.matrices == "muon" else f"trainer.compress={trainer.compress}"
+        raise UserError(f"trainer.strategy=fsdp2: cannot be combined with {other}; use ddp")
+    _check_data(cfg.data)
+    model.check(cfg.data)
+    if model.tie_embeddings and not cfg.tokenizer.joint:
+        raise UserError("tokenizer.joint=false: model.tie_embeddings=true needs one vocabulary for both languages")
+    if cfg.resume == "auto" and cfg.run_dir is None:
+        raise UserError("resume=auto: needs run_dir, the run to continue")
+
+
+def _check_length(cfg: Config) -> None:
+    """Refuse a run that nothing ends, and a learning rate that would decay at the wrong time or never."""
+    trainer = cfg.trainer
     goal = trainer.target_bleu if trainer.stop_at_target else None
-    known = (trainer.max_steps, trainer.max_minutes, trainer.max_pflop)
-    if all(end is None for end in (*known, trainer.patience, goal)):
+    limits = (trainer.max_steps, trainer.max_minutes, trainer.max_pflop)
+    if all(end is None for end in (*limits, trainer.patience, goal)):
         raise UserError("trainer.max_steps=null: nothing would end the run; set it, or trainer.max_minutes, max_pflop, "
                         "patience or, to stop there, trainer.target_bleu")
     if (horizon := trainer.horizon_steps) is not None and horizon < (trainer.max_steps or horizon):
         raise UserError(f"trainer.horizon_steps={horizon}: must be at least trainer.max_steps={trainer.max_steps}, or "
                         "the last updates would change nothing")
-    if cfg.optim.schedule in ("cosine", "wsd") and all(end is None for end in known):
+    if cfg.optim.schedule in ("cosine", "wsd") and all(end is None for end in limits):
         raise UserError(f"optim.schedule={cfg.optim.schedule}: needs trainer.max_steps, max_minutes or max_pflop")
-    if (last := cfg.checkpoint.average) is not None and last > cfg.checkpoint.keep:
-        raise UserError(f"checkpoint.average={last}: must be at most checkpoint.keep={cfg.checkpoint.keep}, for others "
-                        "are gone by then")
+
+
+def _check_data(data: DataConfig) -> None:
+    """Refuse keys that the synthetic text does not have, equal languages, and pairs that fit no micro-batch."""
     if data.source == "synthetic" and data.dir is not None:
         raise UserError(f"data.dir={data.dir}: the synthetic text reads no folder; did you mean data=files?")
     if data.source == "synthetic" and data.hold_out is not None:
         raise UserError(f"data.hold_out={data.hold_out}: the synthetic text (data.source) has sets of its own")
-    if trainer.strategy == "fsdp2" and (cfg.optim.matrices == "muon" or trainer.compress is not None):
-        other = "optim.matrices=muon" if cfg.optim.matrices == "muon" else f"trainer.compress={trainer.compress}"
-        raise UserError(f"trainer.strategy=fsdp2: does not go with {other}; take ddp")
     if data.src == data.tgt:
         raise UserError(f"data.tgt={data.tgt}: must differ from data.src={data.src}")
     if data.max_length > data.max_tokens:
         raise UserError(f"data.max_length={data.max_length}: must be at most data.max_tokens={data.max_tokens}, "
                         "or the longest pair fits no micro-batch")
-    model.check(data)
-    if model.tie_embeddings and not cfg.tokenizer.joint:
-        raise UserError("tokenizer.joint=false: model.tie_embeddings=true needs one vocabulary for both languages")
-    if cfg.resume == "auto" and cfg.run_dir is None:
-        raise UserError("resume=auto: needs run_dir, the run to go on with")

@@ -1,4 +1,4 @@
-"""A sentence and its translation to what each head of a model looks at, by forced decoding."""
+"""The attention weights of every head for a sentence and its translation, by forced decoding."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,22 +15,23 @@ from minitx.utils.errors import Exit, UserError
 
 def attention_maps(translator: Translator, cfg: Config, source: str, target: str | None = None, *,
                    warn: Warn | None = None) -> AttentionMaps | None:
-    """Read a pair as training does and keep what was looked at; None = the model has no attention.
+    """Run a pair through the model as training does and return its attention; None if the model has no attention.
 
-    cfg: the run's. target: None = the model's own translation, tokenized anew. `warn` hears of a source too long, which
-    is cut as for translation. Errors: `UserError` for a blank source, and a target longer than the model can write.
+    cfg: that of the run. target: None = the model's own translation, tokenized again. A source that is too long is cut
+    as for translation, after a `warn`. Errors: `UserError` for a blank source, and for a target longer than the model
+    can write.
     """
     model, tokenizers = translator.model, translator.tokenizers
     if not model.attentions():
         return None
     if is_blank(source):
-        raise UserError("the sentence is blank: there is nothing to look at", Exit.DATA)
+        raise UserError("the sentence is blank, so there is nothing to attend to", Exit.DATA)
     src, longest = tokenizers.src.encode(source), source_limit(translator.decode, model)
     if len(src) >= longest:
         (warn or warn_of_line)(0, f"{len(src) + 1:,} tokens, cut to {longest:,}")
         src = src[:longest - 1]
     if target is None:
-        (target,) = translator.translate([source], warn=lambda row, what: None)  # it was warned of
+        (target,) = translator.translate([source], warn=lambda row, what: None)  # the warning was given above
     tgt = tokenizers.tgt.encode("" if is_blank(target) else target)
     if model.max_target_length is not None and len(tgt) >= model.max_target_length:
         raise UserError(f"the translation has {len(tgt) + 1:,} tokens, this model writes at most "
@@ -38,14 +39,14 @@ def attention_maps(translator: Translator, cfg: Config, source: str, target: str
     batch = collate([src], [tgt], pad_id=tokenizers.tgt.pad_id, bos_id=tokenizers.tgt.bos_id,
                     eos_id=tokenizers.tgt.eos_id).to(translator.device)
     with evaluating(model):
-        found = model.attention_weights(batch.src, batch.tgt)  # --> [layers, 1, H, L, S] each
-    parts = {kind: (layers[:, 0].double() * SCALE).round().long().numpy(force=True) for kind, layers in found.items()}
+        kinds = model.attention_weights(batch.src, batch.tgt)  # --> [layers, 1, H, L, S] each
+    weights = {kind: (layers[:, 0].double() * SCALE).round().long().numpy(force=True) for kind, layers in kinds.items()}
     return AttentionMaps(cfg.choices.experiment, cfg.choices.model, cfg.seed, config_sha256(cfg),
-                         [*pieces(tokenizers.src, src), EOS], [*pieces(tokenizers.tgt, tgt), EOS], parts)
+                         [*pieces(tokenizers.src, src), EOS], [*pieces(tokenizers.tgt, tgt), EOS], weights)
 
 
 def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """Cut a text where its tokens meet; a letter of several tokens is the last one's, and the others are empty."""
+    """Return each token's part of the text. A letter made of several tokens goes to the last; the others are empty."""
     texts = tokenizer.decode_batch([ids[:n] for n in range(len(ids))])
     whole = [text.rstrip("\N{REPLACEMENT CHARACTER}") for text in texts] + [tokenizer.decode(ids)]
     return [after[len(before):] for before, after in pairwise(whole)]

@@ -1,7 +1,7 @@
-"""What each head of a model looked at in one sentence pair, as a small file that can be published.
+"""The attention weights of every head for one sentence pair, as a small file that can be published.
 
-A weight is stored as so many ten-thousandths of 1. Row t of "cross" and "decoder" is where target token t was chosen;
-the decoder had then read BOS and all target tokens before it.
+Weights are stored in ten-thousandths, as whole numbers. Row t of "cross" and "decoder" is the step that chose target
+token t; the decoder had then read BOS and all target tokens before it.
 """
 
 import json
@@ -18,10 +18,10 @@ from minitx.runs.result import system_name
 from minitx.utils.errors import Exit, UserError
 
 FORMAT, SCALE = 1, 10_000
-LARGEST = 100_000  # bytes of a file; git keeps each for ever
+LARGEST = 100_000  # bytes of a file; git keeps every version for ever
 BOS, EOS = "<bos>", "<eos>"
 KINDS = ("encoder", "decoder", "cross")  # by the names of `Seq2Seq.attentions`
-RUN = {"experiment": (str, NoneType), "model": (str,), "seed": (int,), "config_sha256": (str,)}  # whose maps these are
+RUN = {"experiment": (str, NoneType), "model": (str,), "seed": (int,), "config_sha256": (str,)}  # of which run
 KEYS = {"format", "scale", *RUN, "source", "target", "weights"}
 
 Parts = npt.NDArray[np.int64]
@@ -29,9 +29,9 @@ Parts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class AttentionMaps:
-    """Hold a sentence, its translation and, by kind of attention, its weights: [layers, heads, L, S] of `SCALE`.
+    """Hold a sentence, its translation and, by kind of attention, the weights [layers, heads, L, S], in 1 / `SCALE`.
 
-    source, target: tokens, EOS last; put together, those before it are the text.
+    source, target: tokens, EOS last; joined, the tokens before it are the text.
     """
 
     experiment: str | None
@@ -44,11 +44,11 @@ class AttentionMaps:
 
     @classmethod
     def parse(cls, values: Any, where: str) -> "AttentionMaps":
-        """Check all that can be checked. Errors: `UserError` beginning with `where`."""
-        found = values.get("format") if isinstance(values, Mapping) else None
-        if found != FORMAT:
-            raise UserError(f"{where}: format {found} of attention maps, this version reads {FORMAT}: make them anew "
-                            "with minitx attention")
+        """Build maps from JSON, checking all that can be checked. Errors: `UserError` beginning with `where`."""
+        version = values.get("format") if isinstance(values, Mapping) else None
+        if version != FORMAT:
+            raise UserError(f"{where}: format {version} of attention maps, this version reads {FORMAT}: make them "
+                            "again with minitx attention")
         if wrong := values.keys() ^ KEYS:
             raise UserError(f"{where}: attention maps have the keys {', '.join(sorted(KEYS))}: see "
                             f"{', '.join(sorted(wrong))}")
@@ -58,23 +58,24 @@ class AttentionMaps:
                        weights=weights)
             why = maps.fault() if values["scale"] == SCALE else f"a scale other than {SCALE}"
         except (AttributeError, TypeError, ValueError) as error:
-            raise UserError(f"{where}: no attention maps: {error!r}") from error
+            raise UserError(f"{where}: not attention maps: {error!r}") from error
         if why:
             raise UserError(f"{where}: {why}")
         return maps
 
     @property
     def system(self) -> str:
+        """Return the name of the system that these maps are of."""
         return system_name(self.experiment, self.model)
 
     def sides(self, kind: str) -> tuple[list[str], list[str]]:
-        """Return the tokens that look, L, and those that are looked at, S."""
+        """Return the tokens that attend, L, and those attended to, S."""
         read = [BOS, *self.target[:-1]]
         return {"encoder": (self.source, self.source), "decoder": (self.target, read),
                 "cross": (self.target, self.source)}[kind]
 
     def fault(self) -> str | None:
-        """Say what cannot be, if anything."""
+        """Return what is wrong with the content, if anything."""
         for name, kinds in RUN.items():
             if type(getattr(self, name)) not in kinds:
                 return f"{name} has a wrong type: {str(getattr(self, name))[:40]!r}"
@@ -86,15 +87,15 @@ class AttentionMaps:
         for kind, parts in self.weights.items():
             L, S = map(len, self.sides(kind))
             if parts.dtype.kind != "i" or parts.shape[2:] != (L, S) or not parts.size:
-                return f"{kind}: no whole numbers for each layer, each head, {L} tokens and the {S} that they look at"
+                return f"{kind}: not whole numbers for each layer, each head, {L} tokens and the {S} they attend to"
             if parts.min() < 0 or (abs(parts.sum(-1) - SCALE) > S / 2).any():  # each is rounded by a half at most
-                return f"{kind}: what a token looks at does not add up to {SCALE}"
+                return f"{kind}: the weights of a token do not add up to {SCALE}"
             if kind == "decoder" and np.triu(parts, 1).any():
-                return "decoder: a token looks at what was not yet written"
+                return "decoder: a token attends to one that was not yet written"
         return None
 
     def json(self) -> str:
-        """Write with a line a key, the same for the same maps. Errors: `UserError` where that takes too many bytes."""
+        """Write one line per key, the same for the same maps. Errors: `UserError` if that takes too many bytes."""
         def packed(value: Any) -> str:
             return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
@@ -109,7 +110,7 @@ class AttentionMaps:
         return text
 
     def alignment(self) -> Iterator[tuple[str, str, float]]:
-        """Yield each target token, the source token it looked at most, and how much: a mean over layers and heads."""
+        """Yield each target token, the source token it attends to most, and the weight, over all layers and heads."""
         mean = self.weights["cross"].mean((0, 1)) / SCALE  # --> [T, S]
         source, target = shown(self.source), shown(self.target)
         for token, row in zip(target, mean, strict=True):
@@ -117,14 +118,14 @@ class AttentionMaps:
 
 
 def shown(tokens: Sequence[str]) -> list[str]:
-    """Write tokens so that they can be told apart: one that goes on with a word begins with a hyphen."""
-    found = []
+    """Write tokens so that each can be read: one that continues a word begins with a hyphen."""
+    texts = []
     for place, token in enumerate(tokens):
         within = place > 0 and not token.startswith(" ") and token not in (BOS, EOS) and tokens[place - 1] != BOS
-        text = token.strip() or "…"  # a part of a letter, or of white space
+        text = token.strip() or "…"  # a part of a letter, or white space
         printable = text if text.isprintable() else ascii(text)[1:-1]
-        found.append("-" * (within and printable[0].isalnum()) + printable)
-    return found
+        texts.append("-" * (within and printable[0].isalnum()) + printable)
+    return texts
 
 
 def read(path: Path) -> AttentionMaps:
@@ -140,5 +141,5 @@ def read(path: Path) -> AttentionMaps:
 
 
 def read_all(folder: Path) -> dict[str, AttentionMaps]:
-    """Read each file of a folder, by its name without .json; a folder that is not there has none."""
+    """Read every file of a folder, by its name without .json; a missing folder has none."""
     return {path.stem: read(path) for path in sorted(folder.glob("*.json"))}

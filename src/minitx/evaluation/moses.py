@@ -1,7 +1,7 @@
 """BLEU as papers on captions report it: on normalised, lower-cased, Moses-tokenised text (Koehn et al. 2007).
 
-To be set beside theirs, and nothing else: what a tokenizer does to BLEU is more than what most systems differ by
-(Post 2018), so what counts here is `metrics.score`. In this order, the three steps turn the captions of 2016 into their
+It serves to compare with those papers alone: a tokenizer changes BLEU by more than most systems differ (Post 2018), so
+the score that counts here is `metrics.score`. Taken in this order, the three steps turn the captions of 2016 into their
 published tokenised files, to the letter.
 """
 
@@ -17,7 +17,7 @@ from sacremoses.corpus import NonbreakingPrefixes  # type: ignore[import-untyped
 
 @dataclass(frozen=True)
 class MosesScore:
-    """Hold a corpus's score (0 to 100), how it was made, and the reference's tokens: other text has others."""
+    """Hold a corpus's score (0 to 100), its signature, and the number of reference tokens, which identifies a text."""
 
     moses_bleu: float
     moses_signature: str
@@ -32,25 +32,25 @@ def moses_score(hypotheses: Sequence[str], references: Sequence[str], lang: str)
     if lang not in languages():
         return None
     tokenised = [[moses_tokenised(line, lang) for line in lines] for lines in (hypotheses, references)]
-    bleu = BLEU(lowercase=True, tokenize="none", force=True)  # force: it would warn that this is tokenised
-    found = bleu.corpus_score(tokenised[0], [tokenised[1]]).score if references else 0.0
+    bleu = BLEU(lowercase=True, tokenize="none", force=True)  # force: no warning that the text is tokenised
+    result = bleu.corpus_score(tokenised[0], [tokenised[1]]).score if references else 0.0
     bleu.num_refs = 1
     before, named, after = str(bleu.get_signature()).partition("tok:none")
-    assert named, "another sacreBLEU than the one pinned"
-    return MosesScore(found, f"{before}tok:sacremoses-{version('sacremoses')}-{lang}{after}",
+    assert named, "not the pinned version of sacreBLEU"
+    return MosesScore(result, f"{before}tok:sacremoses-{version('sacremoses')}-{lang}{after}",
                       sum(len(line.split()) for line in tokenised[1]))
 
 
 def moses_tokenised(line: str, lang: str) -> str:
-    """Return a line's tokens, space between them. lang: one of `languages()`"""
+    """Return a line's tokens, separated by spaces. lang: one of `languages()`"""
     normaliser, tokenizer = _tools(lang)
-    whole = f"{line}\n"  # as the scripts read it: at a line's end a full stop before a quotation mark comes after it
+    whole = f"{line}\n"  # as the scripts read it: at a line's end they move a full stop behind a quotation mark
     return str(tokenizer.tokenize(normaliser.normalize(whole).lower(), return_str=True))
 
 
 @cache
 def languages() -> frozenset[str]:
-    """Name the languages whose abbreviations Moses knows, but for those whose words it would not part."""
+    """Return the languages whose abbreviations Moses knows, without those that it cannot split into words."""
     return frozenset(NonbreakingPrefixes().available_langs.values()) - {"zh", "yue"}
 
 

@@ -1,36 +1,33 @@
-"""Whether one system's BLEU is above another's, or whether chance would do: the sentences' and the seeds'.
+"""Is one system's BLEU higher than another's, or could the choice of sentences and seeds explain the difference?
 
-- *Paired bootstrap* (Koehn 2004): draw test sentences with replacement, the same for both systems, and, where a system
-  was trained with several seeds, the error of their mean from Student's t. How the difference moves gives an interval
-  and a p-value: sacreBLEU's for one run each (near one half of what a two-sided test says), else the two-sided one.
-- *Approximate randomisation* (Riezler and Maxwell 2005; over seeds as Clark et al. 2011): if the systems were one, it
-  would not matter which of them wrote which translation of a sentence. How often does such a mixture differ as much?
+- *Paired bootstrap* (Koehn 2004): draw test sentences with replacement, the same for both systems, and, if a system has
+  several seeds, the error of their mean from Student's t. The spread of the difference gives an interval and a p-value:
+  sacreBLEU's for one run each (about half of the two-sided one), else the two-sided one.
+- *Approximate randomisation* (Riezler and Maxwell 2005; over seeds as Clark et al. 2011): if the two were the same, it
+  would not matter which of them wrote which translation of a sentence. How often does a random mixture differ as much?
 
-With one seed each both are sacreBLEU's tests, and say nothing of other seeds. A system's BLEU is its seeds' mean.
-N sentences, S seeds, R resamples; counts: [S, N, 10], rows of `metrics.SENTENCE_COLUMNS` and all n-grams of each order
+With one seed each, both are sacreBLEU's tests and say nothing about other seeds. A system's BLEU is the mean over its
+seeds. N sentences, S seeds, R resamples; counts: [S, N, 10], rows as `metrics.with_totals` returns them
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sacrebleu.metrics.bleu import MAX_NGRAM_ORDER
+
+from minitx.evaluation.metrics import Counts, Floats, corpus_bleu, with_totals
 
 RESAMPLES = 10_000
 AT_ONCE = 500  # resamples in memory
 LEVEL = 0.05
-POWER_SE = 1.960 + 0.842  # standard errors of a difference that is found at 5 % eight times in ten
-MATTERS = 0.5  # BLEU: a test that may miss as much is underpowered
-
-Counts = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+POWER_SE = 1.960 + 0.842  # standard errors of a difference that is detected at 5 % eight times in ten
+MATTERS = 0.5  # BLEU; a test that may miss a difference this large is underpowered
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Hold what is known of the difference, second system less first, in BLEU (0 to 100)."""
+    """Hold the difference between two systems, second minus first, in BLEU (0 to 100), and how sure it is."""
 
     bleu: tuple[float, float]
     seeds: tuple[int, int]  # how many
@@ -39,11 +36,11 @@ class Comparison:
     interval: tuple[float, float]  # 95 %, by bootstrap
     p_bootstrap: float
     p_randomisation: float
-    detectable: float  # a true difference that is found eight times in ten
+    detectable: float  # a true difference that is detected eight times in ten
 
     @property
     def verdict(self) -> str:
-        """Say what follows: both tests and the interval must agree."""
+        """Return "significant" if both tests and the interval agree, else "underpowered" or "not significant"."""
         beyond_zero = self.interval[0] > 0 or self.interval[1] < 0
         if beyond_zero and max(self.p_bootstrap, self.p_randomisation) < LEVEL:
             return "significant"
@@ -56,54 +53,32 @@ def compare(first: npt.ArrayLike, second: npt.ArrayLike, *, resamples: int = RES
     rng = np.random.Generator(np.random.PCG64(seed))
     bleu = float(corpus_bleu(first.sum(1)).mean()), float(corpus_bleu(second.sum(1)).mean())
     difference = bleu[1] - bleu[0]
-    moved = bootstrap(first, second, resamples, rng)
+    drawn = bootstrap(first, second, resamples, rng)
     mixed = randomised(first, second, resamples, rng)
-    low, high = map(float, np.quantile(moved, (LEVEL / 2, 1 - LEVEL / 2)))
+    low, high = map(float, np.quantile(drawn, (LEVEL / 2, 1 - LEVEL / 2)))
     if len(first) == len(second) == 1:
-        p_bootstrap = _p_value(np.abs(moved) - np.abs(moved).mean(), difference)
+        p_bootstrap = _p_value(np.abs(drawn) - np.abs(drawn).mean(), difference)
     else:
-        p_bootstrap = min(1.0, 2 * (1 + int(min((moved <= 0).sum(), (moved >= 0).sum()))) / (len(moved) + 1))
+        p_bootstrap = min(1.0, 2 * (1 + int(min((drawn <= 0).sum(), (drawn >= 0).sum()))) / (len(drawn) + 1))
     return Comparison(bleu, (len(first), len(second)), first.shape[1], difference, (low, high), p_bootstrap,
                       _p_value(np.abs(mixed), difference), POWER_SE * (high - low) / (2 * 1.960))
-
-
-def corpus_bleu(sums: npt.NDArray[Any]) -> Floats:
-    """Return the BLEU (0 to 100) of corpora from their summed counts, smoothed as by sacreBLEU. [..., 10] --> [...]
-
-    The last axis: tokens of hypothesis and reference, matched n-grams of each order, all n-grams of each order.
-    """
-    matched, total = (sums[..., a:b].astype(float) for a, b in ((2, 6), (6, 10)))
-    unmatched = matched == 0
-    halved = np.exp2(unmatched.cumsum(-1)) * np.where(total > 0, total, 1)  # "exp": 1/2, 1/4, ... of a match
-    precision = np.where(unmatched, 1 / halved, matched / np.where(total > 0, total, 1))
-    hypothesis, reference = sums[..., 0].astype(float), sums[..., 1].astype(float)
-    brevity = np.exp(np.minimum(0, 1 - reference / np.where(hypothesis > 0, hypothesis, 1)))
-    scored = (hypothesis > 0) & (total > 0).all(-1) & (matched > 0).any(-1)
-    bleu: Floats = np.where(scored, 100 * brevity * np.exp(np.log(precision).mean(-1)), 0.0)
-    return bleu
-
-
-def with_totals(rows: npt.ArrayLike) -> Counts:
-    """Add the number of n-grams of each order to rows of `metrics.SENTENCE_COLUMNS`. [..., 6] --> [..., 10]"""
-    counts = np.asarray(rows, np.int64)
-    return np.concatenate([counts, np.maximum(0, counts[..., :1] - np.arange(MAX_NGRAM_ORDER))], axis=-1)
 
 
 def interval(system: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 1) -> tuple[float, float, float]:
     """Return a system's BLEU and its 95 % interval, by bootstrap. system: [S, N, 6], as `compare` takes it"""
     counts, rng = with_totals(system), np.random.Generator(np.random.PCG64(seed))
-    moved = np.concatenate([bleu for (bleu,) in _drawn_anew([counts], resamples, rng)])
-    low, high = map(float, np.quantile(moved, (LEVEL / 2, 1 - LEVEL / 2)))
+    drawn = np.concatenate([bleu for (bleu,) in _resampled([counts], resamples, rng)])
+    low, high = map(float, np.quantile(drawn, (LEVEL / 2, 1 - LEVEL / 2)))
     return float(corpus_bleu(counts.sum(1)).mean()), low, high
 
 
 def bootstrap(first: Counts, second: Counts, resamples: int, rng: np.random.Generator) -> Floats:
-    """Draw sentences anew, and what other seeds would have given. --> the difference, [R]"""
-    return np.concatenate([others - ones for others, ones in _drawn_anew([second, first], resamples, rng)])
+    """Resample sentences and the error of the seeds' mean. --> the difference, [R]"""
+    return np.concatenate([after - before for after, before in _resampled([second, first], resamples, rng)])
 
 
-def _drawn_anew(systems: Sequence[Counts], resamples: int, rng: np.random.Generator) -> Iterator[list[Floats]]:
-    """Yield each system's BLEU on the same draws of sentences, some draws at a time. --> [r] each"""
+def _resampled(systems: Sequence[Counts], resamples: int, rng: np.random.Generator) -> Iterator[list[Floats]]:
+    """Yield each system's BLEU on the same draws of sentences, a few hundred draws at a time. --> [r] each"""
     n = systems[0].shape[1]
     for size in _portions(resamples):
         drawn = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(float)  # --> [r, N]
@@ -112,7 +87,7 @@ def _drawn_anew(systems: Sequence[Counts], resamples: int, rng: np.random.Genera
 
 
 def _over_seeds(bleu: Floats, rng: np.random.Generator) -> Floats:
-    """Take the seeds' mean, give or take the error that so few seeds leave (few: heavy tails). bleu: [r, S] --> [r]"""
+    """Return the mean over seeds plus a draw of its error; few seeds have heavy tails. bleu: [r, S] --> [r]"""
     size, seeds = bleu.shape
     mean: Floats = bleu.mean(1)
     if seeds > 1:
@@ -121,25 +96,26 @@ def _over_seeds(bleu: Floats, rng: np.random.Generator) -> Floats:
 
 
 def randomised(first: Counts, second: Counts, resamples: int, rng: np.random.Generator) -> Floats:
-    """Deal each sentence's translations to the systems' seeds at random. --> the difference, [R]"""
-    every = np.concatenate([first, second]).transpose(1, 0, 2)  # --> [N, S + S', 10]
-    n, runs = every.shape[:2]
-    found = []
+    """Assign each sentence's translations to the systems' seeds at random. --> the difference, [R]"""
+    counts = np.concatenate([first, second]).transpose(1, 0, 2)  # --> [N, S + S', 10]
+    n, runs = counts.shape[:2]
+    differences = []
     for size in _portions(resamples, runs * 10):
-        shard = rng.random((size, n, runs)).argsort(-1)
-        sums = np.take_along_axis(every[None], shard[..., None], 2).sum(1)  # --> [r, S + S', 10]
+        order = rng.random((size, n, runs)).argsort(-1)
+        sums = np.take_along_axis(counts[None], order[..., None], 2).sum(1)  # --> [r, S + S', 10]
         bleu = corpus_bleu(sums)
-        found.append(bleu[:, len(first):].mean(1) - bleu[:, :len(first)].mean(1))
-    return np.concatenate(found)
+        differences.append(bleu[:, len(first):].mean(1) - bleu[:, :len(first)].mean(1))
+    return np.concatenate(differences)
 
 
 def _portions(resamples: int, width: int = 1) -> list[int]:
+    """Return the sizes of blocks of resamples that fit in memory. width: numbers per resample, as a multiple"""
     most = max(1, AT_ONCE // width)
     return [min(most, resamples - done) for done in range(0, resamples, most)]
 
 
 def _p_value(deviations: Floats, difference: float) -> float:
-    """Return how often chance does as much, the observed counted once (as sacreBLEU and MultEval do, but for ties)."""
+    """Return the share of deviations this large, counting the observed one (as sacreBLEU does, except for ties)."""
     return float((np.sum(deviations >= abs(difference)) + 1) / (len(deviations) + 1))
 
 

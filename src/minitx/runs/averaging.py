@@ -27,8 +27,10 @@ def average_checkpoints(run_dir: Path, last: int, out: Path,
         raise UserError(f"{out}: {'is not empty' if out.is_dir() else 'is a file'}; name a new folder", Exit.STORAGE)
     tensors, steps = mean(run_dir / "checkpoints", last, progress, warn)
     if len(steps) < last:
-        raise UserError(f"{run_dir}: has {len(steps)} of the {last} whole checkpoints that were to be averaged; ask "
-                        f"for fewer, or train with checkpoint.keep={last} and a smaller checkpoint.every_n_steps")
+        fewer = "ask for fewer, or " if steps else ""
+        raise UserError(f"{run_dir}: has {len(steps)} of the {last} whole checkpoints that were to be averaged; "
+                        f"{fewer}train with checkpoint.keep={max(last, 2)} and a smaller "
+                        "checkpoint.every_n_steps")
     model = build_model(cfg.model, src_vocab_size=tokenizers.src.vocab_size, tgt_vocab_size=tokenizers.tgt.vocab_size)
     load_tensors(model, tensors)
     try:

@@ -13,23 +13,23 @@ SHAPELESS = ("dropout", "size")  # keys of `model` that trained weights do not d
 
 
 def adopt(cfg: Config) -> Config:
-    """Return `cfg` with the tokenizer settings of the run it begins with.
+    """Return `cfg` with the tokenizer settings of the run it starts from.
 
     A run that resumes from its own checkpoint no longer needs that run.
-    Errors: `UserError` if that is not a run with weights, or its weights do not fit the model asked for.
+    Errors: `UserError` if that is no run with weights, or its weights or its vocabulary are not those asked for.
     """
     if cfg.init_from is None:
         return cfg
     own = None if cfg.run_dir is None else Path(cfg.run_dir)
     if own is not None and (own / "config.yaml").is_file() and any((own / "checkpoints").glob("step-*.safetensors")):
-        return replace(cfg, tokenizer=_tokenizer(_read(own, cfg.init_from)))
+        return replace(cfg, tokenizer=_tokenizer(cfg, _read(own, cfg.init_from)))
     donor = Path(cfg.init_from)
     values = _read(donor, cfg.init_from)
     for name, files in (("model.safetensors", "model.safetensors"), ("tokenizer.json", "tokenizer*.json")):
         if not any(donor.glob(files)):
             raise UserError(f"init_from={donor}: has no {name} to begin with")
     _refuse_other_shapes(cfg, values)
-    return replace(cfg, tokenizer=_tokenizer(values))
+    return replace(cfg, tokenizer=_tokenizer(cfg, values))
 
 
 def _read(run_dir: Path, asked: str) -> dict[str, Any]:
@@ -42,8 +42,17 @@ def _read(run_dir: Path, asked: str) -> dict[str, Any]:
     return values
 
 
-def _tokenizer(values: dict[str, Any]) -> TokenizerConfig:
-    return parse(TokenizerConfig, values["tokenizer"], "tokenizer.")
+def _tokenizer(cfg: Config, values: dict[str, Any]) -> TokenizerConfig:
+    """Return a run's tokenizer settings. Errors: `UserError` if others are asked for than the text recommends."""
+    asked, theirs = cfg.tokenizer, parse(TokenizerConfig, values["tokenizer"], "tokenizer.")
+    other = [name for name, differs in (
+        ("vocab_size", asked.vocab_size not in (theirs.vocab_size, cfg.data.recommends.vocab_size)),
+        ("joint", theirs.joint and not asked.joint)) if differs]
+    for name in other:
+        was, wanted = show(getattr(theirs, name)), show(getattr(asked, name))
+        raise UserError(f"init_from={cfg.init_from}: its vocabulary is of tokenizer.{name}={was}, asked was {wanted}; "
+                        f"write tokenizer.{name}={was}")
+    return theirs
 
 
 def _refuse_other_shapes(cfg: Config, values: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from minitx.data.corpus import Corpus, load_corpus
 from minitx.data.datamodule import TranslationData
 from minitx.data.tokenizer import TokenizerPair
 from minitx.distributed.ranks import Ranks
+from minitx.evaluation.metrics import bleu_tokenizer
 from minitx.profiling.peak import peak
 from minitx.profiling.process import process_age_s
 from minitx.profiling.provenance import git_state
@@ -37,12 +38,16 @@ from minitx.utils.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Hold what `fit`, `score` and `report` work on. moments: the optimizer's, by `parameter/key`; none at first"""
+    """Hold what `fit`, `score` and `report` work on.
+
+    bleu_tokenizer: sacreBLEU's name of it. moments: the optimizer's, by `parameter/key`; none at first.
+    """
 
     run: RunContext
     device: torch.device
     corpus: Corpus
     tokenizers: TokenizerPair
+    bleu_tokenizer: str
     data: TranslationData
     task: TranslationTask
     moments: Mapping[str, Tensor]
@@ -65,6 +70,7 @@ def prepare(cfg: Config, run_dir: Path, console: Console, signals: Signals, rank
     console.line(f"reading {cfg.choices.data}, {cfg.data.src}-{cfg.data.tgt} ...")
     with ranks.main_process_first("the text"):
         corpus = load_corpus(data_config(cfg.data, saved))
+        tokenizer = bleu_tokenizer(cfg.data.tgt, cfg.data.bleu_tokenizer)
         for name in ("valid", *corpus.test_sets):
             corpus.pairs(name)  # an error in a file is reported now, not after the training
         tokenizers = build_tokenizers(cfg, corpus, run_dir)
@@ -87,7 +93,7 @@ def prepare(cfg: Config, run_dir: Path, console: Console, signals: Signals, rank
     logger = LoggerGuard.open(cfg.logger, run_dir, as_dict(cfg), state.step, console.warn) if ranks.is_main else None
     run = RunContext(cfg, run_dir, state, clock, console, Agreement(ranks, signals), data.updates_per_epoch, facts,
                      corpus.test_sets, peak(device, state.precision).of(ranks.size), logger)
-    return Prepared(run, device, corpus, tokenizers, data, task, saved.section("optim") if saved else {})
+    return Prepared(run, device, corpus, tokenizers, tokenizer, data, task, saved.section("optim") if saved else {})
 
 
 def read_checkpoint(run_dir: Path, console: Console, ranks: Ranks) -> Checkpoint | None:

@@ -67,7 +67,8 @@ def fit(prepared: Prepared) -> list[int] | None:
     validator = Validator(
         prepared.corpus.pairs("valid"), prepared.tokenizers, cfg.decode, samples=cfg.trainer.samples,
         sentences=cfg.trainer.valid_sentences if cfg.trainer.target_bleu is None else sys.maxsize,
-        max_tokens=cfg.data.max_tokens, ranks=run.ranks, on_round=run.agreement.check)
+        max_tokens=cfg.data.max_tokens, bleu_tokenizer=prepared.bleu_tokenizer, ranks=run.ranks,
+        on_round=run.agreement.check)
     validation, stopping = Validation(run, validator), Stopping(run)
     run.stop_reason = stopping.reached_before()
     if run.stop_reason is None:
@@ -109,7 +110,8 @@ def score(prepared: Prepared) -> dict[str, TestScore]:
         with run.clock.during("eval"):
             model, tokenizers, _ = load_model(run.run_dir, prepared.device)
             translator = Translator(model, tokenizers, run.cfg.decode, prepared.device, run.ranks, run.agreement.check)
-            return evaluate(translator, prepared.corpus, run.run_dir, progress, run.console.warn)
+            return evaluate(translator, prepared.corpus, run.run_dir, prepared.bleu_tokenizer, progress,
+                            run.console.warn)
     except Interrupted as stop:
         run.stop_reason = stop.reason
         return {}

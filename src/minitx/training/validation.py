@@ -17,7 +17,7 @@ from minitx.data.batching import evaluation_plan
 from minitx.data.tokenizer import TokenizerPair
 from minitx.decoding.translator import Translator
 from minitx.distributed.ranks import SINGLE, Ranks, noop
-from minitx.evaluation.metrics import score
+from minitx.evaluation.metrics import DEFAULT_TOKENIZER, score
 from minitx.models.base import Seq2Seq, evaluating
 from minitx.runs.averaging import mean
 from minitx.runs.checkpoint import save_model
@@ -58,8 +58,10 @@ class Validator:
     """Measure the loss on every pair and the BLEU of greedy search on a fixed subset, spread evenly over the set."""
 
     def __init__(self, pairs: Sequence[Pair], tokenizers: TokenizerPair, decode: DecodeConfig, *, sentences: int,
-                 samples: int, max_tokens: int, ranks: Ranks = SINGLE, on_round: Callable[[], None] = noop) -> None:
+                 samples: int, max_tokens: int, bleu_tokenizer: str = DEFAULT_TOKENIZER, ranks: Ranks = SINGLE,
+                 on_round: Callable[[], None] = noop) -> None:
         self.tokenizers, self.decode, self.max_tokens = tokenizers, decode, max_tokens
+        self.bleu_tokenizer = bleu_tokenizer
         self.ranks, self.on_round = ranks, on_round
         count = min(sentences, len(pairs))
         self.subset = [pairs[i * len(pairs) // count] for i in range(count)]
@@ -78,8 +80,8 @@ class Validator:
         translator = Translator(model, self.tokenizers, self.decode, task.device, self.ranks, self.on_round)
         hypotheses = translator.translate(sources, beam_size=1)
         shown = [Sample(*row) for row in zip(sources, hypotheses, references, strict=True)][:self.n_samples]
-        return ValidationScore(self.loss(task, model), score(hypotheses, references).bleu, len(sources),
-                               perf_counter() - began, shown)
+        bleu = score(hypotheses, references, self.bleu_tokenizer).bleu
+        return ValidationScore(self.loss(task, model), bleu, len(sources), perf_counter() - began, shown)
 
     @torch.inference_mode()
     def loss(self, task: TranslationTask, model: Seq2Seq) -> float:

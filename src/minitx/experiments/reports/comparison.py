@@ -76,8 +76,8 @@ def compare_systems(first: System, second: System) -> Iterator[tuple[str, Compar
         references = {tuple(row[1] for row in sentences) for system in (first, second)
                       for sentences in system.sets[test]}
         if len(references) > 1:
-            raise UserError(f"{test}: the systems were not scored on the same sentences (their references differ in "
-                            "number or length)")
+            raise UserError(f"{test}: the systems were not scored on the same sentences with the same tokenizer "
+                            "(their references differ in number or length)")
         yield test, compare(first.sets[test], second.sets[test])
 
 

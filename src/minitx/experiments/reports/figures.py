@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minitx.evaluation.attention_maps import SCALE, AttentionMaps, shown
+from minitx.evaluation.metrics import signed_tokenizer
 from minitx.evaluation.significance import interval
 from minitx.experiments.reports.plots import FAMILY_STYLES, FORMS, INK, OTHER_STYLES, new_figure, styles
 from minitx.experiments.reports.results import Row
@@ -99,7 +100,9 @@ def bleu_over_length(rows: Sequence[Row], test_sets: Sequence[str], form: str = 
             axes.xaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
         axes.set_ylim(bottom=0)
-        axes.set_xlabel(f"tokens of the reference (13a), mean of at least {min(MIN_SENTENCES, len(lengths))} sentences")
+        tokenizer = signed_tokenizer(rows[0].result.test[test_sets[0]]["bleu_signature"])
+        axes.set_xlabel(f"tokens of the reference ({tokenizer}), mean of at least {min(MIN_SENTENCES, len(lengths))} "
+                        "sentences")
         axes.set_ylabel("BLEU (bars: 95 % interval)")
         axes.set_title(" + ".join(test_sets), loc="left")
         axes.legend()
