@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from benchmarks.text import references, tokens_per_sentence, with_test_as_valid
@@ -14,6 +13,7 @@ from benchmarks.work import Job
 from minitx.evaluation.metrics import score
 from minitx.runs.result import DISTURBED_PCT
 from minitx.utils.console import Console, duration
+from minitx.utils.progress import Eta
 
 WARM_UP_UPDATES = 5  # the first are slow
 AGAIN = 2  # times at most
@@ -163,7 +163,7 @@ def _in_turn(bench: Bench, systems: Sequence[System], rounds: int, measure: Call
              ) -> list[Row]:
     """Measure every system once a round, and at once again where others disturbed it; a failure ends its turns."""
     rows: list[Row] = []
-    began, failed = monotonic(), set[System]()
+    eta, failed = Eta(rounds * len(systems)), set[System]()
     for turn in range(rounds * len(systems)):
         system = systems[turn % len(systems)]
         for attempt in range(1 + AGAIN):
@@ -179,10 +179,9 @@ def _in_turn(bench: Bench, systems: Sequence[System], rounds: int, measure: Call
                 found.append(about | {"error": str(error)})
             rows += found
             bench.save(rows)
-            left_s = (monotonic() - began) / (turn + 1) * (rounds * len(systems) - turn - 1)
             for row in found:
                 bench.console.line(f"{system}, round {row['round']}: {told(row)}")
-            bench.console.line(f"{turn + 1} of {rounds * len(systems)} measured, eta {duration(left_s)}")
+            bench.console.line(f"{turn + 1} of {rounds * len(systems)} measured{eta(turn + 1)}")
             if not any(row.get("disturbed") for row in found) or attempt == AGAIN:
                 break
     return rows

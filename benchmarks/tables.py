@@ -5,6 +5,8 @@ from math import ceil
 from statistics import median
 from typing import Any
 
+from minitx.utils.tables import markdown
+
 Row = dict[str, Any]
 Key = tuple[Any, ...]
 OWN = ("auto", "bf16", "fp32")  # precisions of minitx
@@ -48,7 +50,7 @@ def training_table(rows: Sequence[Row]) -> str:
                              for name in ("tokens_per_s", "sentences_per_s"))
         return f"{tokens:.2f} ({sentences:.2f})"
 
-    return _markdown(TRAINING, map(line, groups))
+    return markdown(TRAINING, map(line, groups))
 
 
 def decoding_table(rows: Sequence[Row]) -> str:
@@ -72,7 +74,7 @@ def decoding_table(rows: Sequence[Row]) -> str:
                 f"{max(row['peak_gib'] for row in used):.1f} GiB",
                 f"{sum(row['batch_size'] == top[0] for row in used)}{note}", *ratios]
 
-    return _markdown(DECODING, map(line, systems))
+    return markdown(DECODING, map(line, systems))
 
 
 def quality_table(rows: Sequence[Row]) -> str:
@@ -90,7 +92,7 @@ def quality_table(rows: Sequence[Row]) -> str:
     own_runs = [f"minitx, a run of {row['minutes']} minutes, BLEU at minute: "
                 + ", ".join(f"{bleu:.1f} at {seconds / 60:.1f}" for seconds, _, bleu in _by_minute(row["curve"])) + "."
                 for row in rows if row["system"] == "minitx"]
-    return "\n".join([_markdown(QUALITY, lines), "", *own_runs])
+    return "\n".join([markdown(QUALITY, lines), "", *own_runs])
 
 
 def _by_minute(curve: Sequence[Sequence[float]]) -> list[Sequence[float]]:
@@ -134,8 +136,3 @@ def _conditions(section: dict[str, Any]) -> str:
         sorted(row["date"] for row in section["rows"])))
     return (f"{machine['cpu']}, {machine['cores']} cores, {section['threads']} threads, tuned malloc; minitx "
             f"{commits or 'not measured'}; {dates}. {section['settings']}{left_out}")
-
-
-def _markdown(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    return "\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|",
-                      *(f"| {' | '.join(map(str, line))} |" for line in lines)])

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import gpu_numbers as numbers
@@ -23,6 +23,7 @@ from families import FAMILIES, Workbench, workbench
 from minitx.profiling.provenance import hardware, versions
 from minitx.profiling.utilisation import find_gpu
 from minitx.utils.console import Console, duration
+from minitx.utils.progress import Eta
 
 TOY = ("experiment=quick", "data.train_size=200", "trainer.tokens_per_update=256")
 REAL = ("data.train_size=20_000", "model.size=base", "data.max_tokens=16384", "trainer.tokens_per_update=16384",
@@ -116,15 +117,14 @@ def main(argv: list[str] | None = None) -> int:
     bench = workbench(*TOY, sentences=4 if toys else 64)
     real = bench if toys else workbench(*REAL, sentences=256)
     found = {name: check for name, check in checks(bench, real, device, toys).items() if args.only in name}
-    rows, began = list[Row](), perf_counter()
+    rows, eta = list[Row](), Eta(len(found))
     for name, (needs_gpu, check) in found.items():
-        left_s = (perf_counter() - began) / max(1, len(rows)) * (len(found) - len(rows))
-        console.live(f"[{len(rows) + 1}/{len(found)}] {name} ...  eta {duration(left_s)}")
+        console.live(f"[{len(rows) + 1}/{len(found)}] {name} ...{eta(len(rows))}")
         rows.append(Row(name, "unseen", "needs a GPU", 0.0, {}) if toys and needs_gpu else run(name, check))
         console.line(f"{rows[-1].status:7} {name:44} {rows[-1].text}")
     args.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     failed = [row.check for row in rows if row.status == "failed"]
-    console.line(f"{len(rows)} checks in {duration(perf_counter() - began)}, {len(failed)} failed; {args.out}")
+    console.line(f"{len(rows)} checks in {duration(monotonic() - eta.began)}, {len(failed)} failed; {args.out}")
     return int(bool(failed))
 
 

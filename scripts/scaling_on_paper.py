@@ -14,6 +14,8 @@ An update of n GPUs takes
 from dataclasses import dataclass
 from math import log, log2, sqrt
 
+from minitx.utils.tables import markdown
+
 
 @dataclass(frozen=True)
 class Job:
@@ -61,20 +63,20 @@ JOBS = {
 
 def main() -> None:
     """Print the tables of docs/scaling.md."""
-    print("| job | exchange at 8 | share of an update | predicted at 8 | of which uneven shares | published at 8 |\n"
-          "|---|---|---|---|---|---|")
+    rows = []
     for name, (job, published) in JOBS.items():
         r, uneven = exchange_s(job, 8), job.uneven * sqrt(2 * log(8))
-        print(f"| {name} | {1e3 * r:.1f} ms | {100 * r / job.t1:.1f} % | {100 * efficiency(job, 8):.0f} % | "
-              f"{100 * uneven / (1 + uneven):.0f} points | {100 * published:.0f} % |")
-    print("\n| GPUs | updates grow (10,240 tokens a GPU) | the same update (81,920 tokens) | exchange | "
-          "work of a GPU then |\n|---|---|---|---|---|")
+        rows.append((name, f"{1e3 * r:.1f} ms", f"{100 * r / job.t1:.1f} %", f"{100 * efficiency(job, 8):.0f} %",
+                     f"{100 * uneven / (1 + uneven):.0f} points", f"{100 * published:.0f} %"))
+    print(markdown(("job", "exchange at 8", "share of an update", "predicted at 8", "of which uneven shares",
+                    "published at 8"), rows), end="\n\n")
     job = JOBS["A100, AMP"][0]
-    for n in (8, 64, 1024):
-        share = 8 / n
-        print(f"| {n:,} | {100 * efficiency(job, n):.0f} %, {10_240 * n:,} tokens an update | "
-              f"{100 * efficiency(job, n, share):.0f} % | {1e3 * exchange_s(job, n):.1f} ms | "
-              f"{1e3 * share * job.t1:.1f} ms |")
+    print(markdown(
+        ("GPUs", "updates grow (10,240 tokens a GPU)", "the same update (81,920 tokens)", "exchange",
+         "work of a GPU then"),
+        [(f"{n:,}", f"{100 * efficiency(job, n):.0f} %, {10_240 * n:,} tokens an update",
+          f"{100 * efficiency(job, n, 8 / n):.0f} %", f"{1e3 * exchange_s(job, n):.1f} ms",
+          f"{1e3 * 8 / n * job.t1:.1f} ms") for n in (8, 64, 1024)]))
 
 
 if __name__ == "__main__":

@@ -3,22 +3,20 @@
 import argparse
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from minitx.cli.arguments import add_json, positive
-from minitx.cli.prepare import as_trained, prepare
+from minitx.cli.prepare import as_trained, check_plot, compose_families, prepare, section_text
 from minitx.cli.streams import created
-from minitx.config.schema import Config
 from minitx.runs.result import DISTURBED_PCT
 from minitx.utils.console import Console, warnings_told
 from minitx.utils.errors import Exit, UserError
+from minitx.utils.tables import aligned
 
-WIDTH = 20  # of the names of facts
-FAMILIES = ("transformer", "lstm_attention", "lstm")  # that are compared unless others are named
 HELP = "take a config's update apart: where its time goes, and what bounds it; or what families' cost grows with"
 STEP = ("Take the same words as train.py, train some updates, keep nothing: seconds by phase and by kind of "
         "kernel, tokens a second, MFU, and where that is under this machine's roofline.")
@@ -74,21 +72,16 @@ def run_step(args: argparse.Namespace) -> int:
             values = {section: {fact.name: fact.value for fact in facts} for section, facts in found.items()}
             sink.write(json.dumps(values, indent=1).encode() + b"\n")
         else:
-            for section, facts in found.items():
-                rows = [f"    {fact.name:<{WIDTH}}{fact.text}\n" for fact in facts]
-                sink.write("".join([f"{section}\n", *rows]).encode())
+            sink.write("".join(section_text(section, facts) for section, facts in found.items()).encode())
     return Exit.OK
 
 
 def run_cost(args: argparse.Namespace) -> int:
     """Compose a config a family, measure them side by side, and show, store and draw what was found."""
-    from minitx.experiments.reports.plots import cost_curves, require_matplotlib
+    from minitx.experiments.reports.plots import cost_curves
 
-    if args.plot is not None:
-        if args.plot.suffix != ".svg":
-            raise UserError(f"--plot {args.plot}: draws SVG; name a file that ends in .svg")
-        require_matplotlib()
-    families = composed(args.overrides)
+    check_plot(args.plot)
+    families = compose_families(args.overrides)
     prepare(next(iter(families.values())), args.owns_process)
     from minitx.experiments.costs.cost import FULL, QUICK, Costs  # imports torch and Lightning: seconds
 
@@ -109,15 +102,9 @@ def run_cost(args: argparse.Namespace) -> int:
 
 def run_scaling(args: argparse.Namespace) -> int:
     """Compose the config as train.py does, and compare numbers of ranks."""
-    from minitx.config.compose import compose
-    from minitx.data.corpus import check_text
-    from minitx.training.launch import settled
-
-    cfg = compose(args.overrides)
-    check_text(cfg.data)
+    cfg = as_trained(args.overrides)
     if cfg.trainer.strategy != "ddp":
         raise UserError(f"trainer.strategy={cfg.trainer.strategy}: its exchange is not measured yet; leave it out")
-    cfg = settled(cfg)
     prepare(cfg, args.owns_process)
     from minitx.experiments.costs.scaling import compare, table  # imports torch and Lightning: seconds
 
@@ -131,14 +118,6 @@ def run_scaling(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def composed(overrides: Sequence[str]) -> dict[str, Config]:
-    """Compose what each family of `model=A,B` would be trained as, by its name."""
-    named = [word.removeprefix("model=") for word in overrides if word.startswith("model=")]
-    others = [word for word in overrides if not word.startswith("model=")]
-    return {name: as_trained([*others, f"model={name}"])
-            for name in (named[-1].split(",") if named else FAMILIES)}
-
-
 def cost_table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines that show a person what `Costs` has measured."""
     conditions = found["conditions"]
@@ -150,17 +129,17 @@ def cost_table(found: Mapping[str, Any]) -> Iterator[str]:
     if other is not None and other > DISTURBED_PCT:
         yield f"disturbed: other processes took {other:.0f} % of the cores; measure anew on a quiet machine"
     for key in ("by_length", "by_width"):
-        yield ""
-        yield (f"{key.replace('_', ' '):<18}{'L':>6}{'d_model':>9}{'sentences':>11}{'ms':>10}{'ms/sentence':>13}"
-               f"{'us/token':>10}{'TFLOP/s':>9}{'MFU':>8}")
+        rows = [(key.replace("_", " "), "L", "d_model", "sentences", "ms", "ms/sentence", "us/token", "TFLOP/s", "MFU")]
+        exponents = list[tuple[str, str]]()
         for name, curve in found[key].items():
             for point in curve["points"]:
                 tflops, mfu = point["tflops"], point["mfu_pct"]
-                yield (f"{name:<18}{point['length']:>6,}{point['d_model']:>9,}{point['sentences']:>11,}"
-                       f"{1e3 * point['seconds']:>10,.1f}{1e3 * point['sentence_s']:>13,.3f}"
-                       f"{1e6 * point['token_s']:>10,.1f}{'n/a' if tflops is None else f'{tflops:.3f}':>9}"
-                       f"{'n/a' if mfu is None else f'{mfu:.1f} %':>8}")
-        for name, curve in found[key].items():
+                rows.append((name, f"{point['length']:,}", f"{point['d_model']:,}", f"{point['sentences']:,}",
+                             f"{1e3 * point['seconds']:,.1f}", f"{1e3 * point['sentence_s']:,.3f}",
+                             f"{1e6 * point['token_s']:,.1f}", "n/a" if tflops is None else f"{tflops:.3f}",
+                             "n/a" if mfu is None else f"{mfu:.1f} %"))
             error, (before, last) = curve["standard_error"], (point[curve["x"]] for point in curve["points"][-2:])
-            yield (f"{name:<18}grows as {curve['x']}^{curve['exponent']:.2f}" + (f" +- {error:.2f}" if error else "")
-                   + f", from {before:,} to {last:,} as {curve['x']}^{curve['last_exponent']:.2f}")
+            exponents.append((name, f"grows as {curve['x']}^{curve['exponent']:.2f}"
+                                    + (f" +- {error:.2f}" if error else "")
+                                    + f", from {before:,} to {last:,} as {curve['x']}^{curve['last_exponent']:.2f}"))
+        yield from ["", *aligned(rows), *aligned(exponents, "<")]

@@ -5,11 +5,10 @@ import json
 from typing import Any
 
 from minitx.cli.arguments import add_json
-from minitx.cli.prepare import as_trained, prepare
+from minitx.cli.prepare import as_trained, prepare, section_text
 from minitx.cli.streams import created
 from minitx.utils.console import Console, warnings_told
 
-WIDTH = 24  # of the names of facts
 HELP = "look at this machine, and at what a config would cost on it"
 DESCRIPTION = ("Take the same words as train.py, and train nothing: versions, devices, storage, the text, and what the "
                "config would cost, measured on a few real updates. Exit code 0 if nothing stands in the way.")
@@ -34,10 +33,9 @@ def run(args: argparse.Namespace) -> int:
     with created(None) as sink, warnings_told(console):
         for section, facts in doctor.sections():
             found[section] = {fact.name: fact.value for fact in facts}
-            rows = [f"    {fact.name:<{WIDTH}}{fact.text}\n" for fact in facts]
-            if rows and not args.json:
+            if facts and not args.json:
                 console.clear()
-                sink.write("".join([f"{section}\n", *rows]).encode())
+                sink.write(section_text(section, facts).encode())
                 sink.flush()
         found["problems"] = [str(problem) for problem in doctor.problems]
         if args.json:

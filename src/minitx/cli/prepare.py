@@ -1,8 +1,18 @@
-"""What commands that measure do first, as train.py does: compose a config, and set up the process."""
+"""What the commands that measure share: their configs, the process that they measure in, how findings are printed."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minitx.config.schema import Config
+from minitx.utils.errors import UserError
+from minitx.utils.tables import aligned
+
+if TYPE_CHECKING:
+    from minitx.experiments.costs.doctor import Fact
+
+FAMILIES = ("transformer", "lstm_attention", "lstm")  # compared unless others are named
+FACT_WIDTH = 26  # of the names of facts, indented: the same in every section
 
 
 def as_trained(overrides: Sequence[str]) -> Config:
@@ -16,10 +26,33 @@ def as_trained(overrides: Sequence[str]) -> Config:
     return settled(cfg)
 
 
+def compose_families(overrides: Sequence[str]) -> dict[str, Config]:
+    """Return a config for each family of `model=A,B`, by its name. Errors: as `as_trained`"""
+    models = [word.removeprefix("model=") for word in overrides if word.startswith("model=")]
+    others = [word for word in overrides if not word.startswith("model=")]
+    return {name: as_trained([*others, f"model={name}"]) for name in (models[-1].split(",") if models else FAMILIES)}
+
+
 def prepare(cfg: Config, owns_process: bool) -> None:
-    """Bring the process into the state that training has."""
+    """Give the process the allocator and the threads that training has."""
     from minitx.training.process import set_threads, tune_allocator
 
     if owns_process:
         tune_allocator(cfg)
     set_threads(cfg)
+
+
+def check_plot(path: Path | None) -> None:
+    """Refuse a figure that could not be drawn. Errors: `UserError` for another form than SVG, or without matplotlib."""
+    from minitx.experiments.reports.plots import require_matplotlib
+
+    if path is not None:
+        if path.suffix != ".svg":
+            raise UserError(f"--plot {path}: draws SVG; name a file that ends in .svg")
+        require_matplotlib()
+
+
+def section_text(name: str, facts: "Sequence[Fact]") -> str:
+    """Return a section of findings as lines: its name, and each fact below it."""
+    lines = aligned([(f"    {fact.name}", fact.text) for fact in facts], "<", [FACT_WIDTH])
+    return "".join(f"{line}\n" for line in [name, *lines])

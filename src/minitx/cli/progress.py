@@ -3,6 +3,7 @@
 from time import monotonic
 
 from minitx.utils.console import Console, duration
+from minitx.utils.progress import remaining_s
 
 QUIET_S = 3.0  # shorter work needs no progress line
 
@@ -26,7 +27,7 @@ class Meter:
         if not self.shown or elapsed < QUIET_S:
             return
         share = self.shares[0] + (self.shares[1] - self.shares[0]) * done / total
-        left = f"  {100 * share:.0f} %  eta {duration(elapsed * (1 - share) / share)}" if share else ""
+        left = f"  {100 * share:.0f} %  eta {duration(remaining_s(elapsed, share))}" if share else ""
         self.console.live(f"{self.lines:,} lines  {self.lines / elapsed:,.1f} lines/s{left}")
 
     def close(self) -> None:

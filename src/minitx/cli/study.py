@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from minitx.cli.arguments import add_json
-from minitx.cli.bench import composed
-from minitx.cli.prepare import prepare
+from minitx.cli.prepare import check_plot, compose_families, prepare
 from minitx.cli.streams import created
 from minitx.config.fields import nearest
 from minitx.runs.result import DISTURBED_PCT
 from minitx.utils.console import Console, warnings_told
-from minitx.utils.errors import Exit, UserError
+from minitx.utils.errors import Exit
+from minitx.utils.tables import aligned
 
 if TYPE_CHECKING:
     from minitx.experiments.studies.common import Study
@@ -65,14 +65,10 @@ def known(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Compose what is compared, measure, and show, store and draw what was found."""
-    from minitx.experiments.reports.plots import require_matplotlib
     from minitx.experiments.reports.study_plots import FIGURES
 
-    if args.plot is not None:
-        if args.plot.suffix != ".svg":
-            raise UserError(f"--plot {args.plot}: draws SVG; name a file that ends in .svg")
-        require_matplotlib()
-    families = composed([*STUDIES[args.name].words, f"seed={args.seed}"])
+    check_plot(args.plot)
+    families = compose_families([*STUDIES[args.name].words, f"seed={args.seed}"])
     prepare(next(iter(families.values())), args.owns_process)
     from minitx.experiments.studies.common import conduct  # imports torch and Lightning: seconds
 
@@ -102,10 +98,12 @@ def header(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"disturbed: other processes took {other:.0f} % of the cores; measure times anew on a quiet machine"
 
 
-def verdicts(claims: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield each claim: whether it holds, what was asked and measured, and why it follows."""
+def verdicts(claims: list[dict[str, Any]]) -> list[str]:
+    """Return two lines a claim: whether it holds; what was asked, what was measured, and why that decides it."""
     from minitx.experiments.fits import VERDICTS
 
+    rows = list[tuple[str, str]]()
     for claim in claims:
-        yield f"{VERDICTS[claim['holds']]:<15}{claim['claim']}"
-        yield f"{'':<15}asked {claim['expected']}; measured {claim['measured']}; {claim['why']}"
+        rows.append((VERDICTS[claim["holds"]], claim["claim"]))
+        rows.append(("", f"asked {claim['expected']}; measured {claim['measured']}; {claim['why']}"))
+    return aligned(rows, "<")

@@ -23,7 +23,6 @@ from minitx.experiments.studies.common import (
     SYSTEMS,
     VOCAB,
     Lesson,
-    Progress,
     Reader,
     alone,
     build_reader,
@@ -33,6 +32,7 @@ from minitx.experiments.studies.common import (
     teach,
 )
 from minitx.utils.console import Console
+from minitx.utils.progress import Progress
 
 FAMILIES = families("lstm", "transformer", **{"optim.lr": 0.01, "optim.warmup_steps": 10})
 DISTANCES = st.lists(st.integers(1, 12), min_size=1, max_size=5)

@@ -29,8 +29,9 @@ from minitx.profiling.utilisation import Watch
 from minitx.training.build import build_task, build_tokenizers, choose_device, choose_precision
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask, seed_dropout
-from minitx.utils.console import Console, duration
+from minitx.utils.console import Console
 from minitx.utils.errors import UserError
+from minitx.utils.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -166,16 +167,13 @@ class Costs:
     def time(self, points: list[Point]) -> float | None:
         """Time every point once a round, so that a machine that slows down slows them all. --> other processes' %"""
         total = 1 + self.grid.repeats
-        work = sum(point.flop or 1.0 for point in points)
-        done, began = 0.0, perf_counter()
+        progress = Progress(self.console, total * sum(point.flop or 1.0 for point in points))
         try:
             with Watch(self.device) as watch:
                 for number, point in product(range(1, total + 1), points):
                     point.once()
-                    done += point.flop or 1.0
-                    left_s = (perf_counter() - began) * (total * work / done - 1)
-                    self.console.live(f"round {number}/{total}: {point.name}, {point.sentences} sentences of "
-                                      f"{point.length} tokens, d_model {point.d_model}  eta {duration(left_s)}")
+                    progress(f"round {number}/{total}: {point.name}, {point.sentences} sentences of {point.length} "
+                             f"tokens, d_model {point.d_model}", point.flop or 1.0)
                 return watch.usage().other_cpu_pct
         except torch.OutOfMemoryError as error:
             raise UserError(f"the GPU's memory does not hold {self.grid.tokens:,} tokens of the largest model: lower "

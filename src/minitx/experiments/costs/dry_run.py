@@ -19,6 +19,7 @@ from minitx.training.checkpointing import run_tensors
 from minitx.training.task import TranslationTask
 from minitx.training.telemetry import split
 from minitx.utils.console import Console, duration
+from minitx.utils.progress import remaining_s
 
 WARM_UP = 3  # the widest update, which takes the most memory, and two more: allocators and kernels settle
 ENOUGH, AT_LEAST, ENOUGH_S = 30, 4, 4.0  # measured updates: the first of 30, or of 4 seconds once there are 4
@@ -99,7 +100,9 @@ class Stopwatch(pl.Callback):
         pl_module.state.step += 1
         measured = self.update_s[WARM_UP:]
         trainer.should_stop = len(measured) == ENOUGH or len(measured) >= AT_LEAST and sum(measured) >= ENOUGH_S
-        self.console.live(f"measuring: update {len(self.update_s)}  eta {duration(self.left_s(measured))}")
+        done, elapsed_s = len(self.update_s), sum(self.update_s)
+        enough = min(ENOUGH, max(AT_LEAST, ENOUGH_S * done / elapsed_s))
+        self.console.live(f"measuring: update {done}  eta {duration(remaining_s(elapsed_s, done, WARM_UP + enough))}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TranslationTask)
@@ -110,9 +113,3 @@ class Stopwatch(pl.Callback):
         """Return what the measured updates took, without those of the warm-up."""
         before, after = self.splits[WARM_UP - 1], self.splits[-1]
         return {name: seconds - before[name] for name, seconds in after.items()}
-
-    def left_s(self, measured: list[float]) -> float:
-        """Estimate the seconds until there are enough updates."""
-        mean_s = sum(self.update_s) / len(self.update_s)
-        by_time = max(ENOUGH_S - sum(measured), (AT_LEAST - len(measured)) * mean_s)
-        return min(by_time, (ENOUGH - len(measured)) * mean_s) + max(0, WARM_UP - len(self.update_s)) * mean_s

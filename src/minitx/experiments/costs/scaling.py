@@ -39,6 +39,7 @@ from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
+from minitx.utils.tables import aligned
 
 WARM_UP = 5  # updates, before those that are timed
 MEASURED = 25  # updates of either kind
@@ -96,14 +97,15 @@ def measure(cfg: Config) -> Scaled:
 def table(found: Sequence[Scaled]) -> Iterator[str]:
     """Yield the lines that show a person what was found; the first case is what the others are compared with."""
     base = found[0]
-    yield (f"{'ranks':>5}{'threads':>9}{'tokens/s':>11}{'times':>8}{'efficiency':>12}{'update ms':>11}"
-           f"{'exchange ms':>13}{'share':>8}{'sum alone ms':>14}")
+    rows = [("ranks", "threads", "tokens/s", "times", "efficiency", "update ms", "exchange ms", "share",
+             "sum alone ms")]
     for one in found:
         times = one.tgt_tokens_per_s / base.tgt_tokens_per_s
         exchange_s = max(0.0, one.update_s - one.apart_s) if one.ranks > 1 else 0.0
-        yield (f"{one.ranks:>5}{one.threads:>9}{one.tgt_tokens_per_s:>11,.0f}{times:>8.2f}"
-               f"{100 * times / (one.ranks * one.threads / base.threads):>10.0f} %{1e3 * one.update_s:>11.1f}"
-               f"{1e3 * exchange_s:>13.1f}{100 * exchange_s / one.update_s:>6.0f} %{1e3 * one.sum_s:>14.1f}")
+        rows.append((str(one.ranks), str(one.threads), f"{one.tgt_tokens_per_s:,.0f}", f"{times:.2f}",
+                     f"{100 * times / (one.ranks * one.threads / base.threads):.0f} %", f"{1e3 * one.update_s:.1f}",
+                     f"{1e3 * exchange_s:.1f}", f"{100 * exchange_s / one.update_s:.0f} %", f"{1e3 * one.sum_s:.1f}"))
+    yield from aligned(rows, ">")
     yield (f"exchange: how much longer an update takes with its gradients ({base.gradient_mib:,.1f} MiB) added up over "
            "the ranks; part of that goes on beside the backward pass")
 

@@ -29,7 +29,8 @@ from minitx.training.build import choose_device, choose_precision
 from minitx.training.loss import linear_cross_entropy
 from minitx.training.optimizer import build_optimizer
 from minitx.training.schedule import lr_factor
-from minitx.utils.console import Console, duration
+from minitx.utils.console import Console
+from minitx.utils.progress import Progress
 
 KEYS, FILLERS = 16, 16  # tokens that are asked for, and that are not
 VOCAB = N_SPECIALS + KEYS + FILLERS
@@ -65,20 +66,6 @@ def conduct(study: Study, families: Mapping[str, Config], size: str, console: Co
     made = {"size": size, "sizes": asdict(sizes), "conditions": conditions}
     assert made.keys().isdisjoint(found), "a study may not write over what it was made with"
     return made | found
-
-
-class Progress:
-    """Say how far a study is whose work can be counted beforehand, and when it will be done."""
-
-    def __init__(self, console: Console, total: float) -> None:
-        self.console, self.total = console, total
-        self.done, self.began = 0.0, perf_counter()
-
-    def __call__(self, what: str, work: float = 1.0) -> None:
-        """Count work that is done."""
-        self.done += work
-        left_s = (perf_counter() - self.began) * (self.total / self.done - 1)
-        self.console.live(f"{what}  eta {duration(left_s)}")
 
 
 # --- the task

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from minitx.config.schema import Config
 from minitx.experiments.fits import Claim, Interval, Line, judged, line
-from minitx.experiments.studies.common import STAGES, SYSTEMS, Asked, Lesson, Progress, Reader, questions, readers
+from minitx.experiments.studies.common import STAGES, SYSTEMS, Asked, Lesson, Reader, questions, readers
 from minitx.utils.console import Console
+from minitx.utils.progress import Progress
+from minitx.utils.tables import aligned
 
 WORTH = 4.0  # updates of teaching that one distance takes as long as: for the time left
 CLEARLY = 2.0  # times as much as the better form leaves: then the other is the worse
@@ -163,14 +165,13 @@ def keeps(claim: str, seen: Mapping[str, Any], bounds: Interval) -> Claim:
 def table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines that show a person what was measured."""
     distances = [point["distance"] for point in found["systems"][SYSTEMS[0]][STAGES[0]]["points"]]
-    yield f"{'c(d)':<24}" + "".join(f"{distance:>10,}" for distance in distances)
-    for system, stages in found["systems"].items():
-        for stage, seen in stages.items():
-            yield f"{system + ', ' + stage:<24}" + "".join(f"{point['carried']:>10.2g}" for point in seen["points"])
-            yield f"{'  keys named rightly':<24}" + "".join(
-                f"{100 * point['right']:>8.0f} %" for point in seen["points"])
+    rows, fits = [["c(d)", *(f"{distance:,}" for distance in distances)]], list[tuple[str, str]]()
     for system, stages in found["systems"].items():
         for stage, seen in stages.items():
             low, high = seen["power"]["interval"]
-            yield (f"{system + ', ' + stage:<24}times {seen['exponential']['a_step']:.4g} a step, or d^"
-                   f"{seen['power']['slope']:.2f} ({low:.2f} to {high:.2f})")
+            rows.append([f"{system}, {stage}", *(f"{point['carried']:.2g}" for point in seen["points"])])
+            rows.append(["  keys named rightly", *(f"{100 * point['right']:.0f} %" for point in seen["points"])])
+            fits.append((f"{system}, {stage}", f"times {seen['exponential']['a_step']:.4g} a step, or d^"
+                                               f"{seen['power']['slope']:.2f} ({low:.2f} to {high:.2f})"))
+    yield from aligned(rows)
+    yield from aligned(fits, "<")

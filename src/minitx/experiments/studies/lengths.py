@@ -33,6 +33,7 @@ from minitx.training.loss import linear_cross_entropy
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 from minitx.utils.console import Console, duration
+from minitx.utils.tables import aligned
 
 VOCAB = 1_000
 COUNTED = (8, 16, 32, 64)  # lengths at which operators are counted
@@ -312,18 +313,19 @@ def times(claim: str, both: tuple[Found, Found], bounds: Interval) -> Claim:
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines that show a person what was measured."""
-    yield (f"{'':<18}{'tokens':>8}{'ms':>12}{'from':>12}{'to':>12}{'MiB':>11}{'operators in turn':>20}")
+    rows, fits = [["", "tokens", "ms", "from", "to", "MiB", "operators in turn"]], list[tuple[str, str]]()
     for name, family in found["families"].items():
         for point in family["points"]:
-            yield (f"{name:<18}{point['length']:>8,}" + "".join(
-                f"{1e3 * point[key]:>12,.1f}" for key in ("seconds", "fastest_s", "slowest_s"))
-                + f"{point['peak_bytes'] / MIB:>11,.1f}{point['depth']:>20,.0f}")
-    for name, family in found["families"].items():
+            times_ms = (f"{1e3 * point[key]:,.1f}" for key in ("seconds", "fastest_s", "slowest_s"))
+            rows.append([name, f"{point['length']:,}", *times_ms, f"{point['peak_bytes'] / MIB:,.1f}",
+                         f"{point['depth']:,.0f}"])
         for what in ("time", "memory"):
             if (fit := family[what]) is not None:
-                yield (f"{name:<18}{what} grows as length^{fit['exponent']:.2f} +- {fit['standard_error']:.2f} from "
-                       f"{fit['from']:,} to {fit['to']:,}")
-        yield f"{name:<18}stopped {family['stopped'] or 'at the longest length'}"
+                fits.append((name, f"{what} grows as length^{fit['exponent']:.2f} +- {fit['standard_error']:.2f} from "
+                                   f"{fit['from']:,} to {fit['to']:,}"))
+        fits.append((name, f"stopped {family['stopped'] or 'at the longest length'}"))
+    yield from aligned(rows)
+    yield from aligned(fits, "<")
     crossing = found["crossover"]
     where = "nowhere" if crossing is None else f"at {crossing:,.0f} tokens"
     yield f"the Transformer's time passes the LSTM's {where}"

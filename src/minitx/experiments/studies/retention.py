@@ -19,9 +19,11 @@ from torch.nn.functional import pad
 
 from minitx.config.schema import Config
 from minitx.experiments.fits import Claim, Interval, judged, share_lost, unmeasured, wilson
-from minitx.experiments.studies.common import KEYS, STAGES, SYSTEMS, Lesson, Progress, Reader, questions, readers
+from minitx.experiments.studies.common import KEYS, STAGES, SYSTEMS, Lesson, Reader, questions, readers
 from minitx.training.loss import linear_cross_entropy
 from minitx.utils.console import Console
+from minitx.utils.progress import Progress
+from minitx.utils.tables import aligned
 
 CHANCE = 1 / KEYS
 DECAY = 1e-3  # weight of the probe's squared weights beside the mean loss
@@ -166,11 +168,11 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
     points = found["systems"][SYSTEMS[0]][STAGES[0]]
     yield (f"shares of first tokens that are read from {found['state']} numbers, 95 % intervals; {points[0]['n']:,} "
            f"sentences each, chance {found['chance']:.3f}")
-    yield f"{'':<24}" + "".join(f"{'after ' + format(point['distance'], ','):>20}" for point in points)
+    rows = [["", *(f"after {point['distance']:,}" for point in points)]]
     for system, stages in found["systems"].items():
         for stage, seen in stages.items():
-            cells = [f"{point['share']:.3f} ({point['low']:.2f}-{point['high']:.2f})" for point in seen]
-            yield f"{system + ', ' + stage:<24}" + "".join(f"{cell:>20}" for cell in cells)
-            yield f"{'  by the reader itself':<24}" + "".join(f"{point['reader']:>8.3f}{'':>12}" for point in seen)
-            yield f"{'  shuffled labels':<24}" + "".join(
-                f"{point['shuffled'] / point['n']:>8.3f}{'':>12}" for point in seen)
+            rows += [[f"{system}, {stage}", *(f"{point['share']:.3f} ({point['low']:.2f}-{point['high']:.2f})"
+                                              for point in seen)],
+                     ["  by the reader itself", *(f"{point['reader']:.3f}" for point in seen)],
+                     ["  shuffled labels", *(f"{point['shuffled'] / point['n']:.3f}" for point in seen)]]
+    yield from aligned(rows)

@@ -20,13 +20,14 @@ from minitx.data.tokenizer import TokenizerPair
 from minitx.experiments.costs.cost import widened, width_of
 from minitx.experiments.costs.dry_run import go_through
 from minitx.experiments.fits import Claim, Interval, around, judged, law, law_errors, miss, unmeasured
-from minitx.experiments.studies.common import Progress
 from minitx.models.base import Seq2Seq
 from minitx.training.build import build_task, build_trainer, choose_device, choose_precision
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 from minitx.training.validation import Validator
 from minitx.utils.console import Console
+from minitx.utils.progress import Progress
+from minitx.utils.tables import aligned
 
 SETS = ("valid", "test")  # to choose the update by, and to score it on
 FLOOR = {"power": False, "power and floor": True}
@@ -185,21 +186,23 @@ def predicts(claim: str, fit: Mapping[str, Any]) -> Claim:
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines that show a person what was measured."""
-    yield (f"{'':<6}{'d_model':>8}{'weights':>12}{'tokens of text':>16}{'tokens trained on':>19}{'loss':>8}"
-           f"{'at update':>11}")
+    rows = [["", "d_model", "weights", "tokens of text", "tokens trained on", "loss", "at update"]]
+    exponents = list[tuple[str, str, str]]()
     for name in ("size", "text"):
-        for point in found["laws"][name]["points"]:
-            at = ", ".join(map(str, point["updates"]))
-            yield (f"{name:<6}{point['d_model']:>8}{point['weights']:>12,}{point['text_tokens']:>16,}"
-                   f"{point['trained_tokens']:>19,.0f}{point['loss']:>8.3f}{at:>11}")
-    for name in ("size", "text"):
+        rows += [[name, str(point["d_model"]), f"{point['weights']:,}", f"{point['text_tokens']:,}",
+                  f"{point['trained_tokens']:,.0f}", f"{point['loss']:.3f}", ", ".join(map(str, point["updates"]))]
+                 for point in found["laws"][name]["points"]]
         for form, fit in found["laws"][name]["fits"].items():
-            yield (f"{name:<6}{form:<16} exponent {within(fit, 'exponent')}, floor {within(fit, 'constant')}, "
-                   f"leaves {100 * fit['residual']:.2f} % (rms), misses the largest by {100 * fit['miss']:+.2f} %")
+            exponents.append((name, form, f"exponent {within(fit, 'exponent')}, floor {within(fit, 'constant')}, "
+                                          f"leaves {100 * fit['residual']:.2f} % (rms), misses the largest by "
+                                          f"{100 * fit['miss']:+.2f} %"))
         for other in found["published"]:
             if other["of"] == name:
                 floor = "none" if other["constant"] is None else f"{other['constant']:g}"
-                yield f"{name:<6}{'published':<16} exponent {other['exponent']:g}, floor {floor}: {other['source']}"
+                exponents.append((name, "published",
+                                  f"exponent {other['exponent']:g}, floor {floor}: {other['source']}"))
+    yield from aligned(rows)
+    yield from aligned(exponents, "<")
 
 
 def within(fit: Mapping[str, Any], what: str) -> str:
