@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import measure, tables
 from benchmarks.measure import Bench, Row, System
-from benchmarks.text import lay_out
+from benchmarks.text import prepare_text
 from benchmarks.venvs import PEERS, NotInstalled, install, module, versions
 from minitx.profiling.provenance import git_state, hardware
 from minitx.utils.console import Console
@@ -103,7 +103,7 @@ def setup(args: argparse.Namespace, console: Console) -> None:
             console.line(f"{name}: installed")
         except NotInstalled as error:
             console.line(f"{name}: {error}")
-    console.line(f"text: {lay_out(args.data, args.peers)}")
+    console.line(f"text: {prepare_text(args.data, args.peers)}")
 
 
 def training(args: argparse.Namespace, console: Console) -> None:
@@ -145,7 +145,7 @@ def _measured(args: argparse.Namespace, console: Console, name: str, settings: s
                "versions": {peer: versions(peer, args.peers) for peer in PEERS}}
     if args.keep:
         _same_machine(args.results, name, section)
-    bench = Bench(args.peers.resolve(), lay_out(args.data, args.peers).resolve(), args.threads,
+    bench = Bench(args.peers.resolve(), prepare_text(args.data, args.peers).resolve(), args.threads,
                   tuple(shlex.split(args.minitx)), console, partial(_save, args.results, name, section, args.keep))
     run(bench)
     table(args, console)

@@ -48,8 +48,8 @@ class Bench:
         interpreter = python(system.name, self.peers)
         folder = _new(self.peers / "runs", f"{system.name}-{system.precision}-{action}")
         settings = {"text": self.text, "threads": self.threads, "options": self.options} | job
-        told = Job(folder=str(folder), precision=system.precision, **settings | {"text": str(settings["text"])})
-        return Worker([str(interpreter), "-m", "benchmarks.worker", system.name, action, told.json()], cwd=ROOT,
+        description = Job(folder=str(folder), precision=system.precision, **settings | {"text": str(settings["text"])})
+        return Worker([str(interpreter), "-m", "benchmarks.worker", system.name, action, description.json()], cwd=ROOT,
                       log=folder / "log", threads=self.threads)
 
 
@@ -180,14 +180,14 @@ def _in_turn(bench: Bench, systems: Sequence[System], rounds: int, measure: Call
             rows += found
             bench.save(rows)
             for row in found:
-                bench.console.line(f"{system}, round {row['round']}: {told(row)}")
+                bench.console.line(f"{system}, round {row['round']}: {describe(row)}")
             bench.console.line(f"{turn + 1} of {rounds * len(systems)} measured{eta(turn + 1)}")
             if not any(row.get("disturbed") for row in found) or attempt == AGAIN:
                 break
     return rows
 
 
-def told(row: Row) -> str:
+def describe(row: Row) -> str:
     """Say in a line what a row holds."""
     if error := row.get("error"):
         return str(error)

@@ -10,7 +10,7 @@ from benchmarks.work import SRC, TEST, TGT, read_lines
 from minitx.data.files import find_splits
 
 
-def lay_out(source: Path, peers: Path) -> Path:
+def prepare_text(source: Path, peers: Path) -> Path:
     """Write the splits of `source` and the peers' pieces into a folder, unless they are there. Returns the folder.
 
     Errors: `UserError` for a folder without the splits; `NotInstalled` where sentencepiece cannot be run.

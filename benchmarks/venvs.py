@@ -37,7 +37,7 @@ def install(system: str, peers: Path, console: Console) -> None:
     """Make a peer's environment with its pinned packages, unless that was done. Errors: `NotInstalled`."""
     peer, venv = module(system), peers / system
     wanted = {"torch": TORCH if system != "pymarian" else None, "packages": peer.PACKAGES,
-              "alone": getattr(peer, "ALONE", ())}
+              "no_deps": getattr(peer, "NO_DEPS", ())}
     done = venv / "installed.json"
     if done.exists() and json.loads(done.read_text())["wanted"] == json.loads(json.dumps(wanted)):
         return
@@ -50,8 +50,8 @@ def install(system: str, peers: Path, console: Console) -> None:
     if wanted["torch"]:
         _run([*pip, TORCH], venv)
     _run([*pip, *wanted["packages"]], venv)
-    if wanted["alone"]:
-        _run([*pip, "--no-deps", *wanted["alone"]], venv)
+    if wanted["no_deps"]:
+        _run([*pip, "--no-deps", *wanted["no_deps"]], venv)
     freeze = subprocess.run([pip[0], "freeze"], capture_output=True, text=True, check=True).stdout.split()
     done.write_text(json.dumps({"wanted": wanted, "versions": freeze}, indent=1) + "\n")
 

@@ -70,12 +70,12 @@ class Worker:
             if ended:
                 break
             if monotonic() - heard > self.silence_s:
-                raise WorkerFailed(f"silent for {self.silence_s:.0f} s; {self.last_words()}")
+                raise WorkerFailed(f"silent for {self.silence_s:.0f} s; {self.last_log_line()}")
             sleep(0.1)
         if self.process.returncode:
-            raise WorkerFailed(f"ended with code {self.process.returncode}; {self.last_words()}")
+            raise WorkerFailed(f"ended with code {self.process.returncode}; {self.last_log_line()}")
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         """Return the last line of its log."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "its log is empty")
@@ -97,7 +97,7 @@ class Worker:
     def _session(self) -> Iterator[tuple[Path, list[str]]]:
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                stat = after_name((folder / "stat").read_text())
+                stat = stat_fields((folder / "stat").read_text())
                 if int(stat[3]) == self.process.pid:
                     yield folder, stat
 
@@ -118,10 +118,10 @@ def machine_s(stat: str) -> float:
 
 
 def own_s(stat: Sequence[str]) -> float:
-    """Return the CPU seconds of a process and the children it waited for. stat: as `after_name` gives it"""
+    """Return the CPU seconds of a process and the children it waited for. stat: as `stat_fields` gives it"""
     return sum(map(int, stat[11:15])) / TICKS_PER_S
 
 
-def after_name(stat: str) -> list[str]:
+def stat_fields(stat: str) -> list[str]:
     """Split /proc/PID/stat behind the name, which may hold anything: state, parent, group, session, ..."""
     return stat.rpartition(")")[2].split()

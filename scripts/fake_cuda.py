@@ -59,7 +59,7 @@ class Waits:
         return sum(self.places.values())
 
 
-class Watch(TorchDispatchMode):
+class WaitCounter(TorchDispatchMode):
     """See every operation before it is run: tensors of the CPU are real, those of CUDA fake.
 
     A wait is counted, and gets an answer: yes to some if `finishing`, no to all otherwise; 1 for any number asked for.
@@ -130,20 +130,20 @@ def caller() -> tuple[Any, str]:
 
 
 @contextmanager
-def fake_gpu(finishing: bool = False) -> Iterator[Watch]:
+def fake_gpu(finishing: bool = False) -> Iterator[WaitCounter]:
     """Let CUDA tensors exist inside this block, and yield who watches them."""
     registry = (c_void_p * 2).in_dll(CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so")),
                                      "_ZN3c104impl26device_guard_impl_registryE")
     kept, registry[CUDA_SLOT] = registry[CUDA_SLOT], registry[0]  # autograd asks whom to switch devices with: nobody
-    watch = Watch(finishing)
+    counter = WaitCounter(finishing)
     try:
-        with (FakeTensorMode(allow_non_fake_inputs=True), watch, torch.backends.cudnn.flags(enabled=False),
+        with (FakeTensorMode(allow_non_fake_inputs=True), counter, torch.backends.cudnn.flags(enabled=False),
               patch("torch.cuda.Event", Event), patch("torch.cuda.get_device_capability", lambda *_: (9, 0)),
               patch("torch.Tensor.pin_memory", lambda tensor, *_: tensor),
               patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),  # autocast would do nothing
               patch("torch.cuda.is_bf16_supported", lambda *_, **__: True), warnings.catch_warnings()):
             warnings.filterwarnings("ignore", message=".*(cuDNN|data pointer of FakeTensor).*")
-            yield watch
+            yield counter
     finally:
         registry[CUDA_SLOT] = kept
 
@@ -208,31 +208,31 @@ def run_node(node: Any, given: dict[int, Tensor]) -> tuple[Tensor | None, ...]:
 def train(bench: Workbench, family: str, precision: str, *more: str) -> str:
     """Run updates of several micro-batches."""
     updates = list(islice(iter(bench.data.train_dataloader()), 2))
-    with fake_gpu() as watch:
+    with fake_gpu() as counter:
         task = bench.task(family, precision, *more).to(CUDA)
         with without_trainer(task, CUDA, backward=backward):
             task.training_step(updates[0], 0)  # what is made once is made now
-            watch.waits = Waits()
+            counter.waits = Waits()
             task.training_step(updates[1], 0)
     assert task.stats is not None
     assert task.stats.finite
     assert {p.device for p in task.model.parameters()} == {CUDA}
-    return verdict(watch.waits.total, 1, "an update", watch.waits)
+    return verdict(counter.waits.total, 1, "an update", counter.waits)
 
 
 def decode(bench: Workbench, family: str, beam_size: int, precision: str | None = None) -> str:
     """Translate, with no output ending, to two lengths; then with outputs ending at different steps."""
     totals = []
     for length, finishing in ((SHORT, False), (LONG, False), (LONG, True)):
-        with fake_gpu(finishing) as watch:
+        with fake_gpu(finishing) as counter:
             task = bench.task(family, "32-true").to(CUDA)
             translator = bench.translator(task, family, CUDA, length, precision)
-            watch.waits = Waits()
+            counter.waits = Waits()
             if beam_size == 1:
                 translator.translate(bench.sources, beam_size=1)
             else:
                 translator.n_best(bench.sources, 1, beam_size=beam_size)
-        totals.append(watch.waits)
+        totals.append(counter.waits)
     short, long, _ = totals
     a_step = (long.total - short.total) / (LONG - SHORT)
     return verdict(a_step, 1, f"a step, {long.total - LONG * a_step:.0f} a batch", long)

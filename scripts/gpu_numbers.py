@@ -26,7 +26,7 @@ def updates(bench: Workbench, count: int) -> list[PlannedUpdate]:
     return list(islice(iter(bench.data.train_dataloader()), count))
 
 
-class Keeper:
+class GradientRecorder:
     """Stand for an optimizer: keep the gradient, change no weight."""
 
     def __init__(self, task: TranslationTask) -> None:
@@ -45,11 +45,11 @@ class Keeper:
 def one_step(bench: Workbench, family: str, precision: str, device: torch.device) -> tuple[float, Tensor]:
     """Return an update's loss a token and its clipped gradient, without dropout."""
     task = bench.task(family, precision, "model.dropout=0").to(device)
-    keeper = Keeper(task)
-    with without_trainer(task, device, optimizer=keeper):
+    recorder = GradientRecorder(task)
+    with without_trainer(task, device, optimizer=recorder):
         task.training_step(updates(bench, 1)[0], 0)
     assert task.stats is not None
-    return task.stats.loss_sum / task.stats.n_tokens, keeper.gradient
+    return task.stats.loss_sum / task.stats.n_tokens, recorder.gradient
 
 
 def gradients(bench: Workbench, device: torch.device, family: str, precision: str) -> tuple[str, dict[str, Any]]:
@@ -97,7 +97,7 @@ def training(bench: Workbench, device: torch.device, family: str, precision: str
 
 
 @contextmanager
-def waits_told(device: torch.device) -> Iterator[list[str]]:
+def record_waits(device: torch.device) -> Iterator[list[str]]:
     """Collect the places at which the host waited for the GPU inside this block."""
     places: list[str] = []
     with warnings.catch_warnings(record=True) as told:
@@ -117,7 +117,7 @@ def waits(bench: Workbench, device: torch.device, family: str, precision: str) -
     task = bench.task(family, precision).to(device)
     with without_trainer(task, device):
         task.training_step(first, 0)
-        with waits_told(device) as places:
+        with record_waits(device) as places:
             task.training_step(second, 0)
     assert len(places) <= 1, f"{len(places)} waits: {', '.join(places)}"
     return f"{len(places)} wait an update", {"places": places}

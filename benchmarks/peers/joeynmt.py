@@ -9,7 +9,7 @@ from benchmarks.work import Job, Meter, Report
 PACKAGES = ("numpy==2.4.6", "sacrebleu==2.6.0", "sentencepiece==0.2.0", "subword-nmt==0.3.8",
             "matplotlib==3.11.2", "pyyaml==6.0.3", "tensorboard==2.21.0", "packaging==26.3",
             "importlib_metadata==10.2.0", "tqdm==4.70.1")
-SINGLE = ("joeynmt==2.3.0",)  # without its requirements, whose old pins pip did not resolve in 7 minutes
+NO_DEPS = ("joeynmt==2.3.0",)  # without its requirements, whose old pins pip did not resolve in 7 minutes
 PRECISIONS = LEARNS_IN = ("fp32",)  # it switches its 16-bit mode off on a CPU
 POSITIONS = 9600  # its `batch_size` counts padding; it does not sort by length, and 43 % are real target tokens
 ITS_OWN_POSITIONS = 4096  # where quality counts: smaller updates, so more of them

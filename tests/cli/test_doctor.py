@@ -21,9 +21,8 @@ from minitx.config.compose import compose
 from minitx.config.saved import freeze
 from minitx.config.schema import resolve_size
 from minitx.data.tokenizer import TokenizerPair
-from minitx.experiments.costs import doctor
-from minitx.experiments.costs import dry_run as rehearsal
-from minitx.experiments.costs.dry_run import Rehearsal
+from minitx.experiments.costs import doctor, dry_run
+from minitx.experiments.costs.dry_run import DryRun
 from minitx.models.registry import build_model
 from minitx.training import launch, process
 from minitx.training.task import TranslationTask
@@ -36,7 +35,7 @@ QUICK = ("model.size=toy", "trainer.tokens_per_update=256", "data.max_tokens=128
 @pytest.fixture
 def words(small_text: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A config over a small text, in an empty folder, with nothing measured in earnest."""
-    monkeypatch.setattr(doctor, "rehearse", lambda *_: Rehearsal([2.0, 2.0, 2.5], 500, 0.5, 3 * 2**20, 2**20))
+    monkeypatch.setattr(doctor, "dry_run", lambda *_: DryRun([2.0, 2.0, 2.5], 500, 0.5, 3 * 2**20, 2**20))
     monkeypatch.setattr(doctor, "matmul_gflops", lambda device, dtype, *shape: 100.0)
     return ["doctor", "data=files", f"data.dir={small_text}", *QUICK]
 
@@ -59,9 +58,9 @@ def test_the_real_command_leaves_nothing_but_the_cache(tmp_path: Path) -> None:
 
 def test_what_it_says_is_what_a_run_has(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                         capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(doctor, "rehearse", rehearsal.rehearse)
-    for name, value in (("ENOUGH", 2), ("WARM_UP", 1)):
-        monkeypatch.setattr(rehearsal, name, value)
+    monkeypatch.setattr(doctor, "dry_run", dry_run.dry_run)
+    for name, value in (("MAX_UPDATES", 2), ("WARM_UP", 1)):
+        monkeypatch.setattr(dry_run, name, value)
     code, found = examined(words, capfd)
     assert (code, found["problems"]) == (Exit.OK, [])
     cfg = compose(words[1:])
@@ -204,7 +203,7 @@ def test_memory_that_does_not_suffice_is_a_problem(words: list[str], monkeypatch
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(doctor, "rehearse", rehearsal.rehearse)
+    monkeypatch.setattr(doctor, "dry_run", dry_run.dry_run)
     monkeypatch.setattr(TranslationTask, "losses", fail)
     code, found = examined(words, capfd)
     assert code == Exit.USAGE

@@ -11,13 +11,12 @@ from minitx.cli import main as cli
 from minitx.cli import study
 from minitx.cli.study import STUDIES, verdicts
 from minitx.experiments.reports.study_plots import FIGURES
-from minitx.experiments.studies import common as lab
-from minitx.experiments.studies import gradients, lengths, retention, scaling_law
+from minitx.experiments.studies import common, gradients, lengths, retention, scaling_law
 from minitx.training import process
 from minitx.utils.errors import Exit
 
 MODULES = {"lengths": lengths, "gradients": gradients, "retention": retention, "scaling-law": scaling_law}
-LESSON = lab.Lesson(width=16, longest=4, sentences=8, updates=2, seeds=1)
+LESSON = common.Lesson(width=16, longest=4, sentences=8, updates=2, seeds=1)
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +73,7 @@ def test_a_program_reads_json(capfd: pytest.CaptureFixture[str]) -> None:
     (["lengths", "-o", "no/such.json"], "no/such.json"), ([], "NAME")])
 def test_a_slip_costs_no_measurement(slip: list[str], told: str, monkeypatch: pytest.MonkeyPatch,
                                      capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(lab, "conduct", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(common, "run_study", lambda *_: pytest.fail("measured"))
     assert cli.main(["study", *slip]) == Exit.USAGE
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)

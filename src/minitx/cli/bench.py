@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.cli.arguments import add_json, positive
-from minitx.cli.prepare import as_trained, check_plot, compose_families, prepare, section_text
+from minitx.cli.prepare import check_plot, compose_families, prepare_process, section_text, training_config
 from minitx.cli.streams import created
 from minitx.runs.result import DISTURBED_PCT
 from minitx.utils.console import Console, warnings_told
@@ -56,17 +56,17 @@ def run_step(args: argparse.Namespace) -> int:
     """Compose the config as train.py does, bring the process into the same state, and measure."""
     if args.profile is not None and not args.profile.parent.is_dir():
         raise UserError(f"--profile {args.profile}: there is no folder {args.profile.parent}; make it", Exit.USAGE)
-    cfg = as_trained(args.overrides)
+    cfg = training_config(args.overrides)
     if cfg.trainer.devices > 1:
         raise UserError(f"trainer.devices={cfg.trainer.devices}: this takes one rank's update apart; leave it out, or "
                         "compare ranks with minitx bench scaling")
-    prepare(cfg, args.owns_process)
+    prepare_process(cfg, args.owns_process)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler tells that it begins and ends
-    from minitx.experiments.costs.step import Bench  # imports torch and Lightning: seconds
+    from minitx.experiments.costs.step import StepBenchmark  # imports torch and Lightning: seconds
 
     console = Console()
     with created(None) as sink, warnings_told(console):
-        found = dict(Bench(cfg, console, args.profile).sections())
+        found = dict(StepBenchmark(cfg, console, args.profile).sections())
         console.clear()
         if args.json:
             values = {section: {fact.name: fact.value for fact in facts} for section, facts in found.items()}
@@ -82,15 +82,15 @@ def run_cost(args: argparse.Namespace) -> int:
 
     check_plot(args.plot)
     families = compose_families(args.overrides)
-    prepare(next(iter(families.values())), args.owns_process)
-    from minitx.experiments.costs.cost import FULL, QUICK, Costs  # imports torch and Lightning: seconds
+    prepare_process(next(iter(families.values())), args.owns_process)
+    from minitx.experiments.costs.complexity import FULL, QUICK, FamilyBenchmark  # imports torch and Lightning: seconds
 
     console = Console()
     with ExitStack() as stack:
         stack.enter_context(warnings_told(console))
         sink = stack.enter_context(created(None))
         output, plot = (path and stack.enter_context(created(path)) for path in (args.output, args.plot))
-        found = Costs(families, QUICK if args.quick else FULL, console).measure()
+        found = FamilyBenchmark(families, QUICK if args.quick else FULL, console).measure()
         console.clear()
         sink.write("".join(f"{line}\n" for line in cost_table(found)).encode())
         if output:
@@ -102,10 +102,10 @@ def run_cost(args: argparse.Namespace) -> int:
 
 def run_scaling(args: argparse.Namespace) -> int:
     """Compose the config as train.py does, and compare numbers of ranks."""
-    cfg = as_trained(args.overrides)
+    cfg = training_config(args.overrides)
     if cfg.trainer.strategy != "ddp":
         raise UserError(f"trainer.strategy={cfg.trainer.strategy}: its exchange is not measured yet; leave it out")
-    prepare(cfg, args.owns_process)
+    prepare_process(cfg, args.owns_process)
     from minitx.experiments.costs.scaling import compare, table  # imports torch and Lightning: seconds
 
     console = Console()
@@ -119,7 +119,7 @@ def run_scaling(args: argparse.Namespace) -> int:
 
 
 def cost_table(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines that show a person what `Costs` has measured."""
+    """Yield the lines that show a person what `FamilyBenchmark` has measured."""
     conditions = found["conditions"]
     most, other = conditions["peak_tflops"], conditions["other_cpu_pct"]
     yield (f"{conditions['tokens']:,} target tokens a micro-batch, forwards and backwards, median of "

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from minitx.cli.arguments import add_json
-from minitx.cli.prepare import as_trained, prepare, section_text
+from minitx.cli.prepare import prepare_process, section_text, training_config
 from minitx.cli.streams import created
 from minitx.utils.console import Console, warnings_told
 
@@ -24,8 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compose the config as train.py does, bring the process into the same state, and examine."""
-    cfg = as_trained(args.overrides)
-    prepare(cfg, args.owns_process)
+    cfg = training_config(args.overrides)
+    prepare_process(cfg, args.owns_process)
     from minitx.experiments.costs.doctor import Doctor  # imports torch and Lightning: seconds
 
     console = Console()

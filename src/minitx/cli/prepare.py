@@ -15,7 +15,7 @@ FAMILIES = ("transformer", "lstm_attention", "lstm")  # compared unless others a
 FACT_WIDTH = 26  # of the names of facts, indented: the same in every section
 
 
-def as_trained(overrides: Sequence[str]) -> Config:
+def training_config(overrides: Sequence[str]) -> Config:
     """Return the config as train.py would train it. Errors: `UserError` for what train.py would refuse."""
     from minitx.config.compose import compose  # Hydra
     from minitx.data.corpus import check_text
@@ -27,13 +27,14 @@ def as_trained(overrides: Sequence[str]) -> Config:
 
 
 def compose_families(overrides: Sequence[str]) -> dict[str, Config]:
-    """Return a config for each family of `model=A,B`, by its name. Errors: as `as_trained`"""
+    """Return a config for each family of `model=A,B`, by its name. Errors: as `training_config`"""
     models = [word.removeprefix("model=") for word in overrides if word.startswith("model=")]
     others = [word for word in overrides if not word.startswith("model=")]
-    return {name: as_trained([*others, f"model={name}"]) for name in (models[-1].split(",") if models else FAMILIES)}
+    names = models[-1].split(",") if models else FAMILIES
+    return {name: training_config([*others, f"model={name}"]) for name in names}
 
 
-def prepare(cfg: Config, owns_process: bool) -> None:
+def prepare_process(cfg: Config, owns_process: bool) -> None:
     """Give the process the allocator and the threads that training has."""
     from minitx.training.process import set_threads, tune_allocator
 

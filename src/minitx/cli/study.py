@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from minitx.cli.arguments import add_json
-from minitx.cli.prepare import check_plot, compose_families, prepare
+from minitx.cli.prepare import check_plot, compose_families, prepare_process
 from minitx.cli.streams import created
 from minitx.config.fields import nearest
 from minitx.runs.result import DISTURBED_PCT
@@ -69,15 +69,15 @@ def run(args: argparse.Namespace) -> int:
 
     check_plot(args.plot)
     families = compose_families([*STUDIES[args.name].words, f"seed={args.seed}"])
-    prepare(next(iter(families.values())), args.owns_process)
-    from minitx.experiments.studies.common import conduct  # imports torch and Lightning: seconds
+    prepare_process(next(iter(families.values())), args.owns_process)
+    from minitx.experiments.studies.common import run_study  # imports torch and Lightning: seconds
 
     study = cast("Study", import_module(f"minitx.experiments.studies.{args.name.replace('-', '_')}"))
     console = Console()
     plotted, stored = (created(path) if path else nullcontext() for path in (args.plot, args.output))
     with warnings_told(console), created(None) as sink, plotted as plot:
         with stored as output:  # complete and closed before anything else can fail
-            found = {"study": args.name, **conduct(study, families, args.size, console)}
+            found = {"study": args.name, **run_study(study, families, args.size, console)}
             text = json.dumps(found, indent=1).encode() + b"\n"
             if output:
                 output.write(text)

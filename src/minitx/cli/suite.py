@@ -61,12 +61,12 @@ def run(args: argparse.Namespace) -> int:
 
 def elsewhere(jobs: "Sequence[Job]", tflops: float, mfu_pct: float) -> "Iterator[str]":
     """Yield what each run would take of a device of that peak, and all of them together."""
-    from minitx.experiments.costs.estimate import SENTENCE, outlook  # imports torch: seconds
+    from minitx.experiments.costs.estimate import SENTENCE, estimate  # imports torch: seconds
 
     rows, total = list[tuple[str, ...]](), 0.0
     yield f"by arithmetic, on a device of {tflops:g} TFLOP/s of which {mfu_pct:g} % do useful work:"
     for job in jobs:
-        found = outlook(job.cfg)
+        found = estimate(job.cfg)
         hours = found.hours(tflops, mfu_pct)
         total += hours or 0.0
         work = "limited by time" if hours is None else f"{found.flop:.2g} operations, {hours:,.1f} hours"

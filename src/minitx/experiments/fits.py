@@ -18,7 +18,7 @@ T95 = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228  # S
 EXPONENTS = {False: (-3.0, 3.0), True: (0.01, 3.0)}  # that are tried without a floor, and with one
 
 
-def around(value: float, error: float, freedom: int) -> Interval:
+def confidence_interval(value: float, error: float, freedom: int) -> Interval:
     """Return the interval about an estimate whose error was itself estimated, with so many degrees of freedom."""
     wide = error * (T95[freedom - 1] if freedom <= len(T95) else Z95 + 2.4 / freedom)  # t, within 1 %
     return value - wide, value + wide
@@ -36,10 +36,10 @@ class Line(NamedTuple):
     @property
     def interval(self) -> Interval:
         """The slope's."""
-        return around(self.slope, self.standard_error, self.points - 2)
+        return confidence_interval(self.slope, self.standard_error, self.points - 2)
 
 
-def line(x: Sequence[float], y: Sequence[float]) -> Line:
+def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:
     """Fit a line by least squares. Errors: ValueError for fewer than three points, which leave no error to see."""
     across, up = np.asarray(x, float), np.asarray(y, float)
     n = len(across)
@@ -73,7 +73,7 @@ class Law(NamedTuple):
         return float(self.factor * n ** -self.exponent + self.constant)
 
 
-def law(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> Law:
+def fit_law(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> Law:
     """Fit how a loss falls with size, towards a floor or towards nothing, by least squares of relative deviations.
 
     Given the exponent the rest is linear, so only the exponent is searched: on a grid that closes in.
@@ -83,13 +83,13 @@ def law(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> Law:
     low, high = least, most
     for _ in range(4):
         grid = np.linspace(low, high, 101)
-        best = min((_given(float(exponent), x, y, floor) for exponent in grid), key=lambda fit: fit.residual)
+        best = min((_fit_at_exponent(float(exponent), x, y, floor) for exponent in grid), key=lambda fit: fit.residual)
         step = (high - low) / 100
         low, high = max(least, best.exponent - step), min(most, best.exponent + step)
     return best
 
 
-def _given(exponent: float, x: Floats, y: Floats, floor: bool) -> Law:
+def _fit_at_exponent(exponent: float, x: Floats, y: Floats, floor: bool) -> Law:
     middle = float(np.exp(np.log(x).mean()))  # about which powers stay of the order of 1
     power, one = (x / middle) ** -exponent / y, 1 / y
     if floor:
@@ -105,7 +105,7 @@ def law_errors(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> tup
 
     None = one of these has an exponent at the edge of those tried, so that it is not an estimate.
     """
-    fits = [law([*n[:i], *n[i + 1:]], [*loss[:i], *loss[i + 1:]], floor=floor) for i in range(len(n))]
+    fits = [fit_law([*n[:i], *n[i + 1:]], [*loss[:i], *loss[i + 1:]], floor=floor) for i in range(len(n))]
     if any(fit.exponent in EXPONENTS[floor] for fit in fits):
         return None
     exponent, constant = (sqrt((len(n) - 1) * float(np.var([getattr(fit, name) for fit in fits])))
@@ -113,9 +113,9 @@ def law_errors(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> tup
     return exponent, constant
 
 
-def miss(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> float:
+def prediction_error(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> float:
     """Predict the last loss from those before it. --> by how much of it that is too high, or too low: -0.05 = 5 %"""
-    return law(n[:-1], loss[:-1], floor=floor).at(n[-1]) / loss[-1] - 1
+    return fit_law(n[:-1], loss[:-1], floor=floor).at(n[-1]) / loss[-1] - 1
 
 
 # --- shares
@@ -153,26 +153,27 @@ class Claim:
 VERDICTS = {True: "holds", False: "does not hold", None: "not decided"}
 
 
-def decided(interval: Interval, bounds: Interval) -> bool | None:
+def is_within(interval: Interval, bounds: Interval) -> bool | None:
     """Tell whether an interval lies within bounds: all of it, nothing of it (False), or only a part (None)."""
     if bounds[0] <= interval[0] and interval[1] <= bounds[1]:
         return True
     return False if interval[1] < bounds[0] or bounds[1] < interval[0] else None
 
 
-def judged(claim: str, value: float, interval: Interval, bounds: Interval) -> Claim:
+def judge(claim: str, value: float, interval: Interval, bounds: Interval) -> Claim:
     """Hold a claim that asks for bounds against an estimate and its interval."""
-    holds = decided(interval, bounds)
+    holds = is_within(interval, bounds)
     where = {True: "within what is asked", False: "outside of it", None: "partly within, so neither"}[holds]
-    return Claim(claim, asked(bounds), f"{value:.3g}", holds, f"{interval[0]:.3g} to {interval[1]:.3g} lies {where}")
+    why = f"{interval[0]:.3g} to {interval[1]:.3g} lies {where}"
+    return Claim(claim, bounds_text(bounds), f"{value:.3g}", holds, why)
 
 
-def unmeasured(claim: str, bounds: Interval, why: str) -> Claim:
+def undecided(claim: str, bounds: Interval, why: str) -> Claim:
     """Leave a claim open for which there is no figure."""
-    return Claim(claim, asked(bounds), "n/a", None, why)
+    return Claim(claim, bounds_text(bounds), "n/a", None, why)
 
 
-def asked(bounds: Interval) -> str:
+def bounds_text(bounds: Interval) -> str:
     """Write bounds as a person says them."""
     low, high = bounds
     if high == inf:

@@ -19,7 +19,7 @@ from minitx.data.encoded import default_cache_dir
 from minitx.data.tokenizer import TokenizerPair
 from minitx.distributed.bandwidth import FOUND
 from minitx.distributed.elastic import run_ranks
-from minitx.experiments.costs.dry_run import Rehearsal, rehearse
+from minitx.experiments.costs.dry_run import DryRun, dry_run
 from minitx.profiling.peak import matmul_gflops
 from minitx.profiling.provenance import hardware, versions
 from minitx.runs.directory import RUNS, check_run_dir
@@ -137,11 +137,11 @@ class Doctor:
     def storage(self) -> Iterator[Fact]:
         """Look where runs and cache go. Errors: `UserError` if no run could begin there, or go on."""
         for name, path in (("runs", self.run_dir), ("cache", default_cache_dir())):
-            place = standing(path)
+            place = nearest_existing(path)
             free, writable = shutil.disk_usage(place).free / GIB, os.access(place, os.W_OK)
             yield Fact(name, {"folder": str(place), "free_gib": free, "writable": writable},
                        f"{place}: {free:,.1f} GiB free" + ("" if writable else ", not writable"))
-        place = standing(self.run_dir)
+        place = nearest_existing(self.run_dir)
         if not place.is_dir() or not os.access(place, os.W_OK):
             raise UserError(f"run_dir={self.run_dir}: cannot be made, {place} is "
                             f"{'not writable' if place.is_dir() else 'a file'}; name another", Exit.STORAGE)
@@ -167,7 +167,7 @@ class Doctor:
                        f"{len(corpus.shards)} shards; in memory: {self.data.text.describe()}")
         if cleaning.seen():
             yield Fact("overlap", cleaning.counts()["overlap"], f"trained on too: {cleaning.seen()}")
-        yield Fact("vocabulary", [tokenizers.src.vocab_size, tokenizers.tgt.vocab_size], vocabulary(tokenizers))
+        yield Fact("vocabulary", [tokenizers.src.vocab_size, tokenizers.tgt.vocab_size], vocabulary_text(tokenizers))
 
     def cost(self) -> Iterator[Fact]:
         """Plan, build and train a little. Errors: `UserError` if memory or storage would not suffice."""
@@ -185,11 +185,11 @@ class Doctor:
         yield Fact("updates_per_epoch", data.updates_per_epoch, f"{data.updates_per_epoch:,}")
         yield Fact("tokens_per_update", tokens, f"{tokens:,.0f} target tokens in {micro:.1f} micro-batches, on average")
         yield Fact("padding_efficiency_pct", 100 * data.padding_efficiency, f"{100 * data.padding_efficiency:.1f}")
-        measured = rehearse(task, data, self.device, self.console)
-        yield from self.times(measured, data.updates_per_epoch)
-        yield from self.sizes(measured)
+        measured = dry_run(task, data, self.device, self.console)
+        yield from self.time_facts(measured, data.updates_per_epoch)
+        yield from self.size_facts(measured)
 
-    def times(self, measured: Rehearsal, updates_per_epoch: int) -> Iterator[Fact]:
+    def time_facts(self, measured: DryRun, updates_per_epoch: int) -> Iterator[Fact]:
         """Foretell times from the median update."""
         low, middle, high = measured.quartiles_s
         speed = measured.tgt_tokens / sum(measured.update_s)
@@ -207,12 +207,12 @@ class Doctor:
         yield Fact("run_s", run_s, f"{duration(run_s)}  {steps}; validation and tests come on top" if run_s else
                    "open: neither trainer.max_steps nor max_minutes nor max_pflop")
 
-    def sizes(self, measured: Rehearsal) -> Iterator[Fact]:
+    def size_facts(self, measured: DryRun) -> Iterator[Fact]:
         """Say what is held and kept. Errors: `UserError` if that is more than the disk has."""
         assert self.device is not None
         whose = "of the updates" if self.device.type == "cuda" else "of this process so far, text included"
         yield Fact("peak_memory_gib", measured.peak_memory_gib, f"{measured.peak_memory_gib:.2f}  {whose}")
-        keep, place = self.cfg.checkpoint.keep, standing(self.run_dir)
+        keep, place = self.cfg.checkpoint.keep, nearest_existing(self.run_dir)
         beside = 1  # each file is written beside the old one
         needed = ((keep + beside) * (measured.checkpoint_bytes + measured.model_bytes)
                   + (1 + beside) * measured.model_bytes)
@@ -232,13 +232,13 @@ def read_constraints(path: Path) -> dict[str, str]:
     return dict(line.split("==", 1) for line in lines if "==" in line and not line.startswith("#"))
 
 
-def standing(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """Return the nearest of a path and the folders it would lie in that is there."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if place.exists())
 
 
-def vocabulary(tokenizers: TokenizerPair) -> str:
+def vocabulary_text(tokenizers: TokenizerPair) -> str:
     """Say how many entries there are."""
     src, tgt = tokenizers.src.vocab_size, tokenizers.tgt.vocab_size
     return f"{src:,} joint" if tokenizers.joint else f"{src:,} + {tgt:,}"

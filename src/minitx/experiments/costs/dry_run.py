@@ -22,11 +22,11 @@ from minitx.utils.console import Console, duration
 from minitx.utils.progress import remaining_s
 
 WARM_UP = 3  # the widest update, which takes the most memory, and two more: allocators and kernels settle
-ENOUGH, AT_LEAST, ENOUGH_S = 30, 4, 4.0  # measured updates: the first of 30, or of 4 seconds once there are 4
+MAX_UPDATES, MIN_UPDATES, MEASURE_S = 30, 4, 4.0  # measured updates: the first of 30, or of 4 seconds once there are 4
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRun:
     """Hold what was measured; `update_s` without warm-up."""
 
     update_s: list[float]
@@ -44,20 +44,20 @@ class Rehearsal:
         return low, middle, high
 
 
-def rehearse(task: TranslationTask, data: TranslationData, device: torch.device, console: Console) -> Rehearsal:
+def dry_run(task: TranslationTask, data: TranslationData, device: torch.device, console: Console) -> DryRun:
     """Train for some seconds, from the plan's widest update on. Writes nothing; the task's weights change."""
     data.start = (0, widest_update(data))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     stopwatch = Stopwatch(console, data)
-    go_through(build_trainer(device, None, [stopwatch]), task, data)
+    fit_until_stopped(build_trainer(device, None, [stopwatch]), task, data)
     flops: list[Any] = stopwatch.flops[WARM_UP:]
-    return Rehearsal(stopwatch.update_s[WARM_UP:], sum(stopwatch.tgt_tokens[WARM_UP:]), peak_memory_gib(device),
+    return DryRun(stopwatch.update_s[WARM_UP:], sum(stopwatch.tgt_tokens[WARM_UP:]), peak_memory_gib(device),
                      stopwatch.checkpoint_bytes, sum(t.nbytes for t in model_tensors(task.model).values()),
                      stopwatch.split_s(), None if None in flops else sum(flops))
 
 
-def go_through(trainer: pl.Trainer, task: TranslationTask, data: TranslationData) -> None:
+def fit_until_stopped(trainer: pl.Trainer, task: TranslationTask, data: TranslationData) -> None:
     """Train until a callback stops it. Errors: KeyboardInterrupt."""
     try:
         trainer.fit(task, datamodule=data)
@@ -99,9 +99,10 @@ class Stopwatch(pl.Callback):
         self.last += self.update_s[-1]
         pl_module.state.step += 1
         measured = self.update_s[WARM_UP:]
-        trainer.should_stop = len(measured) == ENOUGH or len(measured) >= AT_LEAST and sum(measured) >= ENOUGH_S
+        trainer.should_stop = (len(measured) == MAX_UPDATES
+                               or len(measured) >= MIN_UPDATES and sum(measured) >= MEASURE_S)
         done, elapsed_s = len(self.update_s), sum(self.update_s)
-        enough = min(ENOUGH, max(AT_LEAST, ENOUGH_S * done / elapsed_s))
+        enough = min(MAX_UPDATES, max(MIN_UPDATES, MEASURE_S * done / elapsed_s))
         self.console.live(f"measuring: update {done}  eta {duration(remaining_s(elapsed_s, done, WARM_UP + enough))}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

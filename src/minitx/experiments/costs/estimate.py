@@ -12,7 +12,7 @@ SENTENCE = 30  # tokens, EOS included, on either side: about what news has
 VOCABULARY = 8_000  # where a config leaves it to the text
 
 
-class Outlook(NamedTuple):
+class Estimate(NamedTuple):
     """Hold trained numbers, and the operations of all updates (None: the family counts none, or only time ends it)."""
 
     params: int
@@ -23,7 +23,7 @@ class Outlook(NamedTuple):
         return None if self.flop is None else self.flop / (1e12 * tflops * mfu_pct / 100) / 3600
 
 
-def outlook(cfg: Config) -> Outlook:
+def estimate(cfg: Config) -> Estimate:
     """Count what `cfg` trains, forwards and backwards; nothing is allocated and no text is read."""
     vocab_size = cfg.tokenizer.vocab_size or VOCABULARY
     with torch.device("meta"):
@@ -31,9 +31,9 @@ def outlook(cfg: Config) -> Outlook:
     params = sum(p.numel() for p in model.parameters())
     forward = model.flops(np.full(1, SENTENCE), np.full(1, SENTENCE))
     if forward is None:
-        return Outlook(params, None)
+        return Estimate(params, None)
     trainer = cfg.trainer
     ends = [] if trainer.max_pflop is None else [1e15 * trainer.max_pflop]
     if trainer.max_steps is not None:
         ends.append(3 * forward / SENTENCE * trainer.tokens_per_update * trainer.max_steps)
-    return Outlook(params, min(ends, default=None))
+    return Estimate(params, min(ends, default=None))

@@ -46,7 +46,7 @@ MEASURED = 25  # updates of either kind
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScalingPoint:
     """Hold one measurement: of so many ranks, of so many threads each; means over `MEASURED` updates."""
 
     ranks: int
@@ -68,33 +68,33 @@ def cases(cfg: Config) -> list[tuple[int, int]]:
     return [(n, 1) for n in counts] + [(1, n) for n in counts[1:]]
 
 
-def compare(cfg: Config, rounds: int, weak: bool, console: Console) -> list[Scaled]:
+def compare(cfg: Config, rounds: int, weak: bool, console: Console) -> list[ScalingPoint]:
     """Measure each case so many times, in turn; return the medians. weak: updates grow with the ranks
 
     Errors: `UserError` where a measurement fails.
     """
-    found: dict[tuple[int, int], list[Scaled]] = {case: [] for case in cases(cfg)}
+    found: dict[tuple[int, int], list[ScalingPoint]] = {case: [] for case in cases(cfg)}
     for number in range(rounds):
         for ranks, threads in found:
             console.live(f"round {number + 1}/{rounds}: {ranks} ranks of {threads} threads ...")
             tokens = cfg.trainer.tokens_per_update * (ranks if weak else 1)
             trainer = replace(cfg.trainer, devices=ranks, threads=threads, tokens_per_update=tokens, max_restarts=0)
             found[ranks, threads].append(measure(replace(cfg, trainer=trainer)))
-    return [Scaled(*case, *(median(getattr(one, name) for one in ones) for name in list(asdict(ones[0]))[2:]))
+    return [ScalingPoint(*case, *(median(getattr(one, name) for one in ones) for name in list(asdict(ones[0]))[2:]))
             for case, ones in found.items()]
 
 
-def measure(cfg: Config) -> Scaled:
+def measure(cfg: Config) -> ScalingPoint:
     """Have ranks measure one case. Errors: `UserError`"""
     set_threads(cfg)
     with TemporaryDirectory(prefix="minitx-") as folder:
         if run_ranks(cfg, Path(folder), "minitx.experiments.costs.scaling") != Exit.OK:
             raise UserError(f"trainer.devices={cfg.trainer.devices} trainer.threads={cfg.trainer.threads}: could not "
                             "be measured; what the ranks said is above")
-        return Scaled(**json.loads((Path(folder) / FOUND).read_text()))
+        return ScalingPoint(**json.loads((Path(folder) / FOUND).read_text()))
 
 
-def table(found: Sequence[Scaled]) -> Iterator[str]:
+def table(found: Sequence[ScalingPoint]) -> Iterator[str]:
     """Yield the lines that show a person what was found; the first case is what the others are compared with."""
     base = found[0]
     rows = [("ranks", "threads", "tokens/s", "times", "efficiency", "update ms", "exchange ms", "share",
@@ -113,7 +113,7 @@ def table(found: Sequence[Scaled]) -> Iterator[str]:
 # --- a rank
 
 
-class Rounds(pl.Callback):
+class ExchangeTimer(pl.Callback):
     """Time updates of both kinds, one after the other."""
 
     def __init__(self, ranks: Ranks) -> None:
@@ -154,13 +154,13 @@ def main() -> None:
     state = RunState(precision=choose_precision(cfg.trainer, device), horizon_steps=1000)
     task = build_task(cfg, tokenizers, state, device=device, ranks=ranks)
     size = sum(p.numel() for p in task.model.parameters())
-    rounds = Rounds(ranks)
-    build_trainer(device, None, [rounds], strategy=build_strategy(cfg.trainer, ranks), ranks=ranks).fit(
+    timer = ExchangeTimer(ranks)
+    build_trainer(device, None, [timer], strategy=build_strategy(cfg.trainer, ranks), ranks=ranks).fit(
         task, datamodule=data)
-    (seconds, tokens), (apart_s, apart_tokens) = rounds.took
+    (seconds, tokens), (apart_s, apart_tokens) = timer.took
     alone_s = sum_s(size, device) if ranks.size > 1 else 0.0
     if ranks.is_main:
-        found = Scaled(ranks.size, torch.get_num_threads(), tokens / seconds, seconds / MEASURED,
+        found = ScalingPoint(ranks.size, torch.get_num_threads(), tokens / seconds, seconds / MEASURED,
                        apart_s / apart_tokens * tokens / MEASURED, alone_s, size * 4 / 2**20)
         (folder / FOUND).write_text(json.dumps(asdict(found)))
         (folder / EXIT_CODE).write_text("0")

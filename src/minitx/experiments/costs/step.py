@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from minitx.config.schema import Config
 from minitx.experiments.costs.doctor import Doctor, Fact
-from minitx.experiments.costs.dry_run import Rehearsal, go_through, rehearse
+from minitx.experiments.costs.dry_run import DryRun, dry_run, fit_until_stopped
 from minitx.profiling.peak import copy_gb_per_s, peak
 from minitx.training.build import build_task, build_trainer, choose_precision
 from minitx.training.callbacks import training_flop
@@ -40,11 +40,11 @@ KINDS = {
     "elementwise": r"aten::",
     "other": r"",
 }  # fmt: skip
-LOOKED_UP = re.compile(r"embedding|index|gather|scatter")  # read as many numbers as they write, not all that they could
+LOOKUPS = re.compile(r"embedding|index|gather|scatter")  # read as many numbers as they write, not all that they could
 GIB = 2**30
 
 
-class Bench:
+class StepBenchmark:
     """Measure a settled config's update on this machine; nothing is left behind but what is kept in the cache."""
 
     def __init__(self, cfg: Config, console: Console, trace: Path | None = None) -> None:
@@ -64,16 +64,16 @@ class Bench:
         device, data = doctor.device, doctor.data
         state = RunState(precision=choose_precision(self.cfg.trainer, device), horizon_steps=self.cfg.trainer.max_steps)
         task = build_task(self.cfg, doctor.tokenizers, state)
-        measured = rehearse(task, data, device, self.console)
-        yield "update", list(update(measured))
-        taken = Apart(self.console, self.trace)
-        go_through(build_trainer(device, None, [taken]), task, data)
+        measured = dry_run(task, data, device, self.console)
+        yield "update", list(update_facts(measured))
+        taken = KernelProfiler(self.console, self.trace)
+        fit_until_stopped(build_trainer(device, None, [taken]), task, data)
         yield "kernels", list(taken.facts())
         self.console.live("measuring products and copies ...")
-        yield "roofline", list(roofline(measured, taken, device, task.precision))
+        yield "roofline", list(roofline_facts(measured, taken, device, task.precision))
 
 
-def update(measured: Rehearsal) -> Iterator[Fact]:
+def update_facts(measured: DryRun) -> Iterator[Fact]:
     """Part the median update by phases, by their share of all that were measured."""
     low, middle, high = measured.quartiles_s
     total = sum(measured.update_s)
@@ -90,7 +90,7 @@ def update(measured: Rehearsal) -> Iterator[Fact]:
     yield Fact("peak_memory_gib", measured.peak_memory_gib, f"{measured.peak_memory_gib:.2f}")
 
 
-def roofline(measured: Rehearsal, taken: "Apart", device: torch.device, precision: str) -> Iterator[Fact]:
+def roofline_facts(measured: DryRun, taken: "KernelProfiler", device: torch.device, precision: str) -> Iterator[Fact]:
     """Compare with what the machine could do. Source: Williams, Waterman & Patterson 2009."""
     most, bandwidth, seconds = peak(device, precision), copy_gb_per_s(device), sum(measured.update_s)
     yield Fact("peak_tflops", {"tflops": most.tflops, "source": most.source}, str(most))
@@ -120,7 +120,7 @@ def share_text(share: float, seconds: float) -> str:
     return f"{100 * share:5.1f} %  {1000 * seconds:9.2f} ms"
 
 
-class Apart(pl.Callback):
+class KernelProfiler(pl.Callback):
     """Count the bytes of one update, then profile some, and stop."""
 
     def __init__(self, console: Console, trace: Path | None) -> None:
@@ -193,5 +193,5 @@ class ByteCounter(TorchDispatchMode):
         if not func.is_view:
             written = sum(t.nbytes for t in tree_leaves(result) if isinstance(t, Tensor))
             read = sum(t.nbytes for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
-            self.nbytes += written + (written if LOOKED_UP.search(func.name()) else read)
+            self.nbytes += written + (written if LOOKUPS.search(func.name()) else read)
         return result

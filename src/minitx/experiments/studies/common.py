@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grad_norm_
 from minitx.config.schema import Config, ModelConfig, OptimConfig
 from minitx.data.batch import Packed, collate_src
 from minitx.data.tokenizer import EOS_ID, N_SPECIALS, PAD_ID
-from minitx.experiments.costs.cost import widened
+from minitx.experiments.costs.complexity import with_width
 from minitx.models.base import Seq2Seq
 from minitx.models.layers import Linear
 from minitx.models.registry import build_model
@@ -50,7 +50,7 @@ class Study(Protocol):
         """Yield the lines that show a person what was found, but for the claims."""
 
 
-def conduct(study: Study, families: Mapping[str, Config], size: str, console: Console) -> dict[str, Any]:
+def run_study(study: Study, families: Mapping[str, Config], size: str, console: Console) -> dict[str, Any]:
     """Measure, and note what the figures depend on. families: settled configs by name, alike but for the model"""
     cfg, sizes = next(iter(families.values())), study.SIZES[size]
     device = choose_device(cfg.trainer)
@@ -71,22 +71,22 @@ def conduct(study: Study, families: Mapping[str, Config], size: str, console: Co
 # --- the task
 
 
-class Asked(NamedTuple):
+class LatchBatch(NamedTuple):
     """Hold sentences and which key each began with. keys: [B]"""
 
     src: Packed
     keys: Tensor
 
-    def to(self, device: torch.device) -> "Asked":
-        return Asked(self.src.to(device), self.keys.to(device))
+    def to(self, device: torch.device) -> "LatchBatch":
+        return LatchBatch(self.src.to(device), self.keys.to(device))
 
 
-def questions(distances: Sequence[int], draw: np.random.Generator) -> Asked:
+def draw_latch_batch(distances: Sequence[int], draw: np.random.Generator) -> LatchBatch:
     """Draw a sentence for each distance, at least 1, of its last token from its first."""
     keys = draw.integers(KEYS, size=len(distances))
     fillers = [draw.integers(FILLERS, size=distance - 1) + KEYS for distance in distances]
     src = [[N_SPECIALS + int(token) for token in (key, *rest)] for key, rest in zip(keys, fillers, strict=True)]
-    return Asked(collate_src(src, pad_id=PAD_ID, eos_id=EOS_ID), torch.from_numpy(keys))
+    return LatchBatch(collate_src(src, pad_id=PAD_ID, eos_id=EOS_ID), torch.from_numpy(keys))
 
 
 # --- who is asked
@@ -124,16 +124,16 @@ class Reader(nn.Module):
         """Sum the nats of the right keys. states: [B, D]"""
         return linear_cross_entropy(states, self.output.weight, keys)[0]
 
-    def right(self, states: Tensor, keys: Tensor) -> int:
+    def n_correct(self, states: Tensor, keys: Tensor) -> int:
         """Count the states that the right key is named from."""
         return int((self.output(states).argmax(1) == keys).sum())
 
 
-def alone(model: ModelConfig, width: int) -> ModelConfig:
+def single_layer(model: ModelConfig, width: int) -> ModelConfig:
     """Bring a family to one layer whose state has `width` numbers and has read the sentence forwards only."""
     one_way = {"d_hidden": width, "bidirectional": False}
     own = {name: value for name, value in one_way.items() if hasattr(model, name)}
-    return replace(widened(model, width), **{"num_layers": 1, "dropout": 0.0} | own)  # type: ignore[arg-type]
+    return replace(with_width(model, width), **{"num_layers": 1, "dropout": 0.0} | own)  # type: ignore[arg-type]
 
 
 def build_reader(system: str, families: Mapping[str, Config], width: int, seed: int) -> Reader:
@@ -141,7 +141,7 @@ def build_reader(system: str, families: Mapping[str, Config], width: int, seed: 
     torch.manual_seed(seed)
     if system == "rnn":
         return Reader(PlainRNN(width), width)
-    model = alone(families[system].model, width)
+    model = single_layer(families[system].model, width)
     return Reader(build_model(model, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB), width)
 
 
@@ -161,7 +161,7 @@ class Lesson:
         return float(self.updates * self.seeds * len(SYSTEMS))
 
 
-def readers(families: Mapping[str, Config], lesson: Lesson, progress: Progress) -> Iterator[
+def train_readers(families: Mapping[str, Config], lesson: Lesson, progress: Progress) -> Iterator[
         tuple[str, str, int, Reader]]:
     """Yield every system, as drawn and then as taught, for each seed: the same reader twice. --> system, stage, seed"""
     cfg = next(iter(families.values()))
@@ -169,12 +169,12 @@ def readers(families: Mapping[str, Config], lesson: Lesson, progress: Progress) 
         for system in SYSTEMS:
             reader = build_reader(system, families, lesson.width, seed).to(choose_device(cfg.trainer)).eval()
             yield system, STAGES[0], seed, reader
-            for number in teach(reader, cfg.optim, lesson, seed):
+            for number in train_reader(reader, cfg.optim, lesson, seed):
                 progress(f"{system}, seed {seed}: update {number}/{lesson.updates}")
             yield system, STAGES[1], seed, reader.eval()
 
 
-def teach(reader: Reader, optim: OptimConfig, lesson: Lesson, seed: int) -> Iterator[int]:
+def train_reader(reader: Reader, optim: OptimConfig, lesson: Lesson, seed: int) -> Iterator[int]:
     """Train as families are, but without label smoothing; yield after each update how many there were."""
     draw, device = np.random.default_rng((seed, 0)), reader.output.weight.device
     optimizer = build_optimizer(cast(Seq2Seq, reader), optim, torch.float32)  # it looks at `output` and at weights
@@ -183,7 +183,7 @@ def teach(reader: Reader, optim: OptimConfig, lesson: Lesson, seed: int) -> Iter
         for group in optimizer.param_groups:
             group["lr"] = optim.lr * lr_factor(optim.schedule, step, warmup_steps=optim.warmup_steps,
                                                horizon=lesson.updates, decay_fraction=optim.decay_fraction)
-        asked = questions(draw.integers(1, lesson.longest + 1, lesson.sentences).tolist(), draw).to(device)
+        asked = draw_latch_batch(draw.integers(1, lesson.longest + 1, lesson.sentences).tolist(), draw).to(device)
         (reader.loss_sum(reader(asked.src), asked.keys) / lesson.sentences).backward()
         norm = clip_grad_norm_(reader.parameters(), optim.clip_norm or torch.inf)
         if norm.isfinite():

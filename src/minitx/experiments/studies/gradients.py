@@ -16,14 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config.schema import Config
-from minitx.experiments.fits import Claim, Interval, Line, judged, line
-from minitx.experiments.studies.common import STAGES, SYSTEMS, Asked, Lesson, Reader, questions, readers
+from minitx.experiments.fits import Claim, Interval, Line, fit_line, judge
+from minitx.experiments.studies.common import (
+    STAGES,
+    SYSTEMS,
+    LatchBatch,
+    Lesson,
+    Reader,
+    draw_latch_batch,
+    train_readers,
+)
 from minitx.utils.console import Console
 from minitx.utils.progress import Progress
 from minitx.utils.tables import aligned
 
-WORTH = 4.0  # updates of teaching that one distance takes as long as: for the time left
-CLEARLY = 2.0  # times as much as the better form leaves: then the other is the worse
+DISTANCE_WORK = 4.0  # updates of teaching that one distance takes as long as: for the time left
+BETTER_BY = 2.0  # times as much as the better form leaves: then the other is the worse
 HALF = 0.5  # of a gradient: one that loses less over all distances is not said to decay
 LEARNED = 0.9  # share of keys named over the longest distance, with every seed, by a reader that has learned to
 
@@ -42,7 +50,7 @@ SIZES = {"smoke": Sizes(),
                        (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512), sentences=128)}
 
 
-class Flow(NamedTuple):
+class GradientFlow(NamedTuple):
     """Hold what comes back over one distance: norms are means over sentences."""
 
     gradient: float  # g
@@ -53,22 +61,22 @@ class Flow(NamedTuple):
 def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> dict[str, Any]:
     """Look at every system before and after it is taught."""
     lesson = sizes.lesson
-    progress = Progress(console, lesson.work + WORTH * len(sizes.distances) * lesson.seeds * len(SYSTEMS) * 2)
-    seen: dict[tuple[str, str], list[list[Flow]]] = {}  # of each seed, at each distance
-    for system, stage, seed, reader in readers(families, lesson, progress):
+    progress = Progress(console, lesson.work + DISTANCE_WORK * len(sizes.distances) * lesson.seeds * len(SYSTEMS) * 2)
+    seen: dict[tuple[str, str], list[list[GradientFlow]]] = {}  # of each seed, at each distance
+    for system, stage, seed, reader in train_readers(families, lesson, progress):
         exact, draw = deepcopy(reader).double(), np.random.default_rng((seed, 1))
         exact.train()  # nothing is dropped, and without it cuDNN has no gradient of a recurrence
         flows = []
         for distance in sizes.distances:
-            asked = questions([distance] * sizes.sentences, draw).to(exact.output.weight.device)
-            flows.append(flow(exact, asked))
-            progress(f"{system}, {stage}, seed {seed}: {distance} tokens", WORTH)
+            asked = draw_latch_batch([distance] * sizes.sentences, draw).to(exact.output.weight.device)
+            flows.append(measure_flow(exact, asked))
+            progress(f"{system}, {stage}, seed {seed}: {distance} tokens", DISTANCE_WORK)
         seen.setdefault((system, stage), []).append(flows)
-    found = {system: {stage: summed_up(sizes.distances, seen[system, stage]) for stage in STAGES} for system in SYSTEMS}
+    found = {system: {stage: summarize(sizes.distances, seen[system, stage]) for stage in STAGES} for system in SYSTEMS}
     return {"systems": found, "claims": [asdict(claim) for claim in claims(found)]}
 
 
-def flow(reader: Reader, asked: Asked) -> Flow:
+def measure_flow(reader: Reader, asked: LatchBatch) -> GradientFlow:
     """Send the loss of each sentence back to its first token."""
     embedded: list[Tensor] = []
 
@@ -87,32 +95,32 @@ def flow(reader: Reader, asked: Asked) -> Flow:
     begins = asked.src.starts[:len(asked.keys)].long()
     at_key, at_state = (float(grad.norm(dim=1).mean()) for grad in (rows.grad[begins], states.grad))
     with torch.no_grad():
-        return Flow(at_key, at_key / at_state, reader.right(states, asked.keys) / len(asked.keys))
+        return GradientFlow(at_key, at_key / at_state, reader.n_correct(states, asked.keys) / len(asked.keys))
 
 
-def summed_up(distances: Sequence[int], seeds: Sequence[Sequence[Flow]]) -> dict[str, Any]:
+def summarize(distances: Sequence[int], seeds: Sequence[Sequence[GradientFlow]]) -> dict[str, Any]:
     """Put seeds together: geometric means, and the extremes of c. A gradient too small for float64 is in no fit."""
     points = []
     for distance, flows in zip(distances, zip(*seeds, strict=True), strict=True):
         carried = [one.carried for one in flows]
-        points.append({"distance": distance, "gradient": geometric([one.gradient for one in flows]),
-                       "carried": geometric(carried), "carried_low": min(carried), "carried_high": max(carried),
+        points.append({"distance": distance, "gradient": geometric_mean([one.gradient for one in flows]),
+                       "carried": geometric_mean(carried), "carried_low": min(carried), "carried_high": max(carried),
                        "right": sum(one.right for one in flows) / len(flows)})
     kept = [flows[-1].carried / flows[0].carried for flows in seeds]
     seen = [(point["distance"], log(point["carried"])) for point in points if point["carried"]]
     across, up = [distance for distance, _ in seen], [logarithm for _, logarithm in seen]
-    exponential, power = (described(line(x, up)) for x in (across, [log(distance) for distance in across]))
+    exponential, power = (fit_record(fit_line(x, up)) for x in (across, [log(distance) for distance in across]))
     return {"points": points, "exponential": exponential | {"a_step": exp(exponential["slope"])}, "power": power,
-            "kept": geometric(kept), "kept_interval": (min(kept), max(kept)),
+            "kept": geometric_mean(kept), "kept_interval": (min(kept), max(kept)),
             "named": min(flows[-1].right for flows in seeds)}
 
 
-def geometric(values: Sequence[float]) -> float:
+def geometric_mean(values: Sequence[float]) -> float:
     """Return the geometric mean of numbers that are not negative."""
     return exp(sum(map(log, values)) / len(values)) if all(values) else 0.0
 
 
-def described(fit: Line) -> dict[str, Any]:
+def fit_record(fit: Line) -> dict[str, Any]:
     """Return what of a fit is kept."""
     return {"slope": fit.slope, "intercept": fit.intercept, "interval": fit.interval, "residual": fit.residual}
 
@@ -143,7 +151,7 @@ def if_learned(seen: Mapping[str, Any], claim: Claim) -> Claim:
 def decays(claim: str, seen: Mapping[str, Any]) -> Claim:
     """Judge whether ln c falls, and along a line in d rather than in ln d."""
     exponential, power = seen["exponential"], seen["power"]
-    expected = f"ln c falls, and a line in d leaves at most 1/{CLEARLY:g} of what one in ln d leaves"
+    expected = f"ln c falls, and a line in d leaves at most 1/{BETTER_BY:g} of what one in ln d leaves"
     measured = f"times {exponential['a_step']:.4g} a step"
     low, high = exponential["interval"]
     left = f"lines in d and in ln d leave {exponential['residual']:.3g} and {power['residual']:.3g} (rms of ln c)"
@@ -153,13 +161,14 @@ def decays(claim: str, seen: Mapping[str, Any]) -> Claim:
     if high >= 0:
         falls = "rises or stays" if low >= 0 else "may as well stay"
         return Claim(claim, expected, measured, False if low >= 0 else None, f"ln c {falls}; {left}")
-    better, worse = (CLEARLY * a["residual"] <= b["residual"] for a, b in ((exponential, power), (power, exponential)))
+    better = BETTER_BY * exponential["residual"] <= power["residual"]
+    worse = BETTER_BY * power["residual"] <= exponential["residual"]
     return Claim(claim, expected, measured, True if better else False if worse else None, left)
 
 
 def keeps(claim: str, seen: Mapping[str, Any], bounds: Interval) -> Claim:
     """Judge what arrives from the longest distance, as a share of what does from the shortest, between all seeds."""
-    return judged(claim, seen["kept"], seen["kept_interval"], bounds)
+    return judge(claim, seen["kept"], seen["kept_interval"], bounds)
 
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from minitx.config.schema import Config
-from minitx.experiments.fits import Claim, Interval, judged, share_lost, unmeasured, wilson
-from minitx.experiments.studies.common import KEYS, STAGES, SYSTEMS, Lesson, Reader, questions, readers
+from minitx.experiments.fits import Claim, Interval, judge, share_lost, undecided, wilson
+from minitx.experiments.studies.common import KEYS, STAGES, SYSTEMS, Lesson, Reader, draw_latch_batch, train_readers
 from minitx.training.loss import linear_cross_entropy
 from minitx.utils.console import Console
 from minitx.utils.progress import Progress
@@ -30,8 +30,8 @@ DECAY = 1e-3  # weight of the probe's squared weights beside the mean loss
 ITERATIONS = 60  # of L-BFGS
 ROUNDING = 1e-6  # of the widest direction's deviation: by less a state in fp32 varies by chance
 FALL = 0.05  # by so much at least the share that is read falls where a state is said to forget
-AT_ONCE = 128  # sentences a reader reads together
-WORTH = 25.0  # updates of teaching that one distance takes as long as: for the time left
+BATCH_SIZE = 128  # sentences a reader reads together
+DISTANCE_WORK = 25.0  # updates of teaching that one distance takes as long as: for the time left
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ SIZES = {"smoke": Sizes(),
                        2_048)}
 
 
-class Read(NamedTuple):
+class ProbeCounts(NamedTuple):
     """Count the keys that were read rightly, of `n` sentences."""
 
     n: int
@@ -61,34 +61,34 @@ class Read(NamedTuple):
 def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> dict[str, Any]:
     """Probe every system before and after it is taught."""
     lesson = sizes.lesson
-    progress = Progress(console, lesson.work + WORTH * len(sizes.distances) * lesson.seeds * len(SYSTEMS) * 2)
-    seen: dict[tuple[str, str, int], list[Read]] = {}  # of each seed
-    for system, stage, seed, reader in readers(families, lesson, progress):
+    progress = Progress(console, lesson.work + DISTANCE_WORK * len(sizes.distances) * lesson.seeds * len(SYSTEMS) * 2)
+    seen: dict[tuple[str, str, int], list[ProbeCounts]] = {}  # of each seed
+    for system, stage, seed, reader in train_readers(families, lesson, progress):
         for distance in sizes.distances:
-            read = look(reader, distance, sizes, np.random.default_rng((seed, distance)))
+            read = probe_reader(reader, distance, sizes, np.random.default_rng((seed, distance)))
             seen.setdefault((system, stage, distance), []).append(read)
-            progress(f"{system}, {stage}, seed {seed}: {distance} tokens", WORTH)
-    found = {system: {stage: [summed_up(distance, seen[system, stage, distance]) for distance in sizes.distances]
+            progress(f"{system}, {stage}, seed {seed}: {distance} tokens", DISTANCE_WORK)
+    found = {system: {stage: [summarize(distance, seen[system, stage, distance]) for distance in sizes.distances]
                       for stage in STAGES} for system in SYSTEMS}
     return {"chance": CHANCE, "state": lesson.width, "systems": found,
             "claims": [asdict(claim) for claim in claims(found)]}
 
 
-def look(reader: Reader, distance: int, sizes: Sizes, draw: np.random.Generator) -> Read:
+def probe_reader(reader: Reader, distance: int, sizes: Sizes, draw: np.random.Generator) -> ProbeCounts:
     """Fit probes to some sentences, and count what they read from the states of others."""
     x, keys, named = states(reader, distance, sizes.fitted + sizes.scored, draw)
     shuffled = keys[torch.from_numpy(draw.permutation(sizes.fitted))]
     right, by_chance = (probe(x[:sizes.fitted], labels, x[sizes.fitted:], keys[sizes.fitted:])
                         for labels in (keys[:sizes.fitted], shuffled))
-    return Read(sizes.scored, right, by_chance, int((named == keys)[sizes.fitted:].sum()))
+    return ProbeCounts(sizes.scored, right, by_chance, int((named == keys)[sizes.fitted:].sum()))
 
 
 @torch.no_grad()
 def states(reader: Reader, distance: int, n: int, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Have a reader read sentences. --> its states [n, D] float64, the keys [n], and the keys it names [n]"""
     found = []
-    for first in range(0, n, AT_ONCE):
-        asked = questions([distance] * min(AT_ONCE, n - first), draw).to(reader.output.weight.device)
+    for first in range(0, n, BATCH_SIZE):
+        asked = draw_latch_batch([distance] * min(BATCH_SIZE, n - first), draw).to(reader.output.weight.device)
         state = reader(asked.src)
         found.append((state.double().cpu(), asked.keys.cpu(), reader.output(state).argmax(1).cpu()))
     x, keys, named = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -119,7 +119,7 @@ def probe(x: Tensor, labels: Tensor, unseen: Tensor, keys: Tensor) -> int:
     return int(((ones[1] @ weight.detach().t()).argmax(1) == keys).sum())
 
 
-def summed_up(distance: int, seeds: list[Read]) -> dict[str, Any]:
+def summarize(distance: int, seeds: list[ProbeCounts]) -> dict[str, Any]:
     """Add seeds up, and give the share that the probe reads its interval; `shares` are those of the seeds."""
     n, right, shuffled, named = (sum(counts) for counts in zip(*seeds, strict=True))
     low, high = wilson(right, n)
@@ -150,16 +150,16 @@ def forgets(name: str, seen: list[dict[str, Any]]) -> Claim:
     claim = (f"the state of {name} holds less of the first token after {far['distance']} tokens than after "
              f"{near['distance']}")
     if near["low"] < CHANCE + FALL:
-        return unmeasured(claim, bounds, f"after {near['distance']} no more than {near['share']:.3f} is read")
+        return undecided(claim, bounds, f"after {near['distance']} no more than {near['share']:.3f} is read")
     lost, (low, high) = share_lost(*((point["right"], point["n"]) for point in (near, far)))
     seeds = [before - after for before, after in zip(near["shares"], far["shares"], strict=True)]
-    return judged(claim, lost, (min(low, *seeds), max(high, *seeds)), bounds)
+    return judge(claim, lost, (min(low, *seeds), max(high, *seeds)), bounds)
 
 
 def reads(claim: str, seen: list[dict[str, Any]], bounds: Interval) -> Claim:
     """Judge the distance at which the least is read."""
     worst = min(seen, key=lambda point: float(point["share"]))
-    return judged(claim, worst["share"], (min(worst["low"], *worst["shares"]), max(worst["high"], *worst["shares"])),
+    return judge(claim, worst["share"], (min(worst["low"], *worst["shares"]), max(worst["high"], *worst["shares"])),
                   bounds)
 
 

@@ -22,7 +22,7 @@ from minitx.config.schema import Config, ModelConfig
 from minitx.data.batch import Batch, collate
 from minitx.data.corpus import load_corpus
 from minitx.data.tokenizer import N_SPECIALS, TokenizerPair
-from minitx.experiments.fits import line
+from minitx.experiments.fits import fit_line
 from minitx.profiling.peak import Peak, peak, settle
 from minitx.profiling.provenance import environment, git_state, hardware, versions
 from minitx.profiling.utilisation import Watch
@@ -49,7 +49,7 @@ FULL, QUICK = Grid(), Grid(lengths=(16, 32, 64), widths=(128, 256), repeats=3)
 
 
 @dataclass(eq=False)
-class Point:
+class TimedBatch:
     """Hold one family's micro-batch, sentences of one length on both sides, and what each round of it took."""
 
     name: str
@@ -70,7 +70,7 @@ class Point:
         forward = self.task.model.flops(lengths, lengths)
         return None if forward is None else 3 * forward
 
-    def once(self) -> None:
+    def time_once(self) -> None:
         """Time what `TranslationTask.training_step` does with a micro-batch."""
         device = self.task.device
         seed_dropout(len(self.seconds))
@@ -94,7 +94,7 @@ class Point:
                 "tflops": None if flop is None else 1e-12 * flop / seconds, "mfu_pct": most.mfu_pct(flop, seconds)}
 
 
-class Costs:
+class FamilyBenchmark:
     """Measure families side by side on this machine; nothing is left behind."""
 
     def __init__(self, families: Mapping[str, Config], grid: Grid, console: Console) -> None:
@@ -113,14 +113,14 @@ class Costs:
         tokenizers = self.tokenizers()
         points = list(self.points(tokenizers))
         most = peak(self.device, self.precision)
-        other_cpu_pct = self.time(points)
+        other_cpu_pct = self.time_all(points)
         records = {(point.name, point.length, point.d_model): point.record(most) for point in points}
         by_length, by_width = dict[str, Any](), dict[str, Any]()
         for name, cfg in self.families.items():
             at_own = [records[name, length, width_of(cfg)] for length in self.grid.lengths]
             at_one = [records[name, self.grid.length, width] for width in self.grid.widths]
-            by_length[name] = curve(at_own, "length", "sentence_s")
-            by_width[name] = curve(at_one, "d_model", "token_s")
+            by_length[name] = fit_curve(at_own, "length", "sentence_s")
+            by_width[name] = fit_curve(at_one, "d_model", "token_s")
         return {"conditions": self.conditions(tokenizers, most) | {"other_cpu_pct": other_cpu_pct},
                 "models": {name: asdict(cfg.model) for name, cfg in self.families.items()},
                 "by_length": by_length, "by_width": by_width}
@@ -140,21 +140,21 @@ class Costs:
         with TemporaryDirectory() as folder:
             return build_tokenizers(self.cfg, load_corpus(self.cfg.data), Path(folder))
 
-    def points(self, tokenizers: TokenizerPair) -> Iterator[Point]:
+    def points(self, tokenizers: TokenizerPair) -> Iterator[TimedBatch]:
         """Build every model once, and yield what is to be timed, the families side by side."""
         tasks = {(name, width): self.task(cfg, width, tokenizers)
                  for name, cfg in self.families.items() for width in sorted({width_of(cfg), *self.grid.widths})}
         for length in sorted({*self.grid.lengths, self.grid.length}):
-            batch = drawn(self.grid.tokens, length, tokenizers)
+            batch = random_batch(self.grid.tokens, length, tokenizers)
             for (name, width), task in sorted(tasks.items(), key=lambda item: item[0][1]):
                 own = width == width_of(self.families[name])
                 if own and length in self.grid.lengths or width in self.grid.widths and length == self.grid.length:
-                    yield Point(name, task, batch, length, width)
+                    yield TimedBatch(name, task, batch, length, width)
 
     def task(self, cfg: Config, width: int, tokenizers: TokenizerPair) -> TranslationTask:
         """Build the family's model at a width, in training mode."""
         self.console.live(f"building {cfg.choices.model} of d_model {width:,} ...")
-        model = widened(cfg.model, width)
+        model = with_width(cfg.model, width)
         model.check(cfg.data)
         state = RunState(precision=self.precision)
         task = build_task(replace(cfg, model=model, init_from=None), tokenizers, state)
@@ -164,14 +164,14 @@ class Costs:
                             f"{max(self.grid.lengths):,} are timed; raise model.max_positions")
         return task.to(self.device).train()
 
-    def time(self, points: list[Point]) -> float | None:
+    def time_all(self, points: list[TimedBatch]) -> float | None:
         """Time every point once a round, so that a machine that slows down slows them all. --> other processes' %"""
         total = 1 + self.grid.repeats
         progress = Progress(self.console, total * sum(point.flop or 1.0 for point in points))
         try:
             with Watch(self.device) as watch:
                 for number, point in product(range(1, total + 1), points):
-                    point.once()
+                    point.time_once()
                     progress(f"round {number}/{total}: {point.name}, {point.sentences} sentences of {point.length} "
                              f"tokens, d_model {point.d_model}", point.flop or 1.0)
                 return watch.usage().other_cpu_pct
@@ -186,7 +186,7 @@ def width_of(cfg: Config) -> int:
     return cfg.model.d_model
 
 
-def widened(model: ModelConfig, d_model: int) -> ModelConfig:
+def with_width(model: ModelConfig, d_model: int) -> ModelConfig:
     """Let all widths grow in step with d_model: heads keep theirs and grow in number, the depth stays.
 
     So the ratio of the families' parameters stays what it is, but for the vocabulary's.
@@ -199,7 +199,7 @@ def widened(model: ModelConfig, d_model: int) -> ModelConfig:
     return replace(model, **grown | {"d_model": d_model})  # type: ignore[arg-type]
 
 
-def drawn(tokens: int, length: int, tokenizers: TokenizerPair) -> Batch:
+def random_batch(tokens: int, length: int, tokenizers: TokenizerPair) -> Batch:
     """Draw as many sentences of `length` tokens, EOS included, as there are `tokens` for; packed as in training."""
     draw, ids = np.random.default_rng(0), tokenizers.tgt
     src, tgt = (draw.integers(N_SPECIALS, side.vocab_size, (tokens // length, length - 1)).tolist()
@@ -207,7 +207,7 @@ def drawn(tokens: int, length: int, tokenizers: TokenizerPair) -> Batch:
     return collate(src, tgt, pad_id=ids.pad_id, bos_id=ids.bos_id, eos_id=ids.eos_id, recurring=True)
 
 
-def curve(points: list[dict[str, Any]], x: str, y: str) -> dict[str, Any]:
+def fit_curve(points: list[dict[str, Any]], x: str, y: str) -> dict[str, Any]:
     """Fit what grows along a curve, over all of it and over its last step."""
     across, up = ([float(point[name]) for point in points] for name in (x, y))
     exponent, error = power_law(across, up)
@@ -220,5 +220,5 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float | No
     across, up = list(map(log, x)), list(map(log, y))
     if len(x) < 3:
         return (up[1] - up[0]) / (across[1] - across[0]), None
-    fit = line(across, up)
+    fit = fit_line(across, up)
     return fit.slope, fit.standard_error
