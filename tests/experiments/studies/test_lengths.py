@@ -131,7 +131,7 @@ def test_time_is_expected_to_grow_as_it_last_did_and_bytes_with_the_square() -> 
     (1.0, 100.0, None), (4.9, 100.0, None), (5.1, 100.0, "a pass, more than 10"), (1.0, 300.0, "GiB, more than")])
 def test_a_family_stops_before_what_would_take_too_much(seconds: float, nbytes: float, told: str | None) -> None:
     sweep = swept((seconds, nbytes))
-    sweep.check_limits(64, Sizes(pass_s=10), most_bytes=1_000)
+    sweep.check_limits(64, Sizes(pass_s=10), max_bytes=1_000)
     assert sweep.stopped is None if told is None else sweep.stopped.startswith("before 64 tokens") and (
         told in sweep.stopped)
 

@@ -1,7 +1,7 @@
-"""What one sentence costs a family as it grows: seconds, bytes, and operators that wait for one another.
+"""How the cost of one sentence grows with its length: seconds, bytes, and operators that wait for one another.
 
-Forwards, loss and backwards, a sentence of L tokens on both sides. Lengths double until a family's next one would take
-more time or memory than it is given.
+Forward, loss and backward over a sentence of L tokens on both sides. The length doubles until the next one would take
+more time or memory than allowed.
 """
 
 import warnings
@@ -38,24 +38,24 @@ from minitx.utils.tables import aligned
 VOCAB = 1_000
 COUNTED = (8, 16, 32, 64)  # lengths at which operators are counted
 GIB, MIB = 2**30, 2**20
-COMPARED = 512  # tokens at which speeds are compared
-Found = Mapping[str, Any]
+COMPARED = 512  # length at which speeds are compared
+Point = Mapping[str, Any]  # what was measured at one length
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Say how far lengths go, and what a family may take on the way."""
+    """How far lengths go, and how much time and memory a family may take."""
 
     d_model: int = 128
     shortest: int = 16
     longest: int = 65_536
-    pass_s: float = 12.0  # of one pass forwards and backwards
-    memory_share: float = 0.5  # of what is free when the study begins
-    repeats: int = 3  # after one that warms up, while bytes are counted
+    pass_s: float = 12.0  # limit of one forward and backward pass
+    memory_share: float = 0.5  # limit, of the memory that is free when the study begins
+    repeats: int = 3  # after one pass of warm-up, in which bytes are counted
 
     @property
     def lengths(self) -> list[int]:
-        """Return the lengths, each twice the one before."""
+        """The lengths, each twice the one before."""
         return [self.shortest << i for i in range((self.longest // self.shortest).bit_length())]
 
 
@@ -64,13 +64,13 @@ SIZES = {"smoke": Sizes(), "full": Sizes(d_model=256, pass_s=60.0, repeats=5)}
 
 @dataclass(eq=False)
 class LengthSweep:
-    """Follow a family from length to length."""
+    """One family's measurements, and what the next length is expected to take."""
 
     name: str
     task: TranslationTask
-    depth: dict[str, Any]
+    depth: dict[str, Any]  # as `depth_law` returns it
     points: list[dict[str, Any]] = field(default_factory=list)
-    stopped: str | None = None  # why, before which length
+    stopped: str | None = None  # before which length, and why
 
     @property
     def growth_factor(self) -> float:
@@ -79,23 +79,23 @@ class LengthSweep:
         return min(4.0, max(2.0, seconds[-1] / seconds[0]))
 
     def predict(self) -> tuple[float, float]:
-        """Say what twice the length may take: time grows as it last did, bytes with the square at most. --> s, bytes"""
+        """Predict twice the length: time grows as it last did, bytes at most with the square. --> seconds, bytes"""
         if not self.points:
             return 0.0, 0.0
         last = self.points[-1]
         return last["seconds"] * self.growth_factor, 4.0 * last["peak_bytes"]
 
-    def check_limits(self, length: int, sizes: Sizes, most_bytes: float) -> None:
-        """Stop where the next length would take too much."""
+    def check_limits(self, length: int, sizes: Sizes, max_bytes: float) -> None:
+        """Stop if the next length would take too much time or memory."""
         seconds, nbytes = self.predict()
-        if nbytes > most_bytes:
+        if nbytes > max_bytes:
             self.stopped = (f"before {length:,} tokens: up to {nbytes / GIB:.1f} GiB, more than the "
-                            f"{most_bytes / GIB:.1f} it is given")
+                            f"{max_bytes / GIB:.1f} it is given")
         elif seconds > sizes.pass_s:
             self.stopped = f"before {length:,} tokens: about {seconds:.0f} s a pass, more than {sizes.pass_s:g}"
 
     def left_s(self, sizes: Sizes) -> float:
-        """Estimate the seconds until it is done."""
+        """Estimate the seconds until this family is done."""
         left, (seconds, _) = 0.0, self.predict()
         for _ in sizes.lengths[len(self.points):]:
             if self.stopped or seconds > sizes.pass_s:
@@ -109,7 +109,7 @@ def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> d
     """Measure families side by side: at each length, those that have not stopped are timed in turn."""
     cfg = next(iter(families.values()))
     device = choose_device(cfg.trainer)
-    precision, most_bytes = choose_precision(cfg.trainer, device), sizes.memory_share * free_bytes(device)
+    precision, max_bytes = choose_precision(cfg.trainer, device), sizes.memory_share * free_bytes(device)
     sweeps = []
     for name, family in families.items():
         console.live(f"counting operators of {name} ...")
@@ -119,25 +119,26 @@ def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> d
     for length in sizes.lengths:
         for sweep in sweeps:
             if sweep.stopped is None:
-                sweep.check_limits(length, sizes, most_bytes)
+                sweep.check_limits(length, sizes, max_bytes)
         running = [sweep for sweep in sweeps if sweep.stopped is None]
         for sweep, record in measure_length(running, length, sizes, console):
             sweep.points.append(record)
-    found = {sweep.name: {"params": sum(p.numel() for p in sweep.task.model.parameters()), "points": sweep.points,
-                          "stopped": sweep.stopped, "depth": sweep.depth, "time": fit_growth(sweep.points, "seconds"),
-                          "memory": fit_growth(sweep.points, "peak_bytes")} for sweep in sweeps}
-    crossing = crossover(found, "transformer", "lstm")
-    return {"vocab_size": VOCAB, "memory_limit_gib": most_bytes / GIB, "families": found, "crossover": crossing,
-            "claims": [asdict(claim) for claim in claims(found)]}
+    measured = {sweep.name: {"params": sum(p.numel() for p in sweep.task.model.parameters()), "points": sweep.points,
+                             "stopped": sweep.stopped, "depth": sweep.depth,
+                             "time": fit_growth(sweep.points, "seconds"),
+                             "memory": fit_growth(sweep.points, "peak_bytes")} for sweep in sweeps}
+    crossing = crossover(measured, "transformer", "lstm")
+    return {"vocab_size": VOCAB, "memory_limit_gib": max_bytes / GIB, "families": measured, "crossover": crossing,
+            "claims": [asdict(claim) for claim in claims(measured)]}
 
 
 def measure_length(sweeps: Sequence[LengthSweep], length: int, sizes: Sizes, console: Console) -> Iterator[
         tuple[LengthSweep, dict[str, Any]]]:
-    """Measure families at one length, and yield what each took."""
+    """Measure families at one length, and yield the result of each."""
     batch = sentence_batch(length)
     points = [TimedBatch(sweep.name, sweep.task, batch, length, sizes.d_model) for sweep in sweeps]
-    held = [PeakBytes() for _ in points]
-    for repeat, (sweep, point, counter) in product(range(1 + sizes.repeats), zip(sweeps, points, held, strict=True)):
+    memory = [PeakBytes() for _ in points]
+    for repeat, (sweep, point, counter) in product(range(1 + sizes.repeats), zip(sweeps, points, memory, strict=True)):
         eta = duration(sum(other.left_s(sizes) for other in sweeps)) if sweep.points else "-"
         console.live(f"{sweep.name}, {length:,} tokens, {repeat}/{sizes.repeats}  eta {eta}")
         if repeat:
@@ -145,7 +146,7 @@ def measure_length(sweeps: Sequence[LengthSweep], length: int, sizes: Sizes, con
         else:
             with counter:
                 point.time_once()
-    for sweep, point, counter in zip(sweeps, points, held, strict=True):
+    for sweep, point, counter in zip(sweeps, points, memory, strict=True):
         measured = point.seconds[1:]
         yield sweep, {"length": length, "seconds": median(measured), "fastest_s": min(measured),
                       "slowest_s": max(measured), "peak_bytes": counter.peak,
@@ -153,14 +154,14 @@ def measure_length(sweeps: Sequence[LengthSweep], length: int, sizes: Sizes, con
 
 
 def family_task(cfg: Config, d_model: int, precision: str) -> TranslationTask:
-    """Build a family at this width over a vocabulary of `VOCAB`, in training mode."""
+    """Build a family's model of this width over a vocabulary of `VOCAB`, in training mode."""
     torch.manual_seed(cfg.seed)
     model = build_model(with_width(cfg.model, d_model), src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
     return TranslationTask(model, cfg.optim, state=RunState(), precision=precision, seed=cfg.seed).train()
 
 
 def sentence_batch(length: int) -> Batch:
-    """Draw one sentence of so many tokens on both sides, EOS included."""
+    """Draw one pair of sentences of this length, EOS included."""
     ids = np.random.default_rng(0).integers(N_SPECIALS, VOCAB, (2, 1, length - 1)).tolist()
     return collate(*ids, pad_id=PAD_ID, bos_id=BOS_ID, eos_id=EOS_ID)
 
@@ -169,9 +170,10 @@ def sentence_batch(length: int) -> Batch:
 
 
 class PeakBytes(TorchDispatchMode):
-    """Follow the bytes of all tensors that are made inside and still exist; what a kernel takes within is not seen."""
+    """Record the most bytes that tensors made inside the block take at once. Memory inside kernels is not seen."""
 
     def __init__(self) -> None:
+        """Start without any tensor."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.live: dict[StorageWeakRef, int] = {}
         self.peak = 0
@@ -186,13 +188,13 @@ class PeakBytes(TorchDispatchMode):
 
 
 def storages(tree: Any) -> dict[StorageWeakRef, int]:
-    """Find the memory behind tensors: views of one share it. --> bytes"""
-    found = (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
-    return {StorageWeakRef(storage): storage.nbytes() for storage in found}
+    """Return the storages behind tensors, which views share, and their bytes."""
+    every = (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+    return {StorageWeakRef(storage): storage.nbytes() for storage in every}
 
 
 def free_bytes(device: torch.device) -> float:
-    """Return the memory that could be had now: of the GPU, or of the machine."""
+    """Return the free memory of the GPU, or of the machine."""
     return float(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes())
 
 
@@ -200,7 +202,7 @@ def free_bytes(device: torch.device) -> float:
 
 
 def depth_law(model: Seq2Seq) -> dict[str, Any]:
-    """Count operators at some short lengths, and say what their number is at any. `exact`: the law held at all these"""
+    """Fit the serial depth, constant + a_token * length, to some short lengths. `exact`: it holds at all of them"""
     counted = {length: serial_depth(model, length) for length in COUNTED}
     (first, low), *_, (last, high) = counted.items()
     a_token = (high - low) / (last - first)
@@ -210,9 +212,9 @@ def depth_law(model: Seq2Seq) -> dict[str, Any]:
 
 
 def serial_depth(model: Seq2Seq, length: int) -> int:
-    """Count the longest chain of operators in which each waits for the one before, forwards and then backwards.
+    """Count the operators of the longest chain in which each waits for the one before, forward and backward.
 
-    With oneDNN off, torch runs a recurrence as operators of its own, a few a step, which autograd's graph shows.
+    Without oneDNN, torch runs a recurrence as a few operators a step, which autograd's graph shows.
     """
     batch = sentence_batch(length)
     with unfused():
@@ -222,15 +224,15 @@ def serial_depth(model: Seq2Seq, length: int) -> int:
 
 @contextmanager
 def unfused() -> Iterator[None]:
-    """Have torch use none of oneDNN's kernels inside the block."""
+    """Switch off oneDNN's kernels inside the block."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "TF32 acceleration")  # of Intel's GPUs: setting any of the flags says so
+        warnings.filterwarnings("ignore", "TF32 acceleration")  # on Intel's GPUs; setting any of the flags warns of it
         with torch.backends.mkldnn.flags(enabled=False):
             yield
 
 
 def longest_chain(result: Tensor) -> int:
-    """Count the operators of the longest path through autograd's graph, from a result to a leaf."""
+    """Count the operators on the longest path through autograd's graph from a result to a leaf."""
     depth: dict[Any, int] = {}
     stack: list[Any] = [result.grad_fn]
     while stack:
@@ -246,8 +248,8 @@ def longest_chain(result: Tensor) -> int:
 # --- what follows
 
 
-def fit_growth(points: Sequence[Mapping[str, Any]], of: str) -> dict[str, Any] | None:
-    """Fit a power of the length over the upper half of the points; None = too few for an error."""
+def fit_growth(points: Sequence[Point], of: str) -> dict[str, Any] | None:
+    """Fit a power of the length to one quantity, over the upper half of the points; None = too few for an error."""
     upper = points[len(points) // 2:]
     if len(upper) < 3:
         return None
@@ -257,18 +259,23 @@ def fit_growth(points: Sequence[Mapping[str, Any]], of: str) -> dict[str, Any] |
 
 
 def crossover(found: Mapping[str, Any], one: str, other: str) -> float | None:
-    """Find the length from which on `one` takes longer, on a line between logarithms; None = nowhere measured."""
+    """Return the length from which on `one` takes longer than `other`, interpolated between logarithms.
+
+    None = it never does at the lengths measured, or always.
+    """
     both = common_points(found[one]["points"], found[other]["points"])
-    lengths, apart = list(both), [log(a["seconds"] / b["seconds"]) for a, b in both.values()]
-    for i in range(len(lengths) - 1, 0, -1) if apart[-1:] >= [0] else ():  # at the end it takes longer
-        if apart[i - 1] < 0 <= apart[i]:
-            share = -apart[i - 1] / (apart[i] - apart[i - 1])
+    lengths, log_ratios = list(both), [log(a["seconds"] / b["seconds"]) for a, b in both.values()]
+    if not lengths or log_ratios[-1] < 0:
+        return None
+    for i in range(len(lengths) - 1, 0, -1):
+        if log_ratios[i - 1] < 0 <= log_ratios[i]:
+            share = -log_ratios[i - 1] / (log_ratios[i] - log_ratios[i - 1])
             return exp(log(lengths[i - 1]) + share * log(lengths[i] / lengths[i - 1]))
     return None
 
 
 def claims(found: Mapping[str, Any]) -> Iterator[Claim]:
-    """Hold what is said of recurrence and attention against what was measured."""
+    """Decide what is commonly said about the cost of recurrence and attention. found: of each family"""
     lstm, transformer = found["lstm"], found["transformer"]
     yield grows("the time of the LSTM grows linearly with length", lstm["time"], (0.85, 1.15))
     yield grows("the time of the Transformer grows with the square of length", transformer["time"], (1.7, 2.3))
@@ -286,34 +293,34 @@ def claims(found: Mapping[str, Any]) -> Iterator[Claim]:
 
 
 def grows(claim: str, fit: Mapping[str, Any] | None, bounds: Interval) -> Claim:
-    """Judge an exponent."""
+    """Decide an exponent, as `fit_growth` returns it."""
     if fit is None:
         return undecided(claim, bounds, "fewer than five lengths were measured")
     return judge(claim, fit["exponent"], fit["interval"], bounds)
 
 
 def waits(claim: str, depth: Mapping[str, Any], bounds: Interval) -> Claim:
-    """Judge the operators that a token adds to the longest chain."""
+    """Decide how many operators a token adds to the longest chain."""
     if not depth["exact"]:
         return undecided(claim, bounds, f"no constant number of operators a token: {depth['counted']}")
     return judge(claim, depth["a_token"], (depth["a_token"], depth["a_token"]), bounds)
 
 
-def common_points(ones: Sequence[Found], others: Sequence[Found]) -> dict[int, tuple[Found, Found]]:
-    """Put the points of two families together at the lengths that both have."""
+def common_points(ones: Sequence[Point], others: Sequence[Point]) -> dict[int, tuple[Point, Point]]:
+    """Pair the points of two families by the lengths that both have."""
     by_length = {other["length"]: other for other in others}
     return {one["length"]: (one, by_length[one["length"]]) for one in ones if one["length"] in by_length}
 
 
-def speedup(claim: str, both: tuple[Found, Found], bounds: Interval) -> Claim:
-    """Judge how many times as fast the one is as the other, between their extremes."""
+def speedup(claim: str, both: tuple[Point, Point], bounds: Interval) -> Claim:
+    """Decide how many times as fast the first is as the second, from their extremes."""
     one, other = both
     return judge(claim, other["seconds"] / one["seconds"],
                   (other["fastest_s"] / one["slowest_s"], other["slowest_s"] / one["fastest_s"]), bounds)
 
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines that show a person what was measured."""
+    """Yield each point, the fits, and where the curves cross. found: as `measure` returns it"""
     rows, fits = [["", "tokens", "ms", "from", "to", "MiB", "operators in turn"]], list[tuple[str, str]]()
     for name, family in found["families"].items():
         for point in family["points"]:
