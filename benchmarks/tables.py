@@ -1,4 +1,4 @@
-"""Measured rows as Markdown: medians, and how many times as fast minitx is."""
+"""Measured rows as Markdown tables: medians, and how many times as fast minitx is."""
 
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
@@ -18,7 +18,7 @@ QUALITY = ("system", "precision", "minutes of training", "updates", "greedy BLEU
 
 
 def render(results: dict[str, Any]) -> str:
-    """Write all tables that there are rows for."""
+    """Return the page of all tables that have rows."""
     tables: dict[str, Callable[[Sequence[Row]], str]] = {
         "training": training_table, "decoding": decoding_table, "quality": quality_table}
     parts = [f"## {name.capitalize()}\n\n{table(results[name]['rows'])}\n\n{_conditions(results[name])}"
@@ -101,7 +101,7 @@ def _by_minute(curve: Sequence[Sequence[float]]) -> list[Sequence[float]]:
 
 
 def _grouped(rows: Iterable[Row], by: Sequence[str]) -> dict[Key, list[Row]]:
-    """Group rows by some keys, in the order in which each was first met; a row without one of them has failed."""
+    """Group rows by some keys, in the order of their first appearance."""
     groups: dict[Key, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in by), []).append(row)
@@ -109,7 +109,7 @@ def _grouped(rows: Iterable[Row], by: Sequence[str]) -> dict[Key, list[Row]]:
 
 
 def _undisturbed(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """Choose the rows that count: those that nobody disturbed or, if there is none, all, with a note that says so."""
+    """Return the rows that count and a note: the undisturbed rows or, if there are none, all."""
     measured = [row for row in rows if "error" not in row]
     quiet = [row for row in measured if not row["disturbed"]]
     failed = ", then failed" if measured and len(measured) < len(rows) else ""

@@ -1,4 +1,4 @@
-"""How fast is a GPU at what a run is made of? Attention kernels, optimizers, copies, whole updates, search."""
+"""Time a GPU: attention kernels, optimizers, copies, whole updates, search."""
 
 from collections.abc import Callable
 from statistics import median
@@ -25,7 +25,7 @@ Result = tuple[str, dict[str, Any]]
 
 
 def time_ms(device: torch.device, work: Callable[[], object], repeats: int) -> float:
-    """Return the median milliseconds of a piece of work, as the device sees them."""
+    """Return the median milliseconds of a piece of work, by the device's own clock."""
     def once() -> float:
         if device.type != "cuda":
             began = perf_counter()
@@ -44,7 +44,7 @@ def time_ms(device: torch.device, work: Callable[[], object], repeats: int) -> f
 
 
 def attention(device: torch.device, repeats: int) -> Result:
-    """Time each kernel forwards and backwards in bf16, by shape; one that refuses a shape says n/a."""
+    """Time each kernel forward and backward in bf16, by shape; n/a where a kernel does not support the shape."""
     times: dict[str, dict[str, float | None]] = {}
     for B, H, L, d in SHAPES if device.type == "cuda" else SMALL:
         packed = torch.randn(3, B * L, H, d, device=device, dtype=torch.bfloat16, requires_grad=True)
@@ -63,8 +63,8 @@ def attention(device: torch.device, repeats: int) -> Result:
 
 
 def varlen(packed: Tensor, sentences: int, length: int) -> None:
-    """Attend within sentences that lie end to end. packed: [3, B * L, H, d]"""
-    from torch.nn.attention.varlen import varlen_attn  # new, and not in every build
+    """Run attention, forward and backward, over sentences end to end. packed: [3, B * L, H, d]"""
+    from torch.nn.attention.varlen import varlen_attn  # not in every build of torch
 
     starts = torch.arange(0, (sentences + 1) * length, length, device=packed.device, dtype=torch.int32)
     out = varlen_attn(*packed, starts, starts, length, length)
@@ -73,7 +73,7 @@ def varlen(packed: Tensor, sentences: int, length: int) -> None:
 
 
 def time_or_none(device: torch.device, work: Callable[[], object], repeats: int) -> float | None:
-    """Return the milliseconds, or None for what is not made for this device or shape."""
+    """Return the milliseconds; None = not supported for this device or shape."""
     try:
         return time_ms(device, work, repeats)
     except (RuntimeError, NotImplementedError, ImportError):
@@ -93,7 +93,7 @@ def optimizers(bench: Workbench, device: torch.device, repeats: int) -> Result:
 
 
 def copies(device: torch.device) -> Result:
-    """Compare what a copy to the GPU takes the host, from pinned and from pageable memory."""
+    """Compare the host's time of a copy to the GPU, from pinned and from pageable memory."""
     host = torch.empty(2**26, dtype=torch.uint8)
     host_ms: dict[str, float] = {}
     for name, source in {"pinned": host.pin_memory(), "pageable": host}.items():
@@ -107,7 +107,7 @@ def copies(device: torch.device) -> Result:
 
 
 def step(bench: Workbench, device: torch.device, family: str, precision: str, count: int) -> Result:
-    """Time whole updates, their batches made beforehand."""
+    """Time whole updates, whose batches are made beforehand."""
     task = bench.task(family, precision).to(device)
     planned = updates(bench, count + 3)
     if device.type == "cuda":

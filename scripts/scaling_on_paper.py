@@ -4,10 +4,10 @@ An update of n GPUs takes
 
     t(n) = t(1) (1 + v sqrt(2 ln n)) + e r(n),   r(n) = 2 (g - 1) / g S / B + 2 (m - 1) / m S / N + 2 L log2(n)
 
-- t(1): seconds of one GPU's share; S: bytes of all gradients; e: the share of the exchange that the backward pass hides
-  nothing of
+- t(1): seconds of one GPU's share; S: bytes of all gradients; e: the share of the exchange that is not hidden behind
+  the backward pass
 - n = m machines of g GPUs; B: bytes a second inside a machine, N: between machines; L: seconds of a hop
-- v: how much ranks' shares of one update differ (standard deviation over mean); the slowest of n is waited for, and the
+- v: how much the ranks' shares of one update differ (standard deviation over mean); all wait for the slowest, and the
   largest of n normal deviations is about sqrt(2 ln n)
 """
 
@@ -19,7 +19,7 @@ from minitx.utils.tables import markdown
 
 @dataclass(frozen=True)
 class Job:
-    """Hold what an update of one GPU is, and what it runs on. Seconds, bytes, bytes a second."""
+    """An update of one GPU, and its machine. Seconds, bytes, bytes a second."""
 
     name: str
     t1: float
@@ -40,14 +40,14 @@ def exchange_s(job: Job, n: int) -> float:
 
 
 def update_s(job: Job, n: int, share: float = 1.0) -> float:
-    """Return t(n), each GPU doing `share` of what the one did."""
+    """Return t(n) if each GPU does `share` of the work of the single one."""
     if n == 1:
         return job.t1
     return share * job.t1 * (1 + job.uneven * sqrt(2 * log(n))) + job.exposed * exchange_s(job, n)
 
 
 def efficiency(job: Job, n: int, share: float = 1.0) -> float:
-    """Return what n GPUs do in the time, over n times what one does."""
+    """Return the speed of n GPUs over n times the speed of one."""
     return share * job.t1 / update_s(job, n, share)
 
 
