@@ -28,8 +28,8 @@ def train(job: Job, report: Report) -> None:
 
     def counted(self: Any, batch: Any) -> Any:
         def translate() -> list[str]:
-            return predict(model=self.model, data=self.benchmark_valid_data, device=self.device, n_gpu=0, args=self.dev_cfg,
-                           autocast=self.autocast)[2]
+            return predict(model=self.model, data=self.benchmark_valid_data, device=self.device, n_gpu=0,
+                           args=self.dev_cfg, autocast=self.autocast)[2]
 
         result = step(self, batch)
         meter.update(batch.ntokens, translate)

@@ -41,9 +41,9 @@ WIDTH = 32
 
 @given(DISTANCES, st.integers(0, 2**32))
 def test_a_key_comes_first_and_nowhere_else(distances: list[int], seed: int) -> None:
-    asked = draw_latch_batch(distances, np.random.default_rng(seed))
-    rows = sentences(asked.src)
-    assert [row[0] - N_SPECIALS for row in rows] == asked.keys.tolist()
+    batch = draw_latch_batch(distances, np.random.default_rng(seed))
+    rows = sentences(batch.src)
+    assert [row[0] - N_SPECIALS for row in rows] == batch.keys.tolist()
     assert [len(row) - 1 for row in rows] == distances
     for row in rows:
         assert row[-1] == EOS_ID
@@ -51,18 +51,18 @@ def test_a_key_comes_first_and_nowhere_else(distances: list[int], seed: int) -> 
 
 
 def test_every_key_and_filler_is_drawn() -> None:
-    asked = draw_latch_batch([50] * 500, np.random.default_rng(0))
-    assert set(asked.src.ids.tolist()) >= set(range(N_SPECIALS, N_SPECIALS + KEYS + FILLERS))
+    batch = draw_latch_batch([50] * 500, np.random.default_rng(0))
+    assert set(batch.src.ids.tolist()) >= set(range(N_SPECIALS, N_SPECIALS + KEYS + FILLERS))
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 @given(distances=DISTANCES)
 def test_a_state_is_that_of_its_sentence_alone(system: str, distances: list[int]) -> None:
     reader = build_reader(system, FAMILIES, WIDTH, 0).eval()
-    asked = draw_latch_batch(distances, np.random.default_rng(1))
+    batch = draw_latch_batch(distances, np.random.default_rng(1))
     with torch.no_grad():
-        together = reader(asked.src)
-        for state, ids in zip(together, sentences(asked.src), strict=True):
+        together = reader(batch.src)
+        for state, ids in zip(together, sentences(batch.src), strict=True):
             torch.testing.assert_close(state, reader(one(ids))[0], atol=1e-5, rtol=1e-5)
 
 
@@ -92,9 +92,9 @@ def test_a_short_memory_is_learned(system: str) -> None:
     lesson = Lesson(width=WIDTH, longest=3, sentences=64, updates=150)
     reader = build_reader(system, FAMILIES, WIDTH, 0)
     assert list(train_reader(reader, FAMILIES["lstm"].optim, lesson, 0)) == list(range(1, 151))
-    asked = draw_latch_batch([1, 2, 3] * 100, np.random.default_rng(5))
+    batch = draw_latch_batch([1, 2, 3] * 100, np.random.default_rng(5))
     with torch.no_grad():
-        assert reader.n_correct(reader.eval()(asked.src), asked.keys) > 270
+        assert reader.n_correct(reader.eval()(batch.src), batch.keys) > 270
 
 
 def test_readers_come_as_drawn_and_as_taught_and_a_seed_says_which() -> None:
@@ -152,5 +152,5 @@ def test_a_reader_needs_nothing_but_an_encoder() -> None:
         def encode(self, src: Any) -> torch.Tensor:
             return torch.ones(len(src.ids), 4)
 
-    asked = draw_latch_batch([1, 2], np.random.default_rng(0))
-    assert Reader(Blind(), 4)(asked.src).shape == (2, 4)
+    batch = draw_latch_batch([1, 2], np.random.default_rng(0))
+    assert Reader(Blind(), 4)(batch.src).shape == (2, 4)

@@ -49,15 +49,15 @@ WIDTH = 16
 @given(distance=st.integers(1, 9), seed=st.integers(0, 99))
 def test_it_is_the_gradient_that_arrives_at_the_keys_row_of_the_table(system: str, distance: int, seed: int) -> None:
     reader = build_reader(system, FAMILIES, WIDTH, seed).eval().double()
-    asked = draw_latch_batch([distance], np.random.default_rng(seed))
-    found = measure_flow(reader, asked)
-    states = reader(asked.src)
-    loss = reader.loss_sum(states, asked.keys)
+    batch = draw_latch_batch([distance], np.random.default_rng(seed))
+    found = measure_flow(reader, batch)
+    states = reader(batch.src)
+    loss = reader.loss_sum(states, batch.keys)
     table, state = torch.autograd.grad(loss, (reader.encoder.src_embed.weight, states))
-    at_key = table[N_SPECIALS + int(asked.keys[0])].norm()  # fillers are other rows
+    at_key = table[N_SPECIALS + int(batch.keys[0])].norm()  # fillers are other rows
     assert found.gradient == pytest.approx(float(at_key))
     assert found.carried == pytest.approx(float(at_key / state.norm()))
-    assert found.right == float(reader.output(states).argmax() == asked.keys[0])
+    assert found.right == float(reader.output(states).argmax() == batch.keys[0])
 
 
 def test_norms_are_means_over_sentences_and_nothing_is_left_behind() -> None:

@@ -157,8 +157,8 @@ class Doctor:
             pairs = len(corpus.pairs(name))
             yield Fact(name, pairs, f"{pairs:,} pairs")
         with TemporaryDirectory() as folder:
-            kept = cfg.resume == "auto" and TokenizerPair.saved_in(self.run_dir)
-            self.tokenizers = tokenizers = build_tokenizers(cfg, corpus, self.run_dir if kept else Path(folder))
+            resumes = cfg.resume == "auto" and TokenizerPair.saved_in(self.run_dir)
+            self.tokenizers = tokenizers = build_tokenizers(cfg, corpus, self.run_dir if resumes else Path(folder))
         self.data = TranslationData(cfg, corpus, tokenizers, world_size=cfg.trainer.devices, tell=self.console.live)
         cleaning = self.data.cleaning
         left_out = f" (left out: {cleaning.left_out()})" if cleaning.left_out() else ""
