@@ -69,14 +69,14 @@ def test_what_is_unknown_is_said_to_be(words: list[str], monkeypatch: pytest.Mon
     assert re.search(r"^    mfu_pct +n/a \(no reason\)$", capfd.readouterr().out, re.MULTILINE)
 
 
-@pytest.mark.parametrize(("slip", "told"), [
+@pytest.mark.parametrize(("mistake", "message"), [
     (["bench", "stride"], "invalid choice: 'stride'"), (["bench", "step", "model.dropuot=0.1"], "model.dropout"),
     (["bench", "step", "--profile", "no/such/file"], "there is no folder no/such; make it")])
-def test_a_slip_is_one_line(slip: list[str], told: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(slip) == Exit.USAGE
+def test_a_slip_is_one_line(mistake: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(mistake) == Exit.USAGE
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert told in err
+    assert message in err
 
 
 @pytest.mark.parametrize(("operator", "kind"), [
@@ -151,18 +151,18 @@ def test_families_can_be_named(costs: list[str], capfd: pytest.CaptureFixture[st
     assert not list(Path().iterdir())
 
 
-@pytest.mark.parametrize(("slip", "told"), [
+@pytest.mark.parametrize(("mistake", "message"), [
     (["model=lstm,lstn"], "did you mean lstm"), (["--plot", "cost.png"], "ends in .svg"),
     (["-o", "no/such/cost.json"], "no/such/cost.json"),
     (["model=transformer", "model.pos_encoding=learned", "model.max_positions=16", "data.max_length=8",
       "data.clean.max_dropped_pct=100"], "model.max_positions")])
-def test_a_slip_costs_no_measurement(slip: list[str], told: str, costs: list[str], monkeypatch: pytest.MonkeyPatch,
-                                     capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_slip_costs_no_measurement(mistake: list[str], message: str, costs: list[str],
+                                     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(complexity.TimedBatch, "time_once", lambda self: pytest.fail("measured"))
-    assert cli.main([*costs, *slip]) == Exit.USAGE
+    assert cli.main([*costs, *mistake]) == Exit.USAGE
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert told in err
+    assert message in err
 
 
 def test_a_figure_without_matplotlib_is_refused_at_once(costs: list[str], monkeypatch: pytest.MonkeyPatch,

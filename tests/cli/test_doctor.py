@@ -167,14 +167,14 @@ def test_what_is_warned_of_is_a_line_like_any_other(words: list[str], tmp_path: 
     path = tmp_path / "text/train.en"
     path.write_bytes(b"\xff" + path.read_bytes())
     assert cli.main(words) == Exit.OK
-    (told,) = [line for line in capfd.readouterr().err.splitlines() if "train.en" in line]
-    assert told.startswith(f"minitx: warning: {path}: line 1 is not UTF-8 ")
+    (message,) = [line for line in capfd.readouterr().err.splitlines() if "train.en" in line]
+    assert message.startswith(f"minitx: warning: {path}: line 1 is not UTF-8 ")
 
 
 def test_memory_is_said_to_be_that_of_what_it_is_of(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*words, "trainer.accelerator=cpu"]) == Exit.OK
-    (told,) = [line for line in capfd.readouterr().out.splitlines() if "peak_memory_gib" in line]
-    assert told.split() == ["peak_memory_gib", "0.50", "of", "this", "process", "so", "far,", "text", "included"]
+    (message,) = [line for line in capfd.readouterr().out.splitlines() if "peak_memory_gib" in line]
+    assert message.split() == ["peak_memory_gib", "0.50", "of", "this", "process", "so", "far,", "text", "included"]
 
 
 def test_unreadable_text_is_a_problem_and_nothing_is_measured(words: list[str], tmp_path: Path,
@@ -210,18 +210,18 @@ def test_memory_that_does_not_suffice_is_a_problem(words: list[str], monkeypatch
     assert found["problems"][0].startswith("out of memory at a micro-batch of ")
 
 
-@pytest.mark.parametrize("slip", ["model.dropuot=0.1", "data=file", "optim.lr=fast", "data.dir=no/such data=files",
+@pytest.mark.parametrize("mistake", ["model.dropuot=0.1", "data=file", "optim.lr=fast", "data.dir=no/such data=files",
                                   "trainer.strategy=fsdp2", "init_from=no/such", "seed=1,2", "model.d_model=7",
                                   "trainer.max_steps=null", "=", "resume=auto"])
-def test_a_slip_gets_the_same_line_as_from_train(slip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_a_slip_gets_the_same_line_as_from_train(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                  capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINITX_ALLOCATOR", "as it is")  # else the process would begin again
-    monkeypatch.setattr(sys, "argv", ["train.py", *slip.split()])
+    monkeypatch.setattr(sys, "argv", ["train.py", *mistake.split()])
     with pytest.raises(SystemExit) as left:
         main()
     wanted = capfd.readouterr().err
-    assert cli.main(["doctor", *slip.split()]) == left.value.code == Exit.USAGE
+    assert cli.main(["doctor", *mistake.split()]) == left.value.code == Exit.USAGE
     assert capfd.readouterr() == ("", wanted)
     assert wanted.count("\n") == 1
     assert os.listdir() == []

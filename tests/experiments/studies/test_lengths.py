@@ -127,13 +127,13 @@ def test_time_is_expected_to_grow_as_it_last_did_and_bytes_with_the_square() -> 
     assert swept((1, 10), (9, 20)).predict()[0] == pytest.approx(36)  # and a hiccup no more
 
 
-@pytest.mark.parametrize(("seconds", "nbytes", "told"), [
+@pytest.mark.parametrize(("seconds", "nbytes", "message"), [
     (1.0, 100.0, None), (4.9, 100.0, None), (5.1, 100.0, "a pass, more than 10"), (1.0, 300.0, "GiB, more than")])
-def test_a_family_stops_before_what_would_take_too_much(seconds: float, nbytes: float, told: str | None) -> None:
+def test_a_family_stops_before_what_would_take_too_much(seconds: float, nbytes: float, message: str | None) -> None:
     sweep = swept((seconds, nbytes))
     sweep.check_limits(64, Sizes(pass_s=10), max_bytes=1_000)
-    assert sweep.stopped is None if told is None else sweep.stopped.startswith("before 64 tokens") and (
-        told in sweep.stopped)
+    assert sweep.stopped is None if message is None else sweep.stopped.startswith("before 64 tokens") and (
+        message in sweep.stopped)
 
 
 @pytest.mark.parametrize("limit", [{"pass_s": 0.0}, {"memory_share": 0.0}])
