@@ -15,7 +15,7 @@ def aligned(rows: Sequence[Row], align: str = "<>", min_widths: Sequence[int] = 
     """
     longest = [max(map(len, column)) for column in zip(*rows, strict=True)]
     widths = [max(pair) for pair in zip_longest(longest, min_widths, fillvalue=0)]
-    sides = align.ljust(len(widths), align[-1])
+    sides = align.ljust(len(widths), align[-1])[:len(widths)]
     return ["  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
             for row in rows]
 
