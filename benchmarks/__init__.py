@@ -1,1 +1,4 @@
-"""minitx beside other toolkits, on one machine and one task: `python -m benchmarks --help`. No part of the package."""
+"""minitx compared with other toolkits, on one machine and one task: `python -m benchmarks --help`.
+
+Not part of the package.
+"""

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import measure, tables
 from benchmarks.measure import Bench, Row, System
-from benchmarks.text import lay_out
+from benchmarks.text import prepare_text
 from benchmarks.venvs import PEERS, NotInstalled, install, module, versions
 from minitx.profiling.provenance import git_state, hardware
 from minitx.utils.console import Console
@@ -30,7 +30,7 @@ TRAINS, DECODES, LEARNS = (
 
 
 def main() -> int:
-    """Do what the command line says; a slip gets one line."""
+    """Run the command line. Returns an exit code; an error of the user is one line."""
     args, console = parser().parse_args(), Console()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.TERMINATED))  # so that no worker is left behind
     try:
@@ -45,11 +45,11 @@ def main() -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Return the parser of the command line."""
     shared = argparse.ArgumentParser(add_help=False, parents=[places()])
     shared.add_argument("--threads", type=int, default=2)
-    shared.add_argument("--minitx", default="", metavar="OVERRIDES", help="added to minitx's command line")
-    shared.add_argument("--keep", action="store_true", help="keep the rows of systems that are not measured now")
+    shared.add_argument("--minitx", default="", metavar="OVERRIDES", help="further arguments for minitx")
+    shared.add_argument("--keep", action="store_true", help="keep the rows of systems that are not measured this time")
     whole = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
@@ -74,27 +74,27 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--minutes", type=float, default=20)
     added.add_argument("--every", type=float, default=4, help="minutes between two scores")
     added.add_argument("--minitx-minutes", nargs="*", type=float, default=[7.0], help="a run of minitx for each")
-    command("table", table, "write the tables anew from the results")
+    command("table", table, "rewrite the tables from the results")
     return whole
 
 
 def places() -> argparse.ArgumentParser:
-    """Describe the options that say where things lie, and nothing of what is measured."""
-    found = argparse.ArgumentParser(add_help=False)
-    found.add_argument("--peers", type=Path, default=HERE / ".peers", help="where environments and runs are kept")
-    found.add_argument("--results", type=Path, default=HERE / "results" / "peers.json")
-    found.add_argument("--data", type=Path, default=Path(os.environ.get("MINITX_DATA", "data"), "multi30k"),
-                       help="folder of the text (default: $MINITX_DATA/multi30k)")
-    return found
+    """Return a parser of the options that name folders, which change nothing that is measured."""
+    folders = argparse.ArgumentParser(add_help=False)
+    folders.add_argument("--peers", type=Path, default=HERE / ".peers", help="folder of environments and runs")
+    folders.add_argument("--results", type=Path, default=HERE / "results" / "peers.json")
+    folders.add_argument("--data", type=Path, default=Path(os.environ.get("MINITX_DATA", "data"), "multi30k"),
+                         help="folder of the text (default: $MINITX_DATA/multi30k)")
+    return folders
 
 
 def command_line(words: Sequence[str]) -> str:
-    """Spell the command that repeats a measurement, on whatever machine."""
+    """Return the command that repeats a measurement on any machine."""
     return shlex.join(["python", "-m", "benchmarks", *places().parse_known_args(words)[1]])
 
 
 def setup(args: argparse.Namespace, console: Console) -> None:
-    """Install what is missing; a peer that cannot be installed does not stop the others."""
+    """Install the peers that are missing; one that cannot be installed does not stop the others."""
     for name in args.peer or PEERS:
         if name not in PEERS:
             raise UserError(f"{name}: no such peer; there are {', '.join(PEERS)}")
@@ -103,7 +103,7 @@ def setup(args: argparse.Namespace, console: Console) -> None:
             console.line(f"{name}: installed")
         except NotInstalled as error:
             console.line(f"{name}: {error}")
-    console.line(f"text: {lay_out(args.data, args.peers)}")
+    console.line(f"text: {prepare_text(args.data, args.peers)}")
 
 
 def training(args: argparse.Namespace, console: Console) -> None:
@@ -145,14 +145,14 @@ def _measured(args: argparse.Namespace, console: Console, name: str, settings: s
                "versions": {peer: versions(peer, args.peers) for peer in PEERS}}
     if args.keep:
         _same_machine(args.results, name, section)
-    bench = Bench(args.peers.resolve(), lay_out(args.data, args.peers).resolve(), args.threads,
+    bench = Bench(args.peers.resolve(), prepare_text(args.data, args.peers).resolve(), args.threads,
                   tuple(shlex.split(args.minitx)), console, partial(_save, args.results, name, section, args.keep))
     run(bench)
     table(args, console)
 
 
 def _save(path: Path, name: str, section: dict[str, Any], keep: bool, rows: list[Row]) -> None:
-    """Put a section's rows into the file of results; other sections stay, and with `keep` other systems' rows too."""
+    """Replace a section of the results file. keep: except for the rows of other systems"""
     path.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(path.read_text()) if path.exists() else {}
     measured = {(row["system"], row["precision"]) for row in rows}
@@ -166,7 +166,7 @@ def _same_machine(path: Path, name: str, section: dict[str, Any]) -> None:
     before = json.loads(path.read_text()).get(name) if path.exists() else None
     for key in ("machine", "threads"):
         if before is not None and before[key] != section[key]:
-            raise UserError(f"--keep: {path} has rows of {key} {before[key]}, not {section[key]}; measure all of them")
+            raise UserError(f"--keep: {path} has rows of {key} {before[key]}, not {section[key]}; measure all systems")
 
 
 def _systems(args: argparse.Namespace) -> list[System]:

@@ -1,10 +1,9 @@
-"""Measure systems in turn, A B C, A B C: what the machine does meanwhile then falls on all of them alike."""
+"""Measure systems in turn, A B C, A B C, so that changes of the machine's speed affect all of them alike."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from benchmarks.text import references, tokens_per_sentence, with_test_as_valid
@@ -14,16 +13,17 @@ from benchmarks.work import Job
 from minitx.evaluation.metrics import score
 from minitx.runs.result import DISTURBED_PCT
 from minitx.utils.console import Console, duration
+from minitx.utils.progress import Eta
 
 WARM_UP_UPDATES = 5  # the first are slow
-AGAIN = 2  # times at most
+RETRIES = 2  # of a disturbed measurement
 Row = dict[str, Any]
 Save = Callable[[list[Row]], None]
 
 
 @dataclass(frozen=True)
 class System:
-    """Name a peer, or minitx, at one precision."""
+    """A peer, or minitx, at one precision."""
 
     name: str
     precision: str
@@ -34,7 +34,7 @@ class System:
 
 @dataclass(frozen=True)
 class Bench:
-    """Hold what all measurements share. save: told all rows after each new one, since a machine may go down"""
+    """What all measurements share. save: called with all rows after each new one, in case the machine goes down"""
 
     peers: Path
     text: Path
@@ -44,18 +44,18 @@ class Bench:
     save: Save
 
     def worker(self, system: System, action: str, **job: Any) -> Worker:
-        """Prepare a worker in a new folder. Errors: `NotInstalled`."""
+        """Prepare a worker in a new folder. Errors: `NotInstalled`"""
         interpreter = python(system.name, self.peers)
         folder = _new(self.peers / "runs", f"{system.name}-{system.precision}-{action}")
         settings = {"text": self.text, "threads": self.threads, "options": self.options} | job
-        told = Job(folder=str(folder), precision=system.precision, **settings | {"text": str(settings["text"])})
-        return Worker([str(interpreter), "-m", "benchmarks.worker", system.name, action, told.json()], cwd=ROOT,
+        description = Job(folder=str(folder), precision=system.precision, **settings | {"text": str(settings["text"])})
+        return Worker([str(interpreter), "-m", "benchmarks.worker", system.name, action, description.json()], cwd=ROOT,
                       log=folder / "log", threads=self.threads)
 
 
 def training(bench: Bench, systems: Sequence[System], rounds: int, warm_up_s: float, window_s: float,
              ) -> list[Row]:
-    """Measure real target tokens a second in windows after warm-up. --> one row a window"""
+    """Measure real target tokens a second in windows after a warm-up. --> a row for each window"""
     def measure(system: System) -> Iterator[Row]:
         with bench.worker(system, "train") as worker:
             yield training_window(worker, warm_up_s, window_s, tokens_per_sentence(bench.text),
@@ -65,7 +65,7 @@ def training(bench: Bench, systems: Sequence[System], rounds: int, warm_up_s: fl
 
 
 def decoding(bench: Bench, systems: Sequence[System], rounds: int, batch_sizes: Sequence[int]) -> list[Row]:
-    """Measure sentences a second of greedy search, every hypothesis of one length. --> one row a pass"""
+    """Measure sentences a second of greedy search, all hypotheses of one length. --> a row for each pass"""
     def measure(system: System) -> Iterator[Row]:
         with bench.worker(system, "decode", batch_sizes=tuple(batch_sizes)) as worker:
             yield from decoding_passes(worker)
@@ -75,9 +75,9 @@ def decoding(bench: Bench, systems: Sequence[System], rounds: int, batch_sizes: 
 
 def quality(bench: Bench, systems: Sequence[System], minutes: float, every: float, own_minutes: Sequence[float],
             ) -> list[Row]:
-    """Train peers for some minutes with a score now and then; then see when minitx reaches these. --> one row a run
+    """Train peers for some minutes, scored every few, then see when minitx reaches their scores. --> a row for each run
 
-    minitx validates on the test set in these runs, and only in these. Each of its runs has its own horizon.
+    Only in these runs minitx validates on the test set. Each of its runs has its own horizon.
     """
     plans = [(system, minutes, bench.text, bench.options) for system in systems]
     own_text = with_test_as_valid(bench.text)
@@ -100,7 +100,7 @@ def quality(bench: Bench, systems: Sequence[System], minutes: float, every: floa
 
 def _learn(worker: Worker, row: Row, minutes: float, wanted: list[str], bench: Bench, system: System, rows: list[Row],
            ) -> None:
-    """Follow one run to its end and note [seconds, updates, BLEU] of each translation of the test set."""
+    """Follow one run to its end, and add [seconds, updates, BLEU] of each translation of the test set to its row."""
     start = worker.cpu_time()
     show = _shown(bench.console, system)
     for line in worker.lines():
@@ -120,9 +120,9 @@ def _learn(worker: Worker, row: Row, minutes: float, wanted: list[str], bench: B
 
 def training_window(worker: Worker, warm_up_s: float, window_s: float, per_sentence: float,
                     show: Callable[[Row, float], None]) -> Row:
-    """Wait until it is warm, then measure. per_sentence: target tokens, where the worker does not say it itself
+    """Wait for the end of the warm-up, then measure. per_sentence: target tokens, unless the worker reports them
 
-    Errors: `WorkerFailed` if it ends sooner.
+    Errors: `WorkerFailed` if the worker ends before the window does
     """
     opening = first = None
     for line in worker.lines():
@@ -139,7 +139,7 @@ def training_window(worker: Worker, warm_up_s: float, window_s: float, per_sente
 
 
 def rates(first: Row, last: Row, per_sentence: float) -> Row:
-    """Turn two lines of a worker into what it did a second between them."""
+    """Return a worker's rates between two of its lines."""
     seconds, tokens = last["seconds"] - first["seconds"], last["tokens"] - first["tokens"]
     updates, per_sentence = last["updates"] - first["updates"], last.get("tokens_per_sentence", per_sentence)
     return {"seconds": seconds, "updates": updates, "tokens_per_s": tokens / seconds,
@@ -148,7 +148,7 @@ def rates(first: Row, last: Row, per_sentence: float) -> Row:
 
 
 def decoding_passes(worker: Worker) -> Iterator[Row]:
-    """Yield a row for each batch size that it went through."""
+    """Yield a row for each batch size."""
     before = None
     for line in worker.lines():
         now = worker.cpu_time()
@@ -161,35 +161,34 @@ def decoding_passes(worker: Worker) -> Iterator[Row]:
 
 def _in_turn(bench: Bench, systems: Sequence[System], rounds: int, measure: Callable[[System], Iterable[Row]],
              ) -> list[Row]:
-    """Measure every system once a round, and at once again where others disturbed it; a failure ends its turns."""
+    """Measure every system once a round, and again at once if it was disturbed. After a failure, leave it out."""
     rows: list[Row] = []
-    began, failed = monotonic(), set[System]()
+    eta, failed = Eta(rounds * len(systems)), set[System]()
     for turn in range(rounds * len(systems)):
         system = systems[turn % len(systems)]
-        for attempt in range(1 + AGAIN):
+        for attempt in range(1 + RETRIES):
             if system in failed:
                 break
-            found = []
+            measured: list[Row] = []
             about = {"system": system.name, "precision": system.precision, "round": turn // len(systems) + 1}
             try:
                 for row in measure(system):  # rows made before a failure stay
-                    found += [about | row | {"disturbed": row["foreign_pct"] > DISTURBED_PCT}]
+                    measured += [about | row | {"disturbed": row["foreign_pct"] > DISTURBED_PCT}]
             except (WorkerFailed, NotInstalled) as error:
                 failed.add(system)
-                found.append(about | {"error": str(error)})
-            rows += found
+                measured.append(about | {"error": str(error)})
+            rows += measured
             bench.save(rows)
-            left_s = (monotonic() - began) / (turn + 1) * (rounds * len(systems) - turn - 1)
-            for row in found:
-                bench.console.line(f"{system}, round {row['round']}: {told(row)}")
-            bench.console.line(f"{turn + 1} of {rounds * len(systems)} measured, eta {duration(left_s)}")
-            if not any(row.get("disturbed") for row in found) or attempt == AGAIN:
+            for row in measured:
+                bench.console.line(f"{system}, round {row['round']}: {describe(row)}")
+            bench.console.line(f"{turn + 1} of {rounds * len(systems)} measured{eta(turn + 1)}")
+            if not any(row.get("disturbed") for row in measured) or attempt == RETRIES:
                 break
     return rows
 
 
-def told(row: Row) -> str:
-    """Say in a line what a row holds."""
+def describe(row: Row) -> str:
+    """Return a row in words."""
     if error := row.get("error"):
         return str(error)
     size = f"batch {row['batch_size']}, " if "batch_size" in row else f"{row['tokens_per_s']:,.0f} tokens/s, "

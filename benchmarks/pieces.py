@@ -1,4 +1,4 @@
-"""Learn the peers' joint SentencePiece BPE from the training text and cut every split by it.
+"""Learn the peers' joint SentencePiece BPE from the training text, and segment every split with it.
 
 Runs where sentencepiece is installed: `python -m benchmarks.pieces FOLDER SPLIT ...`.
 """
@@ -28,8 +28,8 @@ def main() -> None:
             _write(folder / "pieces" / f"{split}.{lang}", [" ".join(line) for line in cut])
             counts[f"{split}.{lang}"] = sum(map(len, cut))
     train = len(read_lines(folder / f"train.{TGT}"))
-    told = {"pieces": counts, "tokens_per_sentence": counts[f"train.{TGT}"] / train + 1}
-    (folder / "pieces.json").write_text(json.dumps(told, indent=1) + "\n")
+    counted = {"pieces": counts, "tokens_per_sentence": counts[f"train.{TGT}"] / train + 1}
+    (folder / "pieces.json").write_text(json.dumps(counted, indent=1) + "\n")
 
 
 def _write(path: Path, lines: list[str]) -> None:

@@ -1,9 +1,11 @@
-"""Measured rows as Markdown: medians, and how many times as fast minitx is."""
+"""Measured rows as Markdown tables: medians, and how many times as fast minitx is."""
 
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from statistics import median
 from typing import Any
+
+from minitx.utils.tables import markdown
 
 Row = dict[str, Any]
 Key = tuple[Any, ...]
@@ -16,7 +18,7 @@ QUALITY = ("system", "precision", "minutes of training", "updates", "greedy BLEU
 
 
 def render(results: dict[str, Any]) -> str:
-    """Write all tables that there are rows for."""
+    """Return the page of all tables that have rows."""
     tables: dict[str, Callable[[Sequence[Row]], str]] = {
         "training": training_table, "decoding": decoding_table, "quality": quality_table}
     parts = [f"## {name.capitalize()}\n\n{table(results[name]['rows'])}\n\n{_conditions(results[name])}"
@@ -48,7 +50,7 @@ def training_table(rows: Sequence[Row]) -> str:
                              for name in ("tokens_per_s", "sentences_per_s"))
         return f"{tokens:.2f} ({sentences:.2f})"
 
-    return _markdown(TRAINING, map(line, groups))
+    return markdown(TRAINING, map(line, groups))
 
 
 def decoding_table(rows: Sequence[Row]) -> str:
@@ -72,7 +74,7 @@ def decoding_table(rows: Sequence[Row]) -> str:
                 f"{max(row['peak_gib'] for row in used):.1f} GiB",
                 f"{sum(row['batch_size'] == top[0] for row in used)}{note}", *ratios]
 
-    return _markdown(DECODING, map(line, systems))
+    return markdown(DECODING, map(line, systems))
 
 
 def quality_table(rows: Sequence[Row]) -> str:
@@ -90,7 +92,7 @@ def quality_table(rows: Sequence[Row]) -> str:
     own_runs = [f"minitx, a run of {row['minutes']} minutes, BLEU at minute: "
                 + ", ".join(f"{bleu:.1f} at {seconds / 60:.1f}" for seconds, _, bleu in _by_minute(row["curve"])) + "."
                 for row in rows if row["system"] == "minitx"]
-    return "\n".join([_markdown(QUALITY, lines), "", *own_runs])
+    return "\n".join([markdown(QUALITY, lines), "", *own_runs])
 
 
 def _by_minute(curve: Sequence[Sequence[float]]) -> list[Sequence[float]]:
@@ -99,7 +101,7 @@ def _by_minute(curve: Sequence[Sequence[float]]) -> list[Sequence[float]]:
 
 
 def _grouped(rows: Iterable[Row], by: Sequence[str]) -> dict[Key, list[Row]]:
-    """Group rows by some keys, in the order in which each was first met; a row without one of them has failed."""
+    """Group rows by some keys, in the order of their first appearance."""
     groups: dict[Key, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in by), []).append(row)
@@ -107,7 +109,7 @@ def _grouped(rows: Iterable[Row], by: Sequence[str]) -> dict[Key, list[Row]]:
 
 
 def _undisturbed(rows: Sequence[Row]) -> tuple[list[Row], str]:
-    """Choose the rows that count: those that nobody disturbed or, if there is none, all, with a note that says so."""
+    """Return the rows that count and a note: the undisturbed rows or, if there are none, all."""
     measured = [row for row in rows if "error" not in row]
     quiet = [row for row in measured if not row["disturbed"]]
     failed = ", then failed" if measured and len(measured) < len(rows) else ""
@@ -134,8 +136,3 @@ def _conditions(section: dict[str, Any]) -> str:
         sorted(row["date"] for row in section["rows"])))
     return (f"{machine['cpu']}, {machine['cores']} cores, {section['threads']} threads, tuned malloc; minitx "
             f"{commits or 'not measured'}; {dates}. {section['settings']}{left_out}")
-
-
-def _markdown(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    return "\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|",
-                      *(f"| {' | '.join(map(str, line))} |" for line in lines)])

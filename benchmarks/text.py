@@ -1,4 +1,4 @@
-"""The text that all systems train on and translate, laid out once: raw lines, and pieces for the peers."""
+"""The text that all systems train on and translate, prepared once: raw lines, and pieces for the peers."""
 
 import json
 import shutil
@@ -10,10 +10,10 @@ from benchmarks.work import SRC, TEST, TGT, read_lines
 from minitx.data.files import find_splits
 
 
-def lay_out(source: Path, peers: Path) -> Path:
-    """Write the splits of `source` and the peers' pieces into a folder, unless they are there. Returns the folder.
+def prepare_text(source: Path, peers: Path) -> Path:
+    """Write the splits of `source` and the peers' pieces into a folder, if that was not done before. --> the folder
 
-    Errors: `UserError` for a folder without the splits; `NotInstalled` where sentencepiece cannot be run.
+    Errors: `UserError` for a folder without the splits; `NotInstalled` if sentencepiece cannot be run
     """
     folder = peers / "text"
     if (folder / "pieces.json").exists():
@@ -41,7 +41,7 @@ def with_test_as_valid(text: Path) -> Path:
 
 
 def tokens_per_sentence(text: Path) -> float:
-    """Return the target pieces of a training sentence, EOS included, as the peers cut it."""
+    """Return the mean number of target pieces of a training sentence, EOS included."""
     return float(json.loads((text / "pieces.json").read_text())["tokens_per_sentence"])
 
 

@@ -1,4 +1,4 @@
-"""One virtual environment a peer, made where it is missing; a peer that cannot be installed is said so."""
+"""A virtual environment for each peer, made if it is missing."""
 
 import json
 import shutil
@@ -16,16 +16,16 @@ ROOT = Path(__file__).parents[1]
 
 
 class NotInstalled(Exception):
-    """Say why a peer is not there."""
+    """A peer is missing; the message says why."""
 
 
 def module(system: str) -> Any:
-    """Import a system's adapter; those of peers need nothing but Python until they are at work."""
+    """Import a system's adapter; those of peers need only Python until they work."""
     return import_module(f"benchmarks.peers.{system}")
 
 
 def python(system: str, peers: Path) -> Path:
-    """Return the interpreter that runs a system. Errors: `NotInstalled`."""
+    """Return the interpreter that runs a system. Errors: `NotInstalled`"""
     if system == "minitx":
         return Path(sys.executable)
     if not (peers / system / "installed.json").exists():
@@ -34,10 +34,10 @@ def python(system: str, peers: Path) -> Path:
 
 
 def install(system: str, peers: Path, console: Console) -> None:
-    """Make a peer's environment with its pinned packages, unless that was done. Errors: `NotInstalled`."""
+    """Make a peer's environment with its pinned packages, if that was not done before. Errors: `NotInstalled`"""
     peer, venv = module(system), peers / system
     wanted = {"torch": TORCH if system != "pymarian" else None, "packages": peer.PACKAGES,
-              "alone": getattr(peer, "ALONE", ())}
+              "no_deps": getattr(peer, "NO_DEPS", ())}
     done = venv / "installed.json"
     if done.exists() and json.loads(done.read_text())["wanted"] == json.loads(json.dumps(wanted)):
         return
@@ -50,8 +50,8 @@ def install(system: str, peers: Path, console: Console) -> None:
     if wanted["torch"]:
         _run([*pip, TORCH], venv)
     _run([*pip, *wanted["packages"]], venv)
-    if wanted["alone"]:
-        _run([*pip, "--no-deps", *wanted["alone"]], venv)
+    if wanted["no_deps"]:
+        _run([*pip, "--no-deps", *wanted["no_deps"]], venv)
     freeze = subprocess.run([pip[0], "freeze"], capture_output=True, text=True, check=True).stdout.split()
     done.write_text(json.dumps({"wanted": wanted, "versions": freeze}, indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""A worker watched from outside: its lines as they come, its CPU time beside everyone else's, its peak memory."""
+"""A worker process: the lines that it reports, the CPU time of it and of others, and its peak memory."""
 
 import json
 import os
@@ -18,27 +18,28 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class WorkerFailed(Exception):
-    """Say how a worker failed, with the end of its log."""
+    """A worker failed; the message has the end of its log."""
 
 
 @dataclass(frozen=True)
 class CpuTime:
-    """Hold CPU seconds at one moment: the whole machine's, and the worker's with its children."""
+    """CPU seconds up to one moment: of the whole machine, and of the worker with its children."""
 
     wall_s: float
     machine_s: float
     own_s: float
 
     def foreign_pct(self, later: "CpuTime") -> float:
-        """Return the share of all cores that others used from this moment to a later one."""
+        """Return the share of all cores that other processes used from this moment to a later one, in %."""
         others = (later.machine_s - self.machine_s) - (later.own_s - self.own_s)
         return max(0.0, 100 * others / ((later.wall_s - self.wall_s) * (os.cpu_count() or 1)))
 
 
 class Worker:
-    """Run a command in a session of its own, until it is done or the block ends. log: a new file for what it says"""
+    """Run a command in a session of its own, until it ends or the block does."""
 
     def __init__(self, command: Sequence[str], *, cwd: Path, log: Path, threads: int, silence_s: float = 600) -> None:
+        """log: new file for its standard error; silence_s: seconds without a line after which it has failed"""
         self.command, self.cwd, self.log, self.silence_s = command, cwd, log, silence_s
         self.env = environment(os.environ, threads)
 
@@ -58,24 +59,24 @@ class Worker:
         self.process.stdout.close()
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Yield what it reports. Errors: `WorkerFailed` if it ends with an error, or is silent for too long."""
+        """Yield the lines that it reports. Errors: `WorkerFailed` if it ends with an error, or is silent too long"""
         assert self.process.stdout is not None
-        begun, heard = b"", monotonic()
+        partial, heard = b"", monotonic()
         while True:
             ended = self.process.poll() is not None
             while piece := self.process.stdout.read(1 << 16):
-                *whole, begun = (begun + piece).split(b"\n")
+                *whole, partial = (partial + piece).split(b"\n")
                 heard = monotonic()
                 yield from map(json.loads, whole)
             if ended:
                 break
             if monotonic() - heard > self.silence_s:
-                raise WorkerFailed(f"silent for {self.silence_s:.0f} s; {self.last_words()}")
+                raise WorkerFailed(f"silent for {self.silence_s:.0f} s; {self.last_log_line()}")
             sleep(0.1)
         if self.process.returncode:
-            raise WorkerFailed(f"ended with code {self.process.returncode}; {self.last_words()}")
+            raise WorkerFailed(f"ended with code {self.process.returncode}; {self.last_log_line()}")
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         """Return the last line of its log."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "its log is empty")
@@ -86,7 +87,7 @@ class Worker:
                        sum(own_s(stat) for _, stat in self._session()))
 
     def peak_gib(self) -> float:
-        """Return the largest resident memory that any of its living processes has had."""
+        """Return the largest peak of resident memory among its living processes."""
         peaks = [0]
         for folder, _ in self._session():
             with suppress(OSError):
@@ -97,31 +98,31 @@ class Worker:
     def _session(self) -> Iterator[tuple[Path, list[str]]]:
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                stat = after_name((folder / "stat").read_text())
+                stat = stat_fields((folder / "stat").read_text())
                 if int(stat[3]) == self.process.pid:
                     yield folder, stat
 
 
 def environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
-    """Return what every worker runs under: as many threads, the same allocator settings, no network."""
+    """Return the environment of every worker: the same threads and allocator settings, no network."""
     settings = ("MALLOC_", "GLIBC_", "OMP_", "MKL_", "KMP_")
-    kept = {name: value for name, value in base.items() if not name.startswith(settings)}
+    others = {name: value for name, value in base.items() if not name.startswith(settings)}
     count = str(threads)
-    return kept | MALLOC | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "HF_HUB_OFFLINE": "1",
+    return others | MALLOC | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "HF_HUB_OFFLINE": "1",
                             "WANDB_MODE": "disabled", "PYTHONUNBUFFERED": "1"}
 
 
 def machine_s(stat: str) -> float:
-    """Return the CPU seconds spent since boot, by /proc/stat; time that a hypervisor took counts. Source: proc(5)."""
+    """Return the CPU seconds since boot from /proc/stat, including time that a hypervisor took. Source: proc(5)."""
     user, nice, system, _, _, irq, softirq, steal = map(int, stat.split("\n", 1)[0].split()[1:9])
     return (user + nice + system + irq + softirq + steal) / TICKS_PER_S
 
 
 def own_s(stat: Sequence[str]) -> float:
-    """Return the CPU seconds of a process and the children it waited for. stat: as `after_name` gives it"""
+    """Return the CPU seconds of a process and the children it waited for. stat: as `stat_fields` returns it"""
     return sum(map(int, stat[11:15])) / TICKS_PER_S
 
 
-def after_name(stat: str) -> list[str]:
-    """Split /proc/PID/stat behind the name, which may hold anything: state, parent, group, session, ..."""
+def stat_fields(stat: str) -> list[str]:
+    """Return the fields of /proc/PID/stat after the name, which may contain anything: state, parent, group, ..."""
     return stat.rpartition(")")[2].split()

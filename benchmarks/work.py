@@ -1,4 +1,4 @@
-"""The work that every system is given, and how a worker tells of it.
+"""The work that every system is given, and how a worker reports on it.
 
 Standard library only: this runs in each peer's own environment.
 """
@@ -16,36 +16,37 @@ SRC, TGT, TEST = "en", "de", "test_2016_flickr"
 LAYERS, D_MODEL, HEADS, D_FF = 3, 256, 4, 1024
 DROPOUT, SMOOTHING, BETA1, BETA2 = 0.1, 0.1, 0.9, 0.98
 VOCAB, UNK, PAD, BOS, EOS = 8000, 0, 1, 2, 3
-TOKENS = 4096  # real target tokens an update, EOS included, as nearly as a peer's batching allows
+TOKENS = 4096  # real target tokens an update, EOS included, as closely as a peer's batching allows
 LR, WARMUP = 1e-3, 200  # inverse square root
 LENGTH = 16  # target tokens of every hypothesis where decoding is timed
-FOREVER = 1_000_000  # updates; whoever measures ends the worker
+FOREVER = 1_000_000  # updates; the measurement ends the worker
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Tell a worker what it works on. text: `benchmarks.text`'s folder; folder: new and its own."""
+    """What a worker works on."""
 
-    text: str
-    folder: str
+    text: str  # folder that `benchmarks.text` prepared
+    folder: str  # new, for this worker alone
     precision: str
     threads: int
     translate_every_s: float | None = None  # seconds of training between two translations of the test set
     batch_sizes: tuple[int, ...] = ()  # of timed decoding
-    options: tuple[str, ...] = ()  # added to minitx's command line
+    options: tuple[str, ...] = ()  # further arguments for minitx
 
     @classmethod
     def parse(cls, text: str) -> "Job":
-        """Read what `json` wrote."""
+        """Return the job that `json` has written."""
         values = json.loads(text)
         return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
     def json(self) -> str:
-        """Write it on one line."""
+        """Return the job as one line."""
         return json.dumps(asdict(self))
 
     @property
     def here(self) -> Path:
+        """The worker's own folder."""
         return Path(self.folder)
 
     @cached_property
@@ -63,23 +64,25 @@ class Job:
         return read_lines(self.piece_file(split, lang))
 
     def piece_file(self, split: str, lang: str) -> Path:
+        """Return the file of one side of a split as pieces."""
         return Path(self.text, "pieces", f"{split}.{lang}")
 
     def words(self, ids: Iterable[int]) -> str:
-        """Turn ids back into text; all from EOS on is dropped, and so is every other special."""
-        kept = []
+        """Turn the ids before EOS back into text, without specials."""
+        pieces = []
         for i in ids:
             if i == EOS:
                 break
             if i > EOS:
-                kept.append(self.vocab[i])
-        return "".join(kept).replace("▁", " ").strip()
+                pieces.append(self.vocab[i])
+        return "".join(pieces).replace("▁", " ").strip()
 
 
 class Report:
-    """Print one JSON object a line; what a library prints goes to the log instead."""
+    """Print JSON objects, one a line; the output of libraries goes to standard error instead."""
 
     def __init__(self) -> None:
+        """Take over standard output."""
         self.out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
 
@@ -88,15 +91,16 @@ class Report:
 
 
 class Meter:
-    """Tell of each update, and translate the test set when it is time to: off the clock."""
+    """Report each update, and translate the test set every so often with the clock stopped."""
 
     def __init__(self, job: Job, report: Report) -> None:
+        """Start the clock."""
         self.job, self.report = job, report
         self.updates = self.tokens = self.translations = 0
         self.off_s, self.began = 0.0, perf_counter()
 
     def update(self, tokens: int, translate: Callable[[], Sequence[str]] | None = None) -> None:
-        """Count an update of so many real target tokens. translate: the test set's sources to texts"""
+        """Count an update. tokens: real target tokens; translate: returns the test set's translations"""
         self.updates, self.tokens = self.updates + 1, self.tokens + tokens
         seconds = perf_counter() - self.began - self.off_s
         self.report(seconds=seconds, updates=self.updates, tokens=self.tokens)
@@ -112,9 +116,9 @@ class Meter:
 
 
 def time_decoding(job: Job, report: Report, search: Callable[[int], Sequence[int]]) -> None:
-    """Time the search at each batch size, after one pass that is not counted.
+    """Time the search at each batch size, after one pass of warm-up.
 
-    search: sentences a batch --> each hypothesis's length, over the whole test set.
+    search: called with sentences a batch, returns the length of each hypothesis of the test set
     """
     search(job.batch_sizes[0])
     for size in job.batch_sizes:
@@ -127,11 +131,11 @@ def time_decoding(job: Job, report: Report, search: Callable[[int], Sequence[int
 
 
 def longest_first(rows: Sequence[Sequence[int]], size: int) -> list[list[int]]:
-    """Batch row numbers by falling length, `size` at a time."""
+    """Return batches of `size` row numbers, sorted by falling length."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     return [order[i:i + size] for i in range(0, len(order), size)]
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read lines that end at a line feed alone."""
+    """Read lines, split at line feeds only."""
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")

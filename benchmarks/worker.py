@@ -1,4 +1,4 @@
-"""Run in one system's environment: `python -m benchmarks.worker SYSTEM train|decode JOB`. It prints JSON lines."""
+"""A worker in one system's environment: `python -m benchmarks.worker SYSTEM train|decode JOB` prints JSON lines."""
 
 import sys
 from importlib import import_module
@@ -7,7 +7,7 @@ from benchmarks.work import Job, Report
 
 
 def main() -> None:
-    """Do what the command line says until it is done, or until it is killed."""
+    """Train or decode until done, or until killed."""
     system, action, job = sys.argv[1:]
     peer = import_module(f"benchmarks.peers.{system}")
     getattr(peer, action)(Job.parse(job), Report())

@@ -1,4 +1,4 @@
-"""What the checks beside this file are run on: every kind of model, a text, and both put together as a run does it."""
+"""What the checks in this folder run on: every kind of model, and a text, put together as in a training."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from minitx.training.launch import settled
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 
-FAMILIES = {  # name: what a command line would say
+FAMILIES = {  # by name: arguments of train.py
     "transformer": ["model=transformer"],
     "transformer learned": ["model=transformer", "model.pos_encoding=learned"],
     "transformer rope": ["model=transformer", "model.pos_encoding=rope"],
@@ -41,19 +41,19 @@ FAMILIES = {  # name: what a command line would say
 
 @dataclass(frozen=True)
 class Workbench:
-    """Hold a text, encoded and planned, for models of every kind."""
+    """An encoded and planned text, for models of every kind."""
 
-    words: tuple[str, ...]  # of a command line, after those of `FAMILIES`
+    words: tuple[str, ...]  # further arguments of train.py
     tokenizers: TokenizerPair
     data: TranslationData
     sources: list[str]  # to translate
 
     def config(self, family: str, *more: str) -> Config:
-        """Compose what a run of this family would be trained as."""
+        """Return the config of a family."""
         return composed(*FAMILIES[family], *self.words, *more)
 
     def task(self, family: str, precision: str, *more: str) -> TranslationTask:
-        """Build model and task as a run does, the weights drawn from the config's seed, in training mode."""
+        """Build model and task as a training does, with the weights of the config's seed, in training mode."""
         state = RunState(precision=precision, horizon_steps=1000)
         return build_task(self.config(family, *more), self.tokenizers, state).train()
 
@@ -66,14 +66,14 @@ class Workbench:
 
 @cache
 def composed(*words: str) -> Config:
-    """Compose what a command line means; Hydra takes a third of a second."""
+    """Compose and settle a config; cached, since Hydra takes a third of a second."""
     return settled(compose(["logger=none", *words]))
 
 
 def workbench(*words: str, sentences: int) -> Workbench:
-    """Generate the embedded text and learn its vocabulary; nothing is left behind."""
+    """Generate the embedded text and learn its vocabulary; nothing is left on disk."""
     with TemporaryDirectory() as folder:
-        kept = os.environ.get("MINITX_CACHE")
+        before = os.environ.get("MINITX_CACHE")
         os.environ["MINITX_CACHE"] = folder
         try:
             cfg = composed(*words)
@@ -82,15 +82,15 @@ def workbench(*words: str, sentences: int) -> Workbench:
             data = TranslationData(cfg, corpus, tokenizers)
         finally:
             os.environ.pop("MINITX_CACHE")
-            if kept is not None:
-                os.environ["MINITX_CACHE"] = kept
+            if before is not None:
+                os.environ["MINITX_CACHE"] = before
     return Workbench(words, tokenizers, data, [source for source, _ in corpus.pairs("test")[:sentences]])
 
 
 @contextmanager
 def without_trainer(task: TranslationTask, device: torch.device, *, optimizer: Any = None,
                     backward: Callable[[Tensor], None] = Tensor.backward) -> Iterator[TranslationTask]:
-    """Let a task train by itself, with AdamW unless told otherwise: three of Lightning's methods are replaced."""
+    """Let a task train without a trainer, by replacing three of Lightning's methods. optimizer: default AdamW"""
     optimizer = optimizer or task.configure_optimizers()
     with (patch.object(type(task), "device", device), patch.object(task, "manual_backward", backward),
           patch.object(task, "optimizers", lambda **_: optimizer)):

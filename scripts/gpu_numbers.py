@@ -1,4 +1,4 @@
-"""Does a GPU compute what the CPU does? Losses, gradients, search, a short training; and where the host waits."""
+"""Compare a GPU with the CPU: losses, gradients, search, a short training; and count where the host waits."""
 
 import warnings
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from minitx.training.task import TranslationTask
 
 CPU = torch.device("cpu")
 LOSS, GRADIENT = {"32-true": 1e-5, "bf16-mixed": 2e-2}, {"32-true": 1e-3, "bf16-mixed": 0.2}  # largest relative error
-DIFFERING = 0.02  # of the hypotheses: where two are nearly as good, rounding chooses
-UPDATES, DRIFT = 50, 0.02  # of a training, and how far its last losses may lie apart, as a share
-LIMIT = 20  # tokens of an output: an untrained model never ends one by itself
+DIFFERING = 0.02  # share of the hypotheses that may differ: between two nearly equal ones, rounding chooses
+UPDATES, DRIFT = 50, 0.02  # of a training, and the relative difference allowed between its last losses
+LIMIT = 20  # tokens of an output: an untrained model rarely ends one by itself
 WAITS = "called a synchronizing CUDA operation"
 
 
@@ -26,18 +26,21 @@ def updates(bench: Workbench, count: int) -> list[PlannedUpdate]:
     return list(islice(iter(bench.data.train_dataloader()), count))
 
 
-class Keeper:
-    """Stand for an optimizer: keep the gradient, change no weight."""
+class GradientRecorder:
+    """An optimizer that records the gradient and changes no weight."""
 
     def __init__(self, task: TranslationTask) -> None:
+        """task: whose parameters"""
         self.param_groups: list[dict[str, Any]] = [{"params": list(task.model.parameters())}]
         self.gradient = torch.empty(0)
 
     def step(self) -> None:
+        """Record the gradient, as one vector in float64."""
         self.gradient = torch.cat([p.grad.detach().cpu().double().flatten()
                                    for p in self.param_groups[0]["params"] if p.grad is not None])
 
     def zero_grad(self) -> None:
+        """Drop the gradients."""
         for p in self.param_groups[0]["params"]:
             p.grad = None
 
@@ -45,11 +48,11 @@ class Keeper:
 def one_step(bench: Workbench, family: str, precision: str, device: torch.device) -> tuple[float, Tensor]:
     """Return an update's loss a token and its clipped gradient, without dropout."""
     task = bench.task(family, precision, "model.dropout=0").to(device)
-    keeper = Keeper(task)
-    with without_trainer(task, device, optimizer=keeper):
+    recorder = GradientRecorder(task)
+    with without_trainer(task, device, optimizer=recorder):
         task.training_step(updates(bench, 1)[0], 0)
     assert task.stats is not None
-    return task.stats.loss_sum / task.stats.n_tokens, keeper.gradient
+    return task.stats.loss_sum / task.stats.n_tokens, recorder.gradient
 
 
 def gradients(bench: Workbench, device: torch.device, family: str, precision: str) -> tuple[str, dict[str, Any]]:
@@ -73,20 +76,20 @@ def search(bench: Workbench, device: torch.device, family: str, beam_size: int) 
 
 
 def losses(bench: Workbench, family: str, precision: str, device: torch.device, count: int) -> list[float]:
-    """Train, and return each update's loss a token."""
-    task, found = bench.task(family, precision, "model.dropout=0").to(device), []
+    """Train without dropout, and return each update's loss a token."""
+    task, values = bench.task(family, precision, "model.dropout=0").to(device), []
     with without_trainer(task, device):
         for update in updates(bench, count):
             task.training_step(update, 0)
             task.state.step += 1
             assert task.stats is not None
-            found.append(task.stats.loss_sum / task.stats.n_tokens)
-    return found
+            values.append(task.stats.loss_sum / task.stats.n_tokens)
+    return values
 
 
 def training(bench: Workbench, device: torch.device, family: str, precision: str,
              count: int = UPDATES) -> tuple[str, dict[str, Any]]:
-    """Train some updates on both; they drift apart by rounding, and stay near."""
+    """Train some updates on both, and compare the last losses; rounding makes them drift apart a little."""
     expected = losses(bench, family, "32-true", CPU, count)
     found = losses(bench, family, precision, device, count)
     tail = max(1, count // 10)
@@ -97,10 +100,10 @@ def training(bench: Workbench, device: torch.device, family: str, precision: str
 
 
 @contextmanager
-def waits_told(device: torch.device) -> Iterator[list[str]]:
-    """Collect the places at which the host waited for the GPU inside this block."""
+def record_waits(device: torch.device) -> Iterator[list[str]]:
+    """Yield a list that is filled, at the block's end, with the places where the host waited for the GPU."""
     places: list[str] = []
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.synchronize(device)
         torch.cuda.set_sync_debug_mode("warn")
@@ -108,16 +111,16 @@ def waits_told(device: torch.device) -> Iterator[list[str]]:
             yield places
         finally:
             torch.cuda.set_sync_debug_mode("default")
-            places += [f"{w.filename.rpartition('/')[2]}:{w.lineno}" for w in told if WAITS in str(w.message)]
+            places += [f"{w.filename.rpartition('/')[2]}:{w.lineno}" for w in caught if WAITS in str(w.message)]
 
 
 def waits(bench: Workbench, device: torch.device, family: str, precision: str) -> tuple[str, dict[str, Any]]:
-    """Count the waits of an update: one is allowed, for loss and norm."""
+    """Count the waits of an update; one is allowed, for loss and norm."""
     first, second = updates(bench, 2)
     task = bench.task(family, precision).to(device)
     with without_trainer(task, device):
         task.training_step(first, 0)
-        with waits_told(device) as places:
+        with record_waits(device) as places:
             task.training_step(second, 0)
     assert len(places) <= 1, f"{len(places)} waits: {', '.join(places)}"
     return f"{len(places)} wait an update", {"places": places}

@@ -1,4 +1,4 @@
-"""How fast is a GPU at what a run is made of? Attention kernels, optimizers, copies, whole updates, search."""
+"""Time a GPU: attention kernels, optimizers, copies, whole updates, search."""
 
 from collections.abc import Callable
 from statistics import median
@@ -21,11 +21,11 @@ BACKENDS = {"math": SDPBackend.MATH, "flash": SDPBackend.FLASH_ATTENTION, "cudnn
             "efficient": SDPBackend.EFFICIENT_ATTENTION}
 SHAPES = [(512, 4, 16, 64), (128, 4, 64, 64), (32, 8, 256, 64), (8, 16, 1024, 64)]  # B, H, L, d
 SMALL = [(4, 2, 8, 8)]  # for a CPU
-Found = tuple[str, dict[str, Any]]
+Result = tuple[str, dict[str, Any]]
 
 
 def time_ms(device: torch.device, work: Callable[[], object], repeats: int) -> float:
-    """Return the median milliseconds of a piece of work, as the device sees them."""
+    """Return the median milliseconds of a piece of work, by the device's own clock."""
     def once() -> float:
         if device.type != "cuda":
             began = perf_counter()
@@ -43,8 +43,8 @@ def time_ms(device: torch.device, work: Callable[[], object], repeats: int) -> f
     return median(once() for _ in range(repeats))
 
 
-def attention(device: torch.device, repeats: int) -> Found:
-    """Time each kernel forwards and backwards in bf16, by shape; one that refuses a shape says n/a."""
+def attention(device: torch.device, repeats: int) -> Result:
+    """Time each kernel forward and backward in bf16, by shape; n/a where a kernel does not support the shape."""
     times: dict[str, dict[str, float | None]] = {}
     for B, H, L, d in SHAPES if device.type == "cuda" else SMALL:
         packed = torch.randn(3, B * L, H, d, device=device, dtype=torch.bfloat16, requires_grad=True)
@@ -55,16 +55,16 @@ def attention(device: torch.device, repeats: int) -> Found:
                 with sdpa_kernel(backend):
                     F.scaled_dot_product_attention(*heads).sum().backward()
 
-            row[name] = measured(device, sdpa, repeats)
-        row["varlen"] = measured(device, lambda packed=packed, B=B, L=L: varlen(packed, B, L), repeats)  # type: ignore[misc]
+            row[name] = time_or_none(device, sdpa, repeats)
+        row["varlen"] = time_or_none(device, lambda packed=packed, B=B, L=L: varlen(packed, B, L), repeats)  # type: ignore[misc]
     text = "; ".join(f"{shape}: " + ", ".join(f"{name} {'n/a' if ms is None else f'{ms:.3f}'}" for name, ms in
                                               row.items()) for shape, row in times.items())
     return f"ms of B x H x L x d: {text}", {"ms": times}
 
 
 def varlen(packed: Tensor, sentences: int, length: int) -> None:
-    """Attend within sentences that lie end to end. packed: [3, B * L, H, d]"""
-    from torch.nn.attention.varlen import varlen_attn  # new, and not in every build
+    """Run attention, forward and backward, over sentences end to end. packed: [3, B * L, H, d]"""
+    from torch.nn.attention.varlen import varlen_attn  # not in every build of torch
 
     starts = torch.arange(0, (sentences + 1) * length, length, device=packed.device, dtype=torch.int32)
     out = varlen_attn(*packed, starts, starts, length, length)
@@ -72,15 +72,15 @@ def varlen(packed: Tensor, sentences: int, length: int) -> None:
     out.sum().backward()
 
 
-def measured(device: torch.device, work: Callable[[], object], repeats: int) -> float | None:
-    """Return the milliseconds, or None for what is not made for this device or shape."""
+def time_or_none(device: torch.device, work: Callable[[], object], repeats: int) -> float | None:
+    """Return the milliseconds; None = not supported for this device or shape."""
     try:
         return time_ms(device, work, repeats)
     except (RuntimeError, NotImplementedError, ImportError):
         return None
 
 
-def optimizers(bench: Workbench, device: torch.device, repeats: int) -> Found:
+def optimizers(bench: Workbench, device: torch.device, repeats: int) -> Result:
     """Time an AdamW step, fused, foreach, and one tensor after the other."""
     parameters = list(bench.task("transformer", "32-true").to(device).model.parameters())
     for p in parameters:
@@ -92,8 +92,8 @@ def optimizers(bench: Workbench, device: torch.device, repeats: int) -> Found:
     return ", ".join(f"{name} {value:.3f} ms" for name, value in ms.items()), {"ms": ms}
 
 
-def copies(device: torch.device) -> Found:
-    """Compare what a copy to the GPU takes the host, from pinned and from pageable memory."""
+def copies(device: torch.device) -> Result:
+    """Compare the host's time of a copy to the GPU, from pinned and from pageable memory."""
     host = torch.empty(2**26, dtype=torch.uint8)
     host_ms: dict[str, float] = {}
     for name, source in {"pinned": host.pin_memory(), "pageable": host}.items():
@@ -106,8 +106,8 @@ def copies(device: torch.device) -> Found:
     return ", ".join(f"{name} {ms:.3f} ms of the host" for name, ms in host_ms.items()) + " for 64 MiB", host_ms
 
 
-def step(bench: Workbench, device: torch.device, family: str, precision: str, count: int) -> Found:
-    """Time whole updates, their batches made beforehand."""
+def step(bench: Workbench, device: torch.device, family: str, precision: str, count: int) -> Result:
+    """Time whole updates, whose batches are made beforehand."""
     task = bench.task(family, precision).to(device)
     planned = updates(bench, count + 3)
     if device.type == "cuda":
@@ -137,7 +137,7 @@ def step(bench: Workbench, device: torch.device, family: str, precision: str, co
     return text, values
 
 
-def decoding(bench: Workbench, device: torch.device, family: str, beam_size: int) -> Found:
+def decoding(bench: Workbench, device: torch.device, family: str, beam_size: int) -> Result:
     """Translate with an untrained model."""
     translator = bench.translator(bench.task(family, "32-true").to(device), family, device, LIMIT)
     translator.translate(bench.sources[:8], beam_size=beam_size)

@@ -4,20 +4,22 @@ An update of n GPUs takes
 
     t(n) = t(1) (1 + v sqrt(2 ln n)) + e r(n),   r(n) = 2 (g - 1) / g S / B + 2 (m - 1) / m S / N + 2 L log2(n)
 
-- t(1): seconds of one GPU's share; S: bytes of all gradients; e: the share of the exchange that the backward pass hides
-  nothing of
+- t(1): seconds of one GPU's share; S: bytes of all gradients; e: the share of the exchange that is not hidden behind
+  the backward pass
 - n = m machines of g GPUs; B: bytes a second inside a machine, N: between machines; L: seconds of a hop
-- v: how much ranks' shares of one update differ (standard deviation over mean); the slowest of n is waited for, and the
+- v: how much the ranks' shares of one update differ (standard deviation over mean); all wait for the slowest, and the
   largest of n normal deviations is about sqrt(2 ln n)
 """
 
 from dataclasses import dataclass
 from math import log, log2, sqrt
 
+from minitx.utils.tables import markdown
+
 
 @dataclass(frozen=True)
 class Job:
-    """Hold what an update of one GPU is, and what it runs on. Seconds, bytes, bytes a second."""
+    """An update of one GPU, and its machine. Seconds, bytes, bytes a second."""
 
     name: str
     t1: float
@@ -38,14 +40,14 @@ def exchange_s(job: Job, n: int) -> float:
 
 
 def update_s(job: Job, n: int, share: float = 1.0) -> float:
-    """Return t(n), each GPU doing `share` of what the one did."""
+    """Return t(n) if each GPU does `share` of the work of the single one."""
     if n == 1:
         return job.t1
     return share * job.t1 * (1 + job.uneven * sqrt(2 * log(n))) + job.exposed * exchange_s(job, n)
 
 
 def efficiency(job: Job, n: int, share: float = 1.0) -> float:
-    """Return what n GPUs do in the time, over n times what one does."""
+    """Return the speed of n GPUs over n times the speed of one."""
     return share * job.t1 / update_s(job, n, share)
 
 
@@ -61,20 +63,20 @@ JOBS = {
 
 def main() -> None:
     """Print the tables of docs/scaling.md."""
-    print("| job | exchange at 8 | share of an update | predicted at 8 | of which uneven shares | published at 8 |\n"
-          "|---|---|---|---|---|---|")
+    rows = []
     for name, (job, published) in JOBS.items():
         r, uneven = exchange_s(job, 8), job.uneven * sqrt(2 * log(8))
-        print(f"| {name} | {1e3 * r:.1f} ms | {100 * r / job.t1:.1f} % | {100 * efficiency(job, 8):.0f} % | "
-              f"{100 * uneven / (1 + uneven):.0f} points | {100 * published:.0f} % |")
-    print("\n| GPUs | updates grow (10,240 tokens a GPU) | the same update (81,920 tokens) | exchange | "
-          "work of a GPU then |\n|---|---|---|---|---|")
+        rows.append((name, f"{1e3 * r:.1f} ms", f"{100 * r / job.t1:.1f} %", f"{100 * efficiency(job, 8):.0f} %",
+                     f"{100 * uneven / (1 + uneven):.0f} points", f"{100 * published:.0f} %"))
+    print(markdown(("job", "exchange at 8", "share of an update", "predicted at 8", "of which uneven shares",
+                    "published at 8"), rows), end="\n\n")
     job = JOBS["A100, AMP"][0]
-    for n in (8, 64, 1024):
-        share = 8 / n
-        print(f"| {n:,} | {100 * efficiency(job, n):.0f} %, {10_240 * n:,} tokens an update | "
-              f"{100 * efficiency(job, n, share):.0f} % | {1e3 * exchange_s(job, n):.1f} ms | "
-              f"{1e3 * share * job.t1:.1f} ms |")
+    print(markdown(
+        ("GPUs", "updates grow (10,240 tokens a GPU)", "the same update (81,920 tokens)", "exchange",
+         "work of a GPU then"),
+        [(f"{n:,}", f"{100 * efficiency(job, n):.0f} %, {10_240 * n:,} tokens an update",
+          f"{100 * efficiency(job, n, 8 / n):.0f} %", f"{1e3 * exchange_s(job, n):.1f} ms",
+          f"{1e3 * 8 / n * job.t1:.1f} ms") for n in (8, 64, 1024)]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""eole, the heir of OpenNMT-py: its own command line, heard at each update."""
+"""eole, the successor of OpenNMT-py: its own command line, with a hook at each update."""
 
 import json
 import sys
@@ -21,17 +21,17 @@ def train(job: Job, report: Report) -> None:
 
     meter, step = Meter(job, report), Trainer._train_step
 
-    def heard(self: Any, batches: Any, normalization: Any, total: Any, *args: Any, **kwargs: Any) -> None:
+    def counted(self: Any, batches: Any, normalization: Any, total: Any, *args: Any, **kwargs: Any) -> None:
         before = total.n_tokens
         step(self, batches, normalization, total, *args, **kwargs)
         meter.update(int(total.n_tokens - before))
 
-    Trainer._train_step = heard
+    Trainer._train_step = counted
     _train(job, work.FOREVER)
 
 
 def decode(job: Job, report: Report) -> None:
-    """Time greedy search (a beam of one) with weights of two updates: the length is forced, so any cost the same."""
+    """Time greedy search (a beam of one) with the weights of two updates: at a forced length any cost the same."""
     _train(job, 2)
     from eole.config.run import PredictConfig
     from eole.inference_engine import InferenceEnginePY
@@ -44,10 +44,10 @@ def decode(job: Job, report: Report) -> None:
 
     def search(size: int) -> list[int]:
         engine.config.batch_size = size
-        scores, _, found = engine.infer_list(sources)
+        scores, _, hypotheses = engine.infer_list(sources)
         if any(isnan(score) for (score,) in scores):
             raise SystemExit("scores are NaN: nothing was measured")
-        return [len(best[0].split()) for best in found]
+        return [len(best[0].split()) for best in hypotheses]
 
     time_decoding(job, report, search)
 
@@ -67,18 +67,18 @@ def _config(job: Job, updates: int) -> dict[str, Any]:
     model = {
         "architecture": "transformer", "layers": work.LAYERS, "hidden_size": work.D_MODEL, "heads": work.HEADS,
         "transformer_ff": work.D_FF, "add_qkvbias": True, "add_ffnbias": True,
-        "add_final_linear_bias": True,  # else its encoder has these biases, and no checkpoint: they load as noise
+        "add_final_linear_bias": True,  # without it, checkpoints lack the encoder's biases, and noise is loaded
         "embeddings": {"word_vec_size": work.D_MODEL, "position_encoding_type": "SinusoidalInterleaved"},
         "share_embeddings": True, "share_decoder_embeddings": True,
     }
     training = {
         "world_size": 1, "gpu_ranks": [], "compute_dtype": job.precision, "use_amp": True,
         "batch_type": "tokens", "batch_size": POSITIONS, "normalization": "tokens", "bucket_size": 29_000,
-        "num_workers": 0,  # its default of 2 processes would be more than the threads that everyone has
+        "num_workers": 0,  # its default of 2 processes would come on top of the threads that all systems have
         "optim": "adam", "adam_beta1": work.BETA1, "adam_beta2": work.BETA2, "learning_rate": work.LR,
         "decay_method": "rsqrt", "warmup_steps": work.WARMUP, "param_init_method": "xavier_uniform",
         "dropout": [work.DROPOUT], "attention_dropout": [work.DROPOUT], "label_smoothing": work.SMOOTHING,
-        "log_attention_entropy": False,  # a log, on by default; no part of the work
+        "log_attention_entropy": False,  # logging, on by default; not part of the work
         "train_steps": updates, "save_checkpoint_steps": updates, "valid_steps": work.FOREVER,
         "model_path": str(job.here / "model"),
     }

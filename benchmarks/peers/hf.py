@@ -1,4 +1,4 @@
-"""Hugging Face transformers: Seq2SeqTrainer on a Marian model from its config."""
+"""Hugging Face transformers: Seq2SeqTrainer on a Marian model built from its config."""
 
 from collections import deque
 from typing import Any
@@ -30,11 +30,11 @@ def train(job: Job, report: Report) -> None:
         return _source([row["input_ids"] for row in rows]) | {"labels": labels, "decoder_input_ids": starts}
 
     def translate() -> list[str]:
-        found = _search(model, sources, 64, {"max_new_tokens": 60})
+        hypotheses = _search(model, sources, 64, {"max_new_tokens": 60})
         model.train()
-        return [job.words(ids) for ids in found]
+        return [job.words(ids) for ids in hypotheses]
 
-    class Tell(TrainerCallback):
+    class CountUpdates(TrainerCallback):
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             meter.update(counts.popleft(), translate)  # the loader is a batch ahead
 
@@ -44,11 +44,12 @@ def train(job: Job, report: Report) -> None:
         learning_rate=work.LR, warmup_steps=work.WARMUP, lr_scheduler_type="inverse_sqrt",
         adam_beta1=work.BETA1, adam_beta2=work.BETA2, label_smoothing_factor=work.SMOOTHING,
         save_strategy="no", logging_strategy="no", report_to=[], disable_tqdm=True, remove_unused_columns=False)
-    Seq2SeqTrainer(model=model, args=arguments, train_dataset=pairs, data_collator=collate, callbacks=[Tell()]).train()
+    Seq2SeqTrainer(model=model, args=arguments, train_dataset=pairs, data_collator=collate,
+                   callbacks=[CountUpdates()]).train()
 
 
 def decode(job: Job, report: Report) -> None:
-    """Time greedy search with weights that know nothing: the length is forced, so these cost the same."""
+    """Time greedy search with untrained weights: at a forced length they cost the same as trained ones."""
     import torch
 
     model = _model().to(torch.bfloat16 if job.precision == "bf16" else torch.float32)
@@ -73,14 +74,14 @@ def _search(model: Any, sources: list[list[int]], size: int, limits: dict[str, i
     """Translate greedily. --> ids after BOS, in the sources' order"""
     import torch
 
-    found: dict[int, list[int]] = {}
+    hypotheses: dict[int, list[int]] = {}
     model.eval()
     with torch.inference_mode():
         for rows in longest_first(sources, size):
             batch = _source([[*sources[i], work.EOS] for i in rows])
-            found.update(zip(rows, model.generate(**batch, num_beams=1, do_sample=False, **limits)[:, 1:].tolist(),
-                             strict=True))
-    return [found[i] for i in range(len(sources))]
+            ids = model.generate(**batch, num_beams=1, do_sample=False, **limits)[:, 1:].tolist()
+            hypotheses.update(zip(rows, ids, strict=True))
+    return [hypotheses[i] for i in range(len(sources))]
 
 
 def _source(rows: list[list[int]]) -> dict[str, Any]:

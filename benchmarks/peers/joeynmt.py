@@ -1,4 +1,4 @@
-"""Joey NMT: its own training function, heard at each update."""
+"""Joey NMT: its own training function, with a hook at each update."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from benchmarks.work import Job, Meter, Report
 PACKAGES = ("numpy==2.4.6", "sacrebleu==2.6.0", "sentencepiece==0.2.0", "subword-nmt==0.3.8",
             "matplotlib==3.11.2", "pyyaml==6.0.3", "tensorboard==2.21.0", "packaging==26.3",
             "importlib_metadata==10.2.0", "tqdm==4.70.1")
-SINGLE = ("joeynmt==2.3.0",)  # without its requirements, whose old pins pip did not resolve in 7 minutes
+NO_DEPS = ("joeynmt==2.3.0",)  # without its requirements, whose old pins pip did not resolve in 7 minutes
 PRECISIONS = LEARNS_IN = ("fp32",)  # it switches its 16-bit mode off on a CPU
 POSITIONS = 9600  # its `batch_size` counts padding; it does not sort by length, and 43 % are real target tokens
-ITS_OWN_POSITIONS = 4096  # where quality counts: smaller updates, so more of them
+QUALITY_POSITIONS = 4096  # where quality is measured: smaller updates, so more of them
 
 
 def train(job: Job, report: Report) -> None:
@@ -22,26 +22,26 @@ def train(job: Job, report: Report) -> None:
 
     meter, whole, step = Meter(job, report), TrainManager.train_and_validate, TrainManager._train_step
 
-    def remembered(self: Any, train_data: Any, valid_data: Any) -> None:
-        self.heard_data = valid_data
+    def with_valid_data(self: Any, train_data: Any, valid_data: Any) -> None:
+        self.benchmark_valid_data = valid_data
         whole(self, train_data, valid_data)
 
-    def heard(self: Any, batch: Any) -> Any:
+    def counted(self: Any, batch: Any) -> Any:
         def translate() -> list[str]:
-            return predict(model=self.model, data=self.heard_data, device=self.device, n_gpu=0, args=self.dev_cfg,
-                           autocast=self.autocast)[2]
+            return predict(model=self.model, data=self.benchmark_valid_data, device=self.device, n_gpu=0,
+                           args=self.dev_cfg, autocast=self.autocast)[2]
 
         result = step(self, batch)
         meter.update(batch.ntokens, translate)
         return result
 
-    TrainManager.train_and_validate, TrainManager._train_step = remembered, heard
+    TrainManager.train_and_validate, TrainManager._train_step = with_valid_data, counted
     train(rank=0, world_size=None, cfg=_config(job), skip_test=True)
 
 
 def _config(job: Job) -> dict[str, Any]:
     text = Path(job.text)
-    positions = POSITIONS if job.translate_every_s is None else ITS_OWN_POSITIONS
+    positions = POSITIONS if job.translate_every_s is None else QUALITY_POSITIONS
     side = {
         "voc_file": str(text / "joint.pieces"), "level": "bpe", "max_length": 250, "tokenizer_type": "sentencepiece",
         "tokenizer_cfg": {"model_file": str(text / "joint.model")},

@@ -1,4 +1,4 @@
-"""minitx: trained by its public command and read from its metrics.jsonl; timed through its own search."""
+"""minitx: trained by its public command and followed through its metrics.jsonl; decoding by its own search."""
 
 import json
 import subprocess
@@ -18,10 +18,10 @@ NEVER = work.FOREVER
 
 
 def train(job: Job, report: Report) -> None:
-    """Train by command, until killed or, where quality counts, until its minutes are over.
+    """Train by command until killed or, where quality is measured, until its minutes are over.
 
-    Speed: validation and checkpoints never come. Quality: the recipe is minitx's own for this text, and the whole
-    validation set is translated every 25 updates; none of that is on the clock of metrics.jsonl.
+    For speed, there is no validation and no checkpoint. For quality, the recipe is minitx's own for this text, and the
+    whole validation set is translated every 25 updates; the clock of metrics.jsonl does not run meanwhile.
     """
     run = job.here / "run"
     goal = speed(job) if job.translate_every_s is None else [
@@ -39,8 +39,8 @@ def train(job: Job, report: Report) -> None:
 
 
 def decode(job: Job, report: Report) -> None:
-    """Time greedy search over the peers' very pieces, with weights that know nothing: as the length is forced, these
-    cost the same. EOS is banned by being named as the pad, which search never chooses.
+    """Time greedy search over the peers' own pieces, with untrained weights: at a forced length they cost the same as
+    trained ones. EOS is passed as the pad, which search never chooses, so no hypothesis ends early.
     """
     import torch
 
@@ -68,7 +68,7 @@ def decode(job: Job, report: Report) -> None:
 
 
 def same_text(job: Job) -> list[str]:
-    """Spell what all of its runs share."""
+    """Return the arguments that all of its runs share."""
     precision = {"fp32": "32-true", "bf16": "bf16-mixed"}.get(job.precision, job.precision)
     return ["data=multi30k", f"data.src={work.SRC}", f"data.tgt={work.TGT}", f"data.dir={job.text}",
             f"tokenizer.vocab_size={work.VOCAB}", "model=transformer", f"trainer.precision={precision}",
@@ -76,9 +76,9 @@ def same_text(job: Job) -> list[str]:
 
 
 def speed(job: Job) -> list[str]:
-    """Spell the work that all systems share; widths, depth and heads are those of model.size=small.
+    """Return the arguments for the work that all systems share; widths, depth and heads are those of model.size=small.
 
-    An update is one micro-batch, as it is for the others.
+    An update is one micro-batch, as it is for the other systems.
     """
     return ["model.size=small", f"model.dropout={work.DROPOUT}", f"optim.label_smoothing={work.SMOOTHING}",
             f"optim.beta1={work.BETA1}", f"optim.beta2={work.BETA2}", f"trainer.tokens_per_update={work.TOKENS}",
@@ -88,7 +88,7 @@ def speed(job: Job) -> list[str]:
 
 
 def progress(record: dict[str, Any], sentences: int) -> dict[str, float] | None:
-    """Read a record of metrics.jsonl as a line of ours, if it is one. sentences: of the training text, kept whole"""
+    """Turn a record of metrics.jsonl into a report; None = it has no progress. sentences: of the training text"""
     about = {"seconds": record["train_s"], "updates": record["step"]}
     if record["event"] == "valid":
         return about | {"bleu": record["bleu"]}
@@ -100,17 +100,17 @@ def progress(record: dict[str, Any], sentences: int) -> dict[str, float] | None:
 
 def follow(path: Path, process: "subprocess.Popen[bytes]") -> Iterator[dict[str, Any]]:
     """Yield the records of a growing file of JSON lines until the process that writes it ends."""
-    begun = ""
+    partial = ""
     while True:
         ended = process.poll() is not None
         if path.exists():
             with path.open() as file:
                 while True:
                     while piece := file.readline():
-                        begun += piece
-                        if begun.endswith("\n"):
-                            yield json.loads(begun)
-                            begun = ""
+                        partial += piece
+                        if partial.endswith("\n"):
+                            yield json.loads(partial)
+                            partial = ""
                     if ended:
                         return
                     sleep(0.1)

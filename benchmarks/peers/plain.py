@@ -1,4 +1,4 @@
-"""The loop that one writes first: `nn.Transformer`, random batches, Adam; no toolkit."""
+"""The loop that one writes first, without a toolkit: `nn.Transformer`, random batches, Adam."""
 
 from math import log, sqrt
 from random import Random
@@ -55,7 +55,7 @@ def train(job: Job, report: Report) -> None:
 
 
 def _batches(count: int) -> Any:
-    """Shuffle the row numbers anew each epoch, and cut them."""
+    """Yield batches of row numbers, shuffled again each epoch."""
     random, order = Random(1), list(range(count))
     while True:
         random.shuffle(order)

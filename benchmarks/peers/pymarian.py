@@ -1,4 +1,4 @@
-"""Marian, by its Python wheel: C++ with an AVX build and MKL of one thread a worker; read from its log."""
+"""Marian, from its Python wheel: C++ with AVX, and MKL with one thread a worker; followed through its log."""
 
 import json
 import re
@@ -50,8 +50,8 @@ def train(job: Job, report: Report) -> None:
 
 
 def progress(line: str) -> tuple[int, int] | None:
-    """Read updates and target labels so far from a line of its log, if it tells them."""
-    if found := PROGRESS.search(line):
-        return int(found["updates"].replace(",", "")), int(found["tokens"].replace(",", ""))
+    """Return the updates and target labels so far from a line of its log; None = the line has none."""
+    if match := PROGRESS.search(line):
+        return int(match["updates"].replace(",", "")), int(match["tokens"].replace(",", ""))
     return None
 

@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 sys.path.append(str(Path(__file__).parents[2]))  # benchmarks/ is no part of the package
 
 from benchmarks import __main__ as main
-from benchmarks import measure, tables, watch, work
+from benchmarks import measure, tables, venvs, watch, work
 from benchmarks.peers import minitx, pymarian
 from benchmarks.venvs import PEERS, ROOT, module
 from benchmarks.watch import CpuTime, Worker, WorkerFailed
@@ -52,7 +53,7 @@ def test_a_growing_file_is_followed_to_its_end(tmp_path: Path) -> None:
 def test_clocks_are_read_and_others_are_what_is_left() -> None:
     hz = watch.TICKS_PER_S
     assert watch.machine_s(f"cpu  {hz} {hz} {hz} 999 888 0 0 {2 * hz} 0 0\ncpu0 1") == 5  # not idle, not waiting
-    stat = watch.after_name(f"7 (a) b (c) S 1 7 42 0 -1 0 0 0 0 0 {hz} {hz} 0 {3 * hz} 20")
+    stat = watch.stat_fields(f"7 (a) b (c) S 1 7 42 0 -1 0 0 0 0 0 {hz} {hz} 0 {3 * hz} 20")
     assert (stat[3], watch.own_s(stat)) == ("42", 5.0)
     cores = os.cpu_count() or 1
     assert CpuTime(0, 0, 0).foreign_pct(CpuTime(10, 10 * cores, 9 * cores)) == pytest.approx(10)
@@ -223,6 +224,15 @@ def test_reports_are_not_mixed_with_what_libraries_print() -> None:
     code = "from benchmarks.work import Report; report = Report(); print('noise'); report(tokens=1)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert (json.loads(done.stdout), done.stderr) == ({"tokens": 1}, "noise\n")
+
+
+def test_a_peer_whose_requirements_cannot_be_met_is_installed_without_them(tmp_path: Path,
+                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(venvs, "_run", lambda command, venv: commands.append(command))
+    monkeypatch.setattr(venvs.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=""))
+    venvs.install("joeynmt", tmp_path, Console(StringIO()))
+    assert commands[-1][-2:] == ["--no-deps", "joeynmt==2.3.0"]
 
 
 @pytest.mark.parametrize("system", ["minitx", *PEERS])

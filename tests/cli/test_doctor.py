@@ -21,9 +21,8 @@ from minitx.config.compose import compose
 from minitx.config.saved import freeze
 from minitx.config.schema import resolve_size
 from minitx.data.tokenizer import TokenizerPair
-from minitx.experiments.costs import doctor
-from minitx.experiments.costs import dry_run as rehearsal
-from minitx.experiments.costs.dry_run import Rehearsal
+from minitx.experiments.costs import doctor, dry_run
+from minitx.experiments.costs.dry_run import DryRun
 from minitx.models.registry import build_model
 from minitx.training import launch, process
 from minitx.training.task import TranslationTask
@@ -36,7 +35,7 @@ QUICK = ("model.size=toy", "trainer.tokens_per_update=256", "data.max_tokens=128
 @pytest.fixture
 def words(small_text: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A config over a small text, in an empty folder, with nothing measured in earnest."""
-    monkeypatch.setattr(doctor, "rehearse", lambda *_: Rehearsal([2.0, 2.0, 2.5], 500, 0.5, 3 * 2**20, 2**20))
+    monkeypatch.setattr(doctor, "dry_run", lambda *_: DryRun([2.0, 2.0, 2.5], 500, 0.5, 3 * 2**20, 2**20))
     monkeypatch.setattr(doctor, "matmul_gflops", lambda device, dtype, *shape: 100.0)
     return ["doctor", "data=files", f"data.dir={small_text}", *QUICK]
 
@@ -59,9 +58,9 @@ def test_the_real_command_leaves_nothing_but_the_cache(tmp_path: Path) -> None:
 
 def test_what_it_says_is_what_a_run_has(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                         capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(doctor, "rehearse", rehearsal.rehearse)
-    for name, value in (("ENOUGH", 2), ("WARM_UP", 1)):
-        monkeypatch.setattr(rehearsal, name, value)
+    monkeypatch.setattr(doctor, "dry_run", dry_run.dry_run)
+    for name, value in (("MAX_UPDATES", 2), ("WARM_UP", 1)):
+        monkeypatch.setattr(dry_run, name, value)
     code, found = examined(words, capfd)
     assert (code, found["problems"]) == (Exit.OK, [])
     cfg = compose(words[1:])
@@ -168,14 +167,14 @@ def test_what_is_warned_of_is_a_line_like_any_other(words: list[str], tmp_path: 
     path = tmp_path / "text/train.en"
     path.write_bytes(b"\xff" + path.read_bytes())
     assert cli.main(words) == Exit.OK
-    (told,) = [line for line in capfd.readouterr().err.splitlines() if "train.en" in line]
-    assert told.startswith(f"minitx: warning: {path}: line 1 is not UTF-8 ")
+    (message,) = [line for line in capfd.readouterr().err.splitlines() if "train.en" in line]
+    assert message.startswith(f"minitx: warning: {path}: line 1 is not UTF-8 ")
 
 
 def test_memory_is_said_to_be_that_of_what_it_is_of(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*words, "trainer.accelerator=cpu"]) == Exit.OK
-    (told,) = [line for line in capfd.readouterr().out.splitlines() if "peak_memory_gib" in line]
-    assert told.split() == ["peak_memory_gib", "0.50", "of", "this", "process", "so", "far,", "text", "included"]
+    (message,) = [line for line in capfd.readouterr().out.splitlines() if "peak_memory_gib" in line]
+    assert message.split() == ["peak_memory_gib", "0.50", "of", "this", "process", "so", "far,", "text", "included"]
 
 
 def test_unreadable_text_is_a_problem_and_nothing_is_measured(words: list[str], tmp_path: Path,
@@ -204,25 +203,25 @@ def test_memory_that_does_not_suffice_is_a_problem(words: list[str], monkeypatch
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(doctor, "rehearse", rehearsal.rehearse)
+    monkeypatch.setattr(doctor, "dry_run", dry_run.dry_run)
     monkeypatch.setattr(TranslationTask, "losses", fail)
     code, found = examined(words, capfd)
     assert code == Exit.USAGE
     assert found["problems"][0].startswith("out of memory at a micro-batch of ")
 
 
-@pytest.mark.parametrize("slip", ["model.dropuot=0.1", "data=file", "optim.lr=fast", "data.dir=no/such data=files",
+@pytest.mark.parametrize("mistake", ["model.dropuot=0.1", "data=file", "optim.lr=fast", "data.dir=no/such data=files",
                                   "trainer.strategy=fsdp2", "init_from=no/such", "seed=1,2", "model.d_model=7",
                                   "trainer.max_steps=null", "=", "resume=auto"])
-def test_a_slip_gets_the_same_line_as_from_train(slip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_a_slip_gets_the_same_line_as_from_train(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                  capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINITX_ALLOCATOR", "as it is")  # else the process would begin again
-    monkeypatch.setattr(sys, "argv", ["train.py", *slip.split()])
+    monkeypatch.setattr(sys, "argv", ["train.py", *mistake.split()])
     with pytest.raises(SystemExit) as left:
         main()
     wanted = capfd.readouterr().err
-    assert cli.main(["doctor", *slip.split()]) == left.value.code == Exit.USAGE
+    assert cli.main(["doctor", *mistake.split()]) == left.value.code == Exit.USAGE
     assert capfd.readouterr() == ("", wanted)
     assert wanted.count("\n") == 1
     assert os.listdir() == []

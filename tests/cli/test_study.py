@@ -1,4 +1,4 @@
-"""`minitx study`: a table, a file and a figure of what was measured, with verdicts; a slip costs one line."""
+"""`minitx study`: a table, a file and a figure of what was measured, with verdicts; a mistake costs one line."""
 
 import json
 import sys
@@ -11,13 +11,12 @@ from minitx.cli import main as cli
 from minitx.cli import study
 from minitx.cli.study import STUDIES, verdicts
 from minitx.experiments.reports.study_plots import FIGURES
-from minitx.experiments.studies import common as lab
-from minitx.experiments.studies import gradients, lengths, retention, scaling_law
+from minitx.experiments.studies import common, gradients, lengths, retention, scaling_law
 from minitx.training import process
 from minitx.utils.errors import Exit
 
 MODULES = {"lengths": lengths, "gradients": gradients, "retention": retention, "scaling-law": scaling_law}
-LESSON = lab.Lesson(width=16, longest=4, sentences=8, updates=2, seeds=1)
+LESSON = common.Lesson(width=16, longest=4, sentences=8, updates=2, seeds=1)
 
 
 @pytest.fixture(autouse=True)
@@ -67,18 +66,18 @@ def test_a_program_reads_json(capfd: pytest.CaptureFixture[str]) -> None:
     assert not list(Path().iterdir())
 
 
-@pytest.mark.parametrize(("slip", "told"), [
+@pytest.mark.parametrize(("mistake", "message"), [
     (["length"], "length: no such study; did you mean lengths? (lengths, gradients, retention, scaling-law)"),
     (["lengths", "--size", "small"], "invalid choice: 'small'"), (["lengths", "--plot", "a.png"], "ends in .svg"),
     (["lengths", "--seed", "one"], "invalid int value: 'one'"), (["lengths", "--seed", "-1"], "seed=-1: must be"),
     (["lengths", "-o", "no/such.json"], "no/such.json"), ([], "NAME")])
-def test_a_slip_costs_no_measurement(slip: list[str], told: str, monkeypatch: pytest.MonkeyPatch,
+def test_a_slip_costs_no_measurement(mistake: list[str], message: str, monkeypatch: pytest.MonkeyPatch,
                                      capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(lab, "conduct", lambda *_: pytest.fail("measured"))
-    assert cli.main(["study", *slip]) == Exit.USAGE
+    monkeypatch.setattr(common, "run_study", lambda *_: pytest.fail("measured"))
+    assert cli.main(["study", *mistake]) == Exit.USAGE
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert told in err
+    assert message in err
 
 
 def test_a_figure_without_matplotlib_is_refused_at_once(monkeypatch: pytest.MonkeyPatch,
@@ -103,6 +102,6 @@ def test_a_verdict_is_a_word_and_its_reason(holds: bool | None, word: str) -> No
 
 def test_others_that_took_the_processor_are_told() -> None:
     conditions = {"device": "cpu", "threads": 1, "precision": "32-true", "seed": 1, "took_s": 3.0}
-    for other, told in ((1.0, 1), (50.0, 2), (None, 1)):
+    for other, n_lines in ((1.0, 1), (50.0, 2), (None, 1)):
         found = {"study": "lengths", "size": "smoke", "conditions": conditions | {"other_cpu_pct": other}}
-        assert len(list(study.header(found))) == told
+        assert len(list(study.header(found))) == n_lines

@@ -49,18 +49,18 @@ def test_a_step_stays_on_the_device_and_waits_once(bench: Workbench, family: str
 @pytest.mark.parametrize("slip", WAITS)
 @pytest.mark.parametrize("inference", [True, False])
 def test_a_wait_is_seen_once(slip: str, inference: bool) -> None:
-    with fake_gpu() as watch, torch.inference_mode(inference):
+    with fake_gpu() as counter, torch.inference_mode(inference):
         WAITS[slip](torch.ones(3, device=CUDA))
-    assert watch.waits.total == 1
+    assert counter.waits.total == 1
 
 
 def test_what_does_not_wait_is_not_called_a_wait() -> None:
-    with fake_gpu() as watch:
+    with fake_gpu() as counter:
         x = torch.ones(3).to(CUDA, non_blocking=True)
         x[:2] = 0
         x.masked_fill_(x > 0, 1.0)[torch.zeros(2, dtype=torch.int64, device=CUDA)].sum(0, keepdim=True)
         assert torch.ones(3).sum().item() == 3.0, "tensors of the CPU are real"
-    assert not watch.waits.total
+    assert not counter.waits.total
 
 
 def test_devices_do_not_mix_and_shapes_do_not_depend_on_values() -> None:

@@ -1,7 +1,6 @@
 """`minitx attention`: what a model attends to while it translates a sentence."""
 
 import argparse
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from minitx.cli.arguments import add_output, add_run
 from minitx.cli.streams import created
 from minitx.utils.console import Console, show_warnings
 from minitx.utils.errors import Exit, UserError
+from minitx.utils.tables import aligned
 
 if TYPE_CHECKING:
     from minitx.evaluation.attention_maps import AttentionMaps
@@ -70,11 +70,8 @@ def _attention(args: argparse.Namespace, console: Console) -> "AttentionMaps":
     return maps
 
 
-def _table(maps: "AttentionMaps") -> Iterator[str]:
-    """Yield the alignment as lines. Errors: `UserError` for a model whose decoder does not attend to the source."""
+def _table(maps: "AttentionMaps") -> list[str]:
+    """Return the alignment as lines. Errors: `UserError` for a model whose decoder does not attend to the source."""
     if "cross" not in maps.weights:
         raise UserError("this model's decoder does not attend to the sentence; see all of its attention with -o FILE")
-    lines = list(maps.alignment())
-    left, right = max(len(token) for token, _, _ in lines), max(len(source) for _, source, _ in lines)
-    for token, source, weight in lines:
-        yield f"{token:<{left}}  {source:<{right}}  {weight:.2f}"
+    return aligned([(token, source, f"{weight:.2f}") for token, source, weight in maps.alignment()], "<<>")

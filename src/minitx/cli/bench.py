@@ -1,166 +1,145 @@
-"""`minitx bench`: where an update's time goes (step), what makes it dearer (cost), what more ranks add (scaling)."""
+"""`minitx bench`: where an update's time goes (step), how it grows (cost), and what more ranks add (scaling)."""
 
 import argparse
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from minitx.cli.arguments import add_json, positive
-from minitx.cli.prepare import as_trained, prepare
+from minitx.cli.prepare import check_plot, compose_families, prepare_process, section_text, training_config
 from minitx.cli.streams import created
-from minitx.config.schema import Config
 from minitx.runs.result import DISTURBED_PCT
 from minitx.utils.console import Console, show_warnings
 from minitx.utils.errors import Exit, UserError
+from minitx.utils.tables import aligned
 
-WIDTH = 20  # of the names of facts
-FAMILIES = ("transformer", "lstm_attention", "lstm")  # that are compared unless others are named
-HELP = "take a config's update apart: where its time goes, and what bounds it; or what families' cost grows with"
-STEP = ("Take the same words as train.py, train some updates, keep nothing: seconds by phase and by kind of "
-        "kernel, tokens a second, MFU, and where that is under this machine's roofline.")
-COST = ("Take the same words as train.py, model=A,B for several families, and time one micro-batch of each, forwards "
-        "and backwards: against the length of sentences and against d_model, with fitted exponents. Takes minutes.")
-SCALING = ("Take the same words as train.py, and train some updates on 1, 2, 4 ... ranks, as many as there are GPUs; "
-           "on a CPU, ranks of one thread, and one rank of as many threads. Speed, efficiency, and time in the "
-           "exchange of gradients.")
-DESCRIPTION = "Measure training on this machine; nothing is kept."
+HELP = "measure training on this machine: an update by its parts, families by length and width, numbers of ranks"
+STEP = ("Train some updates with the same arguments as train.py, and show seconds by phase and by kind of kernel, "
+        "tokens a second, MFU, and how close that is to this machine's roofline. Nothing is saved.")
+COST = ("Time one micro-batch, forward and backward, of each of several families, with the same arguments as train.py "
+        "and model=A,B: over sentence length and over d_model, with fitted exponents. Takes minutes.")
+SCALING = ("Train some updates with the same arguments as train.py on 1, 2, 4 ... ranks, up to the number of GPUs; on "
+           "a CPU, on ranks of one thread, and on one rank of as many threads. Shows speed, efficiency, and the time "
+           "spent in the exchange of gradients.")
+DESCRIPTION = "Measure training on this machine. Nothing is saved unless a file is named."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the commands take."""
-    whats = parser.add_subparsers(required=True, metavar="WHAT")
-    step = whats.add_parser("step", help="one update of training, taken apart", description=STEP)
-    step.add_argument("--profile", type=Path, metavar="FILE", help="also write a trace that chrome://tracing shows")
+    """Add the three measurements and their options."""
+    measurements = parser.add_subparsers(required=True, metavar="WHAT")
+    step = measurements.add_parser("step", help="where the time of one update goes", description=STEP)
+    step.add_argument("--profile", type=Path, metavar="FILE", help="also write a trace for chrome://tracing")
     add_json(step)
-    cost = whats.add_parser("cost", help="families' cost against length and width", description=COST)
-    cost.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write all that was measured")
+    cost = measurements.add_parser("cost", help="families over sentence length and width", description=COST)
+    cost.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write all measurements")
     cost.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw it; needs the extra `report`")
-    cost.add_argument("--quick", action="store_true", help="fewer points and repeats: to see whether it works")
-    scaling = whats.add_parser("scaling", help="speed against the number of ranks", description=SCALING)
-    scaling.add_argument("--rounds", type=positive, default=3, help="measurements of each, in turn (3)")
+    cost.add_argument("--quick", action="store_true", help="fewer points and repeats, to try it out")
+    scaling = measurements.add_parser("scaling", help="speed over the number of ranks", description=SCALING)
+    scaling.add_argument("--rounds", type=positive, default=3, help="measurements of each number of ranks (3)")
     scaling.add_argument("--weak", action="store_true", help="let updates grow with the ranks")
     add_json(scaling)
-    for what, measure in ((step, run_step), (cost, run_cost), (scaling, run_scaling)):
-        what.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as after train.py")
-        what.set_defaults(measure=measure)
+    for subparser, measure in ((step, run_step), (cost, run_cost), (scaling, run_scaling)):
+        subparser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
+        subparser.set_defaults(measure=measure)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Hand over to what was asked for."""
+    """Run the measurement that was chosen. Errors: `UserError`"""
     return int(args.measure(args))
 
 
 def run_step(args: argparse.Namespace) -> int:
-    """Compose the config as train.py does, bring the process into the same state, and measure."""
+    """Measure one update of a config."""
     if args.profile is not None and not args.profile.parent.is_dir():
-        raise UserError(f"--profile {args.profile}: there is no folder {args.profile.parent}; make it", Exit.USAGE)
-    cfg = as_trained(args.overrides)
+        raise UserError(f"--profile {args.profile}: there is no folder {args.profile.parent}; make it")
+    cfg = training_config(args.overrides)
     if cfg.trainer.devices > 1:
-        raise UserError(f"trainer.devices={cfg.trainer.devices}: this takes one rank's update apart; leave it out, or "
-                        "compare ranks with minitx bench scaling")
-    prepare(cfg, args.owns_process)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler tells that it begins and ends
-    from minitx.experiments.costs.step import Bench  # imports torch and Lightning: seconds
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: bench step measures one rank; leave it out, or "
+                        "compare numbers of ranks with minitx bench scaling")
+    prepare_process(cfg, args.owns_process)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler logs its start and end
+    from minitx.experiments.costs.step import StepBenchmark  # imports torch and Lightning: seconds
 
     console = Console()
     with created(None) as sink, show_warnings(console):
-        found = dict(Bench(cfg, console, args.profile).sections())
+        sections = dict(StepBenchmark(cfg, console, args.profile).sections())
         console.clear()
         if args.json:
-            values = {section: {fact.name: fact.value for fact in facts} for section, facts in found.items()}
+            values = {section: {fact.name: fact.value for fact in facts} for section, facts in sections.items()}
             sink.write(json.dumps(values, indent=1).encode() + b"\n")
         else:
-            for section, facts in found.items():
-                rows = [f"    {fact.name:<{WIDTH}}{fact.text}\n" for fact in facts]
-                sink.write("".join([f"{section}\n", *rows]).encode())
+            sink.write("".join(section_text(section, facts) for section, facts in sections.items()).encode())
     return Exit.OK
 
 
 def run_cost(args: argparse.Namespace) -> int:
-    """Compose a config a family, measure them side by side, and show, store and draw what was found."""
-    from minitx.experiments.reports.plots import cost_curves, require_matplotlib
+    """Compose a config for each family, measure them side by side, and show, store and draw the results."""
+    from minitx.experiments.reports.plots import cost_curves
 
-    if args.plot is not None:
-        if args.plot.suffix != ".svg":
-            raise UserError(f"--plot {args.plot}: draws SVG; name a file that ends in .svg")
-        require_matplotlib()
-    families = composed(args.overrides)
-    prepare(next(iter(families.values())), args.owns_process)
-    from minitx.experiments.costs.cost import FULL, QUICK, Costs  # imports torch and Lightning: seconds
+    check_plot(args.plot)
+    families = compose_families(args.overrides)
+    prepare_process(next(iter(families.values())), args.owns_process)
+    from minitx.experiments.costs.complexity import FULL, QUICK, FamilyBenchmark  # imports torch and Lightning: seconds
 
     console = Console()
     with ExitStack() as stack:
         stack.enter_context(show_warnings(console))
         sink = stack.enter_context(created(None))
         output, plot = (path and stack.enter_context(created(path)) for path in (args.output, args.plot))
-        found = Costs(families, QUICK if args.quick else FULL, console).measure()
+        results = FamilyBenchmark(families, QUICK if args.quick else FULL, console).measure()
         console.clear()
         if output:
-            output.write(json.dumps(found, indent=1).encode() + b"\n")
+            output.write(json.dumps(results, indent=1).encode() + b"\n")
         if plot:
-            plot.write(cost_curves(found))
-        sink.write("".join(f"{line}\n" for line in cost_table(found)).encode())
+            plot.write(cost_curves(results))
+        sink.write("".join(f"{line}\n" for line in cost_table(results)).encode())
     return Exit.OK
 
 
 def run_scaling(args: argparse.Namespace) -> int:
-    """Compose the config as train.py does, and compare numbers of ranks."""
-    from minitx.config.compose import compose
-    from minitx.data.corpus import check_text
-    from minitx.training.launch import settled
-
-    cfg = compose(args.overrides)
-    check_text(cfg.data)
+    """Compare numbers of ranks."""
+    cfg = training_config(args.overrides)
     if cfg.trainer.strategy != "ddp":
         raise UserError(f"trainer.strategy={cfg.trainer.strategy}: its exchange is not measured yet; leave it out")
-    cfg = settled(cfg)
-    prepare(cfg, args.owns_process)
+    prepare_process(cfg, args.owns_process)
     from minitx.experiments.costs.scaling import compare, table  # imports torch and Lightning: seconds
 
     console = Console()
     with created(None) as sink, show_warnings(console):
-        found = compare(cfg, args.rounds, args.weak, console)
+        points = compare(cfg, args.rounds, args.weak, console)
         console.clear()
-        text = json.dumps([asdict(one) for one in found], indent=1) + "\n" if args.json else "".join(
-            f"{line}\n" for line in table(found))
+        text = json.dumps([asdict(point) for point in points], indent=1) + "\n" if args.json else "".join(
+            f"{line}\n" for line in table(points))
         sink.write(text.encode())
     return Exit.OK
 
 
-def composed(overrides: Sequence[str]) -> dict[str, Config]:
-    """Compose what each family of `model=A,B` would be trained as, by its name."""
-    named = [word.removeprefix("model=") for word in overrides if word.startswith("model=")]
-    others = [word for word in overrides if not word.startswith("model=")]
-    return {name: as_trained([*others, f"model={name}"])
-            for name in (named[-1].split(",") if named else FAMILIES)}
-
-
-def cost_table(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines that show a person what `Costs` has measured."""
-    conditions = found["conditions"]
-    most, other = conditions["peak_tflops"], conditions["other_cpu_pct"]
-    yield (f"{conditions['tokens']:,} target tokens a micro-batch, forwards and backwards, median of "
+def cost_table(results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of all points and exponents. results: as `FamilyBenchmark.measure` returns them"""
+    conditions = results["conditions"]
+    peak_tflops, other = conditions["peak_tflops"], conditions["other_cpu_pct"]
+    yield (f"{conditions['tokens']:,} target tokens a micro-batch, forward and backward, median of "
            f"{conditions['repeats']}; {conditions['device']}, {conditions['threads']} threads, "
            f"{conditions['precision']}, vocabulary {conditions['vocab_size'][1]:,}")
-    yield f"peak {'n/a' if most is None else f'{most:.3g} TFLOP/s'} ({conditions['peak_source']})"
+    yield f"peak {'n/a' if peak_tflops is None else f'{peak_tflops:.3g} TFLOP/s'} ({conditions['peak_source']})"
     if other is not None and other > DISTURBED_PCT:
-        yield f"disturbed: other processes took {other:.0f} % of the cores; measure anew on a quiet machine"
+        yield f"disturbed: other processes took {other:.0f} % of the cores; measure again on a quiet machine"
     for key in ("by_length", "by_width"):
-        yield ""
-        yield (f"{key.replace('_', ' '):<18}{'L':>6}{'d_model':>9}{'sentences':>11}{'ms':>10}{'ms/sentence':>13}"
-               f"{'us/token':>10}{'TFLOP/s':>9}{'MFU':>8}")
-        for name, curve in found[key].items():
+        rows = [(key.replace("_", " "), "L", "d_model", "sentences", "ms", "ms/sentence", "us/token", "TFLOP/s", "MFU")]
+        exponents = list[tuple[str, str]]()
+        for name, curve in results[key].items():
             for point in curve["points"]:
                 tflops, mfu = point["tflops"], point["mfu_pct"]
-                yield (f"{name:<18}{point['length']:>6,}{point['d_model']:>9,}{point['sentences']:>11,}"
-                       f"{1e3 * point['seconds']:>10,.1f}{1e3 * point['sentence_s']:>13,.3f}"
-                       f"{1e6 * point['token_s']:>10,.1f}{'n/a' if tflops is None else f'{tflops:.3f}':>9}"
-                       f"{'n/a' if mfu is None else f'{mfu:.1f} %':>8}")
-        for name, curve in found[key].items():
+                rows.append((name, f"{point['length']:,}", f"{point['d_model']:,}", f"{point['sentences']:,}",
+                             f"{1e3 * point['seconds']:,.1f}", f"{1e3 * point['sentence_s']:,.3f}",
+                             f"{1e6 * point['token_s']:,.1f}", "n/a" if tflops is None else f"{tflops:.3f}",
+                             "n/a" if mfu is None else f"{mfu:.1f} %"))
             error, (before, last) = curve["standard_error"], (point[curve["x"]] for point in curve["points"][-2:])
-            yield (f"{name:<18}grows as {curve['x']}^{curve['exponent']:.2f}" + (f" +- {error:.2f}" if error else "")
-                   + f", from {before:,} to {last:,} as {curve['x']}^{curve['last_exponent']:.2f}")
+            exponents.append((name, f"grows as {curve['x']}^{curve['exponent']:.2f}"
+                                    + (f" +- {error:.2f}" if error else "")
+                                    + f", from {before:,} to {last:,} as {curve['x']}^{curve['last_exponent']:.2f}"))
+        yield from ["", *aligned(rows), *aligned(exponents, "<")]

@@ -1,4 +1,4 @@
-"""`minitx study`: what is said of recurrence, attention and size, measured so that it may turn out not to hold."""
+"""`minitx study`: common claims about recurrence, attention and size, tested by measurements that may refute them."""
 
 import argparse
 import json
@@ -9,29 +9,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from minitx.cli.arguments import add_json
-from minitx.cli.bench import composed
-from minitx.cli.prepare import prepare
+from minitx.cli.prepare import check_plot, compose_families, prepare_process
 from minitx.cli.streams import created
 from minitx.config.fields import nearest
 from minitx.runs.result import DISTURBED_PCT
 from minitx.utils.console import Console, show_warnings
-from minitx.utils.errors import Exit, UserError
+from minitx.utils.errors import Exit
+from minitx.utils.tables import aligned
 
 if TYPE_CHECKING:
     from minitx.experiments.studies.common import Study
 
-HELP = "measure what is said of recurrence, attention and size, and say whether it holds"
-DESCRIPTION = ("Measure one question on this machine, on the embedded text or on sentences that are made up, and hold "
-               "what is said of it against the figures. Minutes at size smoke, longer at size full; nothing is kept "
-               "but what is asked for, and encoded text in the cache. docs/studies.md has formulas, and how to read "
-               "each figure.")
+HELP = "test common claims about recurrence, attention and size by measurement"
+DESCRIPTION = ("Measure one question on this machine, on the embedded text or on random sentences, and decide which "
+               "common claims hold. Takes minutes at size smoke, longer at size full. Only the files named here and "
+               "the cache are written. docs/studies.md has the formulas, and how to read each figure.")
 
 
 class Question(NamedTuple):
-    """Say what a study asks, and the words of train.py that its configs are composed of."""
+    """What a study asks, and the arguments of train.py for its configs."""
 
     asks: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
 
 
 STUDIES = {
@@ -46,66 +45,64 @@ STUDIES = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     asks = "; ".join(f"{name}: {question.asks}" for name, question in STUDIES.items())
-    parser.add_argument("name", metavar="NAME", type=known, help=asks)
+    parser.add_argument("name", metavar="NAME", type=study_name, help=asks)
     parser.add_argument("--size", choices=("smoke", "full"), default="smoke", help="how much is measured (smoke)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="the first of its seeds (1)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write all that was measured")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="also write all measurements")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw it; needs the extra `report`")
     add_json(parser)
 
 
-def known(text: str) -> str:
-    """Return the name of a study."""
+def study_name(text: str) -> str:
+    """Return the name of a study. Errors: `argparse.ArgumentTypeError` if there is none"""
     if text not in STUDIES:
         raise argparse.ArgumentTypeError(f"{text}: no such study{nearest(text, STUDIES)} ({', '.join(STUDIES)})")
     return text
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compose what is compared, measure, and show, store and draw what was found."""
-    from minitx.experiments.reports.plots import require_matplotlib
+    """Measure one study, and show, store and draw the results."""
     from minitx.experiments.reports.study_plots import FIGURES
 
-    if args.plot is not None:
-        if args.plot.suffix != ".svg":
-            raise UserError(f"--plot {args.plot}: draws SVG; name a file that ends in .svg")
-        require_matplotlib()
-    families = composed([*STUDIES[args.name].words, f"seed={args.seed}"])
-    prepare(next(iter(families.values())), args.owns_process)
-    from minitx.experiments.studies.common import conduct  # imports torch and Lightning: seconds
+    check_plot(args.plot)
+    families = compose_families([*STUDIES[args.name].overrides, f"seed={args.seed}"])
+    prepare_process(next(iter(families.values())), args.owns_process)
+    from minitx.experiments.studies.common import run_study  # imports torch and Lightning: seconds
 
     study = cast("Study", import_module(f"minitx.experiments.studies.{args.name.replace('-', '_')}"))
     console = Console()
     plotted, stored = (created(path) if path else nullcontext() for path in (args.plot, args.output))
     with show_warnings(console), created(None) as sink, plotted as plot:
         with stored as output:  # complete and closed before anything else can fail
-            found = {"study": args.name, **conduct(study, families, args.size, console)}
-            text = json.dumps(found, indent=1).encode() + b"\n"
+            results = {"study": args.name, **run_study(study, families, args.size, console)}
+            text = json.dumps(results, indent=1).encode() + b"\n"
             if output:
                 output.write(text)
         console.clear()
-        lines = [*header(found), "", *study.table(found), "", *verdicts(found["claims"])]
+        lines = [*header(results), "", *study.table(results), "", *verdicts(results["claims"])]
         if plot:
-            plot.write(FIGURES[args.name](found))
+            plot.write(FIGURES[args.name](results))
         sink.write(text if args.json else "".join(f"{line}\n" for line in lines).encode())
     return Exit.OK
 
 
-def header(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the conditions that a person asks for first."""
-    conditions, other = found["conditions"], found["conditions"]["other_cpu_pct"]
-    yield (f"{found['study']}, size {found['size']}: {conditions['device']}, {conditions['threads']} threads, "
+def header(results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the main conditions, and whether other programs disturbed the measurement."""
+    conditions, other = results["conditions"], results["conditions"]["other_cpu_pct"]
+    yield (f"{results['study']}, size {results['size']}: {conditions['device']}, {conditions['threads']} threads, "
            f"{conditions['precision']}, seed {conditions['seed']}, {conditions['took_s']:.0f} s")
     if other is not None and other > DISTURBED_PCT:
-        yield f"disturbed: other processes took {other:.0f} % of the cores; measure times anew on a quiet machine"
+        yield f"disturbed: other processes took {other:.0f} % of the cores; measure times again on a quiet machine"
 
 
-def verdicts(claims: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield each claim: whether it holds, what was asked and measured, and why it follows."""
+def verdicts(claims: list[dict[str, Any]]) -> list[str]:
+    """Return two lines a claim: whether it holds; what was asked, what was measured, and why that decides it."""
     from minitx.experiments.fits import VERDICTS
 
+    rows = list[tuple[str, str]]()
     for claim in claims:
-        yield f"{VERDICTS[claim['holds']]:<15}{claim['claim']}"
-        yield f"{'':<15}asked {claim['expected']}; measured {claim['measured']}; {claim['why']}"
+        rows.append((VERDICTS[claim["holds"]], claim["claim"]))
+        rows.append(("", f"asked {claim['expected']}; measured {claim['measured']}; {claim['why']}"))
+    return aligned(rows, "<")

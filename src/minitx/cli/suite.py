@@ -9,6 +9,7 @@ from minitx.cli.arguments import add_json, positive_number, share
 from minitx.cli.streams import reader_may_leave
 from minitx.utils.console import Console, show_warnings
 from minitx.utils.errors import UserError
+from minitx.utils.tables import aligned
 
 if TYPE_CHECKING:
     from minitx.experiments.suites.suite import Job
@@ -68,15 +69,16 @@ def run(args: argparse.Namespace) -> int:
 
 def elsewhere(jobs: "Sequence[Job]", tflops: float, mfu_pct: float) -> "Iterator[str]":
     """Yield what each run would take of a device of that peak, and all of them together."""
-    from minitx.experiments.costs.estimate import SENTENCE, outlook  # imports torch: seconds
+    from minitx.experiments.costs.estimate import SENTENCE, estimate  # imports torch: seconds
 
-    total = 0.0
+    rows, total = list[tuple[str, ...]](), 0.0
     yield f"by arithmetic, on a device of {tflops:g} TFLOP/s of which {mfu_pct:g} % do useful work:"
     for job in jobs:
-        found = outlook(job.cfg)
+        found = estimate(job.cfg)
         hours = found.hours(tflops, mfu_pct)
         total += hours or 0.0
-        told = "limited by time" if hours is None else f"{found.flop:.2g} operations, {hours:,.1f} hours"
-        yield f"  {job.system:<34}{job.cfg.seed:>5}  {found.params:>12,} parameters  {told}"
+        work = "limited by time" if hours is None else f"{found.flop:.2g} operations, {hours:,.1f} hours"
+        rows.append((f"  {job.system}", str(job.cfg.seed), f"{found.params:,} parameters", work))
+    yield from aligned(rows, "<>><")
     if total:
         yield f"  {total:,.0f} device-hours in all; sentences of {SENTENCE} tokens, updates alone"

@@ -86,8 +86,8 @@ class Cleaning:
         if not self.pairs:
             raise UserError("the training text is empty, no pair of sentences in it", Exit.DATA)
         if not self.kept:
-            raise UserError(f"no training pair is left of {self.pairs:,} ({self.describe_dropped()}): see data.max_length "
-                            "and data.clean", Exit.DATA)
+            raise UserError(f"no training pair is left of {self.pairs:,} ({self.describe_dropped()}): see "
+                            "data.max_length and data.clean", Exit.DATA)
         dropped_pct = 100 * (self.pairs - self.kept) / self.pairs
         if dropped_pct > max_dropped_pct:
             raise UserError(f"{dropped_pct:.1f} % of {self.pairs:,} training pairs are left out "

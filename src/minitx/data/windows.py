@@ -6,7 +6,6 @@ that an epoch has the same number of updates; which shards these are is the seed
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
 
 from minitx.config.schema import Config
 from minitx.data.batching import windows_of
@@ -14,7 +13,7 @@ from minitx.data.cleaning import Cleaning
 from minitx.data.corpus import Corpus
 from minitx.data.encoded import EncodedSplit, Extent, default_cache_dir, encode_cached, extent_cached
 from minitx.data.tokenizer import TokenizerPair
-from minitx.utils.console import duration
+from minitx.utils.progress import Eta
 
 Progress = Callable[[str], None]
 
@@ -48,10 +47,9 @@ def training_text(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, progre
 def _streamed(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, progress: Progress) -> TrainingText:
     shards, max_length, cache_dir = corpus.shards, cfg.data.max_length, default_cache_dir()
     found: list[tuple[Extent, Cleaning]] = []
-    began = perf_counter()
+    eta = Eta(len(shards))
     for done, shard in enumerate(shards):
-        eta = f"  eta {duration((perf_counter() - began) * (len(shards) - done) / done)}" if done else ""
-        progress(f"encoding shard {done + 1} of {len(shards)}{eta}")
+        progress(f"encoding shard {done + 1} of {len(shards)}{eta(done)}")
         found.append(extent_cached(shard, tokenizers, max_length, cache_dir))
     some = [i for i, (extent, _) in enumerate(found) if extent.pairs]  # nothing may be left of a shard
     windows = [[some[i] for i in window] for window in windows_of(len(some), cfg.data.window_shards, cfg.seed)]

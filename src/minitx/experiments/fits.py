@@ -1,6 +1,6 @@
-"""From figures to verdicts: lines and power laws with their errors, intervals of shares, claims held against bounds.
+"""From measurements to verdicts: fits with errors, intervals of shares, and claims that are held against bounds.
 
-Errors are standard errors; intervals are meant to hold the truth 95 times in 100.
+Errors are standard errors; intervals are 95 % confidence intervals.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ import numpy.typing as npt
 Interval = tuple[float, float]
 Floats = npt.NDArray[np.float64]
 Z95 = 1.960
-T95 = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228  # Student's, of 1 to 10 degrees of freedom
-EXPONENTS = {False: (-3.0, 3.0), True: (0.01, 3.0)}  # that are tried without a floor, and with one
+T95 = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228  # Student's t, 1 to 10 degrees of freedom
+EXPONENTS = {False: (-3.0, 3.0), True: (0.01, 3.0)}  # range that is searched: without a floor, and with one
 
 
-def around(value: float, error: float, freedom: int) -> Interval:
-    """Return the interval about an estimate whose error was itself estimated, with so many degrees of freedom."""
-    wide = error * (T95[freedom - 1] if freedom <= len(T95) else Z95 + 2.4 / freedom)  # t, within 1 %
-    return value - wide, value + wide
+def confidence_interval(value: float, error: float, freedom: int) -> Interval:
+    """Return the interval of an estimate from its estimated error. freedom: degrees of freedom of the latter"""
+    half = error * (T95[freedom - 1] if freedom <= len(T95) else Z95 + 2.4 / freedom)  # t, within 1 %
+    return value - half, value + half
 
 
 class Line(NamedTuple):
-    """Hold y = slope x + intercept; `residual` is the root mean square of what it leaves."""
+    """A fit of y = slope x + intercept; `residual` is the root mean square of its residuals."""
 
     slope: float
     intercept: float
@@ -35,32 +35,32 @@ class Line(NamedTuple):
 
     @property
     def interval(self) -> Interval:
-        """The slope's."""
-        return around(self.slope, self.standard_error, self.points - 2)
+        """The confidence interval of the slope."""
+        return confidence_interval(self.slope, self.standard_error, self.points - 2)
 
 
-def line(x: Sequence[float], y: Sequence[float]) -> Line:
-    """Fit a line by least squares. Errors: ValueError for fewer than three points, which leave no error to see."""
-    across, up = np.asarray(x, float), np.asarray(y, float)
-    n = len(across)
+def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:
+    """Fit a line by least squares. Errors: ValueError for fewer than three points, which have no error"""
+    xs, ys = np.asarray(x, float), np.asarray(y, float)
+    n = len(xs)
     if n < 3:
         raise ValueError(f"a line with an error needs three points, not {n}")
-    apart = across - across.mean()
-    spread = float(apart @ apart)
-    slope = float(apart @ up) / spread
-    left = up - up.mean() - slope * apart
-    squares = float(left @ left)
-    return Line(slope, float(up.mean() - slope * across.mean()), sqrt(squares / (n - 2) / spread), sqrt(squares / n), n)
+    centred = xs - xs.mean()
+    spread = float(centred @ centred)
+    slope = float(centred @ ys) / spread
+    residuals = ys - ys.mean() - slope * centred
+    squares = float(residuals @ residuals)
+    return Line(slope, float(ys.mean() - slope * xs.mean()), sqrt(squares / (n - 2) / spread), sqrt(squares / n), n)
 
 
 # --- a loss over size
 
 
 class Law(NamedTuple):
-    """Hold L(N) = factor N^-exponent + constant; `residual` is the root mean square of its relative deviations.
+    """A fit of L(N) = factor N^-exponent + constant; `residual` is the root mean square of relative residuals.
 
-    Nothing is kept from being negative: a loss that rises has a negative exponent or factor, one that falls ever more
-    steeply a negative constant. An estimate that may not cross a bound has no error that could be trusted.
+    No parameter is bounded to be positive: a loss that rises has a negative exponent or factor, one that falls ever
+    more steeply a negative constant. The error of an estimate at a bound could not be trusted.
     """
 
     factor: float
@@ -69,43 +69,44 @@ class Law(NamedTuple):
     residual: float
 
     def at(self, n: float) -> float:
-        """Return the loss at a size."""
+        """Return the loss at size n."""
         return float(self.factor * n ** -self.exponent + self.constant)
 
 
-def law(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> Law:
-    """Fit how a loss falls with size, towards a floor or towards nothing, by least squares of relative deviations.
+def fit_law(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> Law:
+    """Fit how a loss falls with size, towards a floor or towards 0, by least squares of relative residuals.
 
-    Given the exponent the rest is linear, so only the exponent is searched: on a grid that closes in.
+    Given the exponent, the other parameters are linear, so only the exponent is searched, on finer and finer grids.
     """
     x, y = np.asarray(n, float), np.asarray(loss, float)
-    (least, most), best = EXPONENTS[floor], Law(0.0, 0.0, 0.0, inf)
-    low, high = least, most
+    lowest, highest = low, high = EXPONENTS[floor]
+    best = Law(0.0, 0.0, 0.0, inf)
     for _ in range(4):
         grid = np.linspace(low, high, 101)
-        best = min((_given(float(exponent), x, y, floor) for exponent in grid), key=lambda fit: fit.residual)
+        best = min((_fit_at_exponent(float(exponent), x, y, floor) for exponent in grid), key=lambda fit: fit.residual)
         step = (high - low) / 100
-        low, high = max(least, best.exponent - step), min(most, best.exponent + step)
+        low, high = max(lowest, best.exponent - step), min(highest, best.exponent + step)
     return best
 
 
-def _given(exponent: float, x: Floats, y: Floats, floor: bool) -> Law:
-    middle = float(np.exp(np.log(x).mean()))  # about which powers stay of the order of 1
+def _fit_at_exponent(exponent: float, x: Floats, y: Floats, floor: bool) -> Law:
+    middle = float(np.exp(np.log(x).mean()))  # relative to it, powers stay of the order of 1
     power, one = (x / middle) ** -exponent / y, 1 / y
     if floor:
         factor, constant = np.linalg.lstsq(np.stack([power, one], axis=1), np.ones_like(y), rcond=None)[0]
     else:
         factor, constant = power.sum() / (power @ power), 0.0
-    left = factor * power + constant * one - 1
-    return Law(float(factor * middle ** exponent), exponent, float(constant), sqrt(float(left @ left) / len(y)))
+    residuals = factor * power + constant * one - 1
+    rms = sqrt(float(residuals @ residuals) / len(y))
+    return Law(float(factor * middle ** exponent), exponent, float(constant), rms)
 
 
 def law_errors(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> tuple[float, float] | None:
-    """Return the errors of exponent and constant, from fits that each leave one point out (the jackknife).
+    """Return the errors of exponent and constant by the jackknife: from fits that each leave one point out.
 
-    None = one of these has an exponent at the edge of those tried, so that it is not an estimate.
+    None = one of these fits has its exponent at the edge of the search, so it is no estimate.
     """
-    fits = [law([*n[:i], *n[i + 1:]], [*loss[:i], *loss[i + 1:]], floor=floor) for i in range(len(n))]
+    fits = [fit_law([*n[:i], *n[i + 1:]], [*loss[:i], *loss[i + 1:]], floor=floor) for i in range(len(n))]
     if any(fit.exponent in EXPONENTS[floor] for fit in fits):
         return None
     exponent, constant = (sqrt((len(n) - 1) * float(np.var([getattr(fit, name) for fit in fits])))
@@ -113,25 +114,28 @@ def law_errors(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> tup
     return exponent, constant
 
 
-def miss(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> float:
-    """Predict the last loss from those before it. --> by how much of it that is too high, or too low: -0.05 = 5 %"""
-    return law(n[:-1], loss[:-1], floor=floor).at(n[-1]) / loss[-1] - 1
+def prediction_error(n: Sequence[float], loss: Sequence[float], *, floor: bool) -> float:
+    """Predict the last loss from those before it, and return the relative error: -0.05 = predicted 5 % too low."""
+    return fit_law(n[:-1], loss[:-1], floor=floor).at(n[-1]) / loss[-1] - 1
 
 
 # --- shares
 
 
-def wilson(right: int, n: int) -> Interval:
-    """Return the interval of a share. Source: Wilson 1927."""
-    share, z2 = right / n, Z95**2
-    middle, wide = share + z2 / (2 * n), Z95 * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    low, high = ((middle + side) / (1 + z2 / n) for side in (-wide, wide))
-    return max(0.0, min(share, low)), min(1.0, max(share, high))  # it is inside, whatever rounding makes of 0 and 1
+def wilson(correct: int, n: int) -> Interval:
+    """Return the interval of the share `correct / n`. Source: Wilson 1927."""
+    share, z2 = correct / n, Z95**2
+    middle, half = share + z2 / (2 * n), Z95 * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    low, high = ((middle + side) / (1 + z2 / n) for side in (-half, half))
+    return max(0.0, min(share, low)), min(1.0, max(share, high))  # at shares of 0 and 1 rounding may leave it outside
 
 
 def share_lost(before: tuple[int, int], after: tuple[int, int]) -> tuple[float, Interval]:
-    """Subtract a share from another, each given as (right, of). Source of the interval: Newcombe 1998, method 10."""
-    (p, (p_low, p_high)), (q, (q_low, q_high)) = ((right / n, wilson(right, n)) for right, n in (before, after))
+    """Return the share before minus the share after, and its interval. Source: Newcombe 1998, method 10.
+
+    before, after: (correct, n)
+    """
+    (p, (p_low, p_high)), (q, (q_low, q_high)) = ((correct / n, wilson(correct, n)) for correct, n in (before, after))
     low, high = sqrt((p - p_low) ** 2 + (q_high - q) ** 2), sqrt((p_high - p) ** 2 + (q - q_low) ** 2)
     return p - q, (p - q - low, p - q + high)
 
@@ -141,7 +145,7 @@ def share_lost(before: tuple[int, int], after: tuple[int, int]) -> tuple[float, 
 
 @dataclass(frozen=True)
 class Claim:
-    """Hold what is said against what was measured. `holds`: None = these figures cannot tell."""
+    """A claim, and whether it holds against what was measured; None = these measurements do not decide it."""
 
     claim: str
     expected: str
@@ -153,27 +157,28 @@ class Claim:
 VERDICTS = {True: "holds", False: "does not hold", None: "not decided"}
 
 
-def decided(interval: Interval, bounds: Interval) -> bool | None:
-    """Tell whether an interval lies within bounds: all of it, nothing of it (False), or only a part (None)."""
+def is_within(interval: Interval, bounds: Interval) -> bool | None:
+    """Return True if all of the interval lies within the bounds, False if none of it does, else None."""
     if bounds[0] <= interval[0] and interval[1] <= bounds[1]:
         return True
     return False if interval[1] < bounds[0] or bounds[1] < interval[0] else None
 
 
-def judged(claim: str, value: float, interval: Interval, bounds: Interval) -> Claim:
-    """Hold a claim that asks for bounds against an estimate and its interval."""
-    holds = decided(interval, bounds)
+def judge(claim: str, value: float, interval: Interval, bounds: Interval) -> Claim:
+    """Decide a claim that a value lies within bounds, from an estimate and its interval."""
+    holds = is_within(interval, bounds)
     where = {True: "within what is asked", False: "outside of it", None: "partly within, so neither"}[holds]
-    return Claim(claim, asked(bounds), f"{value:.3g}", holds, f"{interval[0]:.3g} to {interval[1]:.3g} lies {where}")
+    why = f"{interval[0]:.3g} to {interval[1]:.3g} lies {where}"
+    return Claim(claim, bounds_text(bounds), f"{value:.3g}", holds, why)
 
 
-def unmeasured(claim: str, bounds: Interval, why: str) -> Claim:
-    """Leave a claim open for which there is no figure."""
-    return Claim(claim, asked(bounds), "n/a", None, why)
+def undecided(claim: str, bounds: Interval, why: str) -> Claim:
+    """Return a claim that cannot be decided for want of a measurement. why: what is missing"""
+    return Claim(claim, bounds_text(bounds), "n/a", None, why)
 
 
-def asked(bounds: Interval) -> str:
-    """Write bounds as a person says them."""
+def bounds_text(bounds: Interval) -> str:
+    """Return bounds in words."""
     low, high = bounds
     if high == inf:
         return f"at least {low:g}"

@@ -20,6 +20,7 @@ from minitx.training.schedule import decay_begins
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask, UpdateStats
 from minitx.utils.console import Console, duration
+from minitx.utils.progress import remaining_s
 
 # Of what is left when the horizon is fixed, so that a slightly slower rest still reaches it; work does not get slower.
 HORIZON_MARGIN = {"max_minutes": 0.98, "max_pflop": 1.0}
@@ -178,10 +179,10 @@ class Progress(pl.Callback):
             return
         state, stats, limits = self.run.state, pl_module.stats, self.run.cfg.trainer
         seconds = state.train_s - self.started[2]
-        speed = (state.step - self.started[0]) / seconds if seconds else 0.0
         horizon = state.horizon_steps or limits.max_steps
-        left_s = [(horizon - state.step) / speed] if horizon and speed else []
-        left_s += [state.train_s * (1 / done - 1) for done in share_done(state, limits).values()]
+        left_s = [remaining_s(state.train_s, share) for share in share_done(state, limits).values()]
+        if horizon:
+            left_s.append(remaining_s(seconds, state.step - self.started[0], horizon - self.started[0]))
         bleu = "-" if state.valid_bleu is None else f"{state.valid_bleu:.1f}"
         self.run.console.live(
             f"step {state.step}{f'/{horizon}' if horizon else ''}  loss {stats.loss_sum / stats.n_tokens:.3f}  "

@@ -10,8 +10,8 @@ from toys import write_digits
 from minitx.config.compose import compose
 from minitx.data.corpus import load_corpus
 from minitx.data.datamodule import TranslationData
-from minitx.experiments.costs import dry_run as rehearsal
-from minitx.experiments.costs.dry_run import Rehearsal, rehearse, widest_update
+from minitx.experiments.costs import dry_run
+from minitx.experiments.costs.dry_run import DryRun, widest_update
 from minitx.training.build import build_task, build_tokenizers
 from minitx.training.launch import settled
 from minitx.training.state import RunState
@@ -40,11 +40,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("overrides", "copies"), [((), 3), (("optim.ema_decay=0.9",), 4)])
 def test_bytes_are_weights_moments_and_their_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                      overrides: tuple[str, ...], copies: int) -> None:
-    monkeypatch.setattr(rehearsal, "ENOUGH", 3)
-    monkeypatch.setattr(rehearsal, "WARM_UP", 1)
+    monkeypatch.setattr(dry_run, "MAX_UPDATES", 3)
+    monkeypatch.setattr(dry_run, "WARM_UP", 1)
     task, data = prepared(tmp_path, *overrides)
     before = set(tmp_path.rglob("*"))
-    found = rehearse(task, data, CPU, Console(StringIO()))
+    found = dry_run.dry_run(task, data, CPU, Console(StringIO()))
     assert set(tmp_path.rglob("*")) == before
     parameters = list(task.model.parameters())
     weights, counters = 4 * sum(p.numel() for p in parameters), 4 * len(parameters)
@@ -57,8 +57,8 @@ def test_bytes_are_weights_moments_and_their_average(tmp_path: Path, monkeypatch
 
 def test_it_ends_after_enough_seconds_though_not_before_enough_updates(tmp_path: Path,
                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearsal, "ENOUGH_S", 0.0)
-    assert len(rehearse(*prepared(tmp_path), CPU, Console(StringIO())).update_s) == rehearsal.AT_LEAST
+    monkeypatch.setattr(dry_run, "MEASURE_S", 0.0)
+    assert len(dry_run.dry_run(*prepared(tmp_path), CPU, Console(StringIO())).update_s) == dry_run.MIN_UPDATES
 
 
 def test_the_widest_update_is_found(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_widest_update_is_found(tmp_path: Path) -> None:
 
 
 def test_quartiles() -> None:
-    assert Rehearsal([1.0, 2.0, 3.0, 4.0, 100.0], 0, 0.0, 0, 0).quartiles_s == (2.0, 3.0, 4.0)
+    assert DryRun([1.0, 2.0, 3.0, 4.0, 100.0], 0, 0.0, 0, 0).quartiles_s == (2.0, 3.0, 4.0)
 
 
 def test_ctrl_c_is_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +84,6 @@ def test_ctrl_c_is_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(TranslationTask, "training_step", lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with pytest.raises(KeyboardInterrupt):
-            rehearse(*prepared(tmp_path), CPU, Console(StringIO()))
+            dry_run.dry_run(*prepared(tmp_path), CPU, Console(StringIO()))
     finally:
         signal.signal(signal.SIGINT, before)  # Lightning ignores further ones

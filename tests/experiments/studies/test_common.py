@@ -23,16 +23,16 @@ from minitx.experiments.studies.common import (
     SYSTEMS,
     VOCAB,
     Lesson,
-    Progress,
     Reader,
-    alone,
     build_reader,
-    conduct,
-    questions,
-    readers,
-    teach,
+    draw_latch_batch,
+    run_study,
+    single_layer,
+    train_reader,
+    train_readers,
 )
 from minitx.utils.console import Console
+from minitx.utils.progress import Progress
 
 FAMILIES = families("lstm", "transformer", **{"optim.lr": 0.01, "optim.warmup_steps": 10})
 DISTANCES = st.lists(st.integers(1, 12), min_size=1, max_size=5)
@@ -41,9 +41,9 @@ WIDTH = 32
 
 @given(DISTANCES, st.integers(0, 2**32))
 def test_a_key_comes_first_and_nowhere_else(distances: list[int], seed: int) -> None:
-    asked = questions(distances, np.random.default_rng(seed))
-    rows = sentences(asked.src)
-    assert [row[0] - N_SPECIALS for row in rows] == asked.keys.tolist()
+    batch = draw_latch_batch(distances, np.random.default_rng(seed))
+    rows = sentences(batch.src)
+    assert [row[0] - N_SPECIALS for row in rows] == batch.keys.tolist()
     assert [len(row) - 1 for row in rows] == distances
     for row in rows:
         assert row[-1] == EOS_ID
@@ -51,18 +51,18 @@ def test_a_key_comes_first_and_nowhere_else(distances: list[int], seed: int) -> 
 
 
 def test_every_key_and_filler_is_drawn() -> None:
-    asked = questions([50] * 500, np.random.default_rng(0))
-    assert set(asked.src.ids.tolist()) >= set(range(N_SPECIALS, N_SPECIALS + KEYS + FILLERS))
+    batch = draw_latch_batch([50] * 500, np.random.default_rng(0))
+    assert set(batch.src.ids.tolist()) >= set(range(N_SPECIALS, N_SPECIALS + KEYS + FILLERS))
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 @given(distances=DISTANCES)
 def test_a_state_is_that_of_its_sentence_alone(system: str, distances: list[int]) -> None:
     reader = build_reader(system, FAMILIES, WIDTH, 0).eval()
-    asked = questions(distances, np.random.default_rng(1))
+    batch = draw_latch_batch(distances, np.random.default_rng(1))
     with torch.no_grad():
-        together = reader(asked.src)
-        for state, ids in zip(together, sentences(asked.src), strict=True):
+        together = reader(batch.src)
+        for state, ids in zip(together, sentences(batch.src), strict=True):
             torch.testing.assert_close(state, reader(one(ids))[0], atol=1e-5, rtol=1e-5)
 
 
@@ -82,7 +82,7 @@ def test_every_token_reaches_the_state(system: str) -> None:
 
 
 def test_families_are_brought_to_one_layer_that_reads_forwards() -> None:
-    lstm, transformer = (vars(alone(FAMILIES[name].model, WIDTH)) for name in ("lstm", "transformer"))
+    lstm, transformer = (vars(single_layer(FAMILIES[name].model, WIDTH)) for name in ("lstm", "transformer"))
     assert (lstm["num_layers"], lstm["d_model"], lstm["d_hidden"], lstm["bidirectional"]) == (1, WIDTH, WIDTH, False)
     assert (transformer["num_layers"], transformer["d_model"]) == (1, WIDTH)
 
@@ -91,10 +91,10 @@ def test_families_are_brought_to_one_layer_that_reads_forwards() -> None:
 def test_a_short_memory_is_learned(system: str) -> None:
     lesson = Lesson(width=WIDTH, longest=3, sentences=64, updates=150)
     reader = build_reader(system, FAMILIES, WIDTH, 0)
-    assert list(teach(reader, FAMILIES["lstm"].optim, lesson, 0)) == list(range(1, 151))
-    asked = questions([1, 2, 3] * 100, np.random.default_rng(5))
+    assert list(train_reader(reader, FAMILIES["lstm"].optim, lesson, 0)) == list(range(1, 151))
+    batch = draw_latch_batch([1, 2, 3] * 100, np.random.default_rng(5))
     with torch.no_grad():
-        assert reader.right(reader.eval()(asked.src), asked.keys) > 270
+        assert reader.n_correct(reader.eval()(batch.src), batch.keys) > 270
 
 
 def test_readers_come_as_drawn_and_as_taught_and_a_seed_says_which() -> None:
@@ -102,7 +102,7 @@ def test_readers_come_as_drawn_and_as_taught_and_a_seed_says_which() -> None:
     seen: dict[tuple[str, str, int], torch.Tensor] = {}
     for _ in range(2):
         progress = Progress(Console(StringIO()), lesson.work)
-        for system, stage, seed, reader in readers(FAMILIES, lesson, progress):
+        for system, stage, seed, reader in train_readers(FAMILIES, lesson, progress):
             weight = reader.output.weight.detach().clone()
             assert not reader.training
             assert torch.equal(seen.setdefault((system, stage, seed), weight), weight)
@@ -118,7 +118,7 @@ def test_an_update_that_is_not_finite_is_skipped() -> None:
     reader = build_reader("rnn", FAMILIES, WIDTH, 0)
     reader.output.weight.register_hook(lambda grad: grad * torch.nan)
     before = reader.output.weight.detach().clone()
-    assert list(teach(reader, FAMILIES["lstm"].optim, Lesson(width=WIDTH, longest=2, updates=1), 0)) == [1]
+    assert list(train_reader(reader, FAMILIES["lstm"].optim, Lesson(width=WIDTH, longest=2, updates=1), 0)) == [1]
     assert torch.equal(reader.output.weight, before)
 
 
@@ -138,7 +138,7 @@ class Stub:
 
 
 def test_what_was_found_is_kept_with_its_conditions() -> None:
-    found = conduct(Stub(), FAMILIES, "tiny", Console(StringIO()))
+    found = run_study(Stub(), FAMILIES, "tiny", Console(StringIO()))
     assert (found["size"], found["sizes"], found["found"]) == ("tiny", {"much": 7}, 14)
     conditions = found["conditions"]
     assert (conditions["device"], conditions["precision"], conditions["seed"]) == ("cpu", "32-true", 1)
@@ -152,5 +152,5 @@ def test_a_reader_needs_nothing_but_an_encoder() -> None:
         def encode(self, src: Any) -> torch.Tensor:
             return torch.ones(len(src.ids), 4)
 
-    asked = questions([1, 2], np.random.default_rng(0))
-    assert Reader(Blind(), 4)(asked.src).shape == (2, 4)
+    batch = draw_latch_batch([1, 2], np.random.default_rng(0))
+    assert Reader(Blind(), 4)(batch.src).shape == (2, 4)

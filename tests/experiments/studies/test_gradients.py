@@ -17,17 +17,26 @@ from minitx.data.batch import pack
 from minitx.data.tokenizer import N_SPECIALS, PAD_ID
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.studies import gradients
-from minitx.experiments.studies.common import STAGES, SYSTEMS, Asked, Lesson, Reader, build_reader, conduct, questions
+from minitx.experiments.studies.common import (
+    STAGES,
+    SYSTEMS,
+    LatchBatch,
+    Lesson,
+    Reader,
+    build_reader,
+    draw_latch_batch,
+    run_study,
+)
 from minitx.experiments.studies.gradients import (
-    Flow,
+    GradientFlow,
     Sizes,
     claims,
     decays,
-    flow,
-    geometric,
+    geometric_mean,
     if_learned,
     keeps,
-    summed_up,
+    measure_flow,
+    summarize,
 )
 from minitx.utils.console import Console
 
@@ -40,23 +49,23 @@ WIDTH = 16
 @given(distance=st.integers(1, 9), seed=st.integers(0, 99))
 def test_it_is_the_gradient_that_arrives_at_the_keys_row_of_the_table(system: str, distance: int, seed: int) -> None:
     reader = build_reader(system, FAMILIES, WIDTH, seed).eval().double()
-    asked = questions([distance], np.random.default_rng(seed))
-    found = flow(reader, asked)
-    states = reader(asked.src)
-    loss = reader.loss_sum(states, asked.keys)
+    batch = draw_latch_batch([distance], np.random.default_rng(seed))
+    found = measure_flow(reader, batch)
+    states = reader(batch.src)
+    loss = reader.loss_sum(states, batch.keys)
     table, state = torch.autograd.grad(loss, (reader.encoder.src_embed.weight, states))
-    at_key = table[N_SPECIALS + int(asked.keys[0])].norm()  # fillers are other rows
+    at_key = table[N_SPECIALS + int(batch.keys[0])].norm()  # fillers are other rows
     assert found.gradient == pytest.approx(float(at_key))
     assert found.carried == pytest.approx(float(at_key / state.norm()))
-    assert found.right == float(reader.output(states).argmax() == asked.keys[0])
+    assert found.right == float(reader.output(states).argmax() == batch.keys[0])
 
 
 def test_norms_are_means_over_sentences_and_nothing_is_left_behind() -> None:
     reader = build_reader("lstm", FAMILIES, WIDTH, 0).eval().double()
-    both = questions([3, 5], np.random.default_rng(0))
-    apart = [flow(reader, Asked(pack([ids], PAD_ID), key[None])).gradient
+    both = draw_latch_batch([3, 5], np.random.default_rng(0))
+    apart = [measure_flow(reader, LatchBatch(pack([ids], PAD_ID), key[None])).gradient
              for ids, key in zip(sentences(both.src), both.keys, strict=True)]
-    assert flow(reader, both).gradient == pytest.approx(sum(apart) / 2)
+    assert measure_flow(reader, both).gradient == pytest.approx(sum(apart) / 2)
     assert all(weight.grad is None for weight in reader.parameters())
 
 
@@ -64,8 +73,8 @@ def test_norms_are_means_over_sentences_and_nothing_is_left_behind() -> None:
 @given(st.floats(0.3, 0.97))
 def test_a_recurrence_that_shrinks_by_a_factor_is_seen_to(factor: float) -> None:
     reader = shrinking(factor)
-    flows = [flow(reader, questions([distance] * 4, np.random.default_rng(0))) for distance in DISTANCES]
-    found = summed_up(DISTANCES, [flows])
+    flows = [measure_flow(reader, draw_latch_batch([distance] * 4, np.random.default_rng(0))) for distance in DISTANCES]
+    found = summarize(DISTANCES, [flows])
     assert found["exponential"]["a_step"] == pytest.approx(factor, rel=1e-3)
     assert found["exponential"]["residual"] < 1e-2
     assert decays("it decays", found).holds is True
@@ -87,7 +96,7 @@ def shrinking(factor: float) -> Reader:
 
 def seen(carried: Any, seeds: int = 1) -> dict[str, Any]:
     """Sum up what is carried over each distance, the same for every seed."""
-    return summed_up(DISTANCES, [[Flow(carried(d), carried(d), 1.0) for d in DISTANCES]] * seeds)
+    return summarize(DISTANCES, [[GradientFlow(carried(d), carried(d), 1.0) for d in DISTANCES]] * seeds)
 
 
 @given(st.floats(0.05, 0.97), st.floats(0.1, 10))
@@ -106,8 +115,8 @@ def test_what_rises_or_stays_does_not_decay_and_what_is_between_the_two_forms_is
 
 @pytest.mark.parametrize("named", [(1.0, 0.95), (1.0, 0.5)])
 def test_of_a_reader_that_has_not_learned_with_every_seed_nothing_is_said(named: tuple[float, float]) -> None:
-    flows = [[Flow(1, 0.5**d, 1.0 if d < 64 else last) for d in DISTANCES] for last in named]
-    taught = summed_up(DISTANCES, flows)
+    flows = [[GradientFlow(1, 0.5**d, 1.0 if d < 64 else last) for d in DISTANCES] for last in named]
+    taught = summarize(DISTANCES, flows)
     claim = if_learned(taught, decays("it decays", taught))
     assert claim.holds is (True if min(named) > 0.9 else None)
     assert ("no more than 50 % of the keys" in claim.why) is (min(named) < 0.9)
@@ -115,8 +124,8 @@ def test_of_a_reader_that_has_not_learned_with_every_seed_nothing_is_said(named:
 
 @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=5))
 def test_a_geometric_mean_is_that_of_logarithms(values: list[float]) -> None:
-    assert geometric(values) == pytest.approx(float(np.exp(np.log(values).mean())))
-    assert geometric([*values, 0.0]) == 0
+    assert geometric_mean(values) == pytest.approx(float(np.exp(np.log(values).mean())))
+    assert geometric_mean([*values, 0.0]) == 0
 
 
 def test_a_gradient_that_is_zero_is_in_no_fit() -> None:
@@ -127,8 +136,8 @@ def test_a_gradient_that_is_zero_is_in_no_fit() -> None:
 
 @pytest.mark.parametrize(("last", "holds"), [((0.6, 0.9), True), ((0.01, 0.2), False), ((0.1, 0.9), None)])
 def test_what_is_kept_is_judged_between_seeds(last: tuple[float, float], holds: bool | None) -> None:
-    seeds = [[Flow(1, 1, 1), Flow(1, 1, 1), Flow(kept, kept, 1)] for kept in last]
-    found = summed_up((1, 2, 4), seeds)
+    seeds = [[GradientFlow(1, 1, 1), GradientFlow(1, 1, 1), GradientFlow(kept, kept, 1)] for kept in last]
+    found = summarize((1, 2, 4), seeds)
     assert found["kept"] == pytest.approx((last[0] * last[1]) ** 0.5)
     assert keeps("", found, (0.5, inf)).holds is holds
 
@@ -150,7 +159,7 @@ TINY = Sizes(Lesson(width=WIDTH, longest=4, sentences=8, updates=3, seeds=2), di
 
 def test_it_is_measured_stored_shown_and_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gradients, "SIZES", {"tiny": TINY})
-    found = conduct(gradients, FAMILIES, "tiny", Console(StringIO()))
+    found = run_study(gradients, FAMILIES, "tiny", Console(StringIO()))
     for system in SYSTEMS:
         for stage in STAGES:
             points = found["systems"][system][stage]["points"]

@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.studies import lengths
-from minitx.experiments.studies.common import conduct
+from minitx.experiments.studies.common import run_study
 from minitx.experiments.studies.lengths import (
-    Climb,
-    Held,
+    LengthSweep,
+    PeakBytes,
     Sizes,
     claims,
+    common_points,
     crossover,
     depth_law,
+    family_task,
+    fit_growth,
     grows,
-    growth,
     longest_chain,
     serial_depth,
-    shared,
-    task_of,
-    times,
+    speedup,
     waits,
 )
 from minitx.utils.console import Console
@@ -46,34 +46,34 @@ def test_lengths_double() -> None:
 
 def test_bytes_that_exist_at_a_time_are_counted_and_their_peak_is_kept() -> None:
     given_ = torch.ones(1_000)
-    with Held() as held:
+    with PeakBytes() as held:
         a = given_ + 1
         b = a * 2
         del a
         c = b + 1
         del b, c
         d = given_ * 3
-    assert held.most == 2 * given_.nbytes
+    assert held.peak == 2 * given_.nbytes
     assert sum(held.live.values()) == d.nbytes
 
 
 def test_views_and_what_was_there_before_are_free() -> None:
     given_ = torch.ones(1_000)
-    with Held() as held:
+    with PeakBytes() as held:
         given_.view(10, 100).t()[2:].mul_(2)
-    assert held.most == 0
+    assert held.peak == 0
 
 
 def test_what_a_backward_pass_waits_for_counts() -> None:
     x = torch.ones(1_000, requires_grad=True)
-    with Held() as held:
+    with PeakBytes() as held:
         y = x
         for _ in range(5):
             y = y.exp()
         forwards = sum(held.live.values())
         y.sum().backward()
     assert forwards == 5 * x.nbytes
-    assert held.most > forwards
+    assert held.peak > forwards
 
 
 # --- operators
@@ -92,7 +92,7 @@ def test_the_longest_of_several_paths_is_counted(long: int, short: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_law_of_depth_holds_at_lengths_that_were_not_counted(name: str) -> None:
-    model = task_of(families(name)[name], 16, "32-true").model
+    model = family_task(families(name)[name], 16, "32-true").model
     law = depth_law(model)
     assert law["exact"]
     for length in (5, 23, 90):
@@ -101,7 +101,7 @@ def test_the_law_of_depth_holds_at_lengths_that_were_not_counted(name: str) -> N
 
 def test_a_recurrence_waits_for_each_token_in_each_layer_and_attention_for_none() -> None:
     def a_token(name: str, **words: object) -> float:
-        return float(depth_law(task_of(families(name, **words)[name], 16, "32-true").model)["a_token"])
+        return float(depth_law(family_task(families(name, **words)[name], 16, "32-true").model)["a_token"])
 
     one = a_token("lstm", **{"model.num_layers": 1})
     assert one >= 4  # a step forwards and a step backwards, in the encoder and in the decoder
@@ -114,26 +114,26 @@ def test_a_recurrence_waits_for_each_token_in_each_layer_and_attention_for_none(
 # --- limits
 
 
-def climbed(*points: tuple[float, float]) -> Any:
+def swept(*points: tuple[float, float]) -> Any:
     """points: seconds and bytes at lengths that double"""
-    return Climb("any", None, {}, [{"seconds": s, "peak_bytes": b} for s, b in points])  # type: ignore[arg-type]
+    return LengthSweep("any", None, {}, [{"seconds": s, "peak_bytes": b} for s, b in points])  # type: ignore[arg-type]
 
 
 def test_time_is_expected_to_grow_as_it_last_did_and_bytes_with_the_square() -> None:
-    assert climbed().expect() == (0, 0)
-    assert climbed((1, 10)).expect() == (2, 40)
-    assert climbed((1, 10), (3, 20)).expect() == (9, 80)
-    assert climbed((1, 10), (1.1, 20)).expect()[0] == pytest.approx(2.2)  # a short sentence's overhead tells nothing
-    assert climbed((1, 10), (9, 20)).expect()[0] == pytest.approx(36)  # and a hiccup no more
+    assert swept().predict() == (0, 0)
+    assert swept((1, 10)).predict() == (2, 40)
+    assert swept((1, 10), (3, 20)).predict() == (9, 80)
+    assert swept((1, 10), (1.1, 20)).predict()[0] == pytest.approx(2.2)  # a short sentence's overhead tells nothing
+    assert swept((1, 10), (9, 20)).predict()[0] == pytest.approx(36)  # and a hiccup no more
 
 
-@pytest.mark.parametrize(("seconds", "nbytes", "told"), [
+@pytest.mark.parametrize(("seconds", "nbytes", "message"), [
     (1.0, 100.0, None), (4.9, 100.0, None), (5.1, 100.0, "a pass, more than 10"), (1.0, 300.0, "GiB, more than")])
-def test_a_family_stops_before_what_would_take_too_much(seconds: float, nbytes: float, told: str | None) -> None:
-    climb = climbed((seconds, nbytes))
-    climb.look_ahead(64, Sizes(pass_s=10), most_bytes=1_000)
-    assert climb.stopped is None if told is None else climb.stopped.startswith("before 64 tokens") and (
-        told in climb.stopped)
+def test_a_family_stops_before_what_would_take_too_much(seconds: float, nbytes: float, message: str | None) -> None:
+    sweep = swept((seconds, nbytes))
+    sweep.check_limits(64, Sizes(pass_s=10), max_bytes=1_000)
+    assert sweep.stopped is None if message is None else sweep.stopped.startswith("before 64 tokens") and (
+        message in sweep.stopped)
 
 
 @pytest.mark.parametrize("limit", [{"pass_s": 0.0}, {"memory_share": 0.0}])
@@ -153,7 +153,7 @@ def test_limits_end_a_climb(limit: dict[str, float]) -> None:
 def found() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lengths, "SIZES", {"tiny": TINY})
-        return conduct(lengths, families(*NAMES), "tiny", Console(StringIO()))
+        return run_study(lengths, families(*NAMES), "tiny", Console(StringIO()))
 
 
 def test_every_family_is_measured_at_every_length(found: dict[str, Any]) -> None:
@@ -196,14 +196,14 @@ def test_it_is_stored_shown_and_drawn(found: dict[str, Any]) -> None:
 @given(st.floats(0.1, 2), st.floats(1e-9, 1e-6))
 def test_growth_is_of_the_upper_half(exponent: float, factor: float) -> None:
     points = [{"length": 2**i, "seconds": factor * max(2**i, 64) ** exponent} for i in range(4, 14)]
-    found = growth(points, "seconds")
+    found = fit_growth(points, "seconds")
     assert found is not None
     assert found["exponent"] == pytest.approx(exponent, abs=1e-6)
     assert (found["from"], found["to"]) == (512, 8192)
 
 
 def test_four_points_have_no_exponent_with_an_error() -> None:
-    assert growth([{"length": 2**i, "seconds": 1.0} for i in range(4)], "seconds") is None
+    assert fit_growth([{"length": 2**i, "seconds": 1.0} for i in range(4)], "seconds") is None
 
 
 def timed(**families_: Any) -> dict[str, Any]:
@@ -247,8 +247,8 @@ def test_depth_is_judged(a_token: float, exact: bool, holds: bool | None) -> Non
 @pytest.mark.parametrize(("factor", "holds"), [(10, True), (2, False), (5, None)])
 def test_speed_is_judged_between_extremes(factor: float, holds: bool | None) -> None:
     found = timed(transformer=(lambda n: n, 12), lstm=(lambda n: factor * n, 12))
-    both = shared(found["transformer"]["points"], found["lstm"]["points"])
-    assert times("", both[512], (5, inf)).holds is holds
+    both = common_points(found["transformer"]["points"], found["lstm"]["points"])
+    assert speedup("", both[512], (5, inf)).holds is holds
 
 
 def test_all_claims_are_made() -> None:

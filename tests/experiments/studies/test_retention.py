@@ -14,8 +14,18 @@ from hypothesis import strategies as st
 from minitx.experiments.fits import wilson
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.studies import retention
-from minitx.experiments.studies.common import KEYS, STAGES, SYSTEMS, Lesson, build_reader, conduct
-from minitx.experiments.studies.retention import CHANCE, Read, Sizes, claims, forgets, look, probe, reads, summed_up
+from minitx.experiments.studies.common import KEYS, STAGES, SYSTEMS, Lesson, build_reader, run_study
+from minitx.experiments.studies.retention import (
+    CHANCE,
+    ProbeCounts,
+    Sizes,
+    claims,
+    forgets,
+    probe,
+    probe_reader,
+    reads,
+    summarize,
+)
 from minitx.utils.console import Console
 
 FAMILIES = families("lstm", "transformer")
@@ -73,10 +83,10 @@ def test_a_state_that_never_changes_says_nothing() -> None:
 def test_the_state_of_a_recurrence_that_forgets_at_once_holds_nothing_and_after_one_step_all() -> None:
     sizes = Sizes(fitted=N, scored=N)
     reader = build_reader("rnn", FAMILIES, 32, 0).eval()
-    near = look(reader, 1, sizes, np.random.default_rng(0))
+    near = probe_reader(reader, 1, sizes, np.random.default_rng(0))
     with torch.no_grad():
         reader.encoder.rnn.weight_hh_l0.zero_()
-    gone = look(reader, 1, sizes, np.random.default_rng(0))
+    gone = probe_reader(reader, 1, sizes, np.random.default_rng(0))
     assert near.n == gone.n == N
     assert near.probe > 0.95 * N
     assert gone.probe < 2 * CHANCE * N
@@ -89,7 +99,7 @@ def test_the_readers_own_answers_are_counted() -> None:
     sizes = Sizes(fitted=8, scored=N)
     with torch.no_grad():
         reader.output.weight.zero_()  # it always names the first key
-    assert look(reader, 2, sizes, np.random.default_rng(0)).reader / N == pytest.approx(CHANCE, abs=0.04)
+    assert probe_reader(reader, 2, sizes, np.random.default_rng(0)).reader / N == pytest.approx(CHANCE, abs=0.04)
 
 
 # --- what follows
@@ -97,12 +107,12 @@ def test_the_readers_own_answers_are_counted() -> None:
 
 def seen(*rights: int, shuffled: int = 64) -> list[dict[str, Any]]:
     """Of 1,024 sentences each, at 2, 8, 32 ... tokens."""
-    return [summed_up(2 * 4**i, [Read(1_024, right, shuffled, right)]) for i, right in enumerate(rights)]
+    return [summarize(2 * 4**i, [ProbeCounts(1_024, right, shuffled, right)]) for i, right in enumerate(rights)]
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=4))
 def test_seeds_are_added_up(counts: list[tuple[int, int]]) -> None:
-    found = summed_up(8, [Read(50, right, shuffled, right) for right, shuffled in counts])
+    found = summarize(8, [ProbeCounts(50, right, shuffled, right) for right, shuffled in counts])
     rights = [right for right, _ in counts]
     assert (found["n"], found["right"]) == (50 * len(counts), sum(rights))
     assert (found["low"], found["high"]) == wilson(sum(rights), 50 * len(counts))
@@ -123,7 +133,7 @@ def test_where_nothing_is_read_nothing_is_forgotten() -> None:
 
 
 def test_seeds_that_disagree_leave_it_open() -> None:
-    points = [summed_up(distance, [Read(1_024, right, 64, right) for right in rights])
+    points = [summarize(distance, [ProbeCounts(1_024, right, 64, right) for right in rights])
               for distance, rights in ((8, (1_024, 1_024)), (32, (1_024, 100)))]
     assert forgets("it", points).holds is None
 
@@ -149,7 +159,7 @@ TINY = Sizes(Lesson(width=16, longest=4, sentences=8, updates=3, seeds=2), dista
 
 def test_it_is_measured_stored_shown_and_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "SIZES", {"tiny": TINY})
-    found = conduct(retention, FAMILIES, "tiny", Console(StringIO()))
+    found = run_study(retention, FAMILIES, "tiny", Console(StringIO()))
     for system in SYSTEMS:
         for stage in STAGES:
             points = found["systems"][system][stage]

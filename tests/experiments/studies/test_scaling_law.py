@@ -11,12 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitx.data.synthetic import text as synthetic
-from minitx.experiments.costs.cost import widened
+from minitx.experiments.costs.complexity import with_width
 from minitx.experiments.fits import EXPONENTS
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.studies import scaling_law
-from minitx.experiments.studies.common import conduct
-from minitx.experiments.studies.scaling_law import FLOOR, Sizes, claims, estimated, exponent, fits, predicts, weights
+from minitx.experiments.studies.common import run_study
+from minitx.experiments.studies.scaling_law import (
+    FLOOR,
+    Sizes,
+    claims,
+    fit_laws,
+    judge_estimate,
+    judge_exponent,
+    judge_prediction,
+    n_weights,
+)
 from minitx.models.registry import build_model
 from minitx.utils.console import Console
 
@@ -27,18 +36,18 @@ SCALE = [10_000.0 * 2**i for i in range(7)]
 def test_size_is_not_a_matter_of_the_vocabulary(tied: str) -> None:
     (cfg,) = families("transformer", **{"model.tie_embeddings": tied}).values()
     small, large = (build_model(cfg.model, src_vocab_size=n, tgt_vocab_size=n) for n in (100, 1_000))
-    assert weights(small) == weights(large)
+    assert n_weights(small) == n_weights(large)
     tables = 1 if tied == "true" else 3
-    assert sum(p.numel() for p in small.parameters()) - weights(small) == tables * 100 * small.output.in_features
+    assert sum(p.numel() for p in small.parameters()) - n_weights(small) == tables * 100 * small.output.in_features
 
 
 def test_widths_of_a_study_make_models_that_grow() -> None:
     (cfg,) = families("transformer", **{"model.size": "tiny"}).values()
     for sizes in scaling_law.SIZES.values():
         for width in sizes.widths:
-            widened(cfg.model, width).check(cfg.data)
-        models = [build_model(widened(cfg.model, w), src_vocab_size=99, tgt_vocab_size=99) for w in sizes.widths[:7]]
-        counts = [weights(model) for model in models]
+            with_width(cfg.model, width).check(cfg.data)
+        models = [build_model(with_width(cfg.model, w), src_vocab_size=99, tgt_vocab_size=99) for w in sizes.widths[:7]]
+        counts = [n_weights(model) for model in models]
         assert counts == sorted(counts)
         assert counts[-1] > 30 * counts[0]
         assert len(sizes.widths) >= 6
@@ -49,7 +58,7 @@ def test_widths_of_a_study_make_models_that_grow() -> None:
 
 def measured(loss: Any, noise: float = 0.0, seeds: int = 2) -> dict[str, Any]:
     draw = np.random.default_rng(0)
-    return fits(SCALE, [[loss(n) * float(np.exp(noise * draw.normal())) for _ in range(seeds)] for n in SCALE])
+    return fit_laws(SCALE, [[loss(n) * float(np.exp(noise * draw.normal())) for _ in range(seeds)] for n in SCALE])
 
 
 @settings(max_examples=5)
@@ -64,24 +73,24 @@ def test_a_power_is_found_with_its_error_and_predicts(alpha: float) -> None:
 @pytest.mark.parametrize(("loss", "noise", "holds"), [
     (lambda n: 9.0 * n**-0.2, 1e-3, True), (lambda n: 9.0, 1e-4, False), (lambda n: 9.0 * n**-0.03, 5e-2, None)])
 def test_an_exponent_is_judged(loss: Any, noise: float, holds: bool | None) -> None:
-    assert exponent("", measured(loss, noise, seeds=1)["power"], (0.01, float("inf"))).holds is holds
+    assert judge_exponent("", measured(loss, noise, seeds=1)["power"], (0.01, float("inf"))).holds is holds
 
 
 @pytest.mark.parametrize(("form", "holds"), [("power", False), ("power and floor", True)])
 def test_a_prediction_is_judged_by_what_it_misses(form: str, holds: bool) -> None:
-    assert predicts("", measured(lambda n: 500 * n**-0.5 + 1.0)[form]).holds is holds
+    assert judge_prediction("", measured(lambda n: 500 * n**-0.5 + 1.0)[form]).holds is holds
 
 
 def test_a_prediction_is_not_judged_by_one_seed_nor_by_seeds_that_disagree() -> None:
-    assert predicts("", measured(lambda n: 9.0 * n**-0.2, seeds=1)["power"]).holds is None
-    assert predicts("", measured(lambda n: 9.0 * n**-0.2, noise=0.05, seeds=5)["power"]).holds is None
+    assert judge_prediction("", measured(lambda n: 9.0 * n**-0.2, seeds=1)["power"]).holds is None
+    assert judge_prediction("", measured(lambda n: 9.0 * n**-0.2, noise=0.05, seeds=5)["power"]).holds is None
 
 
 def test_an_estimate_at_the_edge_of_what_is_tried_is_not_judged() -> None:
     bent = measured(lambda n: 5.0 - 0.3 * float(np.log(n / SCALE[0])) ** 1.2)["power and floor"]
     assert bent["exponent"] == EXPONENTS[True][0]
     assert bent["constant_interval"] is None
-    assert estimated("", bent, "constant", (0.1, float("inf"))).holds is None
+    assert judge_estimate("", bent, "constant", (0.1, float("inf"))).holds is None
 
 
 @pytest.mark.parametrize(("alpha", "floor", "expected"), [
@@ -110,7 +119,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         patch.setattr(synthetic, "EVALUATION_SIZE", 100)
         (cfg,) = families("transformer", **{"data.train_size": 400, "trainer.tokens_per_update": 256,
                                             "data.max_tokens": 256}).values()
-        return conduct(scaling_law, {"transformer": cfg}, "tiny", Console(StringIO()))
+        return run_study(scaling_law, {"transformer": cfg}, "tiny", Console(StringIO()))
 
 
 def test_models_of_all_sizes_see_the_same_tokens(found: dict[str, Any]) -> None:

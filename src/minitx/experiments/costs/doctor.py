@@ -1,4 +1,4 @@
-"""What this machine has, and what a config would cost on it: every look that is cheap before a run that is not."""
+"""What this machine has, and what a config would cost on it: cheap checks before an expensive run."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from minitx.data.encoded import default_cache_dir
 from minitx.data.tokenizer import TokenizerPair
 from minitx.distributed.bandwidth import FOUND
 from minitx.distributed.elastic import run_ranks
-from minitx.experiments.costs.dry_run import Rehearsal, rehearse
+from minitx.experiments.costs.dry_run import DryRun, dry_run
 from minitx.profiling.peak import matmul_gflops
 from minitx.profiling.provenance import hardware, versions
 from minitx.runs.directory import RUNS, check_run_dir
@@ -33,21 +33,21 @@ GIB, MIB = 2**30, 2**20
 
 
 class Fact(NamedTuple):
-    """Hold one thing seen: as programs read it, and as a person does."""
+    """One finding."""
 
     name: str
-    value: Any
-    text: str
+    value: Any  # for programs, ready for JSON
+    text: str  # for a person
 
 
 class Doctor:
-    """Examine a settled config on this machine, section by section; later ones build on what earlier ones found.
+    """Examine a settled config on this machine, section by section; later sections need the results of earlier ones.
 
-    Nothing is left behind but what is kept in the cache.
+    Only the cache is written.
     """
 
     def __init__(self, cfg: Config, console: Console, distributed: bool = False) -> None:
-        """distributed: have ranks meet, and measure what they tell each other, too"""
+        """distributed: also start ranks, and measure what they exchange"""
         self.cfg, self.console, self.distributed = cfg, console, distributed
         self.run_dir = Path(cfg.run_dir) if cfg.run_dir is not None else RUNS / "NAME"
         self.device: torch.device | None = None
@@ -57,26 +57,26 @@ class Doctor:
 
     @property
     def code(self) -> Exit:
-        """Return the problems' code: of several, a wrong config's before unreadable text's before storage's."""
+        """The exit code of the gravest problem: a wrong config, then unreadable text, then storage."""
         return min((problem.code for problem in self.problems), default=Exit.OK)
 
     def sections(self) -> Iterator[tuple[str, list[Fact]]]:
-        """Yield each section's name and facts; a problem ends its section and goes to `problems`."""
-        looks: tuple[Callable[[], Iterator[Fact]], ...] = (
+        """Yield each section's name and facts. A problem ends its section, and is added to `problems`."""
+        checks: tuple[Callable[[], Iterator[Fact]], ...] = (
             self.versions, self.devices, self.precision, *([self.ranks] if self.distributed else []), self.storage,
             self.text, self.cost)
-        for look in looks:
-            self.console.live(f"looking at {look.__name__} ...")
+        for check in checks:
+            self.console.live(f"examining {check.__name__} ...")
             facts: list[Fact] = []
             try:
-                for fact in look():
-                    facts.append(fact)  # noqa: PERF402 - those before a problem are kept
+                for fact in check():
+                    facts.append(fact)  # noqa: PERF402 - facts found before a problem are shown
             except UserError as problem:
                 self.problems.append(problem)
-            yield look.__name__, facts
+            yield check.__name__, facts
 
     def versions(self) -> Iterator[Fact]:
-        """Look at packages, beside what constraints.txt says."""
+        """Compare installed packages with constraints.txt."""
         pinned = read_constraints(CONSTRAINTS)
         for name, installed in {"minitx": version("minitx"), **versions()}.items():
             wanted = pinned.get(name)
@@ -85,7 +85,7 @@ class Doctor:
                        installed + (f"  differs: constraints.txt says {wanted}" if differs else ""))
 
     def devices(self) -> Iterator[Fact]:
-        """Look at processor and GPUs, and choose. Errors: `UserError` if the one asked for is not there."""
+        """List processor and GPUs, and choose one. Errors: `UserError` if the config asks for one that is missing"""
         cpu = hardware(torch.device("cpu"))
         yield Fact("cpu", cpu, f"{cpu['cpu']}, {cpu['cores']} cores, {cpu['memory_gib']} GiB, "
                                f"{cpu['bf16_units'] or 'no units'} for bf16 products")
@@ -96,12 +96,12 @@ class Doctor:
                        f"{name}, {total:.1f} GiB, {free:.1f} free")
         load, cores = os.getloadavg()[0], cpu["cores"]
         yield Fact("load", load, f"{load:.1f} of {cores} cores" +
-                   (": busy of late, so what is measured may be slower than it need be" if load > cores / 2 else ""))
+                   (": other programs were busy, so times measured now may be too long" if load > cores / 2 else ""))
         self.device = choose_device(self.cfg.trainer)
         yield Fact("chosen", str(self.device), f"{self.device}, {torch.get_num_threads()} CPU threads")
 
     def precision(self) -> Iterator[Fact]:
-        """Measure what number formats are worth, on a product as large as the config's usual one."""
+        """Measure the speed of number formats, on a product of the config's usual size."""
         d_model = self.cfg.model.d_model
         assert d_model is not None
         shape = (self.cfg.data.max_tokens, d_model, 4 * d_model)
@@ -120,35 +120,36 @@ class Doctor:
             yield Fact("chosen", chosen, f"{chosen}, " + (f"by auto: {why}" if asked == "auto" else "as asked"))
 
     def ranks(self) -> Iterator[Fact]:
-        """Start the ranks that the config asks for, two at least. Errors: `UserError` if they cannot work together."""
+        """Start the ranks that the config asks for, two at least. Errors: `UserError` if they cannot work together"""
         cfg = replace(self.cfg, trainer=replace(self.cfg.trainer, devices=max(2, self.cfg.trainer.devices)))
         with TemporaryDirectory() as folder:
             code = run_ranks(cfg, Path(folder), "minitx.distributed.bandwidth")
             if code != Exit.OK:
-                raise UserError(f"trainer.devices={cfg.trainer.devices}: ranks could not work together; what they said "
-                                "is above")
+                raise UserError(f"trainer.devices={cfg.trainer.devices}: ranks could not work together; see their "
+                                "output above")
             found = json.loads((Path(folder) / FOUND).read_text())
         yield Fact("ranks", found["ranks"], f"{found['ranks']} on {len(set(found['hosts']))} host, {found['backend']}")
-        yield Fact("meet_s", found["meet_s"], f"{found['meet_s']:.2f}  from a rank's start to the first exchange's end")
+        yield Fact("meet_s", found["meet_s"],
+                   f"{found['meet_s']:.2f}  from a rank's start to the end of the first exchange")
         yield Fact("small_us", found["small_us"], f"{found['small_us']:,.0f}  a sum of 16 bytes")
         yield Fact("gib_per_s", found["gib_per_s"], ", ".join(
             f"{speed:.2f} at {mib} MiB" for mib, speed in found["gib_per_s"].items()) + "  through each rank's link")
 
     def storage(self) -> Iterator[Fact]:
-        """Look where runs and cache go. Errors: `UserError` if no run could begin there, or go on."""
+        """Check the folders of runs and cache. Errors: `UserError` if no run could start there, or resume"""
         for name, path in (("runs", self.run_dir), ("cache", default_cache_dir())):
-            place = standing(path)
+            place = nearest_existing(path)
             free, writable = shutil.disk_usage(place).free / GIB, os.access(place, os.W_OK)
             yield Fact(name, {"folder": str(place), "free_gib": free, "writable": writable},
                        f"{place}: {free:,.1f} GiB free" + ("" if writable else ", not writable"))
-        place = standing(self.run_dir)
+        place = nearest_existing(self.run_dir)
         if not place.is_dir() or not os.access(place, os.W_OK):
             raise UserError(f"run_dir={self.run_dir}: cannot be made, {place} is "
                             f"{'not writable' if place.is_dir() else 'a file'}; name another", Exit.STORAGE)
         check_run_dir(self.cfg)
 
     def text(self) -> Iterator[Fact]:
-        """Read the text as a run would. Errors: `UserError` for text that cannot be trained on."""
+        """Read the text as a run would. Errors: `UserError` for text that cannot be trained on"""
         cfg = self.cfg
         corpus = load_corpus(cfg.data)
         yield Fact("origin", corpus.origin, f"{corpus.origin}, {cfg.data.src}-{cfg.data.tgt}")
@@ -156,8 +157,8 @@ class Doctor:
             pairs = len(corpus.pairs(name))
             yield Fact(name, pairs, f"{pairs:,} pairs")
         with TemporaryDirectory() as folder:
-            kept = cfg.resume == "auto" and TokenizerPair.saved_in(self.run_dir)
-            self.tokenizers = tokenizers = build_tokenizers(cfg, corpus, self.run_dir if kept else Path(folder))
+            resumes = cfg.resume == "auto" and TokenizerPair.saved_in(self.run_dir)
+            self.tokenizers = tokenizers = build_tokenizers(cfg, corpus, self.run_dir if resumes else Path(folder))
         self.data = TranslationData(cfg, corpus, tokenizers, world_size=cfg.trainer.devices, progress=self.console.live)
         cleaning = self.data.cleaning
         left_out = f" (left out: {cleaning.describe_dropped()})" if cleaning.describe_dropped() else ""
@@ -166,11 +167,11 @@ class Doctor:
             yield Fact("windows", [window.pairs for window in self.data.text.windows],
                        f"{len(corpus.shards)} shards; in memory: {self.data.text.describe()}")
         if cleaning.describe_overlap():
-            yield Fact("overlap", cleaning.counts()["overlap"], f"trained on too: {cleaning.describe_overlap()}")
-        yield Fact("vocabulary", [tokenizers.src.vocab_size, tokenizers.tgt.vocab_size], vocabulary(tokenizers))
+            yield Fact("overlap", cleaning.counts()["overlap"], f"also in the training text: {cleaning.describe_overlap()}")
+        yield Fact("vocabulary", [tokenizers.src.vocab_size, tokenizers.tgt.vocab_size], vocabulary_text(tokenizers))
 
     def cost(self) -> Iterator[Fact]:
-        """Plan, build and train a little. Errors: `UserError` if memory or storage would not suffice."""
+        """Build the model and train a few updates. Errors: `UserError` if memory or storage would not suffice"""
         if self.device is None or self.data is None or self.tokenizers is None:
             return
         cfg, data = self.cfg, self.data
@@ -185,12 +186,12 @@ class Doctor:
         yield Fact("updates_per_epoch", data.updates_per_epoch, f"{data.updates_per_epoch:,}")
         yield Fact("tokens_per_update", tokens, f"{tokens:,.0f} target tokens in {micro:.1f} micro-batches, on average")
         yield Fact("padding_efficiency_pct", 100 * data.padding_efficiency, f"{100 * data.padding_efficiency:.1f}")
-        measured = rehearse(task, data, self.device, self.console)
-        yield from self.times(measured, data.updates_per_epoch)
-        yield from self.sizes(measured)
+        measured = dry_run(task, data, self.device, self.console)
+        yield from self.time_facts(measured, data.updates_per_epoch)
+        yield from self.size_facts(measured)
 
-    def times(self, measured: Rehearsal, updates_per_epoch: int) -> Iterator[Fact]:
-        """Foretell times from the median update."""
+    def time_facts(self, measured: DryRun, updates_per_epoch: int) -> Iterator[Fact]:
+        """Estimate the duration of an epoch and of the run from the median update."""
         low, middle, high = measured.quartiles_s
         speed = measured.tgt_tokens / sum(measured.update_s)
         yield Fact("update_s", {"median": middle, "low": low, "high": high, "measured": len(measured.update_s)},
@@ -204,41 +205,40 @@ class Doctor:
                                 trainer.max_pflop and a_second and 1e15 * trainer.max_pflop / a_second) if end]
         run_s = min(ends) if ends else None
         steps = f"{run_s / middle:,.0f} steps, {run_s / middle / updates_per_epoch:.1f} epochs" if run_s else ""
-        yield Fact("run_s", run_s, f"{duration(run_s)}  {steps}; validation and tests come on top" if run_s else
-                   "open: neither trainer.max_steps nor max_minutes nor max_pflop")
+        yield Fact("run_s", run_s, f"{duration(run_s)}  {steps}; validation and tests not included" if run_s else
+                   "unknown: none of trainer.max_steps, max_minutes and max_pflop is set")
 
-    def sizes(self, measured: Rehearsal) -> Iterator[Fact]:
-        """Say what is held and kept. Errors: `UserError` if that is more than the disk has."""
+    def size_facts(self, measured: DryRun) -> Iterator[Fact]:
+        """Report memory, and the storage that a run needs. Errors: `UserError` if the disk has less"""
         assert self.device is not None
         whose = "of the updates" if self.device.type == "cuda" else "of this process so far, text included"
         yield Fact("peak_memory_gib", measured.peak_memory_gib, f"{measured.peak_memory_gib:.2f}  {whose}")
-        keep, place = self.cfg.checkpoint.keep, standing(self.run_dir)
-        beside = 1  # each file is written beside the old one
-        needed = ((keep + beside) * (measured.checkpoint_bytes + measured.model_bytes)
-                  + (1 + beside) * measured.model_bytes)
+        keep, place = self.cfg.checkpoint.keep, nearest_existing(self.run_dir)
+        needed = ((keep + 1) * (measured.checkpoint_bytes + measured.model_bytes)  # each file is replaced by a new one,
+                  + 2 * measured.model_bytes)  # so for a moment there is one more
         free = shutil.disk_usage(place).free
         one, needed_mib = measured.checkpoint_bytes / MIB, needed / MIB
         yield Fact("checkpoint_mib", one, f"{one:,.1f}")
         yield Fact("storage_mib", needed_mib, f"{needed_mib:,.1f}  for checkpoint.keep={keep} with the best weights of "
-                                              "each, those that serve, and one of all while it is written")
+                                              "each, model.safetensors, and one more of each while it is written")
         if needed > free:
             raise UserError(f"{place}: has {free / MIB:,.1f} MiB free, the run needs {needed_mib:,.1f}; make room, "
                             "name run_dir elsewhere, or lower checkpoint.keep", Exit.STORAGE)
 
 
 def read_constraints(path: Path) -> dict[str, str]:
-    """Return the pinned versions by package, or nothing where there is no such file."""
+    """Return the pinned versions by package; empty if there is no such file."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return dict(line.split("==", 1) for line in lines if "==" in line and not line.startswith("#"))
 
 
-def standing(path: Path) -> Path:
-    """Return the nearest of a path and the folders it would lie in that is there."""
+def nearest_existing(path: Path) -> Path:
+    """Return a path or, if nothing is there, the nearest of its parents that exists."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if os.path.exists(place))
 
 
-def vocabulary(tokenizers: TokenizerPair) -> str:
-    """Say how many entries there are."""
+def vocabulary_text(tokenizers: TokenizerPair) -> str:
+    """Return the number of entries, of both sides if they differ."""
     src, tgt = tokenizers.src.vocab_size, tokenizers.tgt.vocab_size
     return f"{src:,} joint" if tokenizers.joint else f"{src:,} + {tgt:,}"

@@ -1,4 +1,4 @@
-"""A few real updates of a run that is not begun: what one takes in seconds, and the whole in bytes."""
+"""A dry run: some real updates of a training that is not started, for its seconds an update and its bytes."""
 
 from dataclasses import dataclass, field
 from statistics import quantiles
@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from typing_extensions import override
 
 from minitx.data.batching import shapes
 from minitx.data.datamodule import TranslationData
@@ -19,53 +20,57 @@ from minitx.training.checkpointing import run_tensors
 from minitx.training.task import TranslationTask
 from minitx.training.telemetry import split
 from minitx.utils.console import Console, duration
+from minitx.utils.progress import remaining_s
 
-WARM_UP = 3  # the widest update, which takes the most memory, and two more: allocators and kernels settle
-ENOUGH, AT_LEAST, ENOUGH_S = 30, 4, 4.0  # measured updates: the first of 30, or of 4 seconds once there are 4
+WARM_UP = 3  # updates: the widest, which takes the most memory, and two more until allocators and kernels settle
+MAX_UPDATES, MIN_UPDATES, MEASURE_S = 30, 4, 4.0  # measure until there are 30, or 4 seconds' worth and at least 4
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """Hold what was measured; `update_s` without warm-up."""
+class DryRun:
+    """What a dry run measured, its warm-up left out."""
 
-    update_s: list[float]
+    update_s: list[float]  # of each update
     tgt_tokens: int  # of all measured updates
-    peak_memory_gib: float  # of updates; validation and search may take more
+    peak_memory_gib: float  # during updates; validation and search may take more
     checkpoint_bytes: int
     model_bytes: int  # of model.safetensors
-    split_s: dict[str, float] = field(default_factory=dict)  # of all measured updates: the wait for data, and phases
-    flop: float | None = None  # of all measured updates: operations on real tokens
+    split_s: dict[str, float] = field(default_factory=dict)  # all measured updates: waiting for data, and phases
+    flop: float | None = None  # all measured updates: operations on real tokens
 
     @property
     def quartiles_s(self) -> tuple[float, float, float]:
-        """Return the seconds of an update that a quarter, a half and three quarters of them stay below."""
+        """The quartiles of an update's seconds."""
         low, middle, high = quantiles(self.update_s, n=4, method="inclusive")
         return low, middle, high
 
 
-def rehearse(task: TranslationTask, data: TranslationData, device: torch.device, console: Console) -> Rehearsal:
-    """Train for some seconds, from the plan's widest update on. Writes nothing; the task's weights change."""
+def dry_run(task: TranslationTask, data: TranslationData, device: torch.device, console: Console) -> DryRun:
+    """Train for some seconds, starting at the plan's widest update. Nothing is written; the task's weights change.
+
+    Errors: `UserError` if memory runs out; KeyboardInterrupt
+    """
     data.start = (0, widest_update(data))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     stopwatch = Stopwatch(console, data)
-    go_through(build_trainer(device, [stopwatch]), task, data)
+    fit_until_stopped(build_trainer(device, [stopwatch]), task, data)
     flops: list[Any] = stopwatch.flops[WARM_UP:]
-    return Rehearsal(stopwatch.update_s[WARM_UP:], sum(stopwatch.tgt_tokens[WARM_UP:]), peak_memory_gib(device),
+    return DryRun(stopwatch.update_s[WARM_UP:], sum(stopwatch.tgt_tokens[WARM_UP:]), peak_memory_gib(device),
                      stopwatch.checkpoint_bytes, sum(t.nbytes for t in model_tensors(task.model).values()),
                      stopwatch.split_s(), None if None in flops else sum(flops))
 
 
-def go_through(trainer: pl.Trainer, task: TranslationTask, data: TranslationData) -> None:
-    """Train until a callback stops it. Errors: KeyboardInterrupt."""
+def fit_until_stopped(trainer: pl.Trainer, task: TranslationTask, data: TranslationData) -> None:
+    """Train until a callback stops the trainer. Errors: KeyboardInterrupt, which Lightning turns into SystemExit"""
     try:
         trainer.fit(task, datamodule=data)
-    except SystemExit as left:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from left
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
 
 
 def widest_update(data: TranslationData) -> int:
-    """Find the update with the largest micro-batch in the first window's plan."""
+    """Return the place, in the first window's plan, of the update with the largest micro-batch."""
     split, plan, _ = data.window(0)
     rows, src, tgt = shapes(plan, split.src_len, split.tgt_len, data.cfg.data.pad_to_multiple).T
     update_of = np.repeat(np.arange(len(plan)), [len(update.micro_batches) for update in plan])
@@ -73,9 +78,10 @@ def widest_update(data: TranslationData) -> int:
 
 
 class Stopwatch(pl.Callback):
-    """Time updates from end to end, batches and all, until there are enough."""
+    """Time whole updates, including the wait for their batch, and stop the trainer once there are enough."""
 
     def __init__(self, console: Console, data: TranslationData) -> None:
+        """data: asked how long the trainer waits for batches"""
         self.console, self.data = console, data
         self.update_s: list[float] = []
         self.tgt_tokens: list[int] = []
@@ -83,9 +89,11 @@ class Stopwatch(pl.Callback):
         self.splits: list[dict[str, float]] = []  # after each update, of all so far
         self.checkpoint_bytes = 0
 
+    @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.last = perf_counter()
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         assert isinstance(pl_module, TranslationTask)
@@ -98,21 +106,19 @@ class Stopwatch(pl.Callback):
         self.last += self.update_s[-1]
         pl_module.state.step += 1
         measured = self.update_s[WARM_UP:]
-        trainer.should_stop = len(measured) == ENOUGH or len(measured) >= AT_LEAST and sum(measured) >= ENOUGH_S
-        self.console.live(f"measuring: update {len(self.update_s)}  eta {duration(self.left_s(measured))}")
+        trainer.should_stop = (len(measured) == MAX_UPDATES
+                               or len(measured) >= MIN_UPDATES and sum(measured) >= MEASURE_S)
+        done, elapsed_s = len(self.update_s), sum(self.update_s)
+        enough = min(MAX_UPDATES, max(MIN_UPDATES, MEASURE_S * done / elapsed_s))
+        self.console.live(f"measuring: update {done}  eta {duration(remaining_s(elapsed_s, done, WARM_UP + enough))}")
 
+    @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TranslationTask)
         tensors = run_tensors(pl_module, trainer.optimizers[0])
         self.checkpoint_bytes = sum(tensor.nbytes for tensor in tensors.values())
 
     def split_s(self) -> dict[str, float]:
-        """Return what the measured updates took, without those of the warm-up."""
+        """Return the seconds of each part of the measured updates."""
         before, after = self.splits[WARM_UP - 1], self.splits[-1]
         return {name: seconds - before[name] for name, seconds in after.items()}
-
-    def left_s(self, measured: list[float]) -> float:
-        """Estimate the seconds until there are enough updates."""
-        mean_s = sum(self.update_s) / len(self.update_s)
-        by_time = max(ENOUGH_S - sum(measured), (AT_LEAST - len(measured)) * mean_s)
-        return min(by_time, (ENOUGH - len(measured)) * mean_s) + max(0, WARM_UP - len(self.update_s)) * mean_s

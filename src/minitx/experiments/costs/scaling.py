@@ -1,7 +1,7 @@
-"""What more ranks are worth on this machine, and what of their time they spend adding gradients up.
+"""How training scales with the number of ranks on this machine, and what the exchange of gradients takes of it.
 
-`python -m minitx.experiments.costs.scaling` is a rank of one measurement: some updates as trained, and some whose
-gradients stay where they are.
+`python -m minitx.experiments.costs.scaling` is one rank of a measurement: some updates as in training, then some
+without the exchange.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import distributed
+from typing_extensions import override
 
 from minitx.config.saved import read_config
 from minitx.config.schema import Config
@@ -39,26 +40,28 @@ from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
+from minitx.utils.tables import aligned
 
-WARM_UP = 5  # updates, before those that are timed
-MEASURED = 25  # updates of either kind
+WARM_UP = 5  # updates before those that are timed
+MEASURED = 25  # updates with the exchange, and as many without it
+MEDIANS = ("tgt_tokens_per_s", "update_s", "apart_s", "sum_s")  # over rounds
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """Hold one measurement: of so many ranks, of so many threads each; means over `MEASURED` updates."""
+class ScalingPoint:
+    """One measurement: means over `MEASURED` updates."""
 
     ranks: int
-    threads: int
+    threads: int  # of each rank
     tgt_tokens_per_s: float
     update_s: float
-    apart_s: float  # of an update whose gradients are not added up over the ranks
-    sum_s: float  # of adding them up, and nothing else
+    apart_s: float  # of an update without the exchange of gradients
+    sum_s: float  # of one exchange by itself
     gradient_mib: float
 
 
 def cases(cfg: Config) -> list[tuple[int, int]]:
-    """Return what to compare, (ranks, threads): GPUs, or cores, as ranks of one thread and as threads of one rank."""
+    """Return what to compare, (ranks, threads): 1, 2, 4 ... GPUs; or cores, as ranks and as threads of one rank."""
     device = choose_device(cfg.trainer)
     most = torch.cuda.device_count() if device.type == "cuda" else cores()
     counts = [2**i for i in range(most.bit_length()) if 2**i <= most]
@@ -67,43 +70,45 @@ def cases(cfg: Config) -> list[tuple[int, int]]:
     return [(n, 1) for n in counts] + [(1, n) for n in counts[1:]]
 
 
-def compare(cfg: Config, rounds: int, weak: bool, console: Console) -> list[Scaled]:
-    """Measure each case so many times, in turn; return the medians. weak: updates grow with the ranks
+def compare(cfg: Config, rounds: int, weak: bool, console: Console) -> list[ScalingPoint]:
+    """Measure all cases in turn, `rounds` times, and return the median of each.
 
-    Errors: `UserError` where a measurement fails.
+    weak: let updates grow with the ranks. Errors: `UserError` if a measurement fails
     """
-    found: dict[tuple[int, int], list[Scaled]] = {case: [] for case in cases(cfg)}
+    measured: dict[tuple[int, int], list[ScalingPoint]] = {case: [] for case in cases(cfg)}
     for number in range(rounds):
-        for ranks, threads in found:
+        for (ranks, threads), points in measured.items():
             console.live(f"round {number + 1}/{rounds}: {ranks} ranks of {threads} threads ...")
             tokens = cfg.trainer.tokens_per_update * (ranks if weak else 1)
             trainer = replace(cfg.trainer, devices=ranks, threads=threads, tokens_per_update=tokens, max_restarts=0)
-            found[ranks, threads].append(measure(replace(cfg, trainer=trainer)))
-    return [Scaled(*case, *(median(getattr(one, name) for one in ones) for name in list(asdict(ones[0]))[2:]))
-            for case, ones in found.items()]
+            points.append(measure(replace(cfg, trainer=trainer)))
+    return [replace(points[0], **{name: median(getattr(point, name) for point in points) for name in MEDIANS})
+            for points in measured.values()]
 
 
-def measure(cfg: Config) -> Scaled:
-    """Have ranks measure one case. Errors: `UserError`"""
+def measure(cfg: Config) -> ScalingPoint:
+    """Start the ranks of one case and read what they measured. Errors: `UserError` if they fail"""
     set_threads(cfg)
     with TemporaryDirectory(prefix="minitx-") as folder:
         if run_ranks(cfg, Path(folder), "minitx.experiments.costs.scaling") != Exit.OK:
             raise UserError(f"trainer.devices={cfg.trainer.devices} trainer.threads={cfg.trainer.threads}: could not "
-                            "be measured; what the ranks said is above")
-        return Scaled(**json.loads((Path(folder) / FOUND).read_text()))
+                            "be measured; see the output of the ranks above")
+        return ScalingPoint(**json.loads((Path(folder) / FOUND).read_text()))
 
 
-def table(found: Sequence[Scaled]) -> Iterator[str]:
-    """Yield the lines that show a person what was found; the first case is what the others are compared with."""
-    base = found[0]
-    yield (f"{'ranks':>5}{'threads':>9}{'tokens/s':>11}{'times':>8}{'efficiency':>12}{'update ms':>11}"
-           f"{'exchange ms':>13}{'share':>8}{'sum alone ms':>14}")
-    for one in found:
-        times = one.tgt_tokens_per_s / base.tgt_tokens_per_s
-        exchange_s = max(0.0, one.update_s - one.apart_s) if one.ranks > 1 else 0.0
-        yield (f"{one.ranks:>5}{one.threads:>9}{one.tgt_tokens_per_s:>11,.0f}{times:>8.2f}"
-               f"{100 * times / (one.ranks * one.threads / base.threads):>10.0f} %{1e3 * one.update_s:>11.1f}"
-               f"{1e3 * exchange_s:>13.1f}{100 * exchange_s / one.update_s:>6.0f} %{1e3 * one.sum_s:>14.1f}")
+def table(points: Sequence[ScalingPoint]) -> Iterator[str]:
+    """Yield the table of results, each compared with the first case, and what its columns mean."""
+    base = points[0]
+    rows = [("ranks", "threads", "tokens/s", "times", "efficiency", "update ms", "exchange ms", "share",
+             "sum alone ms")]
+    for point in points:
+        times = point.tgt_tokens_per_s / base.tgt_tokens_per_s
+        exchange_s = max(0.0, point.update_s - point.apart_s) if point.ranks > 1 else 0.0
+        efficiency = times / (point.ranks * point.threads / base.threads)
+        rows.append((str(point.ranks), str(point.threads), f"{point.tgt_tokens_per_s:,.0f}", f"{times:.2f}",
+                     f"{100 * efficiency:.0f} %", f"{1e3 * point.update_s:.1f}", f"{1e3 * exchange_s:.1f}",
+                     f"{100 * exchange_s / point.update_s:.0f} %", f"{1e3 * point.sum_s:.1f}"))
+    yield from aligned(rows, ">")
     yield (f"exchange: how much longer an update takes with its gradients ({base.gradient_mib:,.1f} MiB) added up over "
            "the ranks; part of that goes on beside the backward pass")
 
@@ -111,15 +116,17 @@ def table(found: Sequence[Scaled]) -> Iterator[str]:
 # --- a rank
 
 
-class Rounds(pl.Callback):
-    """Time updates of both kinds, one after the other."""
+class ExchangeTimer(pl.Callback):
+    """Time updates with the exchange of gradients, then as many without it."""
 
     def __init__(self, ranks: Ranks) -> None:
+        """ranks: they all begin a block of updates at the same moment"""
         self.ranks = ranks
-        self.since = 0.0
-        self.tokens = 0
-        self.took: list[tuple[float, int]] = []  # seconds, tokens
+        self.began = 0.0
+        self.tokens = 0  # of the block so far
+        self.blocks: list[tuple[float, int]] = []  # seconds, tokens
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         assert isinstance(pl_module, TranslationTask)
@@ -129,17 +136,17 @@ class Rounds(pl.Callback):
             return
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
-        self.ranks.all_gather(None)  # all are there
+        self.ranks.all_gather(None)  # a barrier
         if batch_idx >= WARM_UP:
-            self.took.append((perf_counter() - self.since, self.tokens))
-            together: Callable[[bool], None] = pl_module.sync_gradients
-            pl_module.sync_gradients = lambda now: together(False)  # type: ignore[method-assign]
-        trainer.should_stop = len(self.took) == 2
-        self.since, self.tokens = perf_counter(), 0
+            self.blocks.append((perf_counter() - self.began, self.tokens))
+            sync_gradients: Callable[[bool], None] = pl_module.sync_gradients
+            pl_module.sync_gradients = lambda now: sync_gradients(False)  # type: ignore[method-assign]
+        trainer.should_stop = len(self.blocks) == 2
+        self.began, self.tokens = perf_counter(), 0
 
 
 def main() -> None:
-    """Be one rank; the first leaves what was found where the agent asked for it."""
+    """Measure as one rank; the first writes the result into the folder that the elastic agent names."""
     folder = Path(os.environ[FOLDER])
     cfg = read_config(folder)
     torch.set_num_threads(cfg.trainer.threads or 1)
@@ -152,15 +159,15 @@ def main() -> None:
     state = RunState(precision=choose_precision(cfg.trainer, device), horizon_steps=1000)
     task = build_task(cfg, tokenizers, state, device=device, ranks=ranks)
     size = sum(p.numel() for p in task.model.parameters())
-    rounds = Rounds(ranks)
-    build_trainer(device, [rounds], strategy=build_strategy(cfg.trainer, ranks), ranks=ranks).fit(
+    timer = ExchangeTimer(ranks)
+    build_trainer(device, [timer], strategy=build_strategy(cfg.trainer, ranks), ranks=ranks).fit(
         task, datamodule=data)
-    (seconds, tokens), (apart_s, apart_tokens) = rounds.took
-    alone_s = sum_s(size, device) if ranks.size > 1 else 0.0
+    (seconds, tokens), (apart_s, apart_tokens) = timer.blocks
+    exchange_s = sum_s(size, device) if ranks.size > 1 else 0.0
     if ranks.is_main:
-        found = Scaled(ranks.size, torch.get_num_threads(), tokens / seconds, seconds / MEASURED,
-                       apart_s / apart_tokens * tokens / MEASURED, alone_s, size * 4 / 2**20)
-        (folder / FOUND).write_text(json.dumps(asdict(found)))
+        point = ScalingPoint(ranks.size, torch.get_num_threads(), tokens / seconds, seconds / MEASURED,
+                       apart_s / apart_tokens * tokens / MEASURED, exchange_s, size * 4 / 2**20)
+        (folder / FOUND).write_text(json.dumps(asdict(point)))
         (folder / EXIT_CODE).write_text("0")
     distributed.destroy_process_group()
 

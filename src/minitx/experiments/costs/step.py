@@ -1,4 +1,4 @@
-"""An update taken apart: seconds by phase, by kind of kernel, and the bounds of the machine that it runs on."""
+"""Where the time of one update goes: by phase, by kind of kernel, and against the machine's roofline."""
 
 import re
 from collections import defaultdict
@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from typing_extensions import override
 
 from minitx.config.schema import Config
 from minitx.experiments.costs.doctor import Doctor, Fact
-from minitx.experiments.costs.dry_run import Rehearsal, go_through, rehearse
+from minitx.experiments.costs.dry_run import DryRun, dry_run, fit_until_stopped
 from minitx.profiling.peak import copy_gb_per_s, peak
 from minitx.training.build import build_task, build_trainer, choose_precision
 from minitx.training.callbacks import training_flop
@@ -24,9 +25,9 @@ from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 from minitx.utils.console import Console
 
-PROFILED = 3  # updates, after one that warms up and one whose bytes are counted
-# Kinds of kernel by operator, the first that fits. What a fused kernel does beside its products counts as products; the
-# loss's own products and softmax count where all others do.
+PROFILED = 3  # updates, after one of warm-up and one whose bytes are counted
+# Kinds of kernel by operator: the first pattern that matches. All that a fused kernel does counts as matmul; products
+# and softmax of the loss count as any others.
 KINDS = {
     "loss": r"log_softmax|logsumexp|CrossEntropy|cross_entropy|nll_loss",
     "optimizer": r"adam|Optimizer|_foreach|vector_norm",
@@ -40,41 +41,42 @@ KINDS = {
     "elementwise": r"aten::",
     "other": r"",
 }  # fmt: skip
-LOOKED_UP = re.compile(r"embedding|index|gather|scatter")  # read as many numbers as they write, not all that they could
+LOOKUPS = re.compile(r"embedding|index|gather|scatter")  # these read as much as they write, not their whole input
 GIB = 2**30
 
 
-class Bench:
-    """Measure a settled config's update on this machine; nothing is left behind but what is kept in the cache."""
+class StepBenchmark:
+    """Measure one update of a settled config on this machine. Only the cache and the trace are written."""
 
     def __init__(self, cfg: Config, console: Console, trace: Path | None = None) -> None:
+        """trace: file for a Chrome trace of the profiled updates"""
         self.cfg, self.console, self.trace = cfg, console, trace
 
     def sections(self) -> Iterator[tuple[str, list[Fact]]]:
         """Yield each section's name and facts. Errors: `UserError` for a config that cannot be trained."""
         doctor = Doctor(self.cfg, self.console)
-        for look in (doctor.devices, doctor.text):
-            self.console.live(f"looking at {look.__name__} ...")
-            facts = list(look())
-            if look == doctor.devices:
-                yield "devices", facts
+        self.console.live("examining devices ...")
+        yield "devices", list(doctor.devices())
+        self.console.live("reading the text ...")
+        for _ in doctor.text():
+            pass
         assert doctor.device is not None
         assert doctor.data is not None
         assert doctor.tokenizers is not None
         device, data = doctor.device, doctor.data
         state = RunState(precision=choose_precision(self.cfg.trainer, device), horizon_steps=self.cfg.trainer.max_steps)
         task = build_task(self.cfg, doctor.tokenizers, state)
-        measured = rehearse(task, data, device, self.console)
-        yield "update", list(update(measured))
-        taken = Apart(self.console, self.trace)
-        go_through(build_trainer(device, [taken]), task, data)
-        yield "kernels", list(taken.facts())
+        measured = dry_run(task, data, device, self.console)
+        yield "update", list(update_facts(measured))
+        profiler = KernelProfiler(self.console, self.trace)
+        fit_until_stopped(build_trainer(device, [profiler]), task, data)
+        yield "kernels", list(profiler.facts())
         self.console.live("measuring products and copies ...")
-        yield "roofline", list(roofline(measured, taken, device, task.precision))
+        yield "roofline", list(roofline_facts(measured, profiler, device, task.precision))
 
 
-def update(measured: Rehearsal) -> Iterator[Fact]:
-    """Part the median update by phases, by their share of all that were measured."""
+def update_facts(measured: DryRun) -> Iterator[Fact]:
+    """Yield the median update, split by each phase's share of all measured updates, and its rates."""
     low, middle, high = measured.quartiles_s
     total = sum(measured.update_s)
     yield Fact("update_ms", {"median": 1000 * middle, "low": 1000 * low, "high": 1000 * high},
@@ -90,76 +92,82 @@ def update(measured: Rehearsal) -> Iterator[Fact]:
     yield Fact("peak_memory_gib", measured.peak_memory_gib, f"{measured.peak_memory_gib:.2f}")
 
 
-def roofline(measured: Rehearsal, taken: "Apart", device: torch.device, precision: str) -> Iterator[Fact]:
-    """Compare with what the machine could do. Source: Williams, Waterman & Patterson 2009."""
-    most, bandwidth, seconds = peak(device, precision), copy_gb_per_s(device), sum(measured.update_s)
-    yield Fact("peak_tflops", {"tflops": most.tflops, "source": most.source}, str(most))
+def roofline_facts(measured: DryRun, profiler: "KernelProfiler", device: torch.device,
+                   precision: str) -> Iterator[Fact]:
+    """Compare the update with the machine's peak and bandwidth. Source: Williams, Waterman & Patterson 2009."""
+    reference, bandwidth, seconds = peak(device, precision), copy_gb_per_s(device), sum(measured.update_s)
+    yield Fact("peak_tflops", {"tflops": reference.tflops, "source": reference.source}, str(reference))
     yield Fact("memory_gb_per_s", bandwidth, f"{bandwidth:,.1f} (measured: a copy, read and written)")
-    mfu_pct = most.mfu_pct(measured.flop, seconds)
-    if measured.flop is None or taken.flop is None or most.tflops is None or mfu_pct is None:
-        why = most.source if most.tflops is None else "the model's operations are not counted, or beyond the peak"
+    mfu_pct = reference.mfu_pct(measured.flop, seconds)
+    if measured.flop is None or profiler.flop is None or reference.tflops is None or mfu_pct is None:
+        why = (reference.source if reference.tflops is None else
+               "the model's operations are not counted, or are more than the peak allows")
         yield Fact("mfu_pct", None, f"n/a ({why})")
         return
-    gflops, intensity = 1e-9 * measured.flop / seconds, taken.flop / taken.counter.nbytes
+    gflops, intensity = 1e-9 * measured.flop / seconds, profiler.flop / profiler.counter.nbytes
     yield Fact("flop_per_update", measured.flop / len(measured.update_s),
                f"{1e-9 * measured.flop / len(measured.update_s):,.1f} G, of real tokens alone")
     yield Fact("gflops", gflops, f"{gflops:,.0f} GFLOP/s")
-    yield Fact("mfu_pct", mfu_pct, f"{mfu_pct:.1f} % of {most}")
-    yield Fact("bytes_per_update", taken.counter.nbytes, f"{taken.counter.nbytes / GIB:,.2f} GiB, if each operator "
-                                                         "reads and writes its tensors once")
+    yield Fact("mfu_pct", mfu_pct, f"{mfu_pct:.1f} % of {reference}")
+    yield Fact("bytes_per_update", profiler.counter.nbytes,
+               f"{profiler.counter.nbytes / GIB:,.2f} GiB, if each operator reads and writes its tensors once")
     yield Fact("intensity", intensity, f"{intensity:,.1f} FLOP a byte; from "
-                                       f"{1000 * most.tflops / bandwidth:,.0f} on, products are the bound")
-    roof = min(1000 * most.tflops, intensity * bandwidth)
-    bound = "products" if roof == 1000 * most.tflops else "memory"
+                                       f"{1000 * reference.tflops / bandwidth:,.0f} on, products are the bound")
+    roof = min(1000 * reference.tflops, intensity * bandwidth)
+    bound = "products" if roof == 1000 * reference.tflops else "memory"
     yield Fact("roof", {"gflops": roof, "bound": bound, "reached_pct": 100 * gflops / roof},
                f"{roof:,.0f} GFLOP/s, bound by {bound}; the update reaches {100 * gflops / roof:.0f} % of it")
 
 
 def share_text(share: float, seconds: float) -> str:
-    """Write a share and its milliseconds in columns."""
+    """Return a share and its milliseconds as two columns."""
     return f"{100 * share:5.1f} %  {1000 * seconds:9.2f} ms"
 
 
-class Apart(pl.Callback):
-    """Count the bytes of one update, then profile some, and stop."""
+class KernelProfiler(pl.Callback):
+    """Count the bytes of one update, profile the next ones, then stop the trainer."""
 
     def __init__(self, console: Console, trace: Path | None) -> None:
+        """trace: as in `StepBenchmark`"""
         self.console, self.trace = console, trace
         self.counter = ByteCounter()
         self.flop: float | None = None  # of the update whose bytes are counted
-        self.seen, self.on_gpu = 0, False
+        self.updates, self.on_gpu = 0, False
         self.profiler: profile | None = None
-        self.opened = ExitStack()
+        self.active = ExitStack()  # the counter or the profiler, while it runs
 
+    @override
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any,
                              batch_idx: int) -> None:
-        self.console.live(f"taking apart: update {self.seen + 1}/{2 + PROFILED}")
-        if self.seen == 1:
-            self.opened.enter_context(self.counter)
-        elif self.seen == 2:
+        self.console.live(f"profiling: update {self.updates + 1}/{2 + PROFILED}")
+        if self.updates == 1:
+            self.active.enter_context(self.counter)
+        elif self.updates == 2:
             self.on_gpu = pl_module.device.type == "cuda"
             gpu = [ProfilerActivity.CUDA] if self.on_gpu else []
             self.profiler = profile(activities=[ProfilerActivity.CPU, *gpu], with_flops=True, record_shapes=True)
-            self.opened.enter_context(self.profiler)
+            self.active.enter_context(self.profiler)
 
+    @override
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         assert isinstance(pl_module, TranslationTask)
-        if self.seen == 1:
-            self.opened.close()
+        if self.updates == 1:
+            self.active.close()
             self.flop = training_flop(pl_module.model, batch)
-        self.seen += 1
+        self.updates += 1
         pl_module.state.step += 1
-        trainer.should_stop = self.seen == 2 + PROFILED
+        trainer.should_stop = self.updates == 2 + PROFILED
 
+    @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert self.profiler is not None
-        self.opened.close()
+        self.active.close()
         if self.trace is not None:
             self.profiler.export_chrome_trace(str(self.trace))
 
     def facts(self) -> Iterator[Fact]:
-        """Yield each kind's share of the time in kernels, its milliseconds an update, its slowest operator."""
+        """Yield for each kind: its share of the time in kernels, its milliseconds an update, its slowest operator."""
         assert self.profiler is not None
         by_kind: defaultdict[str, list[tuple[float, float, str]]] = defaultdict(list)  # seconds, FLOP, operator
         for event in self.profiler.key_averages():
@@ -177,14 +185,15 @@ class Apart(pl.Callback):
 
 
 def kind_of(operator: str) -> str:
-    """Name the first of `KINDS` that fits an operator's name."""
+    """Return the first of `KINDS` whose pattern matches an operator's name."""
     return next(kind for kind, pattern in KINDS.items() if re.search(pattern, operator, re.IGNORECASE))
 
 
 class ByteCounter(TorchDispatchMode):
-    """Add up the bytes of what each operator reads and writes, views left out: traffic, if no cache helped."""
+    """Add up the bytes that operators read and write, views left out: the memory traffic without any cache."""
 
     def __init__(self) -> None:
+        """Start at 0."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.nbytes = 0
 
@@ -193,5 +202,5 @@ class ByteCounter(TorchDispatchMode):
         if not func.is_view:
             written = sum(t.nbytes for t in tree_leaves(result) if isinstance(t, Tensor))
             read = sum(t.nbytes for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
-            self.nbytes += written + (written if LOOKED_UP.search(func.name()) else read)
+            self.nbytes += written + (written if LOOKUPS.search(func.name()) else read)
         return result

@@ -33,6 +33,7 @@ from minitx.runs.directory import held
 from minitx.runs.result import DISTURBED_PCT, Result, system_name
 from minitx.utils.console import Console, duration
 from minitx.utils.errors import Exit, UserError
+from minitx.utils.tables import aligned
 
 SUITES = CONF / "suite"
 OVERHEAD = 1.08  # what evaluation, checkpoints and start-up add to a run limited by minutes
@@ -160,7 +161,7 @@ class Suite:
         folder = self.jobs[0].run_dir.parent
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder):
-            self.console.line(head())
+            self.console.line(row(*HEAD))
             for job in self.jobs:
                 if self.states[job].trained:
                     self.publish(job)
@@ -274,11 +275,13 @@ def last_line(log: Path) -> str:
 
 # --- what is shown
 
-FORM = "{:<34}{:>5}  {:<12}{:>9}{:>11}{:>12}{:>8}"
+HEAD = ("system", "seed", "state", "training", "tokens/s", "to target", "BLEU")
+WIDTHS = (34, 4, 11, 8, 9, 10, 6)  # at least: a run's line is printed as the run ends
 
 
-def head() -> str:
-    return FORM.format("system", "seed", "state", "training", "tokens/s", "to target", "BLEU")
+def row(*cells: str) -> str:
+    """Return one line of the table that grows while a suite trains."""
+    return aligned([cells], "<><>", WIDTHS)[0]
 
 
 def line(job: Job, state: State) -> str:
@@ -289,16 +292,17 @@ def line(job: Job, state: State) -> str:
         goal = ("-" if result.target_bleu is None else f"> {duration(result.train_s)}"
                 if result.time_to_target_s is None else duration(result.time_to_target_s))
         figures = [duration(result.train_s), f"{result.tgt_tokens_per_s or 0:,.0f}", goal, bleu]
-    text = FORM.format(job.system, job.cfg.seed, state.state, *figures)
+    text = row(job.system, str(job.cfg.seed), state.state, *figures)
     return f"{text}\n    {state.why}" if state.why else text
 
 
 def plan(jobs: Sequence[Job], states: Mapping[Job, State]) -> Iterator[str]:
     """Yield what a suite would do: each run's state, the time it would take, and its command."""
     expected = {job: expected_s(job, states) for job in jobs if not states[job].trained}
-    for job in jobs:
-        guess = "" if job not in expected else "?" if (seconds := expected[job]) is None else duration(seconds)
-        yield f"{states[job].state:<12}{guess:>8}  {job.command}"
+    guesses = ("" if job not in expected else "?" if (seconds := expected[job]) is None else duration(seconds)
+               for job in jobs)
+    yield from aligned([(states[job].state, guess, job.command) for job, guess in zip(jobs, guesses, strict=True)],
+                       "<><")
     known = [seconds for seconds in expected.values() if seconds is not None]
     yield (f"{len(expected)} of {len(jobs)} to train" + (f": about {duration(sum(known))}" if known else "")
            + (f"; of {len(expected) - len(known)} it is not known how long" if len(known) < len(expected) else ""))

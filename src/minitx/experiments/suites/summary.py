@@ -9,6 +9,7 @@ from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.tables import TABLES, comparisons, conditions, grid
 from minitx.experiments.suites.suite import Job, State
 from minitx.utils.errors import UserError
+from minitx.utils.tables import aligned
 
 
 def summary(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | None) -> Iterator[str]:
@@ -33,12 +34,3 @@ def summary(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | Non
         yield ""
         yield from comparisons(table, lines)
         yield from conditions(table, [row for line in lines for row in line])
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Set cells below each other: names to the left, figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        first, *others = (f"{cell:<{width}}" if n == 0 else f"{cell:>{width}}"
-                          for n, (cell, width) in enumerate(zip(line, widths, strict=True)))
-        yield "  ".join([first, *others])

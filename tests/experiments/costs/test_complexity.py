@@ -13,7 +13,16 @@ from toys import FAMILIES, sentences
 from minitx.config.compose import compose
 from minitx.config.schema import ModelConfig, OptimConfig, resolve_size
 from minitx.data.tokenizer import TokenizerPair
-from minitx.experiments.costs.cost import FULL, Costs, Grid, Point, curve, drawn, power_law, widened
+from minitx.experiments.costs.complexity import (
+    FULL,
+    FamilyBenchmark,
+    Grid,
+    TimedBatch,
+    fit_curve,
+    power_law,
+    random_batch,
+    with_width,
+)
 from minitx.profiling.peak import Peak
 from minitx.training.launch import settled
 from minitx.training.state import RunState
@@ -45,7 +54,7 @@ def test_two_points_have_an_exponent_and_no_error() -> None:
 
 
 def test_the_last_step_has_an_exponent_of_its_own() -> None:
-    found = curve([{"length": x, "sentence_s": y} for x, y in ((16, 1), (32, 2), (64, 8))], "length", "sentence_s")
+    found = fit_curve([{"length": x, "sentence_s": y} for x, y in ((16, 1), (32, 2), (64, 8))], "length", "sentence_s")
     assert found["last_exponent"] == pytest.approx(2)
     assert found["exponent"] == pytest.approx(1.5)
 
@@ -56,7 +65,7 @@ def model(name: str, size: str) -> ModelConfig:
 
 @pytest.mark.parametrize("width", FULL.widths)
 def test_widths_grow_in_step(width: int) -> None:
-    transformer, lstm = (vars(widened(model(name, "small"), width)) for name in ("transformer", "lstm_attention"))
+    transformer, lstm = (vars(with_width(model(name, "small"), width)) for name in ("transformer", "lstm_attention"))
     assert (transformer["d_model"], transformer["d_ff"], transformer["n_heads"]) == (width, 4 * width, width // 64)
     assert (lstm["d_model"], lstm["d_hidden"], lstm["num_layers"]) == (width, width * 416 // 256, 2)
 
@@ -67,9 +76,9 @@ def test_every_size_can_have_every_width(family: str, size: str) -> None:
     cfg = settled(compose([f"model={family}", f"model.size={size}"]))
     own = cfg.model.d_model
     assert own is not None
-    assert widened(cfg.model, own) == cfg.model == resolve_size(cfg.model)
+    assert with_width(cfg.model, own) == cfg.model == resolve_size(cfg.model)
     for width in FULL.widths:
-        widened(cfg.model, width).check(cfg.data)
+        with_width(cfg.model, width).check(cfg.data)
 
 
 TOKENIZERS = TokenizerPair.train([("ein Hund", "a dog"), ("ein Hund", "a dog")], 260, joint=True)
@@ -77,17 +86,17 @@ TOKENIZERS = TokenizerPair.train([("ein Hund", "a dog"), ("ein Hund", "a dog")],
 
 @given(st.integers(1, 64), st.integers(2, 64))
 def test_all_sentences_are_of_one_length(count: int, length: int) -> None:
-    batch = drawn(count * length, length, TOKENIZERS)
+    batch = random_batch(count * length, length, TOKENIZERS)
     assert batch.n_tokens == batch.src.n_tokens == len(batch.labels) == count * length
     for side in (batch.src, batch.tgt):
         assert [len(sentence) for sentence in sentences(side)] == [length] * count
     assert int(batch.src.ids.max()) < 260
 
 
-def point(family: str, **changes: Any) -> Point:
+def point(family: str, **changes: Any) -> TimedBatch:
     vocab = {"src_vocab_size": 260, "tgt_vocab_size": 260}
     task = TranslationTask(FAMILIES[family](**vocab, **changes), optim(), state=RunState(), precision="32-true", seed=0)
-    return Point(family, task.train(), drawn(64, 16, TOKENIZERS), 16, 16)
+    return TimedBatch(family, task.train(), random_batch(64, 16, TOKENIZERS), 16, 16)
 
 
 def optim() -> OptimConfig:
@@ -101,7 +110,7 @@ def test_a_micro_batch_goes_back_to_every_weight_and_leaves_nothing(family: str)
     for name, weight in timed.task.named_parameters():
         weight.register_hook(lambda _, name=name: reached.add(name))
     before = [weight.clone() for weight in timed.task.parameters()]
-    timed.once()
+    timed.time_once()
     assert reached == {name for name, _ in timed.task.named_parameters()}
     assert all(weight.grad is None for weight in timed.task.parameters())
     assert all(map(torch.equal, before, timed.task.parameters()))
@@ -122,8 +131,8 @@ def test_a_record_is_of_the_median_and_the_first_round_left_out() -> None:
 def test_a_family_that_counts_no_operations_has_times_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     timed = point("lstm")
     monkeypatch.setattr(type(timed.task.model), "flops", lambda *_: None)
-    timed.once()
-    timed.once()
+    timed.time_once()
+    timed.time_once()
     found = timed.record(Peak(1.0, "data sheet"))
     assert (found["flop"], found["tflops"], found["mfu_pct"]) == (None, None, None)
     assert found["seconds"] == timed.seconds[1]
@@ -131,10 +140,11 @@ def test_a_family_that_counts_no_operations_has_times_alone(monkeypatch: pytest.
 
 def test_every_point_is_timed_once_a_round_and_families_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(Point, "once", lambda self: order.append((self.name, self.length, self.d_model)))
+    monkeypatch.setattr(TimedBatch, "time_once", lambda self: order.append((self.name, self.length, self.d_model)))
     words = ["model.size=toy", "trainer.precision=32-true", "trainer.accelerator=cpu"]
     families = {name: settled(compose([*words, f"model={name}"])) for name in ("transformer", "lstm")}
-    costs = Costs(families, Grid(lengths=(8, 16), widths=(32, 64), length=16, tokens=32, repeats=2), Console())
-    costs.time(list(costs.points(TOKENIZERS)))
+    grid = Grid(lengths=(8, 16), widths=(32, 64), length=16, tokens=32, repeats=2)
+    benchmark = FamilyBenchmark(families, grid, Console())
+    benchmark.time_all(list(benchmark.points(TOKENIZERS)))
     one_round = [(name, *at) for at in ((8, 32), (16, 32), (16, 64)) for name in families]
     assert order == one_round * 3
