@@ -135,8 +135,8 @@ def test_runs_that_begin_together_in_one_directory_are_all_refused_but_one(cfg: 
     def begin(_: int) -> str:
         try:
             open_run_dir(replace(cfg, run_dir="same"))
-        except UserError as slip:
-            return slip.code.name
+        except UserError as error:
+            return error.code.name
         return "began"
 
     with ThreadPoolExecutor(8) as pool:
