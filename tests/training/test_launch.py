@@ -77,11 +77,16 @@ def test_the_config_has_as_many_devices_as_ranks_were_started(cfg: Config) -> No
 def test_ranks_of_one_machine_share_its_cores(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MKL_NUM_THREADS", "")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # torchrun's
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for name, value in {"TORCHELASTIC_RUN_ID": "job", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1",
+                        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr("minitx.training.process.cores", lambda: 12)
     set_threads(cfg)
     assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "6"
+    monkeypatch.delenv("MASTER_PORT")  # then it is no rank, and OMP_NUM_THREADS the user's own
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    set_threads(cfg)
+    assert os.environ["MKL_NUM_THREADS"] == "5"
 
 
 @pytest.mark.parametrize("left_over", [{"LOCAL_WORLD_SIZE": "12"}, {"LOCAL_WORLD_SIZE": "", "RANK": "3"}])

@@ -18,10 +18,8 @@ def as_trained(overrides: Sequence[str]) -> Config:
 
 def prepare(cfg: Config, owns_process: bool) -> None:
     """Bring the process into the state that training has."""
-    from minitx.distributed.cluster import outer_ranks
     from minitx.training.process import set_threads, tune_allocator
 
-    outer_ranks()  # drops a rank's variables that are left over in the shell
     if owns_process:
         tune_allocator(cfg)
     set_threads(cfg)

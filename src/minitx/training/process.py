@@ -6,6 +6,7 @@ from pathlib import Path
 from types import FrameType
 
 from minitx.config.schema import Config
+from minitx.distributed.cluster import outer_ranks
 from minitx.profiling.process import cores
 from minitx.utils.errors import UserError
 
@@ -72,10 +73,10 @@ def _on_gpu(cfg: Config) -> bool:
 def set_threads(cfg: Config) -> None:
     """Set the threads of OpenMP and MKL: `trainer.threads`, else what the user exported, else all cores.
 
-    Ranks on one host share its cores. Under torchrun OMP_NUM_THREADS does not count: it exports 1 itself. Call it after
-    `outer_ranks`. Errors: `UserError` where OMP_NUM_THREADS is no number of threads.
+    Ranks on one host share its cores. Under torchrun OMP_NUM_THREADS does not count: it exports 1 itself. Errors:
+    `UserError` where OMP_NUM_THREADS is no number of threads.
     """
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", cfg.trainer.devices))
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if outer_ranks() else cfg.trainer.devices
     exported = "" if "TORCHELASTIC_RUN_ID" in os.environ else os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     if exported and not (exported.isdecimal() and int(exported)):
         raise UserError(f"OMP_NUM_THREADS={exported}: must be a whole number of at least 1; unset it, or set "
