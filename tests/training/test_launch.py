@@ -18,7 +18,6 @@ from minitx.config.compose import compose
 from minitx.config.fields import parse
 from minitx.config.schema import Config, as_dict, resolve_size
 from minitx.runs.directory import open_run_dir
-from minitx.training import launch as launching
 from minitx.training import process
 from minitx.training.launch import launch, settled
 from minitx.training.process import PACKAGE, is_our_program, set_threads, tune_allocator
@@ -80,7 +79,7 @@ def test_ranks_of_one_machine_share_its_cores(cfg: Config, monkeypatch: pytest.M
     for name, value in {"TORCHELASTIC_RUN_ID": "job", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1",
                         "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("minitx.training.process.cores", lambda: 12)
+    monkeypatch.setattr(process, "cores", lambda: 12)
     set_threads(cfg)
     assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "6"
     monkeypatch.delenv("MASTER_PORT")  # then it is no rank, and OMP_NUM_THREADS the user's own
@@ -94,7 +93,7 @@ def test_what_another_job_left_over_takes_no_cores(cfg: Config, training: Callab
                                                    monkeypatch: pytest.MonkeyPatch, left_over: dict[str, str]) -> None:
     for name, value in left_over.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("minitx.training.process.cores", lambda: 12)
+    monkeypatch.setattr(process, "cores", lambda: 12)
     seen: list[tuple[str, bool]] = []
     training(lambda _: seen.append((os.environ["OMP_NUM_THREADS"], "RANK" in os.environ)) or Exit.OK)  # type: ignore[func-returns-value]
     assert launch(replace(cfg, run_dir="run")) == Exit.OK
@@ -209,7 +208,7 @@ def test_a_run_killed_while_its_config_was_written_begins(cfg: Config) -> None:
 
 
 def test_threads_are_the_config_s_then_the_user_s_then_all_cores(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launching, "cores", lambda: 6)
+    monkeypatch.setattr(process, "cores", lambda: 6)
     set_threads(cfg)
     assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "6"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
@@ -222,7 +221,7 @@ def test_threads_are_the_config_s_then_the_user_s_then_all_cores(cfg: Config, mo
 @pytest.mark.parametrize(("exported", "threads"), [("4,2", "4"), ("", "6")])
 def test_threads_as_openmp_reads_them(cfg: Config, monkeypatch: pytest.MonkeyPatch, exported: str,
                                       threads: str) -> None:
-    monkeypatch.setattr("minitx.training.process.cores", lambda: 6)
+    monkeypatch.setattr(process, "cores", lambda: 6)
     monkeypatch.setenv("OMP_NUM_THREADS", exported)
     set_threads(cfg)
     assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == threads
