@@ -1,4 +1,4 @@
-"""Two hosts and SLURM: trained on, cut apart, told to make room; what goes on afterwards ends in the same weights."""
+"""Two hosts and SLURM: trained on, cut apart, preempted; what goes on afterwards ends in the same weights."""
 
 import os
 import shutil
@@ -64,7 +64,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
         yield made
 
 
-def begin(hosts: Hosts, run_dir: Path, text: Path, attempt: str) -> dict[str, subprocess.Popen[bytes]]:
+def start(hosts: Hosts, run_dir: Path, text: Path, attempt: str) -> dict[str, subprocess.Popen[bytes]]:
     """Start torchrun on both hosts."""
     names = ("MALLOC_", "GLIBC_", "OMP_", "MKL_")
     env = {name: value for name, value in os.environ.items() if not name.startswith(names)}
@@ -83,7 +83,7 @@ def begin(hosts: Hosts, run_dir: Path, text: Path, attempt: str) -> dict[str, su
 def test_two_hosts_are_cut_apart_and_go_on(hosts: Hosts, text: Path, expected: dict[str, torch.Tensor], tmp_path: Path,
                                            record_property: pytest.FixtureRequest) -> None:
     run_dir = tmp_path / "run"
-    started = begin(hosts, run_dir, text, "first")
+    started = start(hosts, run_dir, text, "first")
     try:
         reach(run_dir, 60)
         hosts.link("down")
@@ -99,7 +99,7 @@ def test_two_hosts_are_cut_apart_and_go_on(hosts: Hosts, text: Path, expected: d
         said = run_dir.with_suffix(f".first.{host}.log").read_text()
         assert "waited 10 s (trainer.timeout_s)" in said or "another rank is gone" in said, said
     hosts.link("up")
-    for host, process in begin(hosts, run_dir, text, "second").items():
+    for host, process in start(hosts, run_dir, text, "second").items():
         assert process.wait(120) == 0, run_dir.with_suffix(f".second.{host}.log").read_text()
     assert Result.read(run_dir / "result.json").world_size == 2
     assert same(newest(run_dir), expected)
@@ -142,15 +142,15 @@ def wait_for(env: dict[str, str], job: str, states: tuple[str, ...], limit_s: fl
 
 
 @pytest.mark.parametrize("attempt", range(10 if FULL else 1))
-def test_a_job_told_to_make_room_is_queued_again_and_goes_on(cluster: dict[str, str], text: Path, tmp_path: Path,
-                                                             attempt: int, expected: dict[str, torch.Tensor]) -> None:
+def test_a_preempted_job_is_queued_again_and_goes_on(cluster: dict[str, str], text: Path, tmp_path: Path, attempt: int,
+                                                     expected: dict[str, torch.Tensor]) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"
     job = submit(cluster, text, run_dir, log)
     reach(run_dir, 60)
     run("scancel", "--signal=USR1", job, env=cluster)
     wait_for(cluster, job, ("PENDING",), 30)
     assert Result.read(run_dir / "result.json").status == "terminated"
-    wait_for_nodes(cluster)  # its first life is over: else it may be begun where that still ends, and fail
+    wait_for_nodes(cluster)  # else the job may start on a node that still ends its first attempt, and fail
     run("scontrol", "update", f"jobid={job}", "starttime=now", env=cluster)
     assert wait_for(cluster, job, ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"), 120) == "COMPLETED", log.read_text()
     assert "resuming at step" in log.read_text()

@@ -1,4 +1,4 @@
-"""Ranks of the real command: stopped, killed, hanging, failing. It ends in time, says what was wrong, loses nothing."""
+"""Ranks of the real command: stopped, killed, hung, failed. It ends in time, says what was wrong, loses nothing."""
 
 import os
 import signal
@@ -174,7 +174,7 @@ def test_kills_of_agents_and_ranks_change_nothing(start: Start) -> None:
 
 
 def test_shares_of_a_model_go_on_with_their_own_moments(start: Start) -> None:
-    """Processes begun one by one, not forked from one, each read a checkpoint in an order of their own."""
+    """Processes that start one by one, not forked from one, each read a checkpoint in their own order."""
     fsdp2 = ("trainer.strategy=fsdp2", "trainer.max_steps=60", "optim.ema_decay=0.9")
     whole = start(*fsdp2, name="whole")
     assert whole.ended(120) == 0, whole.said
@@ -214,19 +214,20 @@ def test_a_killed_rank_ends_the_job_and_is_named(start: Start) -> None:
     assert "rank 0, update" in job.said
 
 
-def test_a_killed_rank_is_begun_again_where_that_is_allowed(start: Start) -> None:
+def test_a_killed_rank_is_restarted_where_that_is_allowed(start: Start) -> None:
     whole = start("trainer.max_steps=200", name="whole")
     assert whole.ended(120) == 0, whole.said
     job = start("trainer.max_steps=200", "trainer.max_restarts=1")
     job.reach(20)
     os.kill(job.rank_pids()[0], signal.SIGKILL)
     assert job.ended(120) == 0, job.said
+    assert "minitx: a rank failed; all ranks restart (1 of 1 restarts)" in job.said
     assert "resuming at step" in job.said
     expected, found = newest(whole.run_dir), newest(job.run_dir)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-def test_a_stopped_job_is_not_begun_again(start: Start) -> None:
+def test_a_stopped_job_is_not_restarted(start: Start) -> None:
     job = start("trainer.max_steps=100000", "trainer.max_restarts=3")
     job.reach(10)
     os.kill(job.rank_pids()[1], signal.SIGTERM)
@@ -284,7 +285,7 @@ def test_the_error_of_a_rank_comes_first(start: Start, faults: Path) -> None:
 
 
 @pytest.mark.parametrize("faults", ["runs out of memory"], indirect=True)
-def test_a_full_memory_is_told_with_its_shape_and_remedy(start: Start, faults: Path) -> None:
+def test_a_full_memory_is_reported_with_its_shape_and_remedy(start: Start, faults: Path) -> None:
     job = start("trainer.max_steps=100000", faults=faults)
     assert job.ended(60) == 2
     assert "out of memory at a micro-batch of" in job.said
@@ -292,7 +293,7 @@ def test_a_full_memory_is_told_with_its_shape_and_remedy(start: Start, faults: P
     assert "Traceback" not in job.said
 
 
-def test_a_slip_is_told_once_and_leaves_nothing(start: Start) -> None:
+def test_a_mistake_is_reported_once_and_leaves_nothing(start: Start) -> None:
     job = start("data.max_tokens=4000", "trainer.max_steps=10")
     assert job.ended(60) == 2
     assert job.said.count("minitx: error: trainer.devices=2: an update has at most 1 micro-batches") == 1

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -9,7 +10,7 @@ from random import Random
 import pytest
 import torch
 from safetensors.torch import load_file
-from trials import QUICK, losses, means, mounted
+from trials import QUICK, command, losses, means, mounted
 from zygote import Done, Kill, Zygote
 
 from minitx.runs.checkpoint import whole_checkpoints
@@ -84,6 +85,24 @@ def test_in_fp32_ranks_train_what_one_does(trained: Train, ranks: int, strategy:
     assert together.params == alone.params
 
 
+REAL = ("model=transformer", "trainer.max_steps=20", "trainer.log_every_n_steps=1", "seed=5", "data.test_sets=[]",
+        "trainer.valid_sentences=10", "decode.beam_size=1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "weights", "loss"), [("64-true", 1e-12, 1e-12), ("32-true", None, 1e-6)])
+def test_the_default_run_is_the_same_on_ranks(zygote: Zygote, tmp_path: Path, precision: str, weights: float | None,
+                                              loss: float) -> None:
+    """On the embedded text, one rank of two threads against two of one each."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for run_dir, ranks in ((one, 1), (two, 2)):
+        check(zygote.run([*REAL, f"trainer.precision={precision}", f"run_dir={run_dir}",
+                          f"trainer.threads={2 // ranks}"], ranks=ranks))
+    assert [step for step, _ in losses(one)] == list(range(1, 21))
+    assert losses(two) == [(step, pytest.approx(value, rel=loss)) for step, value in losses(one)]
+    assert weights is None or apart(one, two) < weights
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_micro_batches_of_another_size_train_the_same(trained: Train, ranks: int) -> None:
     one = trained(1, "model.dropout=0")
@@ -153,6 +172,21 @@ def test_two_ranks_take_muon(zygote: Zygote, text: Path, tmp_path: Path) -> None
     for ranks in (1, 2):
         check(zygote.run(words(text, tmp_path / str(ranks), "optim=muon", "trainer.max_steps=15"), ranks=ranks))
     assert apart(tmp_path / "1", tmp_path / "2") < 1e-4
+
+
+# --- left over
+
+
+@pytest.mark.slow
+def test_what_an_earlier_job_left_over_silences_no_logger(text: Path, tmp_path: Path) -> None:
+    left_over = {"RANK": "1", "LOCAL_RANK": "1", "SLURM_PROCID": "1", "TORCHELASTIC_RUN_ID": "", "LOCAL_WORLD_SIZE": ""}
+    done = subprocess.run(command(text, tmp_path / "run", "trainer.max_steps=4", "logger=tensorboard"),
+                          env=os.environ | left_over, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == (
+        "minitx: warning: ignored RANK=1, LOCAL_RANK=1, LOCAL_WORLD_SIZE='', TORCHELASTIC_RUN_ID='', SLURM_PROCID=1: "
+        "left over from another job, for neither torchrun nor srun started this process")
+    assert list((tmp_path / "run/tensorboard").glob("events.*"))
 
 
 # --- kills

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,12 +17,10 @@ import yaml
 from minitx.config.compose import compose
 from minitx.config.fields import parse
 from minitx.config.schema import Config, as_dict, resolve_size
-from minitx.distributed.cluster import outer_ranks
 from minitx.runs.directory import open_run_dir
-from minitx.training import launch as launching
 from minitx.training import process
 from minitx.training.launch import launch, settled
-from minitx.training.process import set_threads, tune_allocator
+from minitx.training.process import PACKAGE, is_our_program, set_threads, tune_allocator
 from minitx.utils.errors import Exit, UserError
 
 
@@ -68,46 +67,37 @@ def test_one_device_has_nothing_to_shard(cfg: Config) -> None:
         launch(one)
 
 
-def test_ranks_that_torchrun_has_started_are_counted(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert outer_ranks() == 0
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
-    monkeypatch.setenv("WORLD_SIZE", "16")
-    assert outer_ranks() == 16
+def test_the_config_has_as_many_devices_as_ranks_were_started(cfg: Config) -> None:
     assert settled(cfg, 16).trainer.devices == 16
     with pytest.raises(UserError, match=r"^trainer\.devices=3: 16 ranks were started; leave it out$"):
         settled(replace(cfg, trainer=replace(cfg.trainer, devices=3)), 16)
 
 
-@pytest.mark.parametrize(("nodes", "first"), [
-    ("n[01-04,07]", "n01"), ("a,b", "a"), ("gpu-3", "gpu-3"), ("x[7,9]", "x7")])
-def test_ranks_that_srun_has_started_get_torchruns_names(nodes: str, first: str,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_PROCID": "5",
-             "SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_STEP_NODELIST": nodes}
-    with monkeypatch.context() as patch:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            patch.setenv(name, "")  # so that what is set below goes with the block
-            patch.delenv(name)
-        for name, value in given.items():
-            patch.setenv(name, value)
-        assert outer_ranks() == 8
-        found = {name: os.environ[name]
-                 for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")}
-        assert found == {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
-                         "MASTER_ADDR": first}
-        assert 10_000 <= int(os.environ["MASTER_PORT"]) < 60_016
-        patch.setenv("SLURM_STEP_NUM_TASKS", "1")
-        assert outer_ranks() == 0
-
-
 def test_ranks_of_one_machine_share_its_cores(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MKL_NUM_THREADS", "")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # torchrun's
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    monkeypatch.setattr("minitx.training.process.cores", lambda: 12)
+    for name, value in {"TORCHELASTIC_RUN_ID": "job", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1",
+                        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(process, "cores", lambda: 12)
     set_threads(cfg)
     assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "6"
+    monkeypatch.delenv("MASTER_PORT")  # then it is no rank, and OMP_NUM_THREADS the user's own
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    set_threads(cfg)
+    assert os.environ["MKL_NUM_THREADS"] == "5"
+
+
+@pytest.mark.parametrize("left_over", [{"LOCAL_WORLD_SIZE": "12"}, {"LOCAL_WORLD_SIZE": "", "RANK": "3"}])
+def test_what_another_job_left_over_takes_no_cores(cfg: Config, training: Callable[..., None],
+                                                   monkeypatch: pytest.MonkeyPatch, left_over: dict[str, str]) -> None:
+    for name, value in left_over.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(process, "cores", lambda: 12)
+    seen: list[tuple[str, bool]] = []
+    training(lambda _: seen.append((os.environ["OMP_NUM_THREADS"], "RANK" in os.environ)) or Exit.OK)  # type: ignore[func-returns-value]
+    assert launch(replace(cfg, run_dir="run")) == Exit.OK
+    assert seen == [("12", False)]
 
 
 @pytest.mark.parametrize("code", [Exit.USAGE, Exit.DATA])
@@ -149,8 +139,8 @@ def test_runs_that_begin_together_in_one_directory_are_all_refused_but_one(cfg: 
     def begin(_: int) -> str:
         try:
             open_run_dir(replace(cfg, run_dir="same"))
-        except UserError as slip:
-            return slip.code.name
+        except UserError as error:
+            return error.code.name
         return "began"
 
     with ThreadPoolExecutor(8) as pool:
@@ -218,7 +208,7 @@ def test_a_run_killed_while_its_config_was_written_begins(cfg: Config) -> None:
 
 
 def test_threads_are_the_config_s_then_the_user_s_then_all_cores(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launching, "cores", lambda: 6)
+    monkeypatch.setattr(process, "cores", lambda: 6)
     set_threads(cfg)
     assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "6"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
@@ -228,30 +218,97 @@ def test_threads_are_the_config_s_then_the_user_s_then_all_cores(cfg: Config, mo
     assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "2"
 
 
+@pytest.mark.parametrize(("exported", "threads"), [("4,2", "4"), ("", "6")])
+def test_threads_as_openmp_reads_them(cfg: Config, monkeypatch: pytest.MonkeyPatch, exported: str,
+                                      threads: str) -> None:
+    monkeypatch.setattr(process, "cores", lambda: 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", exported)
+    set_threads(cfg)
+    assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == threads
+
+
+@pytest.mark.parametrize("exported", ["many", "0", "-1", "1.5"])
+def test_threads_that_are_no_number_are_refused(cfg: Config, monkeypatch: pytest.MonkeyPatch, exported: str) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", exported)
+    with pytest.raises(UserError) as caught:
+        set_threads(cfg)
+    assert str(caught.value) == (f"OMP_NUM_THREADS={exported}: must be a whole number of at least 1; unset it, or set "
+                                 "trainer.threads")
+
+
 def test_cores_are_at_least_one_and_no_more_than_there_are() -> None:
     assert 1 <= process.cores() <= (os.cpu_count() or 1)
 
 
 def test_a_gpu_run_keeps_its_allocator(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("began again"))
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("restarted"))
+    monkeypatch.setattr(process, "program", lambda: str(PACKAGE / "cli/main.py"))
     monkeypatch.setattr(sys, "gettrace", lambda: None)
     tune_allocator(replace(cfg, trainer=replace(cfg.trainer, accelerator="gpu")))
 
 
+def test_what_is_our_own_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("minitx", "train.py", "driver.py"):
+        (tmp_path / name).touch()
+    ours = (PACKAGE.parents[1] / "train.py", PACKAGE / "cli/main.py", tmp_path / "minitx")
+    assert all(is_our_program(str(path)) for path in ours)
+    others = (tmp_path / "train.py", tmp_path / "driver.py", tmp_path / "missing/minitx")
+    assert not any(is_our_program(str(path)) for path in others)
+    monkeypatch.chdir(PACKAGE)
+    assert not any(map(is_our_program, ("<stdin>", "<string>", "<python-input-0>")))
+
+
+def test_a_program_that_another_calls_is_not_restarted(tmp_path: Path) -> None:
+    """runpy makes a script believe to be the program: here that is pytest."""
+    script = tmp_path / "minitx"
+    script.write_text("import sys; from minitx.training.process import is_our_program, program\n"
+                      "claims = sys.argv[0], __name__, sys.modules['__main__'].__file__\n"
+                      "restarts = is_our_program(program())")
+    values = runpy.run_path(str(script), run_name="__main__")
+    assert (values["claims"], values["restarts"]) == ((str(script), "__main__", str(script)), False)
+
+
+OURS = """\
+import json, os, sys; print('begins', sys.argv[1:], sys.warnoptions, flush=True)
+from minitx.config.schema import Config; from minitx.config.fields import parse
+from minitx.training.process import tune_allocator
+tune_allocator(parse(Config, json.loads({config!r})))
+print(os.environ.get('MALLOC_TOP_PAD_')); sys.exit(7)
+"""
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not process._glibc(), reason="the setting is glibc's")
-@pytest.mark.parametrize(("chosen", "begins"), [({}, 2), ({"MALLOC_ARENA_MAX": "2"}, 1), ({"GLIBC_TUNABLES": ""}, 1)])
-def test_the_process_begins_again_once_with_the_same_words(chosen: dict[str, str], begins: int, tmp_path: Path) -> None:
-    """Words, interpreter options and exit code are those of the first process; the user's own MALLOC_* win."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import json, os, sys; print('begins', sys.argv[1:], sys.warnoptions, flush=True)\n"
-        "from minitx.config.schema import Config; from minitx.config.fields import parse\n"
-        "from minitx.training.launch import tune_allocator\n"
-        f"tune_allocator(parse(Config, json.loads({json.dumps(as_dict(compose(['trainer.accelerator=cpu'])))!r})))\n"
-        "print(os.environ.get('MALLOC_TOP_PAD_')); sys.exit(7)\n"
-    )
+@pytest.mark.parametrize(("name", "chosen", "begins"), [
+    ("minitx", {}, 2), ("minitx", {"MALLOC_ARENA_MAX": "2"}, 1), ("minitx", {"GLIBC_TUNABLES": ""}, 1),
+    ("driver.py", {}, 1), ("-", {}, 1)])
+def test_the_process_restarts_once_with_the_same_words(name: str, chosen: dict[str, str], begins: int,
+                                                       tmp_path: Path) -> None:
+    """Words, interpreter options and exit code are those of the first process; the user's own MALLOC_* win.
+
+    A script that is not ours, or comes through stdin, goes on without.
+    """
+    script = OURS.format(config=json.dumps(as_dict(compose(["trainer.accelerator=cpu"]))))
+    (tmp_path / name).write_text(script)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "MINITX_", "GLIBC_"))} | chosen
-    command = [sys.executable, "-W", "once", script, "a b"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "once", "-" if name == "-" else str(tmp_path / name), "a b"]
+    done = subprocess.run(command, env=env, input=script, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["begins ['a b'] ['once']"] * begins + ["268435456" if begins == 2 else "None"]
     assert done.returncode == 7, done.stderr
+
+
+TRAINS = """\
+import sys, types
+stub = types.ModuleType("minitx.training.train")
+stub.train = lambda cfg: print("TRAINS", cfg.seed, flush=True) or 4
+sys.modules["minitx.training.train"] = stub
+"""
+
+
+@pytest.mark.slow
+def test_a_script_that_comes_through_stdin_trains(tmp_path: Path) -> None:
+    script = TRAINS + (PACKAGE.parents[1] / "train.py").read_text()
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "MINITX_", "GLIBC_"))}
+    done = subprocess.run([sys.executable, "-", "seed=5"], env=env, input=script, cwd=tmp_path, capture_output=True,
+                          text=True, check=False)
+    assert (done.stdout, done.returncode) == ("TRAINS 5\n", 4), done.stderr

@@ -116,7 +116,8 @@ def _run_in_hydra(args: Namespace) -> int:
         overrides = list(HydraConfig.get().overrides.task)
         where = ["--config-path", args.config_path, "--config-name", args.config_name]
         where += ["--config-dir", args.config_dir] if args.config_dir else []
-        code = _child([sys.executable, sys.argv[0], *where, *overrides])
+        script = [sys.argv[0]] if Path(sys.argv[0]).is_file() else ["-m", "minitx.cli.train"]  # stdin is read by now
+        code = _child([sys.executable, *script, *where, *overrides])
         codes[" ".join(overrides)] = code
         if code in (Exit.INTERRUPTED, Exit.TERMINATED):
             sys.exit(code)
@@ -202,3 +203,7 @@ def _first_comment(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     comments = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")]
     return comments[0] if comments else ""
+
+
+if __name__ == "__main__":
+    main()

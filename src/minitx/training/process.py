@@ -1,11 +1,14 @@
-"""This process's environment: what its allocator and its threads are told before torch is imported."""
+"""This process's environment: settings of its allocator and its threads, which torch reads when it is imported."""
 
 import os
 import sys
 from pathlib import Path
+from types import FrameType
 
 from minitx.config.schema import Config
+from minitx.distributed.cluster import outer_ranks
 from minitx.profiling.process import cores
+from minitx.utils.errors import UserError
 
 # Freed memory is kept and never given back: PyTorch on CPU trains 7-35 % faster, for it stops paying a page fault for
 # each page of each large tensor. In huge pages, where the kernel gives them on request, it gains some per cent more.
@@ -16,20 +19,46 @@ MALLOC = {
     "MALLOC_TOP_PAD_": "268435456",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-ALLOCATOR = "MINITX_ALLOCATOR"  # set once the process began again; `run` shows it in its header
+ALLOCATOR = "MINITX_ALLOCATOR"  # set in the restarted process, which shows it in its header
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def tune_allocator(cfg: Config) -> None:
-    """Begin this process again with `MALLOC`, once, where that helps: Linux, glibc, training on the CPU.
+    """Restart this process with `MALLOC`, once, where that helps: Linux, glibc, training on the CPU.
 
-    Only the owner of the process may call it. Not done under a debugger, nor where the user chose such settings.
+    Only where this process runs nothing else: a session or a script that calls us would lose what it holds, or do its
+    work twice. Not under a debugger, nor where the user chose such settings.
     """
     chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    if chosen or ALLOCATOR in os.environ or sys.gettrace() is not None or not _glibc() or _on_gpu(cfg):
+    if (chosen or ALLOCATOR in os.environ or sys.gettrace() is not None or not _glibc() or _on_gpu(cfg)
+            or not is_our_program(program())):
         return
-    note = {ALLOCATOR: "glibc keeps freed memory and asks for huge pages (begun again with MALLOC_*, GLIBC_TUNABLES)"}
+    note = {ALLOCATOR: "glibc keeps freed memory and asks for huge pages (restarted with MALLOC_*, GLIBC_TUNABLES)"}
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | MALLOC | note)
+
+
+def program() -> str:
+    """Return the file that this interpreter was started to run; `<stdin>`, `<string>` or the like where it is none.
+
+    That is where the outermost frame of the stack is, and of no other: `runpy` puts its script's name into `sys.argv`
+    and its module into `sys.modules["__main__"]`.
+    """
+    frame: FrameType | None = sys._getframe()
+    stack = []
+    while frame is not None:
+        stack.append(frame)
+        frame = frame.f_back
+    while stack[-1].f_globals.get("__name__") == "runpy":  # python -m
+        stack.pop()
+    return stack[-1].f_code.co_filename
+
+
+def is_our_program(path: str) -> bool:
+    """Tell whether a program is `train.py`, the `minitx` command or one of our modules."""
+    script = Path(path).resolve()
+    known = script.name == "minitx" or script == PACKAGE.parents[1] / "train.py" or PACKAGE in script.parents
+    return known and script.is_file()
 
 
 def _glibc() -> bool:
@@ -42,11 +71,15 @@ def _on_gpu(cfg: Config) -> bool:
 
 
 def set_threads(cfg: Config) -> None:
-    """Tell OpenMP and MKL their number of threads: `trainer.threads`, else what the user exported, else all cores.
+    """Set the threads of OpenMP and MKL: `trainer.threads`, else what the user exported, else all cores.
 
-    Ranks of one machine share its cores. What torchrun exports, always 1, no user meant.
+    Ranks on one host share its cores. Under torchrun OMP_NUM_THREADS does not count: it exports 1 itself. Errors:
+    `UserError` where OMP_NUM_THREADS is no number of threads.
     """
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", cfg.trainer.devices))
-    exported = None if "TORCHELASTIC_RUN_ID" in os.environ else os.environ.get("OMP_NUM_THREADS")
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if outer_ranks() else cfg.trainer.devices
+    exported = "" if "TORCHELASTIC_RUN_ID" in os.environ else os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if exported and not (exported.isdecimal() and int(exported)):
+        raise UserError(f"OMP_NUM_THREADS={exported}: must be a whole number of at least 1; unset it, or set "
+                        "trainer.threads")
     threads = cfg.trainer.threads or exported or max(1, cores() // here)
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)

@@ -28,6 +28,7 @@ from minitx.training.validation import Validation, Validator
 from minitx.utils.console import Console, duration, show_warnings
 from minitx.utils.errors import Exit
 from minitx.utils.files import write_atomically
+from minitx.utils.progress import remaining_s
 
 
 def train(cfg: Config, ranks: Ranks = SINGLE) -> Exit:
@@ -103,7 +104,7 @@ def score(prepared: Prepared) -> dict[str, TestScore]:
     began = perf_counter()
 
     def progress(name: str, done: int, total: int) -> None:
-        left_s = (perf_counter() - began) * (total - done) / done
+        left_s = remaining_s(perf_counter() - began, done, total)
         run.console.live(f"scoring {name}: {done}/{total} sentences  eta {duration(left_s)}")
 
     try:

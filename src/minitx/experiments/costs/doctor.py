@@ -166,8 +166,8 @@ class Doctor:
         if corpus.shards:
             yield Fact("windows", [window.pairs for window in self.data.text.windows],
                        f"{len(corpus.shards)} shards; in memory: {self.data.text.describe()}")
-        if cleaning.describe_overlap():
-            yield Fact("overlap", cleaning.counts()["overlap"], f"also in the training text: {cleaning.describe_overlap()}")
+        if overlap := cleaning.describe_overlap():
+            yield Fact("overlap", cleaning.counts()["overlap"], f"also in the training text: {overlap}")
         yield Fact("vocabulary", [tokenizers.src.vocab_size, tokenizers.tgt.vocab_size], vocabulary_text(tokenizers))
 
     def cost(self) -> Iterator[Fact]:

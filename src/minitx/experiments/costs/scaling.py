@@ -5,27 +5,25 @@ without the exchange.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
-from torch import distributed
 from typing_extensions import override
 
-from minitx.config.saved import read_config
 from minitx.config.schema import Config
 from minitx.data.corpus import load_corpus
 from minitx.data.datamodule import TranslationData
 from minitx.distributed.bandwidth import FOUND, sum_s
 from minitx.distributed.elastic import run_ranks
-from minitx.distributed.ranks import EXIT_CODE, FOLDER, Ranks, join
+from minitx.distributed.ranks import Ranks
+from minitx.distributed.worker import serve
 from minitx.profiling.process import cores
 from minitx.training.build import (
     build_strategy,
@@ -145,13 +143,14 @@ class ExchangeTimer(pl.Callback):
         self.began, self.tokens = perf_counter(), 0
 
 
-def main() -> None:
-    """Measure as one rank; the first writes the result into the folder that the elastic agent names."""
-    folder = Path(os.environ[FOLDER])
-    cfg = read_config(folder)
+def main() -> NoReturn:
+    """Measure as one rank; the first writes a `ScalingPoint` into the folder of `elastic`."""
+    serve(_work, choose_device)
+
+
+def _work(cfg: Config, ranks: Ranks, device: torch.device, folder: Path | None) -> int:
+    assert folder is not None
     torch.set_num_threads(cfg.trainer.threads or 1)
-    device = choose_device(cfg.trainer, int(os.environ["LOCAL_RANK"]))
-    ranks = join(cfg.trainer.timeout_s, on_gpu=device.type == "cuda")
     with ranks.main_process_first("the text"):
         corpus = load_corpus(cfg.data)
         tokenizers = build_tokenizers(cfg, corpus, folder)
@@ -166,10 +165,9 @@ def main() -> None:
     exchange_s = sum_s(size, device) if ranks.size > 1 else 0.0
     if ranks.is_main:
         point = ScalingPoint(ranks.size, torch.get_num_threads(), tokens / seconds, seconds / MEASURED,
-                       apart_s / apart_tokens * tokens / MEASURED, exchange_s, size * 4 / 2**20)
+                             apart_s / apart_tokens * tokens / MEASURED, exchange_s, size * 4 / 2**20)
         (folder / FOUND).write_text(json.dumps(asdict(point)))
-        (folder / EXIT_CODE).write_text("0")
-    distributed.destroy_process_group()
+    return Exit.OK
 
 
 if __name__ == "__main__":
