@@ -1,6 +1,6 @@
 """Train a translator: `python train.py --help` says what can be chosen."""
 
-from minitx.door import main
+from minitx.cli.train import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,7 @@
-"""What the tests of data/ share: a `DataConfig` to vary, and real text where $MINITX_DATA has it."""
+"""What the tests of data/ share: a `DataConfig` to vary, real text where $MINITX_DATA has it, a measure of work."""
 
 import os
+import sys
 
 import pytest
 
@@ -10,6 +11,25 @@ from minitx.data.encoded import encode_cached
 from minitx.data.tokenizer import TokenizerPair
 
 needs_data = pytest.mark.skipif("MINITX_DATA" not in os.environ, reason="needs MINITX_DATA: a folder with multi30k/")
+
+
+def bytecodes(function, *args, **kwargs) -> int:
+    """Count the bytecodes that a call runs: work in Python, which a busy machine does not change as it does seconds."""
+    count = 0
+
+    def trace(frame, event, arg):
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function(*args, **kwargs)
+    finally:
+        sys.settrace(before)
+    return count
 
 
 def clean_config(**changes) -> CleanConfig:
