@@ -19,7 +19,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
 
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory whose model knows nothing."""
+    """A run directory with an untrained model."""
     from served import write_run
 
     return write_run(tmp_path_factory.mktemp("run"))

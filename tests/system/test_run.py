@@ -1,4 +1,4 @@
-"""The real command on a small text: what it leaves, how it stops, and that stopping changes nothing."""
+"""Runs on a small text: what they leave behind, how they stop, and that stopping changes nothing."""
 
 import json
 import shlex
@@ -31,7 +31,7 @@ def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def test_a_run_directory_says_all(whole: Path, text: Path) -> None:
+def test_a_run_directory_is_complete(whole: Path, text: Path) -> None:
     names = {path.name for path in whole.iterdir()}
     assert names == {"config.yaml", "tokenizer.json", "model.safetensors", "checkpoints", "hypotheses", "metrics.jsonl",
                      "result.json", "sentence_statistics.json", ".lock"}
@@ -47,7 +47,7 @@ def test_a_run_directory_says_all(whole: Path, text: Path) -> None:
     assert yaml.safe_load((whole / "config.yaml").read_text())["model"]["d_model"] == 32
 
 
-def test_where_the_time_went_is_told(whole: Path) -> None:
+def test_the_time_is_accounted_for(whole: Path) -> None:
     result = Result.read(whole / "result.json")
     assert result.time_split is not None
     assert result.not_measured is not None
@@ -62,20 +62,20 @@ def test_where_the_time_went_is_told(whole: Path) -> None:
     assert all(record["tgt_positions_per_s"] >= record["tgt_tokens_per_s"] for record in updates)
 
 
-def test_the_schema_in_readme_is_the_result(whole: Path) -> None:
+def test_readme_lists_the_fields_of_result_json(whole: Path) -> None:
     readme = (ROOT / "README.md").read_text()
     assert all(f"`{field.name}`" in readme for field in fields(Result))
     assert json.loads((whole / "result.json").read_text()).keys() == {field.name for field in fields(Result)}
 
 
-def test_a_finished_run_does_not_go_further(whole: Path, text: Path) -> None:
+def test_a_finished_run_is_not_extended(whole: Path, text: Path) -> None:
     done = train(text, whole, "trainer.max_steps=30", "resume=auto")
     assert done.returncode == 2
     assert (f"trainer.max_steps=30: {whole} is finished, after the 20 steps it decayed towards; to train on, begin "
             f"anew with init_from={whole}") in done.stderr
 
 
-def test_a_finished_run_is_not_run_again(whole: Path, text: Path) -> None:
+def test_a_finished_run_is_not_repeated(whole: Path, text: Path) -> None:
     before = (whole / "result.json").read_bytes()
     again = train(text, whole, "trainer.max_steps=20", "resume=auto")
     assert again.returncode == 0
@@ -117,7 +117,7 @@ def test_a_signal_ends_cleanly_and_the_resumed_run_is_the_uninterrupted_one(
     assert means(run_dir) == means(whole)
 
 
-def test_killed_at_once_and_resumed_is_the_uninterrupted_run(text: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_killed_and_resumed_is_the_uninterrupted_one(text: Path, whole: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert interrupt(text, run_dir, signal.SIGKILL)[0] == -signal.SIGKILL
     resumed = train(text, run_dir, "trainer.max_steps=20", "checkpoint.average=2", "resume=auto")
@@ -127,8 +127,8 @@ def test_killed_at_once_and_resumed_is_the_uninterrupted_run(text: Path, whole: 
     assert losses(run_dir) == losses(whole)
 
 
-def test_updates_do_not_depend_on_micro_batches(text: Path, whole: Path, tmp_path: Path) -> None:
-    """Another data.max_tokens splits the same updates otherwise; without dropout the weights differ by rounding."""
+def test_updates_do_not_depend_on_the_size_of_micro_batches(text: Path, whole: Path, tmp_path: Path) -> None:
+    """Another data.max_tokens splits the same updates differently; without dropout only rounding differs."""
     runs = []
     for max_tokens in (1024, 128):
         runs.append(tmp_path / str(max_tokens))
@@ -162,8 +162,8 @@ def test_minutes_bound_training_and_fix_the_horizon_once(text: Path, tmp_path: P
     assert done.stderr.count("horizon:") == 1
 
 
-def test_a_run_of_so_many_minutes_can_be_repeated_to_the_bit(text: Path, tmp_path: Path) -> None:
-    """The horizon came from a clock, and so did the end, perhaps; told both, another run ends with the same weights."""
+def test_a_run_bounded_by_minutes_can_be_repeated_to_the_bit(text: Path, tmp_path: Path) -> None:
+    """A clock set the horizon, and perhaps the end; given both, another run ends with the same weights."""
     limits = ("trainer.max_steps=null", "trainer.max_minutes=0.02", "optim.warmup_steps=5", "trainer.threads=1")
     assert train(text, tmp_path / "one", *limits).returncode == 0
     first = Result.read(tmp_path / "one/result.json")
@@ -176,7 +176,7 @@ def test_a_run_of_so_many_minutes_can_be_repeated_to_the_bit(text: Path, tmp_pat
     assert second.test == first.test
 
 
-def test_models_that_do_the_same_work_stop_at_it(text: Path, tmp_path: Path) -> None:
+def test_a_budget_of_flop_ends_runs_of_any_size_at_the_same_work(text: Path, tmp_path: Path) -> None:
     work = {}
     for layers in (1, 2):
         run_dir = tmp_path / f"{layers}"
@@ -190,11 +190,11 @@ def test_models_that_do_the_same_work_stop_at_it(text: Path, tmp_path: Path) -> 
         work[layers] = saved.meta["state"]["flop"]
         rates = [rate for line in (run_dir / "metrics.jsonl").read_text().splitlines()
                  if (rate := json.loads(line).get("lr"))]
-        assert rates[-1] < 0.2 * max(rates), "it decays to its end"
+        assert rates[-1] < 0.2 * max(rates), "the learning rate decays until the end"
     assert work == pytest.approx(dict.fromkeys(work, 4e9), rel=0.1)
 
 
-def test_of_two_limits_the_nearer_one_is_the_horizon(text: Path, tmp_path: Path) -> None:
+def test_the_nearer_of_two_limits_is_the_horizon(text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     done = train(text, run_dir, "trainer.max_steps=20", "trainer.max_minutes=5", "optim.warmup_steps=2")
     assert done.returncode == 0, done.stderr
@@ -203,7 +203,7 @@ def test_of_two_limits_the_nearer_one_is_the_horizon(text: Path, tmp_path: Path)
     assert [rate for rate in rates if rate][-1] < 0.2 * max(rate for rate in rates if rate)
 
 
-def test_weights_from_elsewhere_are_not_trained_over(text: Path, whole: Path, tmp_path: Path) -> None:
+def test_weights_that_a_run_did_not_train_are_not_overwritten(text: Path, whole: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "average"
     run_dir.mkdir()
     for name in ("config.yaml", "tokenizer.json", "model.safetensors"):
@@ -215,7 +215,7 @@ def test_weights_from_elsewhere_are_not_trained_over(text: Path, whole: Path, tm
     assert (run_dir / "model.safetensors").read_bytes() == before
 
 
-def test_settings_that_changed_before_the_first_checkpoint_are_written_down(text: Path, tmp_path: Path) -> None:
+def test_settings_changed_before_the_first_checkpoint_are_saved(text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert train(text, run_dir, "trainer.max_steps=2", "checkpoint.every_n_steps=50").returncode == 0
     for path in (run_dir / "result.json", *(run_dir / "checkpoints").iterdir()):
@@ -225,11 +225,11 @@ def test_settings_that_changed_before_the_first_checkpoint_are_written_down(text
     assert (cfg.trainer.max_steps, cfg.decode.beam_size, cfg.checkpoint.every_n_steps) == (3, 1, 5)
 
 
-def test_a_run_does_not_go_on_with_another_text(text: Path, tmp_path: Path) -> None:
+def test_a_run_does_not_resume_on_another_text(text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    assert interrupt(text, run_dir, signal.SIGTERM)[0] == 143
-    other = write_digits(tmp_path / "other", train=300)
-    done = train(other, run_dir, "trainer.max_steps=20", "resume=auto")
+    assert train(text, run_dir, "trainer.max_steps=5").returncode == 0
+    (run_dir / "result.json").unlink()  # as if it was killed before the end
+    done = train(write_digits(tmp_path / "other", train=300), run_dir, "trainer.max_steps=5", "resume=auto")
     assert done.returncode == 3, done.stderr
     first, *lines = done.stderr[done.stderr.index("minitx: error:"):].splitlines()
     assert f"run_dir={run_dir}: was begun with another text or vocabulary" in first
@@ -269,16 +269,16 @@ def test_two_runs_cannot_share_a_directory(text: Path, tmp_path: Path) -> None:
         first.wait()
 
 
-def test_a_full_disk_is_told_in_one_line_and_loses_nothing(text: Path, tmp_path: Path) -> None:
+def test_a_full_disk_gets_one_line_and_loses_nothing(text: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with mounted(disk, "-t", "tmpfs", "-o", "size=800k", "tmpfs"):
         done = train(text, disk / "run", "trainer.max_steps=40", "checkpoint.keep=100")
         assert done.returncode == 5, done.stderr
         assert "No space left on device" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
-        found = load_checkpoint(disk / "run/checkpoints", pytest.fail)
-        assert found is not None
-        assert found.meta["state"]["step"] >= 5
+        saved = load_checkpoint(disk / "run/checkpoints", pytest.fail)
+        assert saved is not None
+        assert saved.meta["state"]["step"] >= 5
 
 
 @pytest.mark.parametrize(("name", "files"), [("tensorboard", "events.out.tfevents*"), ("wandb", "offline-run-*")])

@@ -50,7 +50,7 @@ class Zygote:
         self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True, env=env, cwd=folder)
 
-    def run(self, words: list[str], kill: Kill | None = None, ranks: int = 1, on: int | None = None,
+    def run(self, argv: list[str], kill: Kill | None = None, ranks: int = 1, on: int | None = None,
             notes: Path | None = None, deadline_s: float = 300, program: str = "train.py", stdin: str = "",
             cwd: Path | None = None) -> Done:
         """Run the command, or so many ranks of it as torchrun would start; `on` is the one that is to be killed.
@@ -62,7 +62,7 @@ class Zygote:
         streams = [self.folder / name for name in ("stdin", "stdout", "stderr")]
         for path, content in zip(streams, (stdin, "", ""), strict=True):
             path.write_text(content, encoding="utf-8")
-        job = {"argv": [str(self.root / program), *words], "kill": kill, "streams": [str(path) for path in streams],
+        job = {"argv": [str(self.root / program), *argv], "kill": kill, "streams": [str(path) for path in streams],
                "ranks": ranks, "on": on, "notes": notes and str(notes), "deadline_s": deadline_s,
                "cwd": str(cwd or self.folder)}
         print(json.dumps(job), file=self.process.stdin, flush=True)
@@ -184,16 +184,16 @@ def arm(kill: Kill) -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def trap(owner: Any, name: str, place: str, is_meant: Any = lambda *_: True) -> None:
+    def trap(owner: Any, name: str, place: str, matches: Any = lambda *_: True) -> None:
         """Die as the function is entered ("before ...") or left ("after ...")."""
         inner = getattr(owner, name)
 
         def trapped(*args: Any, **kwargs: Any) -> Any:
-            meant = is_meant(*args)
-            if meant and due(f"before {place}"):
+            counts = matches(*args)
+            if counts and due(f"before {place}"):
                 die()
             result = inner(*args, **kwargs)
-            if meant and due(f"after {place}"):
+            if counts and due(f"after {place}"):
                 die()
             return result
 
