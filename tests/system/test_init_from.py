@@ -41,6 +41,7 @@ def test_it_takes_weights_and_vocabulary_to_another_pair(zygote: Zygote, donor: 
     assert Result.read(donor / "result.json").init_from_sha256 is None
 
 
+@pytest.mark.slow
 def test_once_it_has_a_checkpoint_the_other_run_need_not_exist(zygote: Zygote, text: Path, donor: Path,
                                                                tmp_path: Path) -> None:
     ends = []

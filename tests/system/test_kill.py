@@ -20,7 +20,6 @@ from minitx.runs.directory import truncate_metrics
 from minitx.runs.result import Result
 
 STEPS = 20  # a checkpoint every 5, a validation every 10, a record every 2
-FAMILIES = ("transformer", "lstm", "lstm_attention")
 WIDTHS = {"transformer": QUICK[:4], "lstm": ("model.d_model=32", "model.d_hidden=32", "model.num_layers=1"),
           "lstm_attention": ("model.d_model=32", "model.d_hidden=32", "model.num_layers=1")}
 # place: times it is drawn, times a run gets there
@@ -75,6 +74,7 @@ def resume(zygote: Zygote, text: Path, run_dir: Path, model: str = "transformer"
     return done
 
 
+@pytest.mark.slow
 def test_25_random_kills_change_nothing(zygote: Zygote, text: Path, uninterrupted: Callable[..., Path], tmp_path: Path,
                                         record_property: Callable[[str, object], None]) -> None:
     expected, points = End.of(uninterrupted()), kill_points(seed=1)
@@ -106,7 +106,7 @@ def test_its_updates_have_several_micro_batches(uninterrupted: Callable[..., Pat
     assert cfg.model.dropout > 0
 
 
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", ["transformer", pytest.param("lstm", marks=pytest.mark.slow), "lstm_attention"])
 def test_a_killed_run_of_each_family_resumes(zygote: Zygote, text: Path, uninterrupted: Callable[..., Path],
                                              tmp_path: Path, model: str) -> None:
     run_dir = tmp_path / "run"
@@ -124,6 +124,7 @@ def test_a_run_killed_three_times_resumes(zygote: Zygote, text: Path, uninterrup
     assert End.of(run_dir) == End.of(uninterrupted())
 
 
+@pytest.mark.slow
 def test_a_target_set_on_resuming_is_decided_on_the_full_set(zygote: Zygote, text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert zygote.run(argv(text, run_dir), Kill("after update", 13)).returncode == -9
@@ -155,7 +156,8 @@ def damage(path: Path, how: str) -> None:
     path.write_bytes({"flipped": content, "truncated": content[: len(content) // 2], "empty": b""}[how])
 
 
-@pytest.mark.parametrize("how", ["truncated", "flipped", "empty"])
+@pytest.mark.parametrize("how", [
+    "truncated", pytest.param("flipped", marks=pytest.mark.slow), pytest.param("empty", marks=pytest.mark.slow)])
 def test_a_damaged_newest_checkpoint_is_skipped_with_one_line(
         zygote: Zygote, text: Path, uninterrupted: Callable[..., Path], tmp_path: Path, how: str) -> None:
     run_dir = tmp_path / "run"
@@ -168,6 +170,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_one_line(
     assert End.of(run_dir) == End.of(uninterrupted())
 
 
+@pytest.mark.slow
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_restart(zygote: Zygote, text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert zygote.run(argv(text, run_dir), Kill("after update", 12)).returncode == -9
@@ -181,6 +184,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_restart(zygote: Zygote
     assert (run_dir / "metrics.jsonl").read_bytes() == records
 
 
+@pytest.mark.slow
 def test_a_folder_that_becomes_read_only_gets_one_line_and_loses_nothing(
         zygote: Zygote, text: Path, uninterrupted: Callable[..., Path], tmp_path: Path) -> None:
     run_dir = tmp_path / "run"

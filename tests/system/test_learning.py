@@ -25,6 +25,7 @@ LEARNERS: dict[str, tuple[Callable[[], Seq2Seq], int, float, int]] = {  # model,
     "lstm additive": (partial(lstm, attention="additive"), 200, 1e-2, 99),
     "lstm dot": (partial(lstm, attention="dot"), 200, 1e-2, 99),
 }
+QUICK = (("transformer", "reverse"), ("lstm dot", "reverse"))
 
 
 def draw(rng: Random, rows: int) -> list[list[int]]:
@@ -52,8 +53,9 @@ def exact_match_pct(make: Callable[[], Seq2Seq], task: Task, *, steps: int, lr: 
     return 100 * sum(out == task(ids) for out, ids in zip(outputs, unseen, strict=True)) / 500
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize(("name", "task"), [
+    pytest.param(name, task, marks=[] if (name, task) in QUICK else pytest.mark.slow)
+    for name in LEARNERS for task in TASKS])
 def test_it_learns(name: str, task: str) -> None:
     make, steps, lr, exact = LEARNERS[name]
     assert exact_match_pct(make, TASKS[task], steps=steps, lr=lr) >= exact
@@ -63,6 +65,7 @@ def test_every_family_is_among_the_learners() -> None:
     assert {type(make()) for make, *_ in LEARNERS.values()} == set(map(model_class, MODELS))
 
 
+@pytest.mark.slow
 def test_without_positions_it_cannot_copy() -> None:
     """The encoder sees a bag of digits: the best it can do is to output them in some order."""
     assert exact_match_pct(partial(transformer, pos_encoding="none"), TASKS["copy"], steps=300, lr=3e-3) < 20

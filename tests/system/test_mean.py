@@ -27,7 +27,8 @@ def validations_score(monkeypatch: pytest.MonkeyPatch, *bleu: float) -> None:
     monkeypatch.setattr(Validator, "__call__", lambda self, task, model: ValidationScore(1.5, left.pop(0), 40, 0.1, []))
 
 
-@pytest.mark.parametrize(("bleu", "better"), [((10.0, 11.0, 12.0), True), ((10.0, 12.0, 12.0), False)])
+@pytest.mark.parametrize(("bleu", "better"), [
+    ((10.0, 11.0, 12.0), True), pytest.param((10.0, 12.0, 12.0), False, marks=pytest.mark.slow)])
 def test_it_serves_if_it_validates_better(text: Path, tmp_path: Path, bleu: tuple[float, ...], better: bool,
                                           monkeypatch: pytest.MonkeyPatch) -> None:
     validations_score(monkeypatch, *bleu)
@@ -53,6 +54,7 @@ def test_it_serves_if_it_validates_better(text: Path, tmp_path: Path, bleu: tupl
     assert serves(run_dir, served)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_between_two_checkpoints_has_the_same_mean(text: Path, tmp_path: Path) -> None:
     overrides = (*THREE, "trainer.horizon_steps=20")
     for name, *stops in (("whole", 20), ("stopped", 18, 20)):
@@ -64,6 +66,7 @@ def test_a_run_that_was_stopped_between_two_checkpoints_has_the_same_mean(text: 
     assert means(tmp_path / "whole")[-1][0] == [20, 15, 10]
 
 
+@pytest.mark.slow
 def test_a_last_step_that_is_saved_and_then_validated_counts_once(text: Path, tmp_path: Path) -> None:
     done = train(text, tmp_path / "run", "trainer.max_steps=15", *THREE)
     assert done.returncode == 0, done.stderr
@@ -71,6 +74,7 @@ def test_a_last_step_that_is_saved_and_then_validated_counts_once(text: Path, tm
     assert len(list((tmp_path / "run/checkpoints").glob("step-*"))) == 3
 
 
+@pytest.mark.slow
 def test_a_target_may_be_reached_by_the_mean(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     validations_score(monkeypatch, 10.0, 11.0, 12.0)
     done = train(text, tmp_path / "run", "trainer.max_steps=20", *THREE, "trainer.target_bleu=11.5")
@@ -79,6 +83,7 @@ def test_a_target_may_be_reached_by_the_mean(text: Path, tmp_path: Path, monkeyp
     assert result.time_to_target_s == result.train_s
 
 
+@pytest.mark.slow
 def test_a_signal_during_its_validation_ends_the_run_and_the_next_run_validates_it(
         text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from minitx.training.signals import Interrupted
@@ -101,6 +106,7 @@ def test_a_signal_during_its_validation_ends_the_run_and_the_next_run_validates_
     assert [record["event"] for record in records(run_dir)][-1] == "mean"
 
 
+@pytest.mark.slow
 def test_missing_and_damaged_checkpoints_are_warned_of(text: Path, tmp_path: Path) -> None:
     run_dir, overrides = tmp_path / "run", ("trainer.max_steps=15", "checkpoint.keep=9", "checkpoint.average=9")
     done = train(text, run_dir, *overrides)

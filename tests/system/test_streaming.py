@@ -64,6 +64,7 @@ def notes(folder: Path) -> list[list[Note]]:
     return lives
 
 
+@pytest.mark.slow
 def test_every_pair_is_trained_on_once_whatever_happens(zygote: Zygote, shards: Path, tmp_path: Path) -> None:
     runs = {name: tmp_path / name for name in ("killed", "uninterrupted")}
     for name in runs:

@@ -130,6 +130,7 @@ def test_tables_have_the_cells_conditions_and_commands_of_readme_s(content: byte
     assert {"holds", "does not hold"} <= {*read.texts["td"]}
 
 
+@pytest.mark.slow
 def test_the_order_of_rows_and_where_they_lie_make_no_difference(content: bytes, rows: list[Row],
                                                                 tmp_path: Path) -> None:
     assert page.html(Random(1).sample(rows, len(rows)), {"pair": made()}, STUDIES) == content
