@@ -1,10 +1,9 @@
-"""The command line: each slip gets its exact line, within 3 s, before torch is imported and anything is created."""
+"""The command line: each slip gets its exact line, before torch is imported and anything is created."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -112,11 +111,9 @@ def test_a_slip_gets_its_line(
 def test_a_slip_is_told_before_torch_is_imported(words: str) -> None:
     script = ("import atexit, runpy, sys; atexit.register(lambda: print(sorted({'torch', 'lightning', 'datasets'}"
               f" & set(sys.modules)))); sys.argv[0] = {str(TRAIN)!r}; runpy.run_path(sys.argv[0], run_name='__main__')")
-    began = time.monotonic()
     done = python("-c", script, *words.split())
     assert done.stderr == f"minitx: error: {SLIPS[words]}\n"
     assert (done.returncode, done.stdout) == (2, "[]\n")
-    assert time.monotonic() - began < 3
 
 
 def test_debug_shows_the_traceback_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
