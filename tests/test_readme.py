@@ -37,12 +37,13 @@ def trains(command: str) -> bool:
 def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """Run a line in a folder with the ledger, the docs, a trained run, and text of the names that README uses."""
     folder = tmp_path_factory.mktemp("readme")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env.pop("OMP_NUM_THREADS", None)  # a person uses all cores
 
     def typed(line: str) -> subprocess.CompletedProcess[str]:
         line = line.replace("python train.py", f"python {shlex.quote(str(ROOT / 'train.py'))}")
-        return subprocess.run(line, shell=True, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True,
-                              text=True, timeout=300, stdin=subprocess.DEVNULL)
+        return subprocess.run(line, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=300,
+                              stdin=subprocess.DEVNULL)
 
     def forked(line: str) -> subprocess.CompletedProcess[str]:
         zygote: Zygote = request.getfixturevalue("zygote")
