@@ -1,8 +1,13 @@
 # The same commands as in README and in CI. Everything lives in .venv; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests run in one process on up to two cores, else in one process a core, each file's tests in one of them. Each
+# process computes with one thread: their models are small. Compiled tests are kept, so that later runs collect faster.
+CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+SPREAD := $(shell [ $(CORES) -le 2 ] || echo -p xdist --numprocesses=$(CORES) --dist=loadfile)
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
 
-.PHONY: setup train test test-faults check clean
+.PHONY: setup train test test-slow test-all test-faults check clean
 
 setup: .venv/.installed
 
@@ -17,11 +22,16 @@ setup: .venv/.installed
 train: setup  ## the main job, on the embedded text
 	$(BIN)/python train.py model=transformer
 
-test: setup
-	$(BIN)/python -m pytest
+test: setup  ## a proof of every part, in minutes
+	$(PYTEST) -m 'not slow' --hypothesis-profile=quick
+
+test-slow: setup  ## what `make test` leaves out: the slow tests, and property tests with all their examples
+	$(PYTEST) -m 'slow or hypothesis'
+
+test-all: test test-slow
 
 test-faults: setup  ## several ranks stopped, killed, hung, cut apart, on two hosts and under SLURM; a million pairs streamed: half an hour
-	MINITX_FAULTS=full $(BIN)/python -m pytest -rs -s tests/system/test_ranks.py tests/system/test_agent.py tests/system/test_clusters.py tests/system/test_streaming.py
+	MINITX_FAULTS=full $(BIN)/python -m pytest -rs -s tests/system/test_ranks.py tests/system/test_elastic.py tests/system/test_clusters.py tests/system/test_streaming.py
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,23 +1,39 @@
 """What holds for every test: no deadlines, since a busy machine is no bug; no network."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-settings.register_profile("minitx", deadline=None)
-settings.load_profile("minitx")
+if TYPE_CHECKING:
+    from zygote import Zygote
+
+settings.register_profile("full", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=20)  # make test
+settings.load_profile("full")
 os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
 
 
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory whose model knows nothing."""
+    """A run directory with an untrained model."""
     from served import write_run
 
     return write_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Zygote]":
+    """The process that commands are forked from."""
+    from zygote import Zygote
+
+    process = Zygote(tmp_path_factory.mktemp("zygote"))
+    yield process
+    process.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the tests of `minitx` share: a run that knows nothing, a stub in the model's place, the real process."""
+"""What the tests of `minitx` share: an untrained run, a stub in place of a model, the real process."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ SMALL = ("model.size=toy", "model.tie_embeddings=false", "tokenizer.joint=false"
 
 
 def write_run(folder: Path, *overrides: str) -> Path:
-    """Write a run directory as training would leave it, whose model knows nothing."""
+    """Write a run directory as training would leave it, with an untrained model."""
     cfg = compose([*SMALL, *(f"decode.{name}={show(value)}" for name, value in DECODE.items()), *overrides])
     folder.mkdir(exist_ok=True)
     pair = TokenizerPair.train([("the dog sees the cat", "der Hund sieht die Katze")] * 3, None, False)

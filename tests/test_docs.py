@@ -1,14 +1,16 @@
 """docs/add-a-model.md, done: its blocks added to a copy of the tree make a family that has all that ours have."""
 
-import os
 import re
+import shlex
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 from toys import ROOT, write_digits
+from zygote import Done, Zygote
 
 PAGE = (ROOT / "docs/add-a-model.md").read_text(encoding="utf-8")  # † = no commit holds its code
 NEW = dict(re.findall(r"^`([^`\n]+)`\n\n```\w+\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE))
@@ -28,9 +30,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in NEW.items():
         assert not (tree / name).exists()
         (tree / name).write_text(text, encoding="utf-8")
-    config, registry = tree / "src/minitx/config/schema.py", tree / "src/minitx/models/registry.py"
-    assert ADDED.keys() == {str(path.relative_to(tree)) for path in (config, registry)}
-    config.write_text(config.read_text() + "\n\n" + ADDED["src/minitx/config/schema.py"])
+    schema, registry = tree / "src/minitx/config/schema.py", tree / "src/minitx/models/registry.py"
+    assert ADDED.keys() == {str(path.relative_to(tree)) for path in (schema, registry)}
+    schema.write_text(schema.read_text() + "\n\n" + ADDED["src/minitx/config/schema.py"])
     line = '    "lstm": "lstm.LSTMSeq2Seq",\n'
     registry.write_text(registry.read_text().replace(line, line + ADDED["src/minitx/models/registry.py"]))
     write_digits(tree / "digits")
@@ -38,16 +40,24 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
-def run(tree: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": f"{tree / 'src'}:{tree / 'tests'}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *words], cwd=tree, env=environment, input=stdin, capture_output=True,
-                          text=True, timeout=300)
+@pytest.fixture(scope="module")
+def zygote(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    """One that runs the copy."""
+    process = Zygote(tmp_path_factory.mktemp("zygote"), root=tree)
+    yield process
+    process.close()
+
+
+def run(zygote: Zygote, command: str, **options: Any) -> Done:
+    program, *words = shlex.split(command)
+    done = zygote.run(words, program=program, cwd=zygote.root, **options)
     assert done.returncode == 0, done.stderr
     return done
 
 
-def train(tree: Path, run_dir: str, *overrides: str) -> None:
-    run(tree, "train.py", "data=files", "data.dir=digits", "model=bag", f"run_dir={run_dir}", *QUICK, *overrides)
+def train(zygote: Zygote, run_dir: str, *overrides: str) -> None:
+    run(zygote, shlex.join(["train.py", "data=files", "data.dir=digits", "model=bag", f"run_dir={run_dir}", *QUICK,
+                            *overrides]))
 
 
 def newest(run_dir: Path) -> Path:
@@ -61,32 +71,29 @@ def test_the_page_adds_one_file_one_dataclass_one_yaml_and_one_line() -> None:
     assert len(ADDED["src/minitx/models/registry.py"].splitlines()) == 1
 
 
-def test_the_new_family_trains_resumes_and_serves(tree: Path) -> None:
-    train(tree, "whole")
-    train(tree, "killed")
+def test_the_new_family_trains_resumes_and_serves(zygote: Zygote, tree: Path) -> None:
+    train(zygote, "whole")
+    train(zygote, "killed")
     (tree / "killed/result.json").unlink()
     newest(tree / "killed").unlink()  # as if killed after the checkpoint before
-    train(tree, "killed", "resume=auto")
-    from safetensors.torch import load_file
+    train(zygote, "killed", "resume=auto")
     one, other = (load_file(newest(tree / name)) for name in ("whole", "killed"))
     assert one.keys() == other.keys()
     assert all(bool((one[name] == other[name]).all()) for name in one)
-    lines = run(tree, "-m", "minitx.cli.main", "translate", "whole", stdin="1 2 3\n\n4 5\n").stdout.split("\n")
+    lines = run(zygote, "minitx translate whole", stdin="1 2 3\n\n4 5\n").stdout.split("\n")
     assert len(lines) == 4
     assert lines[1] == ""
 
 
-def test_the_new_family_gets_its_row(tree: Path) -> None:
-    run(tree, "train.py", "experiment=synthetic_bag", "run_dir=runs/bag", "data.train_size=2000", "model.size=toy",
-        "trainer.max_steps=2", "trainer.valid_sentences=2", "decode.max_length_ratio=0.1", "decode.max_length_extra=1")
-    run(tree, "-m", "minitx.cli.main", "report", "runs/bag")
+def test_the_new_family_gets_its_row(zygote: Zygote, tree: Path) -> None:
+    run(zygote, "train.py experiment=synthetic_bag run_dir=runs/bag data.train_size=2000 model.size=toy "
+        "trainer.max_steps=2 trainer.valid_sentences=2 decode.max_length_ratio=0.1 decode.max_length_extra=1")
+    run(zygote, "minitx report runs/bag")
     readme = (tree / "README.md").read_text(encoding="utf-8")
     assert re.search(r"\| bag†‡? \| ", readme)  # † = no commit holds its code, ‡ = something else was running
 
 
-def test_the_new_family_stands_in_the_matrix(tree: Path) -> None:
-    toys = tree / "tests/toys.py"
-    toys.write_text(toys.read_text() + """
+MATRIX = """
 
 from minitx.models.bag import BagOfWords
 def tiny_bag(seed=0, **changes):
@@ -94,7 +101,17 @@ def tiny_bag(seed=0, **changes):
     settings = {"src_vocab_size": 13, "tgt_vocab_size": 13, "d_model": 16, "dropout": 0.0, "tie_embeddings": True}
     return BagOfWords(**settings | changes).eval()
 FAMILIES = {"bag": tiny_bag}
-""")
-    done = run(tree, "-m", "pytest", "tests/models/test_families.py", "-q", "-p", "no:cacheprovider",
-               "--deselect", "tests/models/test_families.py::test_every_family_has_a_schema_and_a_row_in_the_matrix")
+"""
+PYTEST = """
+import sys, pytest
+sys.exit(pytest.main(["tests/models/test_families.py", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--deselect",
+                      "tests/models/test_families.py::test_every_family_has_a_schema_and_a_row_in_the_matrix"]))
+"""
+
+
+@pytest.mark.slow
+def test_the_new_family_stands_in_the_matrix(zygote: Zygote, tree: Path) -> None:
+    toys = tree / "tests/toys.py"
+    toys.write_text(toys.read_text() + MATRIX)
+    done = run(zygote, shlex.join(["python", "-c", PYTEST]))
     assert " passed" in done.stdout or "100%" in done.stdout

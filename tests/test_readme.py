@@ -1,4 +1,4 @@
-"""Every command in README runs, as written plus at most two updates."""
+"""Every command in README runs, as written plus at most two updates: in a forked child on a smaller text; as typed."""
 
 import os
 import re
@@ -6,10 +6,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from toys import ROOT, write_digits
+from zygote import Zygote
 
 from minitx.utils.errors import Exit
 
@@ -20,22 +22,40 @@ LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.spli
 INLINE = re.findall(r"`(python train\.py [^`]*)`", PAGE)
 COMMANDS = [line for line in [*LINES, *INLINE] if line.startswith(("python train.py", "minitx ", "echo "))]
 # Not run here: set-up (`make`, `pip`) is what a person did to get here.
-SLIPS = [line.removeprefix("$ ") for line in LINES if line.startswith("$ ")]
+MISTAKES = [line.removeprefix("$ ") for line in LINES if line.startswith("$ ")]
+SHORT = " trainer.max_steps=2 decode.max_length_ratio=0.3"  # an untrained model never ends a sentence by itself
+SMALL = " data.train_size=2000 data.test_sets=[length_10]"  # of the embedded text
+
+Shell = Callable[[str], subprocess.CompletedProcess[str]]
 
 
-def shortened(command: str) -> str:
-    """Let a training end after 2 updates, and the outputs of a model that knows no end; all else is as written."""
-    if not command.startswith("python train.py") or any(word in command for word in ("--help", " -c ")):
-        return command
-    return f"{command} trainer.max_steps=2 decode.max_length_ratio=0.3"
+def trains(command: str) -> bool:
+    return command.startswith("python train.py") and not any(word in command for word in ("--help", " -c "))
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to run in, with the ledger, a trained run, and a file pair of the names that README uses."""
+@pytest.fixture(scope="module", params=["forked", pytest.param("typed", marks=pytest.mark.slow)])
+def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """Run a line in a folder with the ledger, the docs, a trained run, and text of the names that README uses."""
     folder = tmp_path_factory.mktemp("readme")
-    done = run("python train.py experiment=quick run_dir=runs/RUN trainer.max_steps=2 checkpoint.every_n_steps=1",
-               folder)
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env.pop("OMP_NUM_THREADS", None)  # a person uses all cores
+
+    def typed(line: str) -> subprocess.CompletedProcess[str]:
+        line = line.replace("python train.py", f"python {shlex.quote(str(ROOT / 'train.py'))}")
+        return subprocess.run(line, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=300,
+                              stdin=subprocess.DEVNULL)
+
+    def forked(line: str) -> subprocess.CompletedProcess[str]:
+        zygote: Zygote = request.getfixturevalue("zygote")
+        line += SMALL * (SHORT in line and "data=" not in line)
+        echo, _, command = line.rpartition(" | ")
+        program, *words = shlex.split(command.replace("python train.py", "train.py"))
+        stdin = "".join(shlex.split(echo)[1:]) + "\n" * bool(echo)
+        done = zygote.run(words, program=program, stdin=stdin, cwd=folder)
+        return subprocess.CompletedProcess(line, done.returncode, done.stdout, done.stderr)
+
+    run: Shell = {"forked": forked, "typed": typed}[request.param]
+    done = run("python train.py experiment=quick run_dir=runs/RUN checkpoint.every_n_steps=1" + SHORT)
     assert done.returncode == 0, done.stderr
     (folder / "test.en").write_text("The dog sees the cat.\n")
     (folder / "test.de").write_text("Der Hund sieht die Katze.\n")
@@ -43,14 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "docs", folder / "docs")
     write_digits(folder / "FOLDER", train=100, other=10, languages=("en", "fr"))
     (folder / "README.md").write_text(README, encoding="utf-8")
-    return folder
-
-
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    words = command.replace("python train.py", f"python {shlex.quote(str(ROOT / 'train.py'))}")
-    return subprocess.run(words, shell=True, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True,
-                          text=True, timeout=300, stdin=subprocess.DEVNULL)
+    return run
 
 
 def test_there_are_commands_to_test() -> None:
@@ -58,24 +71,22 @@ def test_there_are_commands_to_test() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command(command: str, place: Path) -> None:
-    if "multi30k" in command and "MINITX_DATA" not in os.environ:
-        pytest.skip("needs MINITX_DATA: a folder with multi30k/")
-    done = run(shortened(command), place)
+def test_command(command: str, shell: Shell) -> None:
+    done = shell(command + SHORT * trains(command))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", SLIPS)
-def test_a_slip_gets_the_line_that_is_shown(command: str, place: Path) -> None:
-    done = run(command, place)
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_gets_the_line_that_is_shown(command: str, shell: Shell) -> None:
+    done = shell(command)
     assert done.returncode == Exit.USAGE
     assert done.stderr.strip() in LINES
 
 
-def test_python(place: Path) -> None:
+def test_python(shell: Shell) -> None:
     (code,) = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
-    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, timeout=300)
+    done = shell(shlex.join(["python", "-c", code]))
     assert done.returncode == 0, done.stderr
 
 

@@ -198,6 +198,7 @@ def test_all_tables_make_a_page() -> None:
     assert "1 disturbed by others" in page
 
 
+@pytest.mark.slow
 @given(st.builds(work.Job, text=st.text(), folder=st.text(), precision=st.text(), threads=st.integers(),
                  translate_every_s=st.none() | st.floats(allow_nan=False, allow_infinity=False),
                  batch_sizes=st.lists(st.integers()).map(tuple), options=st.lists(st.text()).map(tuple)))

@@ -33,7 +33,7 @@ def words(small_text: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["bench", "step", "data=files", f"data.dir={small_text}", *QUICK]
 
 
-@pytest.mark.parametrize("model", ["transformer", "lstm_attention"])
+@pytest.mark.parametrize("model", ["transformer", pytest.param("lstm_attention", marks=pytest.mark.slow)])
 def test_the_parts_sum_up(model: str, words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*words, f"model={model}", "--json"]) == Exit.OK
     found = json.loads(capfd.readouterr().out)
@@ -62,6 +62,7 @@ def test_a_person_reads_a_table_and_a_browser_a_trace(words: list[str], capfd: p
     assert json.loads(Path("trace.json").read_text())["traceEvents"]
 
 
+@pytest.mark.slow
 def test_what_is_unknown_is_said_to_be(words: list[str], monkeypatch: pytest.MonkeyPatch,
                                        capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(step, "peak", lambda device, precision: Peak(None, "no reason"))

@@ -45,6 +45,7 @@ def examined(words: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int, 
     return code, json.loads(capfd.readouterr().out)
 
 
+@pytest.mark.slow
 def test_the_real_command_leaves_nothing_but_the_cache(tmp_path: Path) -> None:
     environ = ENVIRON | {"MINITX_CACHE": str(tmp_path / "cache")}
     done = subprocess.run([*COMMAND, "doctor", "experiment=quick"], cwd=tmp_path, env=environ, capture_output=True,

@@ -1,4 +1,4 @@
-"""The command line as a whole: help, slips, exit codes, and that neither costs more than a moment."""
+"""The command line as a whole: help without heavy imports, errors of one line, exit codes."""
 
 import os
 import subprocess
@@ -17,16 +17,14 @@ from minitx.utils.errors import Exit
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 
 
-def test_help_is_quick_and_imports_no_torch() -> None:
-    program = ("import sys, time; from minitx.cli import main as cli\n"
-               "try: cli.main(sys.argv[1:])\nexcept SystemExit: pass\n"
+def test_no_help_imports_anything_heavy() -> None:
+    program = ("import sys; from minitx.cli import main as cli\n"
+               "for command in ([], *([name] for name in cli.COMMANDS)):\n"
+               "    try: cli.main([*command, '--help'])\n    except SystemExit: pass\n"
                "heavy = {'torch', 'lightning', 'hydra', 'datasets', 'sacrebleu', 'numpy'} & sys.modules.keys()\n"
-               "assert not heavy, heavy\nprint(time.process_time())")
-    for command in ([], *([name] for name in cli.COMMANDS)):
-        done = subprocess.run([sys.executable, "-c", program, *command, "--help"], capture_output=True, text=True,
-                              env=ENVIRON, check=True)
-        assert "usage: minitx" in done.stdout
-        assert float(done.stdout.splitlines()[-1]) < 0.3
+               "assert not heavy, heavy")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRON, check=True)
+    assert done.stdout.count("usage: minitx") == 1 + len(cli.COMMANDS)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

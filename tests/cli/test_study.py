@@ -37,7 +37,7 @@ def test_every_study_has_a_module_a_figure_and_both_sizes() -> None:
         assert MODULES[name].SIZES.keys() == {"smoke", "full"}
 
 
-@pytest.mark.parametrize("name", ["lengths", "gradients"])
+@pytest.mark.parametrize("name", ["lengths", pytest.param("gradients", marks=pytest.mark.slow)])
 def test_what_was_found_is_shown_stored_and_drawn(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["study", name, "-o", "found.json", "--plot", "found.svg", "--seed", "3"]) == Exit.OK
     found = json.loads(Path("found.json").read_text())
@@ -52,6 +52,7 @@ def test_what_was_found_is_shown_stored_and_drawn(name: str, capfd: pytest.Captu
     assert {path.name for path in Path().iterdir()} == {"found.json", "found.svg"}
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_stored_though_what_follows_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lengths, "table", lambda found: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -60,6 +60,7 @@ def test_a_slip_is_one_line(words: list[str], why: str, capsys: pytest.CaptureFi
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_two_runs_are_trained_compared_and_not_trained_again(small_text: Path, tmp_path: Path,
                                                              monkeypatch: pytest.MonkeyPatch,
                                                              capsys: pytest.CaptureFixture[str]) -> None:

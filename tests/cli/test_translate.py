@@ -42,6 +42,7 @@ def test_it_can_be_talked_to_through_a_pipe(run_dir: Path) -> None:
     assert (process.returncode, err) == (Exit.OK, b"")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_and_ctrl_c_give_no_traceback(run_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("the dog\n" * 30_000)
     with start("translate", run_dir, "-i", tmp_path / "in", "--beam-size", "1") as leaving, \
@@ -56,6 +57,7 @@ def test_a_reader_that_leaves_early_and_ctrl_c_give_no_traceback(run_dir: Path, 
         assert stopped.stderr.read() == leaving.stderr.read() == b""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_full_disk_is_one_line(run_dir: Path) -> None:
     with Path("/dev/full").open("wb") as full:

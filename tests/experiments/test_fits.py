@@ -89,6 +89,7 @@ def test_a_law_without_one_is_recovered_and_predicts(exponent: float, first: flo
     assert law_errors(SIZES, loss, floor=False) == pytest.approx((0, 0), abs=1e-4)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32))
 def test_a_floor_fits_a_loss_that_falls_no_worse(seed: int) -> None:
     noise = np.random.default_rng(seed).normal(size=len(SIZES))
@@ -102,6 +103,7 @@ def test_a_loss_that_rises_has_a_negative_exponent(exponent: float) -> None:
     assert fit_law(SIZES, [n**exponent for n in SIZES], floor=False).exponent == pytest.approx(-exponent, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_intervals_of_exponents_hold_the_truth_about_as_often_as_they_say() -> None:
     draw, held, rounds = np.random.default_rng(0), 0, 200
     for _ in range(rounds):

@@ -88,6 +88,7 @@ def test_feed_forward_gradients_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x, *_: module(x), (x, *module.parameters()))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="what is asked for is a kind of x86")
 def test_feed_forward_runs_in_bf16_where_the_cpu_has_no_units_for_it() -> None:
     code = ("import torch; from minitx.models.layers import FeedForward; x = torch.ones(3, 4).bfloat16()\n"

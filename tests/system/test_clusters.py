@@ -80,6 +80,7 @@ def start(hosts: Hosts, run_dir: Path, text: Path, attempt: str) -> dict[str, su
     return started
 
 
+@pytest.mark.slow
 def test_two_hosts_are_cut_apart_and_go_on(hosts: Hosts, text: Path, expected: dict[str, torch.Tensor], tmp_path: Path,
                                            record_property: pytest.FixtureRequest) -> None:
     run_dir = tmp_path / "run"
@@ -141,6 +142,7 @@ def wait_for(env: dict[str, str], job: str, states: tuple[str, ...], limit_s: fl
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(10 if FULL else 1))
 def test_a_preempted_job_is_queued_again_and_goes_on(cluster: dict[str, str], text: Path, tmp_path: Path, attempt: int,
                                                      expected: dict[str, torch.Tensor]) -> None:
@@ -157,6 +159,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on(cluster: dict[str, str], te
     assert same(newest(run_dir), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(10 if FULL else 1))
 def test_a_cancelled_job_ends_with_all_saved(cluster: dict[str, str], text: Path, tmp_path: Path, attempt: int) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"

@@ -113,6 +113,7 @@ def newest(run_dir: Path) -> dict[str, torch.Tensor]:
 # --- stopped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize(("whom", "number"), [(whom, number) for whom in ("first rank", "last rank", "agent", "all")
                                               for number in (signal.SIGTERM, signal.SIGINT)
@@ -141,6 +142,7 @@ def test_a_signal_to_anyone_stops_all_with_one_checkpoint(start: Start, number: 
     assert "go on" in job.said
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_weights(start: Start) -> None:
     whole = start("trainer.max_steps=300", name="whole")
     stopped = start("trainer.max_steps=300", name="stopped")
@@ -154,6 +156,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(start: Start) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
+@pytest.mark.slow
 def test_kills_of_agents_and_ranks_change_nothing(start: Start) -> None:
     whole = start("trainer.max_steps=200", name="whole")
     assert whole.ended(120) == 0, whole.said
@@ -173,6 +176,7 @@ def test_kills_of_agents_and_ranks_change_nothing(start: Start) -> None:
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items()), number
 
 
+@pytest.mark.slow
 def test_shares_of_a_model_go_on_with_their_own_moments(start: Start) -> None:
     """Processes that start one by one, not forked from one, each read a checkpoint in their own order."""
     fsdp2 = ("trainer.strategy=fsdp2", "trainer.max_steps=60", "optim.ema_decay=0.9")
@@ -193,6 +197,7 @@ def test_shares_of_a_model_go_on_with_their_own_moments(start: Start) -> None:
 # --- broken
 
 
+@pytest.mark.slow
 def test_without_its_agent_no_rank_lives_on(start: Start) -> None:
     job = start("trainer.max_steps=100000")
     job.reach(10)
@@ -214,6 +219,7 @@ def test_a_killed_rank_ends_the_job_and_is_named(start: Start) -> None:
     assert "rank 0, update" in job.said
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_restarted_where_that_is_allowed(start: Start) -> None:
     whole = start("trainer.max_steps=200", name="whole")
     assert whole.ended(120) == 0, whole.said
@@ -227,6 +233,7 @@ def test_a_killed_rank_is_restarted_where_that_is_allowed(start: Start) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
+@pytest.mark.slow
 def test_a_stopped_job_is_not_restarted(start: Start) -> None:
     job = start("trainer.max_steps=100000", "trainer.max_restarts=3")
     job.reach(10)
@@ -235,6 +242,7 @@ def test_a_stopped_job_is_not_restarted(start: Start) -> None:
     assert "resuming" not in job.said
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_named_in_time(start: Start) -> None:
     job = start("trainer.max_steps=100000", f"trainer.timeout_s={HANG_S}")
     job.reach(10)
@@ -272,6 +280,7 @@ if os.environ.get("RANK") == "1":
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", ["raises"], indirect=True)
 def test_the_error_of_a_rank_comes_first(start: Start, faults: Path) -> None:
     job = start("trainer.max_steps=100000", faults=faults)
@@ -284,6 +293,7 @@ def test_the_error_of_a_rank_comes_first(start: Start, faults: Path) -> None:
     assert "minitx: rank 1 failed first; its error is above" in job.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", ["runs out of memory"], indirect=True)
 def test_a_full_memory_is_reported_with_its_shape_and_remedy(start: Start, faults: Path) -> None:
     job = start("trainer.max_steps=100000", faults=faults)
@@ -293,6 +303,7 @@ def test_a_full_memory_is_reported_with_its_shape_and_remedy(start: Start, fault
     assert "Traceback" not in job.said
 
 
+@pytest.mark.slow
 def test_a_mistake_is_reported_once_and_leaves_nothing(start: Start) -> None:
     job = start("data.max_tokens=4000", "trainer.max_steps=10")
     assert job.ended(60) == 2

@@ -1,4 +1,4 @@
-"""A run that begins with another's weights: with its vocabulary, at step 0, and later without it."""
+"""A run that starts from another's weights: it takes the vocabulary too, and later resumes without the other run."""
 
 import hashlib
 from pathlib import Path
@@ -11,25 +11,25 @@ from zygote import Kill, Zygote
 
 from minitx.runs.result import Result
 
-AT_REST = ("trainer.max_steps=10", "optim.lr=1e-12", "optim.warmup_steps=0", "model.dropout=0")  # weights stay
+AT_REST = ("trainer.max_steps=10", "optim.lr=1e-12", "optim.warmup_steps=0", "model.dropout=0")  # weights stay put
 
 
-def words(text: Path, run_dir: Path, *overrides: str) -> list[str]:
+def argv(text: Path, run_dir: Path, *overrides: str) -> list[str]:
     return ["data=files", f"data.dir={text}", f"run_dir={run_dir}", *QUICK, "optim.ema_decay=0.9", *overrides]
 
 
 @pytest.fixture(scope="module")
 def donor(zygote: Zygote, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("donor") / "RUN"
-    done = zygote.run(words(text, run_dir, "trainer.max_steps=10"))
+    done = zygote.run(argv(text, run_dir, "trainer.max_steps=10"))
     assert done.returncode == 0, done.stderr
     return run_dir
 
 
-def test_it_begins_with_those_weights_and_that_vocabulary_on_another_pair(zygote: Zygote, donor: Path,
+def test_it_takes_weights_and_vocabulary_to_another_pair(zygote: Zygote, donor: Path,
                                                                           tmp_path: Path) -> None:
     other, run_dir = write_digits(tmp_path / "text", train=200, languages=("en", "fr")), tmp_path / "run"
-    done = zygote.run(words(other, run_dir, f"init_from={donor}", "data.tgt=fr", *AT_REST))
+    done = zygote.run(argv(other, run_dir, f"init_from={donor}", "data.tgt=fr", *AT_REST))
     assert done.returncode == 0, done.stderr
     assert f"joint of {donor}, whose weights it begins with" in done.stderr
     assert (run_dir / "tokenizer.json").read_bytes() == (donor / "tokenizer.json").read_bytes()
@@ -41,6 +41,7 @@ def test_it_begins_with_those_weights_and_that_vocabulary_on_another_pair(zygote
     assert Result.read(donor / "result.json").init_from_sha256 is None
 
 
+@pytest.mark.slow
 def test_once_it_has_a_checkpoint_the_other_run_need_not_exist(zygote: Zygote, text: Path, donor: Path,
                                                                tmp_path: Path) -> None:
     ends = []
@@ -48,21 +49,21 @@ def test_once_it_has_a_checkpoint_the_other_run_need_not_exist(zygote: Zygote, t
         borrowed, run_dir = tmp_path / "borrowed", tmp_path / name
         if not borrowed.exists():
             donor.rename(borrowed)
-        asked = words(text, run_dir, f"init_from={borrowed}", "trainer.max_steps=10", "resume=auto")
-        done = zygote.run(asked, kill)
+        overrides = argv(text, run_dir, f"init_from={borrowed}", "trainer.max_steps=10", "resume=auto")
+        done = zygote.run(overrides, kill)
         if kill:
             assert done.returncode == -9
             borrowed.rename(donor)
-            done = zygote.run(asked)
+            done = zygote.run(overrides)
         assert done.returncode == 0, done.stderr
         ends.append((weights(run_dir), Result.read(run_dir / "result.json").init_from_sha256))
     assert ends[0] == ends[1]
     assert ends[0][1] is not None
 
 
-def test_what_does_not_fit_leaves_nothing_behind(zygote: Zygote, text: Path, donor: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_leave_nothing_behind(zygote: Zygote, text: Path, donor: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    done = zygote.run(words(text, run_dir, f"init_from={donor}", "model.d_ff=64"))
+    done = zygote.run(argv(text, run_dir, f"init_from={donor}", "model.d_ff=64"))
     assert done.returncode == 2
     assert "write model.d_ff=32" in done.stderr
     assert not run_dir.exists()

@@ -1,4 +1,4 @@
-"""A run killed anywhere, and resumed, is the run that was not: the same weights, average, moments, model and losses."""
+"""A run killed anywhere and resumed equals the uninterrupted one: weights, average, moments, model and losses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,6 @@ from minitx.runs.directory import truncate_metrics
 from minitx.runs.result import Result
 
 STEPS = 20  # a checkpoint every 5, a validation every 10, a record every 2
-FAMILIES = ("transformer", "lstm", "lstm_attention")
 WIDTHS = {"transformer": QUICK[:4], "lstm": ("model.d_model=32", "model.d_hidden=32", "model.num_layers=1"),
           "lstm_attention": ("model.d_model=32", "model.d_hidden=32", "model.num_layers=1")}
 # place: times it is drawn, times a run gets there
@@ -35,14 +34,14 @@ def kill_points(seed: int) -> list[Kill]:
             for _ in range(times)]
 
 
-def words(text: Path, run_dir: Path, model: str = "transformer") -> list[str]:
+def argv(text: Path, run_dir: Path, model: str = "transformer") -> list[str]:
     return ["data=files", f"data.dir={text}", f"run_dir={run_dir}", f"model={model}", *WIDTHS[model], *QUICK[4:],
             "data.max_tokens=128", "optim.ema_decay=0.9", f"trainer.max_steps={STEPS}", "resume=auto"]
 
 
 @dataclass(frozen=True)
 class End:
-    """What two runs share that are the same training."""
+    """What two identical trainings share."""
 
     weights: str
     model: bytes
@@ -55,26 +54,27 @@ class End:
 
 @pytest.fixture(scope="module")
 def uninterrupted(zygote: Zygote, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Runs that were left in peace, one a family."""
-    made: dict[str, Path] = {}
+    """Runs that were never interrupted, one a family, each trained once."""
+    trained: dict[str, Path] = {}
 
     def run(model: str = "transformer") -> Path:
-        if model not in made:
+        if model not in trained:
             run_dir = tmp_path_factory.mktemp("runs") / model
-            done = zygote.run(words(text, run_dir, model))
+            done = zygote.run(argv(text, run_dir, model))
             assert done.returncode == 0, done.stderr
-            made[model] = run_dir
-        return made[model]
+            trained[model] = run_dir
+        return trained[model]
 
     return run
 
 
 def resume(zygote: Zygote, text: Path, run_dir: Path, model: str = "transformer") -> Done:
-    done = zygote.run(words(text, run_dir, model))
+    done = zygote.run(argv(text, run_dir, model))
     assert done.returncode == 0, done.stderr
     return done
 
 
+@pytest.mark.slow
 def test_25_random_kills_change_nothing(zygote: Zygote, text: Path, uninterrupted: Callable[..., Path], tmp_path: Path,
                                         record_property: Callable[[str, object], None]) -> None:
     expected, points = End.of(uninterrupted()), kill_points(seed=1)
@@ -82,7 +82,7 @@ def test_25_random_kills_change_nothing(zygote: Zygote, text: Path, uninterrupte
     unreadable, slowest = 0, 0.0  # checkpoints, seconds
     for number, point in enumerate(points):
         run_dir = tmp_path / str(number)
-        killed = zygote.run(words(text, run_dir), point)
+        killed = zygote.run(argv(text, run_dir), point)
         assert killed.returncode == -9, f"{point} was not reached: {killed.stderr}"
         saved = list((run_dir / "checkpoints").glob("step-*.safetensors"))
         unreadable += len(saved) - len(list(whole_checkpoints(run_dir / "checkpoints")))
@@ -106,33 +106,34 @@ def test_its_updates_have_several_micro_batches(uninterrupted: Callable[..., Pat
     assert cfg.model.dropout > 0
 
 
-@pytest.mark.parametrize("model", FAMILIES)
-def test_a_run_of_each_family_goes_on(zygote: Zygote, text: Path, uninterrupted: Callable[..., Path], tmp_path: Path,
-                                      model: str) -> None:
+@pytest.mark.parametrize("model", ["transformer", pytest.param("lstm", marks=pytest.mark.slow), "lstm_attention"])
+def test_a_killed_run_of_each_family_resumes(zygote: Zygote, text: Path, uninterrupted: Callable[..., Path],
+                                             tmp_path: Path, model: str) -> None:
     run_dir = tmp_path / "run"
-    assert zygote.run(words(text, run_dir, model), Kill("after update", 13)).returncode == -9
+    assert zygote.run(argv(text, run_dir, model), Kill("after update", 13)).returncode == -9
     assert "resuming at step 10" in resume(zygote, text, run_dir, model).stderr
     assert End.of(run_dir) == End.of(uninterrupted(model))
 
 
-def test_a_run_killed_again_and_again_goes_on(zygote: Zygote, text: Path, uninterrupted: Callable[..., Path],
-                                              tmp_path: Path) -> None:
+def test_a_run_killed_three_times_resumes(zygote: Zygote, text: Path, uninterrupted: Callable[..., Path],
+                                          tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     for point in (Kill("after update", 6), Kill("checkpoint write", 1, 0.5), Kill("after rename", 2)):
-        assert zygote.run(words(text, run_dir), point).returncode == -9
+        assert zygote.run(argv(text, run_dir), point).returncode == -9
     resume(zygote, text, run_dir)
     assert End.of(run_dir) == End.of(uninterrupted())
 
 
-def test_a_target_set_on_the_way_is_decided_on_the_full_set(zygote: Zygote, text: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_target_set_on_resuming_is_decided_on_the_full_set(zygote: Zygote, text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    assert zygote.run(words(text, run_dir), Kill("after update", 13)).returncode == -9
-    done = zygote.run([*words(text, run_dir), "trainer.target_bleu=0.001", "trainer.max_steps=60"])
+    assert zygote.run(argv(text, run_dir), Kill("after update", 13)).returncode == -9
+    done = zygote.run([*argv(text, run_dir), "trainer.target_bleu=0.001", "trainer.max_steps=60"])
     assert done.returncode == 0, done.stderr
     result = Result.read(run_dir / "result.json")
     assert result.stop_reason == "target_bleu"
     assert result.best_step is not None
-    assert result.best_step > 10, "what a subset said at step 10 is forgotten"
+    assert result.best_step > 10, "the score of a subset at step 10 does not count"
     assert result.time_to_target_s == pytest.approx(result.train_s)
 
 
@@ -155,39 +156,42 @@ def damage(path: Path, how: str) -> None:
     path.write_bytes({"flipped": content, "truncated": content[: len(content) // 2], "empty": b""}[how])
 
 
-@pytest.mark.parametrize("how", ["truncated", "flipped", "empty"])
-def test_a_damaged_newest_checkpoint_is_passed_over_in_one_line(
+@pytest.mark.parametrize("how", [
+    "truncated", pytest.param("flipped", marks=pytest.mark.slow), pytest.param("empty", marks=pytest.mark.slow)])
+def test_a_damaged_newest_checkpoint_is_skipped_with_one_line(
         zygote: Zygote, text: Path, uninterrupted: Callable[..., Path], tmp_path: Path, how: str) -> None:
     run_dir = tmp_path / "run"
-    assert zygote.run(words(text, run_dir), Kill("after update", 17)).returncode == -9
+    assert zygote.run(argv(text, run_dir), Kill("after update", 17)).returncode == -9
     damage(max((run_dir / "checkpoints").glob("step-*")), how)
-    said = resume(zygote, text, run_dir).stderr.splitlines()
-    assert [line for line in said if "is damaged (" in line] == [
+    lines = resume(zygote, text, run_dir).stderr.splitlines()
+    assert [line for line in lines if "is damaged (" in line] == [
         "minitx: warning: step-00000015 is damaged (its content does not match its name); trying the one before"]
-    assert any("resuming at step 10" in line for line in said)
+    assert any("resuming at step 10" in line for line in lines)
     assert End.of(run_dir) == End.of(uninterrupted())
 
 
-def test_a_run_without_a_whole_checkpoint_is_not_begun_anew(zygote: Zygote, text: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_restart(zygote: Zygote, text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    assert zygote.run(words(text, run_dir), Kill("after update", 12)).returncode == -9
+    assert zygote.run(argv(text, run_dir), Kill("after update", 12)).returncode == -9
     for path in (run_dir / "checkpoints").glob("step-*"):
         damage(path, "flipped")
     records = (run_dir / "metrics.jsonl").read_bytes()
-    for _ in range(2):  # nor the next time
-        done = zygote.run(words(text, run_dir))
+    for _ in range(2):  # nor at the second attempt
+        done = zygote.run(argv(text, run_dir))
         assert done.returncode == 5, done.stderr
         assert "each of its 2 checkpoints is damaged, nothing is left to go on from" in done.stderr.splitlines()[-1]
     assert (run_dir / "metrics.jsonl").read_bytes() == records
 
 
-def test_a_folder_that_becomes_read_only_is_told_in_one_line_and_loses_nothing(
+@pytest.mark.slow
+def test_a_folder_that_becomes_read_only_gets_one_line_and_loses_nothing(
         zygote: Zygote, text: Path, uninterrupted: Callable[..., Path], tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    assert zygote.run(words(text, run_dir), Kill("after update", 8)).returncode == -9
+    assert zygote.run(argv(text, run_dir), Kill("after update", 8)).returncode == -9
     checkpoints = run_dir / "checkpoints"
     with mounted(checkpoints, "--bind", str(checkpoints)):
-        done = zygote.run(words(text, run_dir), Kill("read-only", 4))
+        done = zygote.run(argv(text, run_dir), Kill("read-only", 4))
         assert done.returncode == 5, done.stderr
         assert "Read-only file system" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr

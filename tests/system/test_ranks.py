@@ -66,13 +66,14 @@ def apart(one: Path, other: Path, section: str = "model/") -> float:
 # --- exactness
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_in_float64_ranks_train_what_one_does(trained: Train, ranks: int) -> None:
     one = trained(1, "trainer.precision=64-true")
     assert apart(one, trained(ranks, "trainer.precision=64-true")) < 1e-10
 
 
-@pytest.mark.parametrize(("ranks", "strategy"), [(2, "ddp"), (3, "ddp"), (2, "fsdp2"), (3, "fsdp2")])
+@pytest.mark.parametrize(("ranks", "strategy"), [
+    (2, "fsdp2"), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, "ddp"), (3, "ddp"), (3, "fsdp2")))])
 def test_in_fp32_ranks_train_what_one_does(trained: Train, ranks: int, strategy: str) -> None:
     one, several = trained(1), trained(ranks, f"trainer.strategy={strategy}")
     assert apart(one, several) < 1e-5
@@ -103,17 +104,20 @@ def test_the_default_run_is_the_same_on_ranks(zygote: Zygote, tmp_path: Path, pr
     assert weights is None or apart(one, two) < weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_micro_batches_of_another_size_train_the_same(trained: Train, ranks: int) -> None:
     one = trained(1, "model.dropout=0")
     assert apart(one, trained(ranks, "model.dropout=0", "data.max_tokens=128")) < 1e-5
 
 
+@pytest.mark.slow
 def test_gradients_may_travel_in_bf16(trained: Train) -> None:
     difference = apart(trained(1), trained(2, "trainer.compress=bf16"))
     assert 1e-6 < difference < 0.1
 
 
+@pytest.mark.slow
 def test_a_mean_of_checkpoints_does_not_depend_on_ranks(zygote: Zygote, text: Path, trained: Train,
                                                         tmp_path: Path) -> None:
     found = []
@@ -128,6 +132,7 @@ def test_a_mean_of_checkpoints_does_not_depend_on_ranks(zygote: Zygote, text: Pa
         assert (steps, loss, bleu) == ([STEPS, STEPS - 5], pytest.approx(found[0][1], rel=1e-5), found[0][2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "strategy"), [(2, "ddp"), (3, "ddp"), (2, "fsdp2")])
 def test_scores_do_not_depend_on_ranks(zygote: Zygote, text: Path, trained: Train, tmp_path: Path, ranks: int,
                                        strategy: str) -> None:
@@ -142,8 +147,9 @@ def test_scores_do_not_depend_on_ranks(zygote: Zygote, text: Path, trained: Trai
 
 
 @pytest.mark.parametrize(("limit", "reason"), [
-    ("trainer.max_minutes=0.03", "max_minutes"), ("trainer.patience=1", "patience"),
-    ("trainer.target_bleu=0.0001", "target_bleu"), ("optim.lr=1e30", "max_nonfinite")])
+    ("trainer.patience=1", "patience"), *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ("trainer.max_minutes=0.03", "max_minutes"), ("trainer.target_bleu=0.0001", "target_bleu"),
+        ("optim.lr=1e30", "max_nonfinite")))])
 def test_all_stop_at_the_same_limit(zygote: Zygote, text: Path, tmp_path: Path, limit: str, reason: str) -> None:
     run_dir = tmp_path / "run"
     more = ("optim.clip_norm=null", "trainer.max_nonfinite=3") if reason == "max_nonfinite" else ()
@@ -155,6 +161,7 @@ def test_all_stop_at_the_same_limit(zygote: Zygote, text: Path, tmp_path: Path, 
         assert result.train_s <= 0.03 * 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["lstm", "lstm_attention"])
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_each_family_trains_on_ranks(zygote: Zygote, text: Path, tmp_path: Path, model: str, strategy: str) -> None:
@@ -168,6 +175,7 @@ def test_each_family_trains_on_ranks(zygote: Zygote, text: Path, tmp_path: Path,
     assert apart(*ends) < 1e-5
 
 
+@pytest.mark.slow
 def test_two_ranks_take_muon(zygote: Zygote, text: Path, tmp_path: Path) -> None:
     for ranks in (1, 2):
         check(zygote.run(words(text, tmp_path / str(ranks), "optim=muon", "trainer.max_steps=15"), ranks=ranks))
@@ -192,6 +200,7 @@ def test_what_an_earlier_job_left_over_silences_no_logger(text: Path, tmp_path: 
 # --- kills
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks_and_another_strategy_go_on(zygote: Zygote, text: Path, trained: Train,
                                                             tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
@@ -203,6 +212,7 @@ def test_another_number_of_ranks_and_another_strategy_go_on(zygote: Zygote, text
     assert apart(trained(1), run_dir, "ema/") < 1e-5
 
 
+@pytest.mark.slow
 def test_random_kills_of_two_ranks_change_nothing(zygote: Zygote, text: Path, trained: Train, tmp_path: Path,
                                                   record_property: Callable[[str, object], None]) -> None:
     draw, expected = Random(5), state(trained(2))
@@ -224,6 +234,7 @@ def test_random_kills_of_two_ranks_change_nothing(zygote: Zygote, text: Path, tr
     assert unreadable == 0
 
 
+@pytest.mark.slow
 def test_a_folder_that_becomes_read_only_ends_all_ranks_and_loses_nothing(zygote: Zygote, text: Path, trained: Train,
                                                                           tmp_path: Path) -> None:
     run_dir = tmp_path / "run"

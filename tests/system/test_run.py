@@ -1,4 +1,4 @@
-"""The real command on a small text: what it leaves, how it stops, and that stopping changes nothing."""
+"""Runs on a small text: what they leave behind, how they stop, and that stopping changes nothing."""
 
 import json
 import shlex
@@ -19,6 +19,7 @@ from minitx.config.saved import read_config
 from minitx.config.schema import config_sha256
 from minitx.experiments.reports.command_line import exact_command
 from minitx.runs.checkpoint import load_checkpoint
+from minitx.runs.directory import held
 from minitx.runs.result import Result
 
 
@@ -31,7 +32,7 @@ def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def test_a_run_directory_says_all(whole: Path, text: Path) -> None:
+def test_a_run_directory_is_complete(whole: Path, text: Path) -> None:
     names = {path.name for path in whole.iterdir()}
     assert names == {"config.yaml", "tokenizer.json", "model.safetensors", "checkpoints", "hypotheses", "metrics.jsonl",
                      "result.json", "sentence_statistics.json", ".lock"}
@@ -57,7 +58,7 @@ def test_the_weights_that_serve_are_the_best_and_a_tie_goes_to_the_lower_loss(wh
     assert (result.averaged_steps is None) == (best["event"] == "valid")
 
 
-def test_where_the_time_went_is_told(whole: Path) -> None:
+def test_the_time_is_accounted_for(whole: Path) -> None:
     result = Result.read(whole / "result.json")
     assert result.time_split is not None
     assert result.not_measured is not None
@@ -72,20 +73,20 @@ def test_where_the_time_went_is_told(whole: Path) -> None:
     assert all(record["tgt_positions_per_s"] >= record["tgt_tokens_per_s"] for record in updates)
 
 
-def test_the_schema_in_readme_is_the_result(whole: Path) -> None:
+def test_readme_lists_the_fields_of_result_json(whole: Path) -> None:
     readme = (ROOT / "README.md").read_text()
     assert all(f"`{field.name}`" in readme for field in fields(Result))
     assert json.loads((whole / "result.json").read_text()).keys() == {field.name for field in fields(Result)}
 
 
-def test_a_finished_run_does_not_go_further(whole: Path, text: Path) -> None:
+def test_a_finished_run_is_not_extended(whole: Path, text: Path) -> None:
     done = train(text, whole, "trainer.max_steps=30", "resume=auto")
     assert done.returncode == 2
     assert (f"trainer.max_steps=30: {whole} is finished, after the 20 steps it decayed towards; to train on, begin "
             f"anew with init_from={whole}") in done.stderr
 
 
-def test_a_finished_run_is_not_run_again(whole: Path, text: Path) -> None:
+def test_a_finished_run_is_not_repeated(whole: Path, text: Path) -> None:
     before = (whole / "result.json").read_bytes()
     again = train(text, whole, "trainer.max_steps=20", "resume=auto")
     assert again.returncode == 0
@@ -100,17 +101,17 @@ def interrupt(text: Path, run_dir: Path, number: int) -> tuple[int, str]:
     """Start a run, signal it once it has trained a few updates, and wait for its end."""
     process = subprocess.Popen(command(text, run_dir, "trainer.max_steps=20", "checkpoint.average=2"),
                                stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not ((run_dir / "metrics.jsonl").exists() and len((run_dir / "metrics.jsonl").read_text().splitlines()) > 2):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     return process.returncode, stderr
 
 
 @pytest.mark.parametrize(("number", "status", "code"), [
-    (signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)])
+    (signal.SIGTERM, "terminated", 143), pytest.param(signal.SIGINT, "interrupted", 130, marks=pytest.mark.slow)])
 def test_a_signal_ends_cleanly_and_the_resumed_run_is_the_uninterrupted_one(
         text: Path, whole: Path, tmp_path: Path, number: int, status: str, code: int) -> None:
     run_dir = tmp_path / "run"
@@ -127,7 +128,8 @@ def test_a_signal_ends_cleanly_and_the_resumed_run_is_the_uninterrupted_one(
     assert means(run_dir) == means(whole)
 
 
-def test_killed_at_once_and_resumed_is_the_uninterrupted_run(text: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_run_killed_and_resumed_is_the_uninterrupted_one(text: Path, whole: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert interrupt(text, run_dir, signal.SIGKILL)[0] == -signal.SIGKILL
     resumed = train(text, run_dir, "trainer.max_steps=20", "checkpoint.average=2", "resume=auto")
@@ -148,8 +150,8 @@ def test_a_test_set_that_nobody_asked_for_does_not_stop_a_resume(text: Path, tmp
     assert list(Result.read(run_dir / "result.json").test) == ["test"]
 
 
-def test_updates_do_not_depend_on_micro_batches(text: Path, whole: Path, tmp_path: Path) -> None:
-    """Another data.max_tokens splits the same updates otherwise; without dropout the weights differ by rounding."""
+def test_updates_do_not_depend_on_the_size_of_micro_batches(text: Path, whole: Path, tmp_path: Path) -> None:
+    """Another data.max_tokens splits the same updates differently; without dropout only rounding differs."""
     runs = []
     for max_tokens in (1024, 128):
         runs.append(tmp_path / str(max_tokens))
@@ -172,19 +174,20 @@ def test_a_loss_that_is_not_finite_is_skipped_counted_and_ends_the_run(text: Pat
 
 def test_minutes_bound_training_and_fix_the_horizon_once(text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    done = train(text, run_dir, "trainer.max_steps=null", "trainer.max_minutes=0.05", "optim.warmup_steps=5",
+    done = train(text, run_dir, "trainer.max_steps=null", "trainer.max_minutes=0.02", "optim.warmup_steps=5",
                  "trainer.valid_every_n_steps=1000", "checkpoint.every_n_steps=1000")
     assert done.returncode == 0, done.stderr
     result = Result.read(run_dir / "result.json")
-    assert result.train_s <= 3.0
+    assert result.train_s <= 0.02 * 60
     assert result.stop_reason == "max_minutes"
     assert result.horizon_steps is not None
-    assert 0.5 * result.horizon_steps < result.steps <= result.horizon_steps
+    assert result.steps <= result.horizon_steps  # how near depends on a machine that keeps its speed
     assert done.stderr.count("horizon:") == 1
 
 
-def test_a_run_of_so_many_minutes_can_be_repeated_to_the_bit(text: Path, tmp_path: Path) -> None:
-    """The horizon came from a clock, and so did the end, perhaps; told both, another run ends with the same weights."""
+@pytest.mark.slow
+def test_a_run_bounded_by_minutes_can_be_repeated_to_the_bit(text: Path, tmp_path: Path) -> None:
+    """A clock set the horizon, and perhaps the end; given both, another run ends with the same weights."""
     limits = ("trainer.max_steps=null", "trainer.max_minutes=0.02", "optim.warmup_steps=5", "trainer.threads=1")
     assert train(text, tmp_path / "one", *limits).returncode == 0
     first = Result.read(tmp_path / "one/result.json")
@@ -197,7 +200,8 @@ def test_a_run_of_so_many_minutes_can_be_repeated_to_the_bit(text: Path, tmp_pat
     assert second.test == first.test
 
 
-def test_models_that_do_the_same_work_stop_at_it(text: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_budget_of_flop_ends_runs_of_any_size_at_the_same_work(text: Path, tmp_path: Path) -> None:
     work = {}
     for layers in (1, 2):
         run_dir = tmp_path / f"{layers}"
@@ -211,11 +215,12 @@ def test_models_that_do_the_same_work_stop_at_it(text: Path, tmp_path: Path) -> 
         work[layers] = saved.meta["state"]["flop"]
         rates = [rate for line in (run_dir / "metrics.jsonl").read_text().splitlines()
                  if (rate := json.loads(line).get("lr"))]
-        assert rates[-1] < 0.2 * max(rates), "it decays to its end"
+        assert rates[-1] < 0.2 * max(rates), "the learning rate decays until the end"
     assert work == pytest.approx(dict.fromkeys(work, 4e9), rel=0.1)
 
 
-def test_of_two_limits_the_nearer_one_is_the_horizon(text: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_nearer_of_two_limits_is_the_horizon(text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     done = train(text, run_dir, "trainer.max_steps=20", "trainer.max_minutes=5", "optim.warmup_steps=2")
     assert done.returncode == 0, done.stderr
@@ -224,7 +229,7 @@ def test_of_two_limits_the_nearer_one_is_the_horizon(text: Path, tmp_path: Path)
     assert [rate for rate in rates if rate][-1] < 0.2 * max(rate for rate in rates if rate)
 
 
-def test_weights_from_elsewhere_are_not_trained_over(text: Path, whole: Path, tmp_path: Path) -> None:
+def test_weights_that_a_run_did_not_train_are_not_overwritten(text: Path, whole: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "average"
     run_dir.mkdir()
     for name in ("config.yaml", "tokenizer.json", "model.safetensors"):
@@ -236,7 +241,7 @@ def test_weights_from_elsewhere_are_not_trained_over(text: Path, whole: Path, tm
     assert (run_dir / "model.safetensors").read_bytes() == before
 
 
-def test_settings_that_changed_before_the_first_checkpoint_are_written_down(text: Path, tmp_path: Path) -> None:
+def test_settings_changed_before_the_first_checkpoint_are_saved(text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert train(text, run_dir, "trainer.max_steps=2", "checkpoint.every_n_steps=50").returncode == 0
     for path in (run_dir / "result.json", *(run_dir / "checkpoints").iterdir()):
@@ -246,11 +251,11 @@ def test_settings_that_changed_before_the_first_checkpoint_are_written_down(text
     assert (cfg.trainer.max_steps, cfg.decode.beam_size, cfg.checkpoint.every_n_steps) == (3, 1, 5)
 
 
-def test_a_run_does_not_go_on_with_another_text(text: Path, tmp_path: Path) -> None:
+def test_a_run_does_not_resume_on_another_text(text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    assert interrupt(text, run_dir, signal.SIGTERM)[0] == 143
-    other = write_digits(tmp_path / "other", train=300)
-    done = train(other, run_dir, "trainer.max_steps=20", "resume=auto")
+    assert train(text, run_dir, "trainer.max_steps=5").returncode == 0
+    (run_dir / "result.json").unlink()  # as if it was killed before the end
+    done = train(write_digits(tmp_path / "other", train=300), run_dir, "trainer.max_steps=5", "resume=auto")
     assert done.returncode == 3, done.stderr
     first, *lines = done.stderr[done.stderr.index("minitx: error:"):].splitlines()
     assert f"run_dir={run_dir}: was begun with another text or vocabulary" in first
@@ -275,6 +280,14 @@ def test_patience_ends_a_run_that_gains_nothing(text: Path, tmp_path: Path) -> N
     assert Result.read(tmp_path / "run/result.json").stop_reason == "patience"
 
 
+def test_a_run_directory_in_use_is_refused(text: Path, whole: Path) -> None:
+    with held(whole):
+        done = train(text, whole, "trainer.max_steps=20", "resume=auto")
+    assert done.returncode == 5
+    assert f"run_dir={whole}: another process is training there" in done.stderr
+
+
+@pytest.mark.slow
 def test_two_runs_cannot_share_a_directory(text: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     first = subprocess.Popen(command(text, run_dir, "trainer.max_steps=100000"), stderr=subprocess.DEVNULL)
@@ -290,19 +303,20 @@ def test_two_runs_cannot_share_a_directory(text: Path, tmp_path: Path) -> None:
         first.wait()
 
 
-def test_a_full_disk_is_told_in_one_line_and_loses_nothing(text: Path, tmp_path: Path) -> None:
+def test_a_full_disk_gets_one_line_and_loses_nothing(text: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with mounted(disk, "-t", "tmpfs", "-o", "size=800k", "tmpfs"):
         done = train(text, disk / "run", "trainer.max_steps=40", "checkpoint.keep=100")
         assert done.returncode == 5, done.stderr
         assert "No space left on device" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
-        found = load_checkpoint(disk / "run/checkpoints", pytest.fail)
-        assert found is not None
-        assert found.meta["state"]["step"] >= 5
+        saved = load_checkpoint(disk / "run/checkpoints", pytest.fail)
+        assert saved is not None
+        assert saved.meta["state"]["step"] >= 5
 
 
-@pytest.mark.parametrize(("name", "files"), [("tensorboard", "events.out.tfevents*"), ("wandb", "offline-run-*")])
+@pytest.mark.parametrize(("name", "files"), [
+    ("tensorboard", "events.out.tfevents*"), pytest.param("wandb", "offline-run-*", marks=pytest.mark.slow)])
 def test_loggers_write_beside_metrics(text: Path, tmp_path: Path, name: str, files: str) -> None:
     done = train(text, tmp_path / "run", "trainer.max_steps=2", f"logger={name}")
     assert done.returncode == 0, done.stderr

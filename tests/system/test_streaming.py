@@ -1,4 +1,4 @@
-"""A text in sixteen shards on two ranks, killed twice: every pair once, the same weights, memory that stays flat."""
+"""A text in sixteen shards on two ranks, killed twice: every pair once, the same weights, constant memory."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def words(shards: Path, run_dir: Path) -> list[str]:
+def argv(shards: Path, run_dir: Path) -> list[str]:
     return ["data=files", f"data.dir={shards}", f"run_dir={run_dir}", *QUICK, "data.streaming=true",
             f"data.window_shards={SHARDS // WINDOWS}", f"trainer.tokens_per_update={TOKENS_PER_UPDATE}",
             f"data.max_tokens={TOKENS_PER_UPDATE * 5 // 8}", "resume=auto",
@@ -55,7 +55,7 @@ Note = tuple[int, int, list[list[int]]]  # update, KiB, sources
 
 
 def notes(folder: Path) -> list[list[Note]]:
-    """Read the first epoch's notes of each process, in the order in which processes began."""
+    """Read the first epoch's notes of each process, in the order in which they started."""
     lives = []
     for path in sorted(folder.iterdir()):
         lines = (line.split("\t") for line in path.read_text().splitlines())
@@ -64,8 +64,9 @@ def notes(folder: Path) -> list[list[Note]]:
     return lives
 
 
+@pytest.mark.slow
 def test_every_pair_is_trained_on_once_whatever_happens(zygote: Zygote, shards: Path, tmp_path: Path) -> None:
-    runs = {name: tmp_path / name for name in ("killed", "in peace")}
+    runs = {name: tmp_path / name for name in ("killed", "uninterrupted")}
     for name in runs:
         (tmp_path / f"notes {name}").mkdir()
     n_tokens = sum(DIGITS + n % 5 + 1 for n in range(PAIRS))
@@ -73,17 +74,17 @@ def test_every_pair_is_trained_on_once_whatever_happens(zygote: Zygote, shards: 
     until = f"trainer.max_steps={updates + 5}"
 
     for kill, rank in ((updates // 5, 1), (updates // 3, 0)):
-        done = zygote.run([*words(shards, runs["killed"]), until], Kill("after update", kill), 2, on=rank,
+        done = zygote.run([*argv(shards, runs["killed"]), until], Kill("after update", kill), 2, on=rank,
                           notes=tmp_path / "notes killed", deadline_s=1200)
         assert done.returncode == -9, done.stderr
     for name, run_dir in runs.items():
-        check(zygote.run([*words(shards, run_dir), until], ranks=2, notes=tmp_path / f"notes {name}", deadline_s=1200))
-    assert weights(runs["killed"]) == weights(runs["in peace"])
+        check(zygote.run([*argv(shards, run_dir), until], ranks=2, notes=tmp_path / f"notes {name}", deadline_s=1200))
+    assert weights(runs["killed"]) == weights(runs["uninterrupted"])
 
     for name, lives in ((name, notes(tmp_path / f"notes {name}")) for name in runs):
         assert len(lives) == (6 if name == "killed" else 2)
         trained: dict[int, list[list[list[int]]]] = {}
-        for life in range(0, len(lives), 2):  # what a later life trains again is what was lost
+        for life in range(0, len(lives), 2):  # a later life trains again what was lost
             both: dict[int, list[list[list[int]]]] = {}
             for update, _, sources in lives[life] + lives[life + 1]:
                 both.setdefault(update, []).append(sources)
@@ -95,7 +96,7 @@ def test_every_pair_is_trained_on_once_whatever_happens(zygote: Zygote, shards: 
 
     window_mib = 4 * 2 * (n_tokens + 2 * PAIRS) / WINDOWS / 2**20  # tokens of both sides, and offsets
     slopes, grown = [], []
-    for life in notes(tmp_path / "notes in peace"):
+    for life in notes(tmp_path / "notes uninterrupted"):
         done_pairs = np.cumsum([len(sources) for _, _, sources in life]) * 2  # two ranks
         mib = np.array([kib for _, kib, _ in life]) / 1024
         later = done_pairs > PAIRS / 2 / WINDOWS  # the first window settles allocators and kernels

@@ -1,4 +1,4 @@
-"""Short runs on a small text, and what two of them must share to be the same training."""
+"""Short runs on a small text, and the numbers that two identical trainings share."""
 
 import hashlib
 import json
@@ -35,11 +35,11 @@ class Done:
 
 
 def train(text: Path, run_dir: Path, *overrides: str) -> Done:
-    """Do what the command does in this process, where torch and Lightning are imported already."""
+    """Run the command in this process, which has imported torch and Lightning already."""
     stderr = StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stderr(stderr):
         patch.setattr(sys, "argv", command(text, run_dir, *overrides)[1:])
-        patch.setenv("MINITX_ALLOCATOR", "as it is")  # else the process would begin again
+        patch.setenv("MINITX_ALLOCATOR", "as it is")  # else it would restart the process
         patch.setenv("OMP_NUM_THREADS", "1")
         with pytest.raises(SystemExit) as left:
             main()
@@ -64,13 +64,13 @@ def losses(run_dir: Path) -> list[tuple[int, float]]:
 
 
 def means(run_dir: Path) -> list[tuple[list[int], float, float]]:
-    """Return each mean of checkpoints that was judged: its steps, loss, BLEU."""
+    """Return each mean of checkpoints that was validated: its steps, loss, BLEU."""
     return [(r["steps"], r["loss"], r["bleu"]) for r in records(run_dir) if r["event"] == "mean"]
 
 
 @contextmanager
 def mounted(folder: Path, *words: str) -> Iterator[None]:
-    """Mount something on a folder while the block lasts; skip the test where that is not permitted."""
+    """Mount something on a folder for the length of a block; skip the test where that is not permitted."""
     folder.mkdir(exist_ok=True)
     done = subprocess.run(["mount", *words, str(folder)], capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,7 +1,8 @@
-"""Many short runs at the price of one start: a process that imports all, then forks a child per run of the real door.
+"""Many short runs at the price of one start: a process that imports all, then forks a child for each command.
 
-A child can be killed at a place of our choice: `Kill(place, nth, share)` is the nth time it gets there, and where the
-place is a write, after that share of the bytes.
+A child does what the command does from its `main` on: what happens before, as the interpreter starts and the allocator
+is tuned, is for tests of real processes. It can be killed at a place of our choice: `Kill(place, nth, share)` is the
+nth time it gets there, and where the place is a write, after that share of the bytes.
 """
 
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-TESTS = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WRITES = {"checkpoint write": ".step-", "model write": ".model.safetensors", "metrics write": "metrics.jsonl"}
 
 
@@ -31,35 +32,42 @@ class Kill(NamedTuple):
 @dataclass
 class Done:
     returncode: int
+    stdout: str
     stderr: str
     seconds: float
 
 
 class Zygote:
-    """Ask the process for runs, one after the other."""
+    """Ask the process for commands, one after the other."""
 
-    def __init__(self, folder: Path, allocator: dict[str, str] | None = None) -> None:
-        self.log = folder / "stderr"
+    def __init__(self, folder: Path, allocator: dict[str, str] | None = None, root: Path = ROOT) -> None:
+        """folder: where it leaves its output, and works unless told otherwise. root: the checkout whose code runs."""
+        self.root, self.folder = root, folder
         names = ("MALLOC_", "GLIBC_", "OMP_", "MKL_")
         env = {name: value for name, value in os.environ.items() if not name.startswith(names)}
-        env |= {"PYTHONPATH": f"{TESTS.parent / 'src'}:{TESTS}", "MINITX_ALLOCATOR": "as it is", "OMP_NUM_THREADS": "1",
-                "MINITX_CACHE": str(folder / "cache")} | (allocator or {})
+        env |= {"PYTHONPATH": f"{root / 'src'}:{root / 'tests'}", "MINITX_ALLOCATOR": "as it is",
+                "OMP_NUM_THREADS": "1", "MINITX_CACHE": str(folder / "cache")} | (allocator or {})
         self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True, env=env, cwd=folder)
 
-    def run(self, words: list[str], kill: Kill | None = None, ranks: int = 1, on: int | None = None,
-            notes: Path | None = None, deadline_s: float = 300) -> Done:
+    def run(self, argv: list[str], kill: Kill | None = None, ranks: int = 1, on: int | None = None,
+            notes: Path | None = None, deadline_s: float = 300, program: str = "train.py", stdin: str = "",
+            cwd: Path | None = None) -> Done:
         """Run the command, or so many ranks of it as torchrun would start; `on` is the one that is to be killed.
 
-        notes: where each process writes what it trains on
+        program: a key of `PROGRAMS`. notes: where each process writes what it trains on
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        job = {"words": words, "kill": kill, "log": str(self.log), "ranks": ranks, "on": on,
-               "notes": notes and str(notes), "deadline_s": deadline_s}
+        streams = [self.folder / name for name in ("stdin", "stdout", "stderr")]
+        for path, content in zip(streams, (stdin, "", ""), strict=True):
+            path.write_text(content, encoding="utf-8")
+        job = {"argv": [str(self.root / program), *argv], "kill": kill, "streams": [str(path) for path in streams],
+               "ranks": ranks, "on": on, "notes": notes and str(notes), "deadline_s": deadline_s,
+               "cwd": str(cwd or self.folder)}
         print(json.dumps(job), file=self.process.stdin, flush=True)
         returncode, seconds = json.loads(self.process.stdout.readline())
-        return Done(returncode, self.log.read_text(), seconds)
+        return Done(returncode, *(path.read_text(encoding="utf-8") for path in streams[1:]), seconds)
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -77,7 +85,6 @@ def serve() -> None:
 
     for line in sys.stdin:
         job, began = json.loads(line), time.monotonic()
-        Path(job["log"]).write_bytes(b"")
         with TemporaryDirectory() as folder:
             children = [fork(job, rank, folder) for rank in range(job["ranks"])]
             codes = [os.waitstatus_to_exitcode(status) for status in waited(children, job["deadline_s"])]
@@ -95,16 +102,36 @@ def waited(children: list[int], deadline_s: float) -> Iterator[int]:
         yield found[1]
 
 
-def fork(job: dict[str, Any], rank: int, folder: str) -> int:
-    """Begin a child, which does not come back. --> its pid"""
+def train() -> None:
     from minitx.cli.train import main
 
+    main()
+
+
+def minitx() -> None:
+    from minitx.cli.main import main
+
+    sys.exit(main())
+
+
+def python() -> None:
+    """Do `python -c CODE`."""
+    exec(sys.argv[2], {"__name__": "__main__"})
+
+
+PROGRAMS = {"train.py": train, "minitx": minitx, "python": python}
+
+
+def fork(job: dict[str, Any], rank: int, folder: str) -> int:
+    """Begin a child, which does not come back. --> its pid"""
     if child := os.fork():
         return child
-    with open(job["log"], "a") as log:
-        os.dup2(log.fileno(), 2)
-    os.dup2(2, 1)
-    sys.argv = ["train.py", *job["words"]]
+    stdin, stdout, stderr = job["streams"]
+    for number, file in enumerate((open(stdin), open(stdout, "a"), open(stderr, "a"))):  # noqa: SIM115
+        os.dup2(file.fileno(), number)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  the parent's may have read ahead
+    os.chdir(job["cwd"])
+    sys.argv = job["argv"]
     if job["ranks"] > 1:
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["ranks"], "LOCAL_WORLD_SIZE": job["ranks"]}
         os.environ |= {name: str(value) for name, value in place.items()}
@@ -113,13 +140,17 @@ def fork(job: dict[str, Any], rank: int, folder: str) -> int:
         arm(Kill(*job["kill"]))
     if job["notes"] is not None:
         take_notes(Path(job["notes"], f"{time.monotonic_ns()}.{rank}"))
+    code = 1
     try:
-        main()
+        PROGRAMS[Path(sys.argv[0]).name]()
+        code = 0
     except SystemExit as left:
-        os._exit(int(left.code or 0))
+        code = int(left.code or 0)
     except BaseException:
         traceback.print_exc()
-    os._exit(1)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def take_notes(path: Path) -> None:
@@ -153,16 +184,16 @@ def arm(kill: Kill) -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def trap(owner: Any, name: str, place: str, is_meant: Any = lambda *_: True) -> None:
+    def trap(owner: Any, name: str, place: str, matches: Any = lambda *_: True) -> None:
         """Die as the function is entered ("before ...") or left ("after ...")."""
         inner = getattr(owner, name)
 
         def trapped(*args: Any, **kwargs: Any) -> Any:
-            meant = is_meant(*args)
-            if meant and due(f"before {place}"):
+            counts = matches(*args)
+            if counts and due(f"before {place}"):
                 die()
             result = inner(*args, **kwargs)
-            if meant and due(f"after {place}"):
+            if counts and due(f"after {place}"):
                 die()
             return result
 

@@ -1,9 +1,17 @@
 """What the records of a run say of its updates."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from minitx.training.callbacks import gradient_norms
+from minitx.config.compose import compose
+from minitx.distributed.ranks import SINGLE
+from minitx.training.callbacks import Bookkeeping, gradient_norms
+from minitx.training.coordination import Agreement
+from minitx.training.signals import Signals
+from minitx.training.state import RunState
 from minitx.training.task import UpdateStats
+from minitx.utils.console import Console
 
 
 def update(grad_norm: float) -> UpdateStats:
@@ -18,3 +26,12 @@ def test_norms_are_summed_up_by_mean_largest_and_share_clipped(clip_norm: float 
 
 def test_without_a_finite_update_there_is_nothing_to_sum_up() -> None:
     assert gradient_norms([], 1.0) == {"grad_norm": None, "grad_norm_max": None, "clipped_pct": None}
+
+
+@pytest.mark.parametrize(("train_s", "horizon"), [(2.9, None), (15.0, 394)])
+def test_minutes_become_steps_at_the_speed_so_far_less_a_margin(train_s: float, horizon: int | None) -> None:
+    cfg = compose(["trainer.max_steps=null", "trainer.max_minutes=1", "optim.schedule=cosine"])
+    agreement, state = Agreement(SINGLE, Signals()), RunState(step=100, train_s=train_s)
+    Bookkeeping(SimpleNamespace(cfg=cfg, state=state, agreement=agreement, console=Console(),
+                                record=lambda event, **values: None)).fix_horizon()  # type: ignore[arg-type]
+    assert agreement.horizon == horizon

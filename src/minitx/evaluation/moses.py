@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 from sacrebleu.metrics.bleu import BLEU
-from sacremoses import MosesPunctNormalizer, MosesTokenizer  # type: ignore[import-untyped]
-from sacremoses.corpus import NonbreakingPrefixes  # type: ignore[import-untyped]
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,14 @@ def moses_tokenised(line: str, lang: str) -> str:
 @cache
 def languages() -> frozenset[str]:
     """Return the languages whose abbreviations Moses knows, without those that it cannot split into words."""
+    from sacremoses.corpus import NonbreakingPrefixes  # type: ignore[import-untyped]
+
     return frozenset(NonbreakingPrefixes().available_langs.values()) - {"zh", "yue"}
 
 
 @cache
-def _tools(lang: str) -> tuple[MosesPunctNormalizer, MosesTokenizer]:
+def _tools(lang: str) -> tuple[Any, Any]:
+    # Imported here, since it compiles its rules for half a second.
+    from sacremoses import MosesPunctNormalizer, MosesTokenizer  # type: ignore[import-untyped]
+
     return MosesPunctNormalizer(lang, perl_parity=True), MosesTokenizer(lang)

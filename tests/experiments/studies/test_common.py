@@ -34,9 +34,12 @@ from minitx.experiments.studies.common import (
 from minitx.utils.console import Console
 from minitx.utils.progress import Progress
 
-FAMILIES = families("lstm", "transformer", **{"optim.lr": 0.01, "optim.warmup_steps": 10})
 DISTANCES = st.lists(st.integers(1, 12), min_size=1, max_size=5)
 WIDTH = 32
+
+
+def configs() -> dict[str, Config]:
+    return families("lstm", "transformer", **{"optim.lr": 0.01, "optim.warmup_steps": 10})
 
 
 @given(DISTANCES, st.integers(0, 2**32))
@@ -58,7 +61,7 @@ def test_every_key_and_filler_is_drawn() -> None:
 @pytest.mark.parametrize("system", SYSTEMS)
 @given(distances=DISTANCES)
 def test_a_state_is_that_of_its_sentence_alone(system: str, distances: list[int]) -> None:
-    reader = build_reader(system, FAMILIES, WIDTH, 0).eval()
+    reader = build_reader(system, configs(), WIDTH, 0).eval()
     batch = draw_latch_batch(distances, np.random.default_rng(1))
     with torch.no_grad():
         together = reader(batch.src)
@@ -72,7 +75,7 @@ def one(ids: list[int]) -> Packed:
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_token_reaches_the_state(system: str) -> None:
-    reader = build_reader(system, FAMILIES, WIDTH, 0).eval()
+    reader = build_reader(system, configs(), WIDTH, 0).eval()
     ids = [N_SPECIALS, *[N_SPECIALS + KEYS] * 4, EOS_ID]
     with torch.no_grad():
         state = reader(one(ids))
@@ -82,7 +85,7 @@ def test_every_token_reaches_the_state(system: str) -> None:
 
 
 def test_families_are_brought_to_one_layer_that_reads_forwards() -> None:
-    lstm, transformer = (vars(single_layer(FAMILIES[name].model, WIDTH)) for name in ("lstm", "transformer"))
+    lstm, transformer = (vars(single_layer(configs()[name].model, WIDTH)) for name in ("lstm", "transformer"))
     assert (lstm["num_layers"], lstm["d_model"], lstm["d_hidden"], lstm["bidirectional"]) == (1, WIDTH, WIDTH, False)
     assert (transformer["num_layers"], transformer["d_model"]) == (1, WIDTH)
 
@@ -90,8 +93,8 @@ def test_families_are_brought_to_one_layer_that_reads_forwards() -> None:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_short_memory_is_learned(system: str) -> None:
     lesson = Lesson(width=WIDTH, longest=3, sentences=64, updates=150)
-    reader = build_reader(system, FAMILIES, WIDTH, 0)
-    assert list(train_reader(reader, FAMILIES["lstm"].optim, lesson, 0)) == list(range(1, 151))
+    reader = build_reader(system, configs(), WIDTH, 0)
+    assert list(train_reader(reader, configs()["lstm"].optim, lesson, 0)) == list(range(1, 151))
     batch = draw_latch_batch([1, 2, 3] * 100, np.random.default_rng(5))
     with torch.no_grad():
         assert reader.n_correct(reader.eval()(batch.src), batch.keys) > 270
@@ -102,12 +105,12 @@ def test_readers_come_as_drawn_and_as_taught_and_a_seed_says_which() -> None:
     seen: dict[tuple[str, str, int], torch.Tensor] = {}
     for _ in range(2):
         progress = Progress(Console(StringIO()), lesson.work)
-        for system, stage, seed, reader in train_readers(FAMILIES, lesson, progress):
+        for system, stage, seed, reader in train_readers(configs(), lesson, progress):
             weight = reader.output.weight.detach().clone()
             assert not reader.training
             assert torch.equal(seen.setdefault((system, stage, seed), weight), weight)
         assert progress.done == lesson.work
-    first = FAMILIES["lstm"].seed
+    first = configs()["lstm"].seed
     assert set(seen) == {(system, stage, seed) for system in SYSTEMS for stage in STAGES for seed in (first, first + 1)}
     for system in SYSTEMS:
         weights = [seen[system, stage, first] for stage in STAGES] + [seen[system, STAGES[0], first + 1]]
@@ -115,10 +118,10 @@ def test_readers_come_as_drawn_and_as_taught_and_a_seed_says_which() -> None:
 
 
 def test_an_update_that_is_not_finite_is_skipped() -> None:
-    reader = build_reader("rnn", FAMILIES, WIDTH, 0)
+    reader = build_reader("rnn", configs(), WIDTH, 0)
     reader.output.weight.register_hook(lambda grad: grad * torch.nan)
     before = reader.output.weight.detach().clone()
-    assert list(train_reader(reader, FAMILIES["lstm"].optim, Lesson(width=WIDTH, longest=2, updates=1), 0)) == [1]
+    assert list(train_reader(reader, configs()["lstm"].optim, Lesson(width=WIDTH, longest=2, updates=1), 0)) == [1]
     assert torch.equal(reader.output.weight, before)
 
 
@@ -138,7 +141,7 @@ class Stub:
 
 
 def test_what_was_found_is_kept_with_its_conditions() -> None:
-    found = run_study(Stub(), FAMILIES, "tiny", Console(StringIO()))
+    found = run_study(Stub(), configs(), "tiny", Console(StringIO()))
     assert (found["size"], found["sizes"], found["found"]) == ("tiny", {"much": 7}, 14)
     conditions = found["conditions"]
     assert (conditions["device"], conditions["precision"], conditions["seed"]) == ("cpu", "32-true", 1)

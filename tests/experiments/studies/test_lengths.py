@@ -174,6 +174,7 @@ def test_attention_holds_squares_and_recurrence_does_not(found: dict[str, Any]) 
     assert lstm < 1.1
 
 
+@pytest.mark.slow
 def test_memory_is_the_same_however_often_it_is_counted(found: dict[str, Any]) -> None:
     again = lengths.measure(families(*NAMES), Sizes(d_model=16, shortest=8, longest=32, repeats=1), Console(StringIO()))
     for name, family in again["families"].items():

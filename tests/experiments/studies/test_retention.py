@@ -28,7 +28,6 @@ from minitx.experiments.studies.retention import (
 )
 from minitx.utils.console import Console
 
-FAMILIES = families("lstm", "transformer")
 N = 512
 
 
@@ -82,7 +81,7 @@ def test_a_state_that_never_changes_says_nothing() -> None:
 
 def test_the_state_of_a_recurrence_that_forgets_at_once_holds_nothing_and_after_one_step_all() -> None:
     sizes = Sizes(fitted=N, scored=N)
-    reader = build_reader("rnn", FAMILIES, 32, 0).eval()
+    reader = build_reader("rnn", families("lstm", "transformer"), 32, 0).eval()
     near = probe_reader(reader, 1, sizes, np.random.default_rng(0))
     with torch.no_grad():
         reader.encoder.rnn.weight_hh_l0.zero_()
@@ -95,7 +94,7 @@ def test_the_state_of_a_recurrence_that_forgets_at_once_holds_nothing_and_after_
 
 
 def test_the_readers_own_answers_are_counted() -> None:
-    reader = build_reader("lstm", FAMILIES, 32, 0).eval()
+    reader = build_reader("lstm", families("lstm", "transformer"), 32, 0).eval()
     sizes = Sizes(fitted=8, scored=N)
     with torch.no_grad():
         reader.output.weight.zero_()  # it always names the first key
@@ -159,7 +158,7 @@ TINY = Sizes(Lesson(width=16, longest=4, sentences=8, updates=3, seeds=2), dista
 
 def test_it_is_measured_stored_shown_and_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "SIZES", {"tiny": TINY})
-    found = run_study(retention, FAMILIES, "tiny", Console(StringIO()))
+    found = run_study(retention, families("lstm", "transformer"), "tiny", Console(StringIO()))
     for system in SYSTEMS:
         for stage in STAGES:
             points = found["systems"][system][stage]
