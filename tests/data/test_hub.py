@@ -103,7 +103,7 @@ def test_offline_without_a_copy_names_the_remedies(tmp_path):
     env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
     run = [sys.executable, "-c", code, *filter(None, sys.path)]
     done = subprocess.run(run, env=env, capture_output=True, text=True)
-    assert done.stdout.startswith("UserError 3 data.hub_id=bentrevett/multi30k: not to be had from the hub")
+    assert done.stdout.startswith("UserError 3 data.hub_id=bentrevett/multi30k: cannot be loaded from the hub")
     assert done.stdout.count("\n") == 1
     for remedy in ("data.dir=FOLDER", "MINITX_DATA to a folder that holds multi30k/", "connect once"):
         assert remedy in done.stdout

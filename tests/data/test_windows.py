@@ -124,8 +124,8 @@ def test_a_shard_without_its_other_side_is_named(tmp_path):
 
 @pytest.mark.parametrize(("changes", "line"), [
     ({"source": "synthetic", "dir": None}, "data.streaming=true: reads shards of files or of the hub"),
-    ({"hold_out": 3}, "data.streaming=true data.hold_out=3: cannot be had together"),
-    ({"max_pairs": 3}, "data.streaming=true data.max_pairs=3: cannot be had together"),
+    ({"hold_out": 3}, "data.streaming=true data.hold_out=3: exclude each other, since"),
+    ({"max_pairs": 3}, "data.streaming=true data.max_pairs=3: exclude each other, since"),
 ])
 def test_what_takes_the_text_as_a_whole_is_refused(folder, changes, line):
     with pytest.raises(UserError) as caught:

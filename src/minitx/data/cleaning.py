@@ -1,7 +1,7 @@
-"""What a text is trained on: which pairs are held out, which are left out and why, and what of other sets is in it.
+"""Cleaning: which training pairs are left out and why, which are held out, and how much of other sets is among them.
 
-- Pairs are strings here, as read. What is too long or lopsided is known after encoding: see `data.encoded`.
-- A pair left out counts under its first reason; the others keep their order.
+- Pairs are strings here, as read. Which are too long or lopsided is known after encoding: see `data.encoded`.
+- A pair that is left out counts under its first reason; the others keep their order.
 """
 
 import re
@@ -26,7 +26,7 @@ _NO_TEXT = re.compile("[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Overlap:
-    """Say which rows of another set have their source, or both sides, in the training text."""
+    """The rows of another set whose source, or whole pair, is in the training text."""
 
     sentences: int
     sources: list[int]
@@ -35,9 +35,10 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Say what became of training pairs: `pairs` read, `kept`, `dropped` by reason.
+    """What became of training pairs: `pairs` read, `kept`, and `dropped` by reason.
 
-    `overlap`: what of each other set is in the cleaned text too, before what is too long or lopsided is left out.
+    `overlap`: the rows of each other set that are in the cleaned text too, counted before pairs that are too long or
+    lopsided are left out.
     """
 
     pairs: int
@@ -47,12 +48,12 @@ class Cleaning:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> "Cleaning":
-        """Make what `asdict` had taken apart."""
+        """Rebuild a record from its `asdict`."""
         return cls(**{**values, "overlap": {name: Overlap(**rows) for name, rows in values["overlap"].items()}})
 
     @classmethod
     def combine(cls, parts: Sequence["Cleaning"]) -> "Cleaning":
-        """Add what became of the parts of one text, each cleaned by itself."""
+        """Add up the records of a text's parts, each cleaned by itself."""
         dropped: Counter[str] = Counter()
         for part in parts:
             dropped.update(part.dropped)
@@ -64,20 +65,20 @@ class Cleaning:
         return cls(sum(part.pairs for part in parts), sum(part.kept for part in parts), dict(dropped), overlap)
 
     def counts(self) -> dict[str, Any]:
-        """Return all of it in numbers."""
+        """Return the record with numbers of rows instead of the rows."""
         return asdict(self) | {"overlap": {name: {"sources": len(rows.sources), "pairs": len(rows.pairs),
                                                   "sentences": rows.sentences} for name, rows in self.overlap.items()}}
 
     def with_dropped(self, dropped: Mapping[str, int]) -> "Cleaning":
-        """Count further pairs as left out."""
+        """Return the record with further pairs counted as left out."""
         return replace(self, kept=self.kept - sum(dropped.values()), dropped=self.dropped | dict(dropped))
 
     def describe_dropped(self) -> str:
-        """List what was left out, or nothing."""
+        """List how many pairs were left out for each reason; "" for none."""
         return ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
 
     def describe_overlap(self) -> str:
-        """List how much of other sets is in the cleaned text, or nothing."""
+        """List how much of each other set is in the cleaned text; "" for nothing."""
         return "; ".join(f"{len(rows.sources):,} sources, {len(rows.pairs):,} whole pairs of the {rows.sentences:,} in "
                          f"{name}" for name, rows in self.overlap.items() if rows.sources)
 
@@ -96,7 +97,7 @@ class Cleaning:
 
 
 def fault(pair: Pair, identical: bool) -> str | None:
-    """Name the first reason to leave out a pair that shows in the pair itself."""
+    """Return the first reason in the pair itself to leave it out, or None."""
     src, tgt = pair
     if _NO_TEXT.search(src) or _NO_TEXT.search(tgt):
         return INVALID if _ESCAPED_BYTE.search(src) or _ESCAPED_BYTE.search(tgt) else CONTROL
@@ -124,11 +125,11 @@ def clean(pairs: Iterable[Pair], cfg: CleanConfig) -> tuple[list[Pair], dict[str
 
 
 def overlap(train: Iterable[Pair], sets: Mapping[str, Sequence[Pair]]) -> dict[str, Overlap]:
-    """Find, in each set, the sources and the whole pairs that are in the training text, to the letter."""
+    """Find the rows of each set whose source, or whole pair, is in the training text to the letter."""
     wanted = {pair for pairs in sets.values() for pair in pairs}
     wanted_sources = {src for src, _ in wanted}
-    near = {pair for pair in train if pair[0] in wanted_sources}  # few: memory is that of the sets
-    sources, both = {src for src, _ in near}, near & wanted
+    matches = {pair for pair in train if pair[0] in wanted_sources}  # few: memory is that of the sets
+    sources, both = {src for src, _ in matches}, matches & wanted
     return {name: Overlap(len(pairs), [row for row, (src, _) in enumerate(pairs) if src in sources],
                           [row for row, pair in enumerate(pairs) if pair in both]) for name, pairs in sets.items()}
 
@@ -142,16 +143,16 @@ def hold_out(pairs: Sequence[Pair], size: int, reverse: bool) -> dict[str, list[
     Errors: `UserError` if too few such pairs are there.
     """
     sources, targets = Counter(src for src, _ in pairs), Counter(tgt for _, tgt in pairs)
-    alone = [row for row, pair in enumerate(pairs)
-             if sources[pair[0]] == targets[pair[1]] == 1 and fault(pair, identical=True) is None]
-    if len(alone) < 2 * size or len(pairs) <= 2 * size:
+    unique = [row for row, pair in enumerate(pairs)
+              if sources[pair[0]] == targets[pair[1]] == 1 and fault(pair, identical=True) is None]
+    if len(unique) < 2 * size or len(pairs) <= 2 * size:
         raise UserError(f"data.hold_out={size}: takes {2 * size:,} pairs whose source and target occur once in the "
-                        f"training text, and leaves some; of {len(pairs):,} pairs {len(alone):,} are such", Exit.DATA)
-    chosen = nsmallest(2 * size, alone, key=lambda row: _mark(*(pairs[row][::-1] if reverse else pairs[row])))
+                        f"training text, and leaves some; of {len(pairs):,} pairs {len(unique):,} are such", Exit.DATA)
+    chosen = nsmallest(2 * size, unique, key=lambda row: _mark(*(pairs[row][::-1] if reverse else pairs[row])))
     return {name: [pairs[row] for row in sorted(rows)]
             for name, rows in (("valid", chosen[size:]), ("test", chosen[:size]))}
 
 
 def _mark(src: str, tgt: str) -> bytes:
-    """Stand for a pair in 64 bits, on any machine the same; of ten million pairs two collide in one text of 370,000."""
+    """Hash a pair to 64 bits, the same on any machine; among ten million pairs two collide in one text of 370,000."""
     return blake2b(f"{src}\0{tgt}".encode(), digest_size=8).digest()

@@ -1,4 +1,4 @@
-"""Where the text comes from: the embedded grammar, files, or the hub -> one `Corpus` of (src, tgt) strings."""
+"""One `Corpus` of (src, tgt) strings from any source: the embedded text, files, or the Hugging Face hub."""
 
 import hashlib
 import os
@@ -14,17 +14,17 @@ from minitx.data.files import LacksLanguage, Pair, SplitFiles, find_splits, warn
 from minitx.data.hub import SHARD, HubSet, download
 from minitx.utils.errors import Exit, UserError
 
-Read = Callable[[str, int | None], list[Pair]]  # a split, or its first so many pairs
-SAMPLE = 200_000  # pairs that a vocabulary is learned from where the text is streamed
+Read = Callable[[str, int | None], list[Pair]]  # name of a split, largest number of pairs -> its first pairs
+SAMPLE = 200_000  # pairs that a vocabulary is learned from if the text is streamed
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Name the splits of a parallel text and read them on demand.
+    """The splits of a parallel text, read on demand.
 
     `splits`: "train", "valid", then the test sets; `test_sets`: those to score; `fingerprint`: sha256 of content and
-    direction; `origin`: where it was found, to be shown; `read`: a split as it is, every pair in the text's order.
-    `shards`: of a text that is streamed, each with its part of the training split, and `head`: its first pairs.
+    direction; `origin`: where the text was found, to be shown; `read`: every pair of a split, in order, not cleaned.
+    A streamed text has `shards`, each a corpus with its part of the training split, whose `head` reads its first pairs.
     """
 
     src: str
@@ -40,21 +40,21 @@ class Corpus:
     head: Callable[[int], list[Pair]] | None = None
 
     def pairs(self, split: str) -> list[Pair]:
-        """Return a split: "train" cleaned, any other as it is; errors: `UserError` naming file and line."""
+        """Return a split, "train" cleaned. Errors: `UserError` naming file and line."""
         return self.training[0] if split == "train" else self.read(split)
 
     @cached_property
     def training(self) -> tuple[list[Pair], Cleaning]:
-        """The pairs to train on, kept until `forget`, and what became of the others."""
+        """The pairs to train on, held until `forget`, and what became of the others."""
         read = self.read("train")
         pairs, dropped = clean(read, self.clean)
         sets = {name: self.read(name) for name in ("valid", *self.test_sets) if name in self.splits}
         return pairs, Cleaning(len(read), len(pairs), dropped, overlap(pairs, sets))
 
     def sample(self) -> list[Pair]:
-        """Return pairs to learn a vocabulary from: those to train on, or the first of each shard.
+        """Return pairs to learn a vocabulary from: all training pairs, or the first of each shard.
 
-        Errors: `UserError` if more are left out than `clean` allows; of shards, if nothing is left of these pairs.
+        Errors: `UserError` if more are left out than `clean` allows; with shards, if none of these pairs is left.
         """
         if not self.shards:
             pairs, cleaning = self.training
@@ -68,16 +68,16 @@ class Corpus:
         return [pair for pairs, _ in cleaned for pair in pairs]
 
     def forget(self) -> None:
-        """Let go of the training text: it may be millions of pairs."""
+        """Release the training pairs: they may be millions."""
         self.__dict__.pop("training", None)
 
     def phenomena(self, split: str) -> list[frozenset[str]] | None:
-        """Return what each sentence exercises, or None where the text does not say (all but synthetic)."""
+        """Return the phenomena that each sentence shows; None = not known (all but the synthetic text)."""
         return self.read_phenomena(split) if self.read_phenomena else None
 
 
 def load_corpus(cfg: DataConfig) -> Corpus:
-    """Find the text that `cfg` names, reading as little of it as the fingerprint needs.
+    """Find the text that `cfg` names, and read no more of it than the fingerprint needs.
 
     Errors: `UserError` for a missing folder, split, language or test set.
     """
@@ -89,17 +89,17 @@ def load_corpus(cfg: DataConfig) -> Corpus:
 
 
 def check_text(cfg: DataConfig) -> None:
-    """Refuse what needs no look into the text: a path that is not there, a language or test set the grammar lacks.
+    """Refuse what is wrong whatever the files hold: a path that is missing, a language the synthetic text lacks.
 
-    Errors: `UserError`. Cheap enough for the door.
+    Errors: `UserError`. Reads no text, so it is cheap enough to run before anything is created.
     """
     if cfg.streaming:
         if cfg.source == "synthetic":
             raise UserError("data.streaming=true: reads shards of files or of the hub; the synthetic text is neither")
         for name in ("hold_out", "max_pairs"):
             if getattr(cfg, name) is not None:
-                raise UserError(f"data.streaming=true data.{name}={getattr(cfg, name)}: cannot be had together, for "
-                                "that takes the text as a whole")
+                raise UserError(f"data.streaming=true data.{name}={getattr(cfg, name)}: exclude each other, since "
+                                f"data.{name} needs the text as a whole")
     if cfg.source == "synthetic":
         _synthetic(cfg)
     elif local_folder(cfg) is None and cfg.hub_id is None:
@@ -107,9 +107,9 @@ def check_text(cfg: DataConfig) -> None:
 
 
 def local_folder(cfg: DataConfig) -> Path | None:
-    """Return the folder to read: data.dir, else $MINITX_DATA/folder; None = go to the hub.
+    """Return the folder to read: data.dir, else $MINITX_DATA/{data.folder}; None = read from the hub.
 
-    Errors: `UserError` for a path that is not there.
+    Errors: `UserError` for a path that is missing.
     """
     if cfg.source == "synthetic":
         return None
@@ -177,7 +177,7 @@ def _files(cfg: DataConfig, folder: Path) -> Corpus:
         pairs = train.read_shard(paths, cfg.src, cfg.tgt, False, limit)
         for path in paths:
             if limit is None and _digest(path) != digests[path]:
-                raise UserError(f"{path}: has changed since the run began; begin anew", Exit.DATA)
+                raise UserError(f"{path}: has changed since the run began; start a new run", Exit.DATA)
         return pairs
 
     return _streamed(corpus, [(fingerprint(found | {"train": SplitFiles(train.format, (paths,))}),
@@ -197,11 +197,11 @@ def _digest(path: Path) -> str:
 
 
 def _streamed(corpus: Corpus, shards: Iterable[tuple[str, Callable[..., list[Pair]]]]) -> Corpus:
-    """Give a corpus its shards: of each a fingerprint, and what reads its pairs, or so many."""
-    other = cache(corpus.read)  # the other sets, which each shard is compared with
+    """Give a corpus its shards, each a fingerprint and a function that reads its pairs, or the first so many."""
+    read_other = cache(corpus.read)  # the sets that each shard is compared with
 
     def read(train: Callable[..., list[Pair]], split: str) -> list[Pair]:
-        return train() if split == "train" else other(split)
+        return train() if split == "train" else read_other(split)
 
     return replace(corpus, shards=tuple(replace(corpus, fingerprint=fingerprint, read=partial(read, train), head=train)
                                         for fingerprint, train in shards))
@@ -256,10 +256,10 @@ def _read_splits(cfg: DataConfig, splits: Iterable[str]) -> list[str]:
     return [split for split in splits if cfg.test_sets is None or split in ("train", "valid", *cfg.test_sets)]
 
 
-def _corpus(cfg: DataConfig, there: Sequence[str], fingerprint: str, origin: str, read: Read,
+def _corpus(cfg: DataConfig, splits: Sequence[str], fingerprint: str, origin: str, read: Read,
             phenomena: Callable[[str], list[frozenset[str]]] | None = None) -> Corpus:
-    """Put a corpus together from the splits that are there: hold out those that are not, cut the training text."""
-    held_out = _held_out(cfg, there, origin)
+    """Make a corpus of the splits that exist: hold out those that do not, and cut the training text to `max_pairs`."""
+    held_out = _held_out(cfg, splits, origin)
 
     @cache
     def held() -> dict[str, list[Pair]]:
@@ -274,35 +274,35 @@ def _corpus(cfg: DataConfig, there: Sequence[str], fingerprint: str, origin: str
             return read(split, None)
         if not held_out:
             return read("train", cfg.max_pairs)
-        taken = {pair for pairs in held().values() for pair in pairs}
-        return [pair for pair in read("train", None) if pair not in taken][: cfg.max_pairs]
+        excluded = {pair for pairs in held().values() for pair in pairs}
+        return [pair for pair in read("train", None) if pair not in excluded][: cfg.max_pairs]
 
-    part = {"max_pairs": cfg.max_pairs, "hold_out": cfg.hold_out}
-    if limits := [f"{name}={number}" for name, number in part.items() if number is not None]:
+    limited = {"max_pairs": cfg.max_pairs, "hold_out": cfg.hold_out}
+    if limits := [f"{name}={number}" for name, number in limited.items() if number is not None]:
         fingerprint = _sha256([fingerprint, *limits])
-    tests = tuple(name for name in dict.fromkeys((*there, *held_out)) if name not in ("train", "valid"))
+    tests = tuple(name for name in dict.fromkeys((*splits, *held_out)) if name not in ("train", "valid"))
     default = tuple(name for name in tests if phenomena is None or name in ("test", "minimal_pairs"))
-    return Corpus(cfg.src, cfg.tgt, ("train", "valid", *tests), _chosen(cfg, tests, default), fingerprint, origin,
+    return Corpus(cfg.src, cfg.tgt, ("train", "valid", *tests), _chosen_tests(cfg, tests, default), fingerprint, origin,
                   cfg.clean, read_part, phenomena)
 
 
-def _held_out(cfg: DataConfig, there: Sequence[str], origin: str) -> tuple[str, ...]:
-    """Name the sets that are to be taken from the training text."""
+def _held_out(cfg: DataConfig, splits: Sequence[str], origin: str) -> tuple[str, ...]:
+    """Name the sets to take from the training text."""
     if cfg.hold_out is None:
         return ()
-    tested = any(name.startswith("test") for name in there)
-    missing = ("valid",) * ("valid" not in there) + ("test",) * (not tested)
+    has_tests = any(name.startswith("test") for name in splits)
+    missing = ("valid",) * ("valid" not in splits) + ("test",) * (not has_tests)
     if not missing:
         raise UserError(f"data.hold_out={cfg.hold_out}: {origin} has a validation set and test sets of its own; write "
                         "data.hold_out=null")
     return missing
 
 
-def _chosen(cfg: DataConfig, there: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:
+def _chosen_tests(cfg: DataConfig, tests: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:
     for name in cfg.test_sets or ():
-        if name not in there:
-            raise UserError(f"data.test_sets: no test set {name}; there are: {', '.join(there) or 'none'}"
-                            f"{nearest(name, there)}")
+        if name not in tests:
+            raise UserError(f"data.test_sets: no test set {name}; there are: {', '.join(tests) or 'none'}"
+                            f"{nearest(name, tests)}")
     return default if cfg.test_sets is None else tuple(cfg.test_sets)
 
 

@@ -1,4 +1,4 @@
-"""The plan turned into batches: this rank's share of every update, from a position (epoch, update) on, without end."""
+"""Planned updates as batches: this rank's share of every update, from a position (epoch, update) on, without end."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ MAX_IDLE_SHARE = 0.1
 
 
 class Turn(NamedTuple):
-    """One of an update's micro-batches, by its number among them; weight 0 = no row of it counts."""
+    """A micro-batch and its number within the update; weight 0 = it is computed, but counts for nothing."""
 
     number: int
     batch: Batch
@@ -54,7 +54,7 @@ class PlannedUpdate(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Pairs that are in memory together, and an epoch's plan for them; `begin`: updates of that epoch before it."""
+    """Pairs that are in memory together, and an epoch's plan for them; `begin`: updates of the epoch before these."""
 
     split: EncodedSplit
     plan: list[Update]
@@ -111,7 +111,7 @@ class TranslationData(pl.LightningDataModule):
         warnings.warn(f"ranks are idle {self.idle_share:.0%} of their turns; {remedy}", stacklevel=3)
 
     def _enough(self, number: int) -> str:
-        """Find micro-batches small enough for every rank to have one of each update, and say so; or nothing."""
+        """Return " (to N)", a `max_tokens` at which each rank has one of every update; "" if there is none."""
         max_tokens, split = self.cfg.data.max_tokens, self._window(self.start[0], number).split
         while (max_tokens := max_tokens // 2) >= self.cfg.data.max_length:
             plan = self._plan(split, 0, number, max_tokens)
@@ -122,7 +122,7 @@ class TranslationData(pl.LightningDataModule):
     def window(self, epoch: int, update: int = 0) -> Window:
         """Return the window that holds an update of an epoch; after its last update, the last window.
 
-        It stays until another is asked for, and is let go of before that is read.
+        It stays in memory until another is asked for, and is released before that one is read.
         """
         begin = 0
         for number in window_order(len(self._updates), self.cfg.seed, epoch):

@@ -32,7 +32,7 @@ UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError, OSError)  # what
 
 
 class Extent(NamedTuple):
-    """How much text to train on: pairs, their target tokens, and the longest side; EOS counts."""
+    """The size of a text to train on: pairs, their target tokens, and the longest side, EOS included."""
 
     pairs: int
     tgt_tokens: int
@@ -47,7 +47,7 @@ class Extent(NamedTuple):
 class EncodedSplit:
     """Ids without specials, all sentences in one array a side; sentence i is tokens[offsets[i]:offsets[i + 1]].
 
-    `cleaning`: what became of the pairs that were read; of the training split alone.
+    `cleaning`: what became of the pairs that were read; None but for the training split.
     """
 
     src_tokens: Tokens
@@ -80,7 +80,7 @@ class EncodedSplit:
     def limited(self, max_length: int, max_ratio: float | None) -> "EncodedSplit":
         """Leave out training pairs with a side of more than `max_length` tokens, or `max_ratio` times the other's.
 
-        EOS counts on both sides, which is lenient with the shortest: against one token, a ratio of 9 allows 17.
+        EOS counts on both sides, which is lenient with short ones: a ratio of 9 allows 17 tokens against one.
         """
         assert self.cleaning is not None
         keep, cleaning = _within(self.src_len, self.tgt_len, self.cleaning, max_length, max_ratio)
@@ -111,7 +111,7 @@ class EncodedSplit:
 
     @classmethod
     def concatenate(cls, parts: Sequence["EncodedSplit"]) -> "EncodedSplit":
-        """Put training splits end to end."""
+        """Concatenate training splits."""
         src, tgt = (np.concatenate([getattr(part, side) for part in parts]) for side in ("src_tokens", "tgt_tokens"))
         src_len, tgt_len = (np.concatenate([np.diff(getattr(part, side)) for part in parts])
                             for side in ("src_offsets", "tgt_offsets"))

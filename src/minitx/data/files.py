@@ -45,7 +45,7 @@ class LacksLanguage(UserError):
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The files of one split, by shard: each has one a language (plain), or is one table. A split may be one shard."""
+    """The files of one split, by shard: a shard is one file for each language (plain), or one table."""
 
     format: str
     shards: tuple[tuple[Path, ...], ...]
@@ -55,7 +55,7 @@ class SplitFiles:
         return tuple(chain.from_iterable(self.shards))
 
     def read(self, src: str, tgt: str, strict: bool = True, limit: int | None = None) -> list[Pair]:
-        """Read the pairs, or the first `limit` of them; errors: `UserError` naming file and line."""
+        """Read the pairs, or the first `limit` of them. Errors: `UserError` naming file and line."""
         pairs: list[Pair] = []
         for paths in self.shards:
             if limit is not None and len(pairs) >= limit:
@@ -70,7 +70,7 @@ class SplitFiles:
         return _READERS[self.format](*paths, src, tgt, strict, limit)[:limit]
 
     def check_headers(self, src: str, tgt: str) -> None:
-        """Refuse columns that a header names in some shards alone. Errors: `UserError`"""
+        """Refuse shards of which some have a header and some have none. Errors: `UserError`"""
         if self.format != "tsv" or len(self.shards) == 1:
             return
         firsts = [(path, read_lines(path, strict=False, limit=1)) for path in self.paths]

@@ -1,4 +1,4 @@
-"""A data set of the Hugging Face hub: which configuration holds a language pair, its tables -> (src, tgt)."""
+"""A data set of the Hugging Face hub: finds the configuration of a language pair, and reads its tables as pairs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SHARD = 2 * ROWS  # of a table that is streamed
 
 @dataclass(frozen=True)
 class HubSet:
-    """Read splits, by our names for them, from tables of the `datasets` library."""
+    """Splits, under the names they have here, as tables of the `datasets` library."""
 
     cfg: DataConfig
     tables: dict[str, Any]
@@ -40,14 +40,14 @@ class HubSet:
         return [pair for batch in self.batches("train", min(limit, SHARD), begin) for pair in batch]
 
     def shards(self, split: str) -> list[int]:
-        """Return the rows that parts of `SHARD` begin at."""
+        """Return the first row of each shard of `SHARD` rows."""
         return list(range(0, len(self.tables[split]), SHARD))
 
 
 def download(cfg: DataConfig) -> HubSet:
     """Load the data set from the hub, or its copy in the hub's own cache.
 
-    Errors: `UserError` if it cannot be had, or has no such configuration.
+    Errors: `UserError` if it cannot be loaded, or has no configuration for the pair.
     """
     try:
         tables = _load(cfg)
@@ -59,13 +59,13 @@ def download(cfg: DataConfig) -> HubSet:
         remedies = f"set data.dir=FOLDER (train.{cfg.src}, train.{cfg.tgt}, val.{cfg.src}, ...)"
         if cfg.folder:
             remedies += f", or MINITX_DATA to a folder that holds {cfg.folder}/"
-        raise UserError(f"data.hub_id={cfg.hub_id}: not to be had from the hub, and no copy here ({_reason(error)}); "
-                        f"{remedies}, or connect once", Exit.DATA) from error
+        raise UserError(f"data.hub_id={cfg.hub_id}: cannot be loaded from the hub, and there is no copy here "
+                        f"({_reason(error)}); {remedies}, or connect once", Exit.DATA) from error
     return HubSet(cfg, {"valid" if name in VALID_NAMES else name: table for name, table in tables.items()})
 
 
 def _load(cfg: DataConfig) -> dict[str, Any]:
-    """Try the names a pair may go by: the hub keeps each pair in one order, and tells names apart only online."""
+    """Try the names a pair may have: the hub keeps each pair in one order, and lists its names only online."""
     from datasets import load_dataset  # type: ignore[import-untyped]  # 1.6 s: only when the hub is wanted
 
     if cfg.hub_name is None:
@@ -73,9 +73,9 @@ def _load(cfg: DataConfig) -> dict[str, Any]:
     else:
         tries = [{"name": cfg.hub_name}, {"data_dir": cfg.hub_name}]
     refused: list[ValueError] = []
-    for words in tries:
+    for options in tries:
         try:
-            return dict(load_dataset(cfg.hub_id, revision=cfg.hub_revision, **words))
+            return dict(load_dataset(cfg.hub_id, revision=cfg.hub_revision, **options))
         except ValueError as error:
             refused.append(error)
         except FileNotFoundError:  # nor a folder of that name

@@ -25,7 +25,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 PAD_ID, BOS_ID, EOS_ID = SPECIAL_IDS = (0, 1, 2)
 N_SPECIALS = len(SPECIAL_IDS)
 MIN_VOCAB, DEFAULT_VOCAB, MAX_VOCAB = 260, 8_000, 65_536
-MAX_WORD = 1_000  # letters that are learned from as one: learning takes time in proportion to a word's length squared
+MAX_WORD = 1_000  # characters: learning takes time in proportion to a word's length squared, so longer ones are cut
 MIN_COUNT = 2  # a pair of tokens seen once in the training text is not worth an entry
 
 
@@ -144,7 +144,7 @@ class TokenizerPair:
 
     @staticmethod
     def saved_in(folder: Path) -> bool:
-        """Tell whether a whole pair is there."""
+        """Tell whether the folder holds a whole pair."""
         return any(all(path.exists() for path in _paths(folder, joint)) for joint in (True, False))
 
     @classmethod
@@ -163,9 +163,9 @@ def _words() -> pre_tokenizers.ByteLevel:
 
 
 def _cut_long_words(text: str) -> Iterator[str]:
-    """Yield a text as it is, or its words where one may be too long, each at most `MAX_WORD` letters of one.
+    """Yield the text as it is, or, if it may hold a word of more than `MAX_WORD` characters, its words cut to that.
 
-    No word of real text is that long. Encoding cuts nothing: its time grows with the length alone.
+    No word of real text is so long. Encoding needs no bound: its time is in proportion to the length.
     """
     if len(text) <= MAX_WORD:
         yield text
@@ -181,7 +181,7 @@ def _paths(folder: Path, joint: bool) -> list[Path]:
 
 
 def _surrogate(texts: Sequence[str]) -> UserError | None:
-    """Find what made the library fail: UTF-8 has no lone surrogates (a str made with `surrogateescape` may)."""
+    """Return the error for the first lone surrogate, which UTF-8 cannot hold and on which the library fails."""
     for number, text in enumerate(texts, 1):
         try:
             text.encode()

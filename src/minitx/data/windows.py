@@ -1,7 +1,7 @@
-"""The training text in windows: the pairs that are in memory, and shuffled, together.
+"""The training text in windows: pairs that are in memory together and are shuffled together.
 
-A text that fits into memory is one window. One that is streamed has some shards in each, the same in every epoch, so
-that an epoch has the same number of updates; which shards these are is the seed's choice, and their order each epoch's.
+A text that fits into memory is one window. Of a streamed text, each window holds some shards: the seed decides which,
+so every epoch has the same windows and as many updates, and each epoch orders them anew.
 """
 
 from collections.abc import Callable
@@ -20,19 +20,19 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TrainingText:
-    """Say how much is in each window, and what became of the whole; `load` reads a window's pairs."""
+    """The extent of each window, and what became of the whole text's pairs; `load` reads a window's pairs."""
 
     windows: list[Extent]
     cleaning: Cleaning
     load: Callable[[int], EncodedSplit]
 
     def describe(self) -> str:
-        """Say how many windows there are, and how large."""
+        """Describe the number of windows and their size."""
         return f"1 of {len(self.windows)} at a time, of at most {max(window.pairs for window in self.windows):,} pairs"
 
 
 def training_text(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, progress: Progress) -> TrainingText:
-    """Encode the training text, or find it in the cache: all of it is held, or none until it is asked for.
+    """Encode the training text, or load it from the cache: the whole text at once, or no window before `load`.
 
     `progress` is called with lines that say how far encoding is. Errors: `UserError` for text that cannot be read or
     trained on.
