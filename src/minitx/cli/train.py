@@ -10,6 +10,8 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -122,11 +124,14 @@ def _run_in_hydra(args: Namespace) -> int:
         if code in (Exit.INTERRUPTED, Exit.TERMINATED):
             sys.exit(code)
 
+    shown = StringIO()  # Hydra takes a reader who leaves for an error
     try:
-        with reader_may_leave():
+        with nullcontext() if args.multirun else redirect_stdout(shown):
             _run_hydra(args, get_args_parser(), job, args.config_path, args.config_name)
     except ValueError as error:  # flags that exclude each other
         raise UserError(str(error)) from error
+    with reader_may_leave():
+        print(shown.getvalue(), end="")
     for overrides, code in codes.items():
         if code:
             print(f"minitx: job failed with exit code {code}: {overrides}", file=sys.stderr)
