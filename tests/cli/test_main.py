@@ -65,7 +65,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("average RUN -o OUT --last 0", 2, "argument --last: 0: must be a whole number, at least 1 "
                                        "(minitx average --help shows the usage)"),
     ("average no/such -o OUT --last 2", 2, "no/such: not a run directory (it has no config.yaml)"),
-    ("report --readme no/such", 2, "no/such: No such file or directory"),
+    ("report", 2, "results: no such folder of published rows"),
     ("doctor model.dropuot=0.1", 2, "unknown key model.dropuot=0.1; did you mean model.dropout?"),
     ("doctor data=files data.dir=no/such", 2, "data.dir=no/such: no such folder"),
     ("doctor --fast", 2, "unrecognized arguments: --fast (minitx --help shows the usage)"),
