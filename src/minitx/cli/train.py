@@ -164,7 +164,7 @@ Examples
     python train.py model=transformer_nope                 the same without positions
     python train.py experiment=multi30k_en_de              real text, 15 minutes
     python train.py data=files data.dir=my/text data.tgt=fr
-    python train.py run_dir=runs/mine resume=auto          begin, or go on where it stopped
+    python train.py run_dir=runs/mine resume=auto          start, or continue where it stopped
     python train.py --multirun seed=1,2,3 model=transformer,transformer_nope
 
 Flags (Hydra's: --hydra-help; put them before or after all overrides, not between)
