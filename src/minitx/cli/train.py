@@ -181,7 +181,7 @@ def usage(app: Hydra, composed: DictConfig) -> str:
     for name in sorted(groups, key=list(choices)[::-1].index):  # Hydra lists the defaults from last to first
         for option in groups[name]:
             star = "*" if choices.get(name) == option else " "
-            lines.append(f"  {star} {name}={option}".ljust(43) + _first_comment(CONF / name / f"{option}.yaml"))
+            lines.append(f"  {star} {name}={option}".ljust(42) + " " + _first_comment(CONF / name / f"{option}.yaml"))
     schema = keys(Config)
     rows = [(f"{key}={show(OmegaConf.select(composed, key))}", schema[key]) for key in USUAL
             if not key.startswith("model.") or key.removeprefix("model.") in composed.model]
