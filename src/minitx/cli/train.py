@@ -177,7 +177,7 @@ Examples
     python train.py model=transformer_nope                 the same without positions
     python train.py experiment=multi30k_en_de              real text, 15 minutes
     python train.py data=files data.dir=my/text data.tgt=fr
-    python train.py run_dir=runs/mine resume=auto          begin, or go on where it stopped
+    python train.py run_dir=runs/mine resume=auto          start, or continue where it stopped
     python train.py --multirun seed=1,2,3 model=transformer,transformer_nope
 
 Flags (Hydra's: --hydra-help; put them before or after all overrides, not between)
@@ -194,7 +194,7 @@ def usage(app: Hydra, composed: DictConfig) -> str:
     for name in sorted(groups, key=list(choices)[::-1].index):  # Hydra lists the defaults from last to first
         for option in groups[name]:
             star = "*" if choices.get(name) == option else " "
-            lines.append(f"  {star} {name}={option}".ljust(43) + _first_comment(CONF / name / f"{option}.yaml"))
+            lines.append(f"  {star} {name}={option}".ljust(42) + " " + _first_comment(CONF / name / f"{option}.yaml"))
     schema = keys(Config)
     rows = [(f"{key}={show(OmegaConf.select(composed, key))}", schema[key]) for key in USUAL
             if not key.startswith("model.") or key.removeprefix("model.") in composed.model]

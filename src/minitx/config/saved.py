@@ -1,4 +1,4 @@
-"""RUN/config.yaml: all settings of a run, resolved and written down before its first update."""
+"""RUN/config.yaml: all settings of a run, resolved and written before its first update."""
 
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,19 @@ NAME = "config.yaml"
 
 
 def to_yaml(cfg: Config) -> bytes:
-    """Write settings as people read them."""
+    """Return the settings as YAML, in the order of the schema."""
     return yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True).encode()
 
 
 def freeze(cfg: Config, run_dir: Path) -> None:
-    """Put the settings in place, or others in their place. Errors: OSError"""
+    """Write the settings of a run atomically, replacing any that are there. Errors: `OSError`"""
     write_atomically(run_dir / NAME, to_yaml(cfg))
 
 
 def read_settings(run_dir: Path) -> dict[str, Any]:
-    """Read what a run was begun with, unchecked: it may be another version's.
+    """Read a run's settings unchecked; another version may have written them.
 
-    Errors: `UserError` where this is no run directory; (`Exit.STORAGE`) where the file is damaged.
+    Errors: `UserError` if this is no run directory, and (`Exit.STORAGE`) if the file is damaged or cannot be read.
     """
     path = run_dir / NAME
     try:
@@ -43,9 +43,9 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
 
 
 def read_config(run_dir: Path) -> Config:
-    """Read what a run was begun with. Errors: `UserError` as `read_settings`, and for another version's settings."""
+    """Read a run's settings. Errors: as `read_settings`, and `UserError` for settings of another version."""
     values = read_settings(run_dir)
     try:
         return parse(Config, values)
-    except UserError as slip:
-        raise UserError(f"{run_dir / NAME}: was written by another version, or changed: {slip}") from slip
+    except UserError as error:
+        raise UserError(f"{run_dir / NAME}: was written by another version, or changed: {error}") from error

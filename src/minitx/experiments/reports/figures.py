@@ -100,7 +100,7 @@ def bleu_over_length(rows: Sequence[Row], test_sets: Sequence[str], form: str = 
             axes.xaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
         axes.set_ylim(bottom=0)
-        tokenizer = signed_tokenizer(rows[0].result.test[test_sets[0]]["bleu_signature"])
+        tokenizer = signed_tokenizer(next(iter(rows[0].result.test.values()))["bleu_signature"])  # a run has one
         axes.set_xlabel(f"tokens of the reference ({tokenizer}), mean of at least {min(MIN_SENTENCES, len(lengths))} "
                         "sentences")
         axes.set_ylabel("BLEU (bars: 95 % interval)")
