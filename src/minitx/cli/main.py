@@ -11,6 +11,7 @@ from typing import NoReturn, Protocol
 from minitx import __version__
 from minitx.cli import attention, average, bench, compare, doctor, evaluate, report, score, study, suite, translate
 from minitx.cli.streams import exit_of, reader_may_leave
+from minitx.training.process import limit_spinning
 from minitx.utils.console import ignore_write_errors
 from minitx.utils.errors import Exit, UserError
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, None = that of this process; return one of README's exit codes."""
     if argv is None:
         ignore_write_errors("stderr")
+        limit_spinning()
     code = int(Exit.OK)
     try:
         args = _parse(argv, argparse.Namespace(owns_process=argv is None))

@@ -14,7 +14,7 @@ from minitx.profiling.process import cores
 
 ROOT = Path(__file__).resolve().parents[3]  # of the source tree, where there is one
 CODE = ("src", "conf", "train.py", "pyproject.toml", "constraints.txt")  # what trains: results and pages may differ
-TUNING = ("MALLOC_", "GLIBC_", "OMP_", "MKL_")  # beginnings of names of variables
+TUNING = ("MALLOC_", "GLIBC_", "OMP_", "GOMP_", "MKL_")  # beginnings of names of variables
 PACKAGES = ("torch", "lightning", "hydra-core", "datasets", "tokenizers", "sacrebleu", "safetensors", "numpy")
 
 
