@@ -10,6 +10,7 @@ import pytest
 
 from minitx.cli.train import main
 from minitx.config.compose import compose
+from minitx.data.corpus import check_text
 from minitx.utils.errors import UserError
 
 TRAIN = Path(__file__).parents[2] / "train.py"
@@ -129,7 +130,7 @@ def test_a_config_may_be_of_a_text_that_is_elsewhere() -> None:
     words = ["data=files", "data.dir=nowhere"]
     assert compose(words).data.dir == "nowhere"
     with pytest.raises(UserError, match="^data.dir=nowhere: no such folder$"):
-        compose(words)
+        check_text(compose(words).data)
 
 
 def test_help_is_worth_reading() -> None:
