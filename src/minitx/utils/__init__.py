@@ -1,1 +1,1 @@
-"""Errors, files, console, autograd."""
+"""Errors, files, console, progress, tables, autograd."""
