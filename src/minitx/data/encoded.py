@@ -40,6 +40,7 @@ class Extent(NamedTuple):
 
     @classmethod
     def of(cls, src_len: Ints, tgt_len: Ints) -> "Extent":
+        """Measure a split by the lengths of its sentences, EOS included."""
         return cls(len(tgt_len), int(tgt_len.sum()), int(max(src_len.max(initial=0), tgt_len.max(initial=0))))
 
 
@@ -90,6 +91,7 @@ class EncodedSplit:
 
     @property
     def extent(self) -> Extent:
+        """Return how much is in the split."""
         return Extent.of(self.src_len, self.tgt_len)
 
     def save(self, path: Path) -> None:

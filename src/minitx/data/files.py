@@ -52,6 +52,7 @@ class SplitFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
+        """Return the files of all shards, in order."""
         return tuple(chain.from_iterable(self.shards))
 
     def read(self, src: str, tgt: str, strict: bool = True, limit: int | None = None) -> list[Pair]:
@@ -88,14 +89,8 @@ def find_splits(folder: Path, src: str, tgt: str, test_sets: Sequence[str] | Non
     Test sets that lack a language of the pair are left out, with one warning that names them if all are to be scored.
     Errors: `UserError` for a missing split or language, or a split that is there twice.
     """
-    try:
-        names = sorted(path for place in (folder, folder / "data") if place.is_dir() for path in place.iterdir())
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
-    found: dict[str, dict[str, list[Path]]] = {}  # split -> language or table format -> files
-    for path in names:
-        if named := _classify(path.name, src, tgt):
-            found.setdefault(named[0], {}).setdefault(named[1], []).append(path)
+    names = _list_files(folder)
+    found = _group_by_split(names, src, tgt)
     splits, lacking = {}, {}
     for split in sorted(found, key=lambda name: (name != "train", name != "valid", name)):
         is_required = split in ("train", "valid", *(test_sets or ()))
@@ -113,13 +108,35 @@ def find_splits(folder: Path, src: str, tgt: str, test_sets: Sequence[str] | Non
                 raise
     if test_sets is None:
         warn_of_left_out(str(folder), lacking)
-    for split, stem in (("train", "train"), ("valid", "val")):
-        if split in required and split not in splits:
-            shown = ", ".join(path.name for path in names[:8]) + (", ..." if len(names) > 8 else "")
-            hint = "; or hold pairs of train out with data.hold_out" if split == "valid" else ""
-            raise UserError(f"{folder}: no {split} split for {src}-{tgt}: wants {stem}.{src} and {stem}.{tgt} (or .gz) "
-                            f"or {stem}.tsv, .jsonl, .parquet; there are: {shown or 'no files'}{hint}", Exit.DATA)
+    for split in required:
+        if split not in splits:
+            raise UserError(_missing_split(split, folder, src, tgt, names), Exit.DATA)
     return splits
+
+
+def _list_files(folder: Path) -> list[Path]:
+    """List a folder and the folder `data` in it. Errors: `UserError` where they cannot be read."""
+    try:
+        return sorted(path for place in (folder, folder / "data") if place.is_dir() for path in place.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+
+
+def _group_by_split(names: Sequence[Path], src: str, tgt: str) -> dict[str, dict[str, list[Path]]]:
+    """Group files by split, and within it by language or table format; leave out what belongs to no split."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    for path in names:
+        if named := _classify(path.name, src, tgt):
+            found.setdefault(named[0], {}).setdefault(named[1], []).append(path)
+    return found
+
+
+def _missing_split(split: str, folder: Path, src: str, tgt: str, names: Sequence[Path]) -> str:
+    stem = {"valid": "val"}.get(split, split)
+    shown = ", ".join(path.name for path in names[:8]) + (", ..." if len(names) > 8 else "")
+    hint = "; or hold pairs of train out with data.hold_out" if split == "valid" else ""
+    return (f"{folder}: no {split} split for {src}-{tgt}: wants {stem}.{src} and {stem}.{tgt} (or .gz) or {stem}.tsv, "
+            f".jsonl, .parquet; there are: {shown or 'no files'}{hint}")
 
 
 def warn_of_left_out(where: str, lacking: Mapping[str, str]) -> None:

@@ -67,6 +67,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
+        """Return the number of ids, those of specials included."""
         return self._bpe.get_vocab_size() + N_SPECIALS
 
     def encode(self, text: str) -> list[int]:
@@ -130,6 +131,7 @@ class TokenizerPair:
 
     @property
     def joint(self) -> bool:
+        """Tell whether both languages share one vocabulary."""
         return self.src is self.tgt
 
     @cached_property

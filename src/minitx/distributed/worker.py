@@ -51,11 +51,7 @@ def run_rank(cfg: Config, work: Work, choose_device: ChooseDevice, folder: Path 
     try:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             end_with_parent()
-        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-        if restarts and os.environ["RANK"] == "0":
-            allowed = os.environ.get("TORCHELASTIC_MAX_RESTARTS", restarts)
-            print(f"minitx: a rank failed; all ranks restart ({restarts} of {allowed} restarts)", file=sys.stderr,
-                  flush=True)
+        announce_restart()
         device = choose_device(cfg.trainer, int(os.environ["LOCAL_RANK"]))
         ranks = join(cfg.trainer.timeout_s, on_gpu=device.type == "cuda")
         code = work(cfg, ranks, device, folder)
@@ -82,6 +78,15 @@ def run_rank(cfg: Config, work: Work, choose_device: ChooseDevice, folder: Path 
         os._exit(code)
     distributed.destroy_process_group()
     return code
+
+
+def announce_restart() -> None:
+    """Say, as the first rank, that the ranks were restarted, if they were."""
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if restarts and os.environ["RANK"] == "0":
+        allowed = os.environ.get("TORCHELASTIC_MAX_RESTARTS", restarts)
+        print(f"minitx: a rank failed; all ranks restart ({restarts} of {allowed} restarts)", file=sys.stderr,
+              flush=True)
 
 
 def end_with_parent() -> None:

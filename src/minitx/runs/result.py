@@ -101,6 +101,7 @@ class Result:
         return self.other_cpu_pct is not None and self.other_cpu_pct > DISTURBED_PCT
 
     def json(self) -> str:
+        """Return the text of result.json."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod

@@ -32,6 +32,8 @@ def expand(classes: str) -> frozenset[str]:
 # eq=False: entries are unique, so identity compares them, and hashing one costs nothing.
 @dataclass(frozen=True, slots=True, eq=False)
 class Noun:
+    """A noun, its plural, and in German its gender, declension and what it may do."""
+
     en: str
     en_plural: str
     de: str
@@ -48,6 +50,8 @@ class Noun:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verb:
+    """A verb in the tenses that the grammar uses, and what it takes."""
+
     en: str
     en_third: str
     en_past: str
@@ -69,6 +73,8 @@ class Verb:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adjective:
+    """An adjective; in German the stem that endings follow."""
+
     en: str
     de: str
     stem: str
@@ -77,6 +83,8 @@ class Adjective:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adverb:
+    """An adverb and where it may stand."""
+
     en: str
     de: str
     kind: str
@@ -85,6 +93,8 @@ class Adverb:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Determiner:
+    """An article or the like, and how adjectives decline after it."""
+
     en: str
     de: str
     declension: str
@@ -93,6 +103,8 @@ class Determiner:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Preposition:
+    """A preposition and the case that it governs."""
+
     en: str
     de: str
     case: Case
@@ -101,6 +113,8 @@ class Preposition:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conjunction:
+    """A conjunction, coordinating or subordinating."""
+
     en: str
     de: str
     kind: str
@@ -108,6 +122,8 @@ class Conjunction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Modal:
+    """A modal verb."""
+
     en: str
     de: str
     de_third: str
@@ -116,6 +132,8 @@ class Modal:
 
 @dataclass(frozen=True)
 class Lexicon:
+    """All words, by part of speech."""
+
     nouns: tuple[Noun, ...]
     verbs: tuple[Verb, ...]
     adjectives: tuple[Adjective, ...]

@@ -10,6 +10,8 @@ from minitx.data.synthetic.lexicon import Adjective, Adverb, Conjunction, Determ
 
 
 class NounPhrase(NamedTuple):
+    """A noun with its determiner and adjectives."""
+
     noun: Noun
     determiner: Determiner
     plural: bool = False
@@ -24,15 +26,20 @@ class NounPhrase(NamedTuple):
 
     @property
     def takes_plural_verb(self) -> bool:
+        """Tell whether a verb agrees with it in the plural."""
         return self.plural or self.partner is not None
 
 
 class Place(NamedTuple):
+    """A preposition and what it governs."""
+
     preposition: Preposition
     phrase: NounPhrase
 
 
 class Clause(NamedTuple):
+    """Who does what to whom, when and where."""
+
     subject: NounPhrase
     verb: Verb
     tense: str = "present"
@@ -56,6 +63,8 @@ class Clause(NamedTuple):
 
 
 class Part(NamedTuple):
+    """A clause and what links it to the one before."""
+
     link: Conjunction | None
     clause: Clause
 
