@@ -251,7 +251,7 @@ def test_a_shard_damaged_in_the_cache_is_encoded_anew(folder, cache, tensor):
         header = int.from_bytes(content[:8], "little")
         content[8 + header + json.loads(content[8:8 + header])[tensor]["data_offsets"][1] - 8] ^= 1
         path.write_bytes(content)
-    with pytest.warns(UserWarning, match="a damaged cache file .* the text is encoded anew"):
+    with pytest.warns(UserWarning, match="a damaged cache file .* the text is encoded again"):
         assert trained_on(take(served(config(folder)), data.updates_per_epoch)) == expected
 
 
@@ -310,13 +310,13 @@ def test_a_small_window_does_not_refuse_ranks(tmp_path):
 
 
 def test_a_signal_stops_the_encoding_between_two_shards(folder):
-    from minitx.training.train import tell_or_stop
+    from minitx.training.prepare import show_or_stop
 
     console, signals = Console(io.StringIO()), Signals()
-    tell_or_stop(console, signals, "shard 1")
+    show_or_stop(console, signals, "shard 1")
     signals.noted = "terminated"
     with pytest.raises(UserError, match="the shards that are done stay in the cache") as caught:
-        served(config(folder), progress=partial(tell_or_stop, console, signals))
+        served(config(folder), progress=partial(show_or_stop, console, signals))
     assert caught.value.code == Exit.TERMINATED
 
 

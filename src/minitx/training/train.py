@@ -125,8 +125,8 @@ def report(prepared: Prepared, averaged: list[int] | None, scores: dict[str, Tes
     result = build_result(prepared, averaged, scores)
     if run.ranks.is_main:
         write_atomically(run.run_dir / "result.json", result.json().encode())
-        assert run.logger is not None
-        run.logger.close(result)
+        if run.logger is not None:
+            run.logger.close(result)
         run.console.line(summary(result, run.run_dir))
         if run.stop_reason == "requeued":
             requeue(run.console)
