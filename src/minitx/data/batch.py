@@ -70,7 +70,7 @@ class Packed:
         return gather_rows(x, self.rows.flatten(), self.slots, self.n_tokens).view(*self.rows.shape, -1)
 
     def pack(self, x: Tensor) -> Tensor:
-        """Lay sentences end to end. [B, L, D] --> [N, D], filler being whatever the first place is"""
+        """Concatenate sentences without padding. [B, L, D] --> [N, D], filler being whatever the first place is"""
         return gather_rows(x.flatten(0, 1), self.slots, self.rows.flatten())
 
     def head_indices(self, n_heads: int, parts: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Train a model and leave a run directory that says all about it: prepare, fit, score, report."""
+"""Train a model and write a complete run directory: prepare, fit, score, report."""
 
 import os
 import sys
@@ -84,7 +84,7 @@ def fit(prepared: Prepared) -> list[int] | None:
 def loop(prepared: Prepared, validation: Validation, stopping: Stopping) -> None:
     """Let Lightning go through the updates. The order of the callbacks is that in which they see each update."""
     run, ranks = prepared.run, prepared.run.ranks
-    ours = os.getppid() if ranks.size > 1 else os.getpid()  # the other ranks are not strangers
+    ours = os.getppid() if ranks.size > 1 else os.getpid()  # count the other ranks' CPU time as ours
     watch = Watch(prepared.device, ticks=partial(read_ticks, root=ours))
     callbacks = [Restore(prepared.moments), Bookkeeping(run), validation, stopping,
                  Telemetry(run, prepared.data, watch), Checkpoints(run), Progress(run)]
