@@ -6,7 +6,7 @@
 - the host waits for the device once a step
 - the logits that `step` returns are overwritten
 
-B sentences, K hypotheses a sentence, V vocabulary, C candidate tokens considered per hypothesis, t tokens so far, N rows.
+B sentences, K hypotheses per sentence, V vocabulary, C candidate tokens per hypothesis, t tokens so far, N rows.
 """
 
 from collections.abc import Callable
