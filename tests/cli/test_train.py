@@ -26,14 +26,14 @@ from minitx.cli.train import main
 main()
 """
 WAITS = """
-    import signal, time
+    import os, signal, time
     def stop(kind, frame):
         time.sleep(0.1)
-        print("CLEAN", flush=True)
+        os.write(1, b"CLEAN\\n")  # print may be what the signal has interrupted
         sys.exit(128 + kind)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    print("READY", flush=True)
+    os.write(1, b"READY\\n")
     time.sleep(30)
 """
 

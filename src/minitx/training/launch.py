@@ -31,24 +31,23 @@ def launch(cfg: Config) -> int:
         return outer_exit_code(worker.run(cfg))  # the run directory stays: another rank may still read it
     run_dir, is_new = open_run_dir(cfg)
     cfg = replace(cfg, run_dir=str(run_dir))
-    code: int | None = None
+    refused: int | None = None  # the exit code of a `UserError`, here or in a rank
     try:
         if cfg.trainer.devices > 1:
             from minitx.distributed.elastic import run_ranks
 
             with TemporaryDirectory(prefix="minitx-") as folder:
-                code = run_ranks(cfg, Path(folder))
-        else:
-            from minitx.training.train import train  # imports torch and Lightning: seconds
+                refused = run_ranks(cfg, Path(folder))
+            return refused
+        from minitx.training.train import train  # imports torch and Lightning: seconds
 
-            code = int(train(cfg))
-        return code
+        return int(train(cfg))
     except UserError as error:
-        code = error.code
+        refused = error.code
         raise
     finally:
         learned = any((run_dir / name).exists() for name in ("checkpoints", "metrics.jsonl"))
-        if is_new and code in (Exit.USAGE, Exit.DATA) and not learned:
+        if is_new and refused in (Exit.USAGE, Exit.DATA) and not learned:
             shutil.rmtree(run_dir, ignore_errors=True)  # this run made all that is in it
 
 
