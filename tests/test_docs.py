@@ -71,6 +71,7 @@ def test_the_page_adds_one_file_one_dataclass_one_yaml_and_one_line() -> None:
     assert len(ADDED["src/minitx/models/registry.py"].splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_new_family_trains_resumes_and_serves(zygote: Zygote, tree: Path) -> None:
     train(zygote, "whole")
     train(zygote, "killed")
@@ -85,6 +86,7 @@ def test_the_new_family_trains_resumes_and_serves(zygote: Zygote, tree: Path) ->
     assert lines[1] == ""
 
 
+@pytest.mark.slow
 def test_the_new_family_gets_its_row(zygote: Zygote, tree: Path) -> None:
     run(zygote, "train.py experiment=synthetic_bag run_dir=runs/bag data.train_size=2000 model.size=toy "
         "trainer.max_steps=2 trainer.valid_sentences=2 decode.max_length_ratio=0.1 decode.max_length_extra=1")

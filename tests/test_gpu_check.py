@@ -23,6 +23,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, obj
     return {row["check"]: row for row in rows}
 
 
+@pytest.mark.slow
 def test_all_that_needs_no_gpu_runs_on_toys(figures: dict[str, dict[str, object]]) -> None:
     assert {row["status"] for row in figures.values()} == {"ok", "unseen"}
     assert {name.partition(",")[0] for name, row in figures.items() if row["status"] == "unseen"} == {"waits", "copies"}

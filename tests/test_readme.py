@@ -25,7 +25,9 @@ COMMANDS = [line for line in [*LINES, *INLINE] if line.startswith(("python train
 MISTAKES = [line.removeprefix("$ ") for line in LINES if line.startswith("$ ")]
 SHORT = " trainer.max_steps=2 decode.max_length_ratio=0.3"  # an untrained model never ends a sentence by itself
 SMALL = " data.train_size=2000 data.test_sets=[length_10]"  # of the embedded text
-STARTS_MANY = ("--multirun", "bench scaling")  # processes: to fork the first of them saves nothing
+# Run by `make test`; each other command costs seconds, and its part has a faster test of its own.
+QUICK = ("model=transformer", "--help", "-c job", "translate", "evaluate", "minitx score", "average", "attention runs",
+         "--repeat", "minitx suite")
 
 Shell = Callable[[str], subprocess.CompletedProcess[str]]
 
@@ -72,7 +74,7 @@ def test_there_are_commands_to_test() -> None:
 
 
 @pytest.mark.parametrize("command", [
-    pytest.param(command, marks=pytest.mark.slow if any(word in command for word in STARTS_MANY) else [])
+    pytest.param(command, marks=[] if any(word in command for word in QUICK) else pytest.mark.slow)
     for command in COMMANDS])
 def test_command(command: str, shell: Shell) -> None:
     done = shell(command + SHORT * trains(command))

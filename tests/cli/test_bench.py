@@ -51,6 +51,7 @@ def test_the_parts_sum_up(model: str, words: list[str], capfd: pytest.CaptureFix
     assert not list(Path().iterdir())
 
 
+@pytest.mark.slow
 def test_a_person_reads_a_table_and_a_browser_a_trace(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*words, "--profile", "trace.json"]) == Exit.OK
     out, err = capfd.readouterr()

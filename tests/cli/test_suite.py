@@ -13,6 +13,7 @@ from minitx.utils.errors import Exit
 TINY = ("trainer.max_steps=2", "trainer.valid_every_n_steps=2", "decode.max_length_ratio=0.3", "trainer.target_bleu=90")
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                                  capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
@@ -29,6 +30,7 @@ def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(tmp_path: Path,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_gpus_would_take_is_arithmetic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["suite", "headline", "--size", "full", "--dry-run", "--runs", str(tmp_path / "runs")]
     assert cli.main([*words, "--on", "1000", "--mfu", "50"]) == Exit.OK

@@ -42,7 +42,7 @@ def bench() -> Workbench:
 
 @pytest.mark.parametrize("check", ["train bf16", "greedy", "beam"])
 @pytest.mark.parametrize("family", [
-    pytest.param(family, marks=[] if family in ("transformer", "lstm dot") else pytest.mark.slow)
+    pytest.param(family, marks=[] if family == "transformer" else pytest.mark.slow)
     for family in FAMILIES])
 def test_a_step_stays_on_the_device_and_waits_once(bench: Workbench, family: str, check: str) -> None:
     assert CHECKS[check](bench, family).startswith("ok")

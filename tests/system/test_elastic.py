@@ -207,6 +207,7 @@ def test_without_its_agent_no_rank_lives_on(start: Start) -> None:
     assert Result.read(job.run_dir / "result.json").status == "terminated"
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_job_and_is_named(start: Start) -> None:
     job = start("trainer.max_steps=100000")
     job.reach(10)

@@ -106,7 +106,8 @@ def test_its_updates_have_several_micro_batches(uninterrupted: Callable[..., Pat
     assert cfg.model.dropout > 0
 
 
-@pytest.mark.parametrize("model", ["transformer", pytest.param("lstm", marks=pytest.mark.slow), "lstm_attention"])
+@pytest.mark.parametrize("model", [
+    "transformer", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lstm", "lstm_attention"))])
 def test_a_killed_run_of_each_family_resumes(zygote: Zygote, text: Path, uninterrupted: Callable[..., Path],
                                              tmp_path: Path, model: str) -> None:
     run_dir = tmp_path / "run"
@@ -115,6 +116,7 @@ def test_a_killed_run_of_each_family_resumes(zygote: Zygote, text: Path, uninter
     assert End.of(run_dir) == End.of(uninterrupted(model))
 
 
+@pytest.mark.slow
 def test_a_run_killed_three_times_resumes(zygote: Zygote, text: Path, uninterrupted: Callable[..., Path],
                                           tmp_path: Path) -> None:
     run_dir = tmp_path / "run"

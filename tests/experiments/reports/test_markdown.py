@@ -67,7 +67,9 @@ def known(published: list[Row]) -> markdown.Blocks:
     return make_blocks(published, findings.read_studies(LEDGER / "studies"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [
+    pytest.param(page, id=page.name, marks=pytest.mark.slow if page.name == "positions.md" else [])  # many intervals
+    for page in PAGES])
 def test_a_page_is_what_the_ledger_makes_of_it(page: Path, known: markdown.Blocks) -> None:
     text = page.read_text(encoding="utf-8")
     assert markdown.fill(text, known, page) == text, "run: minitx report"

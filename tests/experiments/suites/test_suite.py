@@ -62,7 +62,8 @@ def doing(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
 # --- those of conf/suite
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if name == "verses" else pytest.mark.slow) for name in NAMES])
 def test_each_size_of_each_suite_composes(name: str, tmp_path: Path) -> None:
     sizes = yaml.safe_load((SUITES / f"{name}.yaml").read_text())
     assert set(sizes) <= {"smoke", "small", "full"}
@@ -170,6 +171,7 @@ def test_what_was_trained_without_being_published_is_published_and_not_trained(
     assert suite.states[jobs[0]].state == "published"
 
 
+@pytest.mark.slow
 def test_what_may_not_be_published_fails_each_time(jobs: list[Job], tmp_path: Path) -> None:
     write_run(jobs[0].run_dir, test_sets=["test"])
     for _ in range(2):
