@@ -178,7 +178,9 @@ def test_minutes_bound_training_and_fix_the_horizon_once(text: Path, tmp_path: P
                  "trainer.valid_every_n_steps=1000", "checkpoint.every_n_steps=1000")
     assert done.returncode == 0, done.stderr
     result = Result.read(run_dir / "result.json")
-    assert result.train_s <= 0.02 * 60
+    seconds = [record["train_s"] for record in records(run_dir) if record["event"] == "train"]
+    slowest_s = max(after - before for before, after in zip([0.0, *seconds], seconds, strict=False))  # of two updates
+    assert result.train_s <= 0.02 * 60 + slowest_s  # the update at hand is finished, whoever else wants the cores
     assert result.stop_reason == "max_minutes"
     assert result.horizon_steps is not None
     assert result.steps <= result.horizon_steps  # how near depends on a machine that keeps its speed
