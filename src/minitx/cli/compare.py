@@ -7,6 +7,7 @@ from pathlib import Path
 
 from minitx.cli.arguments import add_json
 from minitx.utils.errors import Exit
+from minitx.utils.files import expand_home
 
 HELP = "test whether two systems' BLEU differs by more than chance"
 DESCRIPTION = ("Compare two systems on each test set that both were scored on: by paired bootstrap and by approximate "
@@ -18,7 +19,8 @@ DESCRIPTION = ("Compare two systems on each test set that both were scored on: b
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     for name in ("first", "second"):
-        parser.add_argument(name, metavar=name.upper(), help="run directory, system (all its seeds) or row")
+        parser.add_argument(name, metavar=name.upper(), type=expand_home,
+                            help="run directory, system (all its seeds) or row")
     parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER",
                         help="folder of published rows (default: results)")
     add_json(parser)

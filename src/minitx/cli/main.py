@@ -6,7 +6,8 @@ None of them imports anything slow before it runs, so help and errors appear at 
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, Protocol
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
 
 from minitx import __version__
 from minitx.cli import attention, average, bench, compare, doctor, evaluate, report, score, study, suite, translate
@@ -14,6 +15,7 @@ from minitx.cli.streams import exit_of, reader_may_leave
 from minitx.training.process import limit_spinning
 from minitx.utils.console import ignore_write_errors
 from minitx.utils.errors import Exit, UserError
+from minitx.utils.files import expand_home
 
 
 class Command(Protocol):
@@ -26,7 +28,7 @@ class Command(Protocol):
         """Add the command's arguments."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Run the command and return an exit code. `args.owns_process`: False if another program called `main`."""
+        """Run the command and return an exit code."""
 
 
 COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "score": score, "average": average,
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         limit_spinning()
     code = int(Exit.OK)
     try:
-        args = _parse(argv, argparse.Namespace(owns_process=argv is None))
+        args = _parse(argv)
         with reader_may_leave():
             code = int(args.run(args))
     except UserError as error:
@@ -57,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parse(argv: Sequence[str] | None, args: argparse.Namespace) -> argparse.Namespace:
-    """Parse into `args`. Words like KEY=VALUE may follow options too, where argparse no longer expects them."""
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line. Words like KEY=VALUE may follow options too, where argparse no longer expects them."""
     parser = _parser()
-    args, rest = parser.parse_known_args(argv, args)
+    args, rest = parser.parse_known_args(argv)
     if unknown := [word for word in rest if "=" not in word or word.startswith("-") or "overrides" not in args]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
@@ -69,6 +71,12 @@ def _parse(argv: Sequence[str] | None, args: argparse.Namespace) -> argparse.Nam
 
 
 class _Parser(argparse.ArgumentParser):
+    """A parser that raises `UserError`, and expands ~ in paths: a shell leaves it in words like --output=~/x."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("type", Path, lambda text: Path(expand_home(text)))
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} ({self.prog} --help shows the usage)")
 

@@ -32,7 +32,7 @@ from minitx.training.launch import launch
 from minitx.training.process import tune_allocator
 from minitx.utils.console import ignore_write_errors
 from minitx.utils.errors import Exit, UserError
-from minitx.utils.files import home
+from minitx.utils.files import ensure_home
 
 
 def main() -> NoReturn:
@@ -74,7 +74,7 @@ def _dispatch(argv: Sequence[str]) -> int:
     ignore_write_errors("stdout")  # run directories are what remains, and the exit code is theirs
     if args.multirun:
         return _run_in_hydra(args)
-    home()
+    ensure_home()
     tune_allocator(cfg)
     return launch(cfg)
 

@@ -4,14 +4,17 @@ import errno
 import fcntl
 import json
 import os
+import shlex
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from minitx.config import saved
+from minitx.config.fields import text_word
 from minitx.config.schema import Config, as_dict
 from minitx.runs.compatibility import refuse_other_settings
 from minitx.runs.result import Result
@@ -66,10 +69,22 @@ def _refusals(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        is_taken = isinstance(error, FileExistsError)
         why = ("is a file, not a folder" if os.path.isfile(run_dir) else
-               "another run began here just now" if isinstance(error, FileExistsError) else
-               f"cannot be used: {error.strerror}")
+               "another run began here just now" if is_taken and run_dir.is_dir() else
+               f"{error.filename} is a link that leads nowhere" if is_taken else f"cannot be used: {error.strerror}")
         raise UserError(f"run_dir={run_dir}: {why}", Exit.STORAGE) from error
+
+
+def remove_run_dir(run_dir: Path) -> None:
+    """Remove a run directory. Of a link to one only the content goes; what cannot be removed stays."""
+    with suppress(OSError):
+        for path in run_dir.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+        run_dir.rmdir()
 
 
 def _new_run_dir(cfg: Config) -> Path:
@@ -124,7 +139,8 @@ def storage_errors(run_dir: Path) -> Iterator[None]:
             raise
         what, remedy = ("written", "make room") if error.errno in FULL else ("read or written", "permit that")
         raise UserError(f"{error.filename or run_dir}: cannot be {what} ({error.strerror}); what was saved before is "
-                        f"whole: {remedy}, then repeat the command with run_dir={run_dir} resume=auto",
+                        f"whole: {remedy}, then repeat the command with "
+                        f"{shlex.quote(text_word('run_dir', str(run_dir)))} resume=auto",
                         Exit.STORAGE) from error
 
 
