@@ -65,7 +65,7 @@ class Corpus:
         heads = [shard.head(share) for shard in self.shards if shard.head]
         cleaned = [clean(head, self.clean) for head in heads]
         Cleaning.combine([Cleaning(len(head), len(pairs), dropped, {})
-                           for head, (pairs, dropped) in zip(heads, cleaned, strict=True)]).check(100)
+                          for head, (pairs, dropped) in zip(heads, cleaned, strict=True)]).check(100)
         return [pair for pairs, _ in cleaned for pair in pairs]
 
     def forget(self) -> None:

@@ -11,6 +11,7 @@ from minitx.experiments.reports.study_plots import FIGURES
 from minitx.runs.result import DISTURBED_PCT
 from minitx.utils.console import duration
 from minitx.utils.errors import UserError
+from minitx.utils.tables import markdown
 
 StudyResult = Mapping[str, Any]
 
@@ -59,8 +60,8 @@ def render(name: str, study: StudyResult | None) -> str:
     """Write a study's claims as Markdown, or how to measure them."""
     if study is None:
         return f"Not measured yet: `{command(name)}`, and then `minitx report`, put it here."
-    head, *lines = (f"| {' | '.join(line)} |" for line in claims(study))
-    return "\n".join([head, "|---" * 4 + "|", *lines, "", conditions(study), "", "```", command(name, study), "```"])
+    head, *lines = claims(study)
+    return "\n".join([markdown(head, lines), "", conditions(study), "", "```", command(name, study), "```"])
 
 
 def command(name: str, study: StudyResult | None = None) -> str:

@@ -6,6 +6,7 @@ matplotlib comes with the extra `report`, and is imported when something is draw
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minitx.utils.errors import UserError
@@ -25,8 +26,8 @@ STYLE: dict[Any, Any] = {
 }  # fmt: skip
 # Colour and marker, for the colour-blind and for print. Source: Okabe & Ito 2008, Color Universal Design.
 FAMILY_STYLES = {"transformer": ("#0072B2", "o"), "lstm_attention": ("#D55E00", "s"), "lstm": ("#009E73", "^"),
-         "transformer_nope": ("#CC79A7", "D"), "transformer_learned": ("#E69F00", "v"),
-         "transformer_rope": ("#56B4E9", "P")}
+                 "transformer_nope": ("#CC79A7", "D"), "transformer_learned": ("#E69F00", "v"),
+                 "transformer_rope": ("#56B4E9", "P")}
 OTHER_STYLES = (("#000000", "X"), ("#F0E442", "*"))
 
 
@@ -114,7 +115,7 @@ def machine(conditions: Mapping[str, Any]) -> str:
 
 def styles(names: Iterable[str]) -> list[tuple[str, str]]:
     """Return a colour and a marker for each name; those of published families are the same in every figure."""
-    others = iter(OTHER_STYLES * 9)
+    others = cycle(OTHER_STYLES)
     return [FAMILY_STYLES[name] if name in FAMILY_STYLES else next(others) for name in names]
 
 
