@@ -197,8 +197,8 @@ def test_resume_refuses_another_training(cfg: Config) -> None:
     with pytest.raises(UserError) as caught:
         open_run_dir(replace(resumed, seed=7, optim=replace(cfg.optim, lr=0.5)))
     assert str(caught.value).splitlines() == [
-        "run_dir=run: was begun with other settings; resume=auto trains on as begun. To begin anew from its weights: "
-        "init_from=run and another run_dir", "  seed: was 1, asked 7", "  optim.lr: was 0.003, asked 0.5"]
+        "run_dir=run: was begun with other settings; resume=auto trains on as begun. To start a new run from its "
+        "weights: init_from=run and another run_dir", "  seed: was 1, asked 7", "  optim.lr: was 0.003, asked 0.5"]
 
 
 def test_a_run_killed_while_its_config_was_written_begins(cfg: Config) -> None:

@@ -150,10 +150,10 @@ def is_finished(cfg: Config, run_dir: Path, console: Console) -> bool:
     if done is not None and done.status == "finished":
         if done.stop_reason == "max_steps" and (cfg.trainer.max_steps or done.steps) > done.steps:
             raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: {run_dir} is finished, after the "
-                            f"{done.steps:,} steps it decayed towards; to train on, begin anew with "
+                            f"{done.steps:,} steps it decayed towards; to train on, start a new run with "
                             f"init_from={run_dir}")
-        console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train on, begin anew "
-                     f"with init_from={run_dir}")
+        console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train on, start a new "
+                     f"run with init_from={run_dir}")
         return True
     if (run_dir / "model.safetensors").exists() and not (run_dir / "metrics.jsonl").exists():
         raise UserError(f"run_dir={run_dir}: holds weights that were not trained there, and would be overwritten; "
