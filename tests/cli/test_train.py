@@ -237,3 +237,8 @@ def test_a_folder_of_ones_own_configs(tmp_path: Path) -> None:
     assert shown.stdout == "999\n"
     slip = python(TRAIN, "--config-dir", "mine", "model=typo")
     assert slip.stderr == "minitx: error: unknown key model.d_fff=999; did you mean model.d_ff?\n"
+
+
+def test_what_standard_output_cannot_encode_is_escaped() -> None:
+    shown = python(TRAIN, "--cfg", "job", "--package", "run_dir", "run_dir=läufe", PYTHONIOENCODING="ascii")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "l\\xe4ufe\n", "")

@@ -13,7 +13,7 @@ from minitx import __version__
 from minitx.cli import attention, average, bench, compare, doctor, evaluate, report, score, study, suite, translate
 from minitx.cli.streams import exit_of, reader_may_leave
 from minitx.training.process import limit_spinning
-from minitx.utils.console import ignore_write_errors
+from minitx.utils.console import escape_unencodable, ignore_write_errors
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import expand_home
 
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, None = that of this process; return one of README's exit codes."""
     if argv is None:
         ignore_write_errors("stderr")
+        escape_unencodable()
         limit_spinning()
     code = int(Exit.OK)
     try:

@@ -30,7 +30,7 @@ from minitx.data.corpus import check_text
 from minitx.distributed.cluster import outer_ranks
 from minitx.training.launch import launch
 from minitx.training.process import tune_allocator
-from minitx.utils.console import ignore_write_errors
+from minitx.utils.console import escape_unencodable, ignore_write_errors
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import ensure_home
 
@@ -38,6 +38,7 @@ from minitx.utils.files import ensure_home
 def main() -> NoReturn:
     """Run the command line of this process and exit with one of README's exit codes."""
     ignore_write_errors("stderr")
+    escape_unencodable()
     try:
         code = _dispatch(sys.argv[1:])
     except UserError as error:
