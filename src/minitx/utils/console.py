@@ -108,7 +108,7 @@ def ignore_write_errors(*names: str) -> None:
 
 
 def escape_unencodable() -> None:
-    """Make standard output write what its encoding lacks as escapes, such as \\xe4 where that is ASCII, and not fail."""
+    """Make standard output write what its encoding lacks as escapes, \\xe4 for instance, where it would fail."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
