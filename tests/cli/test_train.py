@@ -71,6 +71,7 @@ SLIPS = {
     "--multirun seed=1,2 run_dir=x": "run_dir=x: shared by 2 jobs; leave it out, or name it by what varies: "
                                      "run_dir='runs/${choices.model}-${seed}'",
     "model": "Error parsing override 'model' missing EQUAL at '<EOF>'; write key=value, and quote special characters",
+    "seed=ü": "seed=ü; write key=value, and quote special characters",
     "--modle transformer": "unrecognized arguments: --modle; see python train.py --help",
     "--resolve": "--resolve: says how --cfg shows the config; add --cfg job",
     "--config-dir nowhere": "--config-dir=nowhere: no such folder",

@@ -164,7 +164,8 @@ def parse_overrides(app: Hydra, overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create(app.config_loader).parse_overrides(list(overrides))
     except HydraException as error:
-        what = " ".join(str(error).splitlines()[:2])  # the third line is a link
+        lines = [line for line in str(error).splitlines()[:2] if line.strip(" ^")]  # the third line is a link
+        what = " ".join(lines).removeprefix("LexerNoViableAltException: ")
         raise UserError(f"{what}; write key=value, and quote special characters") from error
 
 
