@@ -1,4 +1,4 @@
-"""What we use of other packages that they promise to nobody: all of it is listed here, is there, and has an upper bound.
+"""What we use of other packages that they promise to nobody: all of it is listed, is there, and has an upper bound.
 
 A new version of one of these is taken on by raising its bound in pyproject.toml, and running all tests.
 """
@@ -51,7 +51,7 @@ PRIVATE = {  # by package: what is used, and the file whose tests would fail wit
 }  # fmt: skip
 PROMISED = {"_asdict", "_replace", "_getframe", "_exit"}  # by Python's own documentation
 NAMES = [(package, name) for package, uses in PRIVATE.items() for name in uses]
-DEPENDENCIES: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def private_uses() -> Iterator[str]:
@@ -100,7 +100,7 @@ def test_a_name_that_is_gone_is_missed() -> None:
 @pytest.mark.parametrize("package", PRIVATE)
 def test_the_version_here_is_the_last_that_is_allowed(package: str) -> None:
     """The bound lies below the next release that may change such things, and above the one all is tested with."""
-    [bounds] = [line.removeprefix(package) for line in DEPENDENCIES if re.match(rf"{package}\b", line)]
+    [bounds] = [line.removeprefix(package) for line in PROJECT["dependencies"] if re.match(rf"{package}\b", line)]
     match = re.fullmatch(r">=([\d.]+),<(\d+)\.(\d+)", bounds)
     assert match, f"{package}{bounds}: has no upper bound"
     here = [int(part) for part in re.findall(r"\d+", version(package).partition("+")[0])]

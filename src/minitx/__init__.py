@@ -1,7 +1,7 @@
 """minitx: a small bench for training translators under equal conditions.
 
-From Python: `compose` makes a config of the words of a command line, `train` trains it and returns a `Run`, `load` makes
-a translator of a run, `evaluate` scores one on any text. Importing minitx is quick: each imports what it needs.
+From Python: `compose` makes a config of the words of a command line, `train` trains it and returns a `Run`, `load`
+makes a translator of a run, `evaluate` scores one on any text. Importing minitx is quick: each imports what it needs.
 """
 
 import os

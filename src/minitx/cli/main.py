@@ -1,7 +1,7 @@
 """`minitx`: the parser of its command line, and the command that is called, each a module of `minitx.cli`.
 
-None of them imports anything slow before it runs, so help and errors appear at once. `minitx train` has the command line
-of `train.py`, which Hydra parses: its words are passed on as they are.
+None of them imports anything slow before it runs, so help and errors appear at once. `minitx train` has the command
+line of `train.py`, which Hydra parses: its words are passed on as they are.
 """
 
 import argparse
@@ -80,7 +80,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="minitx", description="Train translators, use them, and see what each of their parts is worth.")
+    parser = _Parser(prog="minitx",
+                     description="Train translators, use them, and see what each part of them is worth.")
     parser.add_argument("--version", action="version", version=f"minitx {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("train", help="train a translator; minitx train --help says what can be chosen")
