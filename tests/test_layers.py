@@ -25,11 +25,11 @@ WITH_LIGHTNING = {"data.datamodule", "experiments.costs.dry_run", "experiments.c
 # What runs before torch is needed, so that a mistake is reported at once. A folder stands for all of its modules.
 NO_TORCH = (
     "__init__", "cli", "config", "data.batching", "data.cleaning", "data.corpus", "data.files", "data.hub",
-    "data.lines", "data.synthetic", "data.tokenizer", "distributed.cluster", "evaluation.attention_maps", "evaluation.metrics",
-    "evaluation.moses", "evaluation.significance", "experiments.fits", "experiments.reports", "experiments.suites",
-    "profiling.process", "runs.compatibility", "runs.directory", "runs.result", "runs.run", "runs.warm_start",
-    "training.inside", "training.launch", "training.process", "training.resume", "utils.checkout", "utils.console", "utils.errors",
-    "utils.files",
+    "data.lines", "data.synthetic", "data.tokenizer", "distributed.cluster", "evaluation.attention_maps",
+    "evaluation.metrics", "evaluation.moses", "evaluation.significance", "experiments.fits", "experiments.reports",
+    "experiments.suites", "profiling.process", "runs.compatibility", "runs.directory", "runs.result", "runs.run",
+    "runs.warm_start", "training.inside", "training.launch", "training.process", "training.resume", "utils.checkout",
+    "utils.console", "utils.errors", "utils.files",
 )  # fmt: skip
 # Commands that train or measure, and what they share.
 TRIES = {"cli.prepare", "cli.train", "cli.doctor", "cli.bench", "cli.study", "cli.suite"}
