@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from served import Shouter
-from toys import ROOT
+from toys import ROOT, write_digits
 from zygote import Zygote
 
 import minitx
@@ -41,14 +41,13 @@ assert max(first.result.time_split["startup"], second.result.time_split["startup
 """
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_docstrings_are_true(zygote: Zygote, tmp_path: Path) -> None:
     done = zygote.run(["-c", EXAMPLES], program="python", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_program_trains_twice_and_is_as_it_was(zygote: Zygote, tmp_path: Path) -> None:
-    from toys import write_digits
-
     write_digits(tmp_path / "text", train=60, other=10)
     done = zygote.run(["-c", TWICE], program="python", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -78,7 +78,8 @@ def found(name: str) -> bool:
             rest.insert(0, parts.pop())
     for part in rest[:-1]:
         owner = getattr(owner, part)
-    return hasattr(owner, rest[-1]) or f"self.{rest[-1]} = " in inspect.getsource(owner.__init__)
+    sets = inspect.getsource(owner.__init__) if isinstance(owner, type) else ""
+    return hasattr(owner, rest[-1]) or f"self.{rest[-1]} = " in sets
 
 
 def test_every_private_use_is_listed() -> None:

@@ -15,7 +15,6 @@ from minitx.models.base import Seq2Seq
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 
-
 COUNTED = [name for name, make in FAMILIES.items() if type(make()).flops is not Seq2Seq.flops]
 
 

@@ -32,7 +32,6 @@ def train_inside(cfg: Config) -> Path:
                         "would train by itself; start train.py with them, or set trainer.devices")
     check_text(cfg.data)
     home()
-    limit_spinning()
     with _process_kept():
         run_dir, code = launch_here(cfg)
     if code == Exit.INTERRUPTED:
@@ -47,9 +46,12 @@ def train_inside(cfg: Config) -> Path:
 @contextmanager
 def _process_kept() -> Iterator[None]:
     """Give back the environment, the threads and the random state that a training changes."""
+    environment = dict(os.environ)
+    limit_spinning()
+
     import torch
 
-    environment, threads = dict(os.environ), torch.get_num_threads()
+    threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=()):
             yield
