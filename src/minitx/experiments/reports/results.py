@@ -237,9 +237,10 @@ def require_ledger(ledger: Path) -> None:
     """Refuse a folder that is not there, such as a misspelt one. Errors: `UserError`"""
     if not ledger.is_dir():
         folders = [path.name for path in ledger.parent.glob("*") if path.is_dir()]
-        where = "" if CHECKOUT else ("; they come with a checkout of minitx, not with the installed package: work in "
-                                     "one, or name a folder of your own with --ledger")
-        raise UserError(f"{ledger}: no such folder of published rows{nearest(ledger.name, folders)}{where}")
+        hint = nearest(ledger.name, folders) if CHECKOUT else (
+            "; they come with a checkout of minitx, not with the installed package: work in one, or name a folder of your "
+            "own with --ledger")
+        raise UserError(f"{ledger}: no such folder of published rows{hint}")
 
 
 def read_rows(ledger: Path, may_be_empty: bool = False) -> list[Row]:
