@@ -238,8 +238,8 @@ def require_ledger(ledger: Path) -> None:
     if not ledger.is_dir():
         folders = [path.name for path in ledger.parent.glob("*") if path.is_dir()]
         hint = nearest(ledger.name, folders) if CHECKOUT else (
-            "; they come with a checkout of minitx, not with the installed package: work in one, or name a folder of your "
-            "own with --ledger")
+            "; they come with a checkout of minitx, not with the installed package: work in one, or name a folder of "
+            "your own with --ledger")
         raise UserError(f"{ledger}: no such folder of published rows{hint}")
 
 
