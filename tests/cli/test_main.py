@@ -131,3 +131,32 @@ def test_a_tilde_in_a_path_is_the_home_folder(tmp_path: Path, monkeypatch: pytes
     assert cli.main(["translate", "RUN", "--input=~/in", "--output=~/out"]) == Exit.OK
     assert (home / "out").read_text() == "A\n"
     assert os.listdir(here) == []
+
+
+# --- minitx train
+
+
+def test_train_takes_the_words_of_train_py(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "modle=transformer"]) == Exit.USAGE
+    assert capfd.readouterr() == ("", "minitx: error: unknown key modle=transformer; did you mean model?\n")
+    assert cli.main(["train", "-c", "job", "-p", "optim.lr", "optim.lr=0.5"]) == Exit.OK
+    assert capfd.readouterr().out == "0.5\n"
+
+
+def test_train_shows_what_can_be_typed(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "model=lstm", "--help"]) == Exit.OK
+    out = capfd.readouterr().out
+    assert "\n    minitx train [group=option ...] [key=value ...] [flags]\n" in out
+    assert "\n    minitx train model=transformer_nope " in out
+    assert "python train.py" not in out
+    assert cli.main(["train", "-sc", "install=bash"]) == Exit.USAGE
+    assert capfd.readouterr().err == ("minitx: error: --shell-completion: completes `python train.py`; `minitx train` "
+                                      "has no completion\n")
+
+
+def test_the_package_is_the_command() -> None:
+    command = [sys.executable, "-P", "-m", "minitx"]
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, env=ENVIRON, check=True)
+    assert done.stdout == f"minitx {minitx.__version__}\n"
+    done = subprocess.run([*command, "train", "modle=x"], capture_output=True, text=True, env=ENVIRON, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (Exit.USAGE, 1)

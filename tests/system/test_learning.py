@@ -25,6 +25,7 @@ LEARNERS: dict[str, tuple[Callable[[], Seq2Seq], int, float, int]] = {  # model,
     "lstm additive": (partial(lstm, attention="additive"), 200, 1e-2, 99),
     "lstm dot": (partial(lstm, attention="dot"), 200, 1e-2, 99),
 }
+CANNOT: dict[str, str] = {}  # families that lack what these tasks need, and what that is
 QUICK = (("transformer", "reverse"), ("lstm dot", "reverse"))
 
 
@@ -62,7 +63,8 @@ def test_it_learns(name: str, task: str) -> None:
 
 
 def test_every_family_is_among_the_learners() -> None:
-    assert {type(make()) for make, *_ in LEARNERS.values()} == set(map(model_class, MODELS))
+    learn = {type(make()) for make, *_ in LEARNERS.values()}
+    assert learn == {model_class(family) for family in MODELS.keys() - CANNOT.keys()}
 
 
 @pytest.mark.slow

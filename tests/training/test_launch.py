@@ -264,6 +264,15 @@ def test_what_is_our_own_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not any(map(is_our_program, ("<stdin>", "<string>", "<python-input-0>")))
 
 
+def test_only_a_process_that_began_in_order_to_train_spent_its_age_on_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert process.age_s() == 0, "pytest began for other ends"
+    monkeypatch.setattr(process, "program", lambda: str(PACKAGE / "__main__.py"))
+    assert process.age_s() > 0
+    monkeypatch.setattr(process, "program", lambda: "<string>")
+    monkeypatch.setenv("MINITX_RANKS", "folder")
+    assert process.age_s() > 0, "a rank"
+
+
 def test_a_program_that_another_calls_is_not_restarted(tmp_path: Path) -> None:
     """runpy makes a script believe to be the program: here that is pytest."""
     script = tmp_path / "minitx"

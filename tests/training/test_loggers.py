@@ -116,3 +116,11 @@ def test_wandb_is_told_a_place_that_holds_from_any_folder(tmp_path: Path, monkey
     logger = build_logger(compose(["logger=wandb"]).logger, Path("run"), {})
     assert logger is not None
     assert logger.save_dir == str(tmp_path / "run")
+
+
+def test_tensorboard_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minitx.training.loggers.find_spec", lambda name: None)
+    warned: list[str] = []
+    assert LoggerGuard.open(compose(["logger=tensorboard"]).logger, tmp_path, {}, 0, warned.append) is None
+    assert warned == ["logger=tensorboard cannot be used (needs the extra: pip install 'minitx[tensorboard]'); "
+                      "metrics.jsonl has all that it would show"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from minitx.distributed.ranks import SINGLE
 from minitx.profiling.peak import Peak
+from minitx.profiling.provenance import NO_COMMIT
 from minitx.profiling.timers import Clock
 from minitx.profiling.utilisation import Usage
 from minitx.runs.result import Result
@@ -42,7 +43,7 @@ def test_the_parts_of_a_run_are_the_whole(train: float, phases: list[float], eva
 
 
 def test_mfu_is_of_the_real_tokens_operations_in_the_training_time() -> None:
-    state = RunState(flop=50e12, train_s=100.0, usage=asdict(USAGE))
+    state = RunState(git_sha="c0ffee", flop=50e12, train_s=100.0, usage=asdict(USAGE))
     found = measured(state, clock(), PEAK)
     assert found["mfu_pct"] == pytest.approx(25)
     assert (found["peak_tflops"], found["peak_source"]) == (2.0, "data sheet")
@@ -57,11 +58,16 @@ def test_mfu_is_of_the_real_tokens_operations_in_the_training_time() -> None:
     (RunState(), PEAK, "no update was trained"),
 ])
 def test_every_figure_that_is_lacking_has_its_reason(state: RunState, peak: Peak, why: str) -> None:
+    state.git_sha = "c0ffee"
     found = measured(state, clock(), peak)
     assert found["not_measured"]["mfu_pct"] == why
     lacking = {name for name, value in found.items() if value is None} - {"peak_source"}
     assert lacking == found["not_measured"].keys()
     assert set(MEASURED) < lacking
+
+
+def test_a_run_of_no_commit_says_why() -> None:
+    assert measured(RunState(), clock(), PEAK)["not_measured"]["git_sha"] == NO_COMMIT
 
 
 def test_a_run_that_goes_on_counts_on() -> None:

@@ -13,7 +13,7 @@ DESCRIPTION = "Average the weights of RUN's newest checkpoints into a new run di
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("model", metavar="RUN", type=Path, help="run directory that train.py wrote")
+    parser.add_argument("model", metavar="RUN", type=Path, help="run directory of a training")
     parser.add_argument("--last", type=positive, metavar="N", required=True, help="how many of the newest checkpoints")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", required=True, help="a new or empty folder")
 

@@ -18,11 +18,11 @@ from minitx.utils.errors import Exit, UserError
 from minitx.utils.tables import aligned
 
 HELP = "measure training on this machine: an update by its parts, families by length and width, numbers of ranks"
-STEP = ("Train some updates with the same arguments as train.py, and show seconds by phase and by kind of kernel, "
+STEP = ("Train some updates with the arguments of minitx train, and show seconds by phase and by kind of kernel, "
         "tokens a second, MFU, and how close that is to this machine's roofline. Nothing is saved.")
-COST = ("Time one micro-batch, forward and backward, of each of several families, with the same arguments as train.py "
+COST = ("Time one micro-batch, forward and backward, of each of several families, with the arguments of minitx train "
         "and model=A,B: over sentence length and over d_model, with fitted exponents. Takes minutes.")
-SCALING = ("Train some updates with the same arguments as train.py on 1, 2, 4 ... ranks, up to the number of GPUs; on "
+SCALING = ("Train some updates with the arguments of minitx train on 1, 2, 4 ... ranks, up to the number of GPUs; on "
            "a CPU, on ranks of one thread, and on one rank of as many threads. Shows speed, efficiency, and the time "
            "spent in the exchange of gradients.")
 DESCRIPTION = "Measure training on this machine. Nothing is saved unless a file is named."
@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     scaling.add_argument("--weak", action="store_true", help="let updates grow with the ranks")
     add_json(scaling)
     for subparser, measure in ((step, run_step), (cost, run_cost), (scaling, run_scaling)):
-        subparser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
+        subparser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for minitx train")
         subparser.set_defaults(measure=measure)
 
 

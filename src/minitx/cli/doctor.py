@@ -10,14 +10,14 @@ from minitx.cli.streams import created
 from minitx.utils.console import Console, show_warnings
 
 HELP = "check this machine, and what a config would cost on it"
-DESCRIPTION = ("Check, with the same arguments as train.py and before a training, versions, devices, storage and the "
+DESCRIPTION = ("Check, with the arguments of minitx train and before a training, versions, devices, storage and the "
                "text, and measure on a few real updates what the config would cost. Exit code 0 if nothing stands in "
                "the way.")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for minitx train")
     parser.add_argument("--distributed", action="store_true",
                         help="also start trainer.devices ranks, two at least, and measure their exchange")
     add_json(parser)

@@ -1,6 +1,7 @@
 """`minitx`: the parser of its command line, and the command that is called, each a module of `minitx.cli`.
 
-None of them imports anything slow before it runs, so help and errors appear at once.
+None of them imports anything slow before it runs, so help and errors appear at once. `minitx train` has the command
+line of `train.py`, which Hydra parses: its words are passed on as they are.
 """
 
 import argparse
@@ -38,13 +39,18 @@ COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "s
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, None = that of this process; return one of README's exit codes."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["train"]:
+        from minitx.cli import train  # brings Hydra
+
+        return train.run(words[1:])
     if argv is None:
         ignore_write_errors("stderr")
         escape_unencodable()
         limit_spinning()
     code = int(Exit.OK)
     try:
-        args = _parse(argv)
+        args = _parse(words)
         with reader_may_leave():
             code = int(args.run(args))
     except UserError as error:
@@ -60,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse a command line. Words like KEY=VALUE may follow options too, where argparse no longer expects them."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
@@ -83,9 +89,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="minitx", description="Use the runs of `python train.py`, or plan the next.")
+    parser = _Parser(prog="minitx",
+                     description="Train translators, use them, and see what each part of them is worth.")
     parser.add_argument("--version", action="version", version=f"minitx {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("train", help="train a translator; minitx train --help says what can be chosen")
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION)
         command.configure(subparser)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from minitx.data.lines import read_lines
+from minitx.data.lines import check_pairs, read_lines
 from minitx.utils.errors import Exit, UserError
 
 WRONG_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -85,11 +85,7 @@ def drop_stdout() -> None:
 def read_pairs(src: Path, ref: Path) -> tuple[list[str], list[str]]:
     """Read two files that pair line by line. Errors: `UserError` if they do not, or hold no text."""
     sources, references = read_lines(src), read_lines(ref)
-    if len(sources) != len(references):
-        raise UserError(f"{src} has {len(sources):,} lines, {ref} has {len(references):,}: "
-                        "they must pair line by line", Exit.DATA)
-    if not sources:
-        raise UserError(f"{src}: no lines to score", Exit.DATA)
+    check_pairs(sources, references, str(src), str(ref))
     return sources, references
 
 

@@ -22,7 +22,7 @@ DESCRIPTION = ("Train every system of a suite with every seed, one after the oth
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("name", metavar="NAME", help="a file of conf/suite")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for each of its runs, as after train.py")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for each of its runs, as after minitx train")
     parser.add_argument("--size", default="smoke", help="smoke (default): minutes; small: hours on a CPU; full: GPUs")
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help="where runs are kept (default: runs/NAME-SIZE)")
     parser.add_argument("--publish", action="store_true",

@@ -1,4 +1,4 @@
-"""`train.py`: from the command line to one run, a sweep of runs, or one of Hydra's own commands.
+"""`train.py`, `minitx train`: from the command line to one run, a sweep of runs, or one of Hydra's own commands.
 
 Every run is composed and checked before anything is created, so a mistake is reported within a second. Hydra itself
 serves `--cfg`, `--info`, completion and sweeps; each job of a sweep is a process of its own.
@@ -23,13 +23,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from minitx.cli.streams import reader_may_leave
-from minitx.config.compose import CONF, arguments, checked, compose_job, config_groups, hydra_app, parse_overrides
+from minitx.config.compose import arguments, checked, compose_job, config_groups, hydra_app, parse_overrides
 from minitx.config.fields import allowed, keys, show
 from minitx.config.schema import Config
 from minitx.data.corpus import check_text
 from minitx.distributed.cluster import outer_ranks
 from minitx.training.launch import launch
 from minitx.training.process import tune_allocator
+from minitx.utils.checkout import CONF, MINITX
 from minitx.utils.console import escape_unencodable, ignore_write_errors
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import ensure_home
@@ -37,29 +38,34 @@ from minitx.utils.files import ensure_home
 
 def main() -> NoReturn:
     """Run the command line of this process and exit with one of README's exit codes."""
+    script = sys.argv[0]  # "-" where it came through stdin, which is read by now
+    sys.exit(run(sys.argv[1:], script if Path(script).is_file() else None))
+
+
+def run(argv: Sequence[str], script: str | None = None) -> int:
+    """Run a command line and return one of README's exit codes. script: the file that was run; None = `minitx train`"""
     ignore_write_errors("stderr")
     escape_unencodable()
     try:
-        code = _dispatch(sys.argv[1:])
+        return _dispatch(argv, script)
     except UserError as error:
-        if any(word.lstrip("+") == "debug=true" for word in sys.argv[1:]):
+        if any(word.lstrip("+") == "debug=true" for word in argv):
             traceback.print_exc()
         print(f"minitx: error: {error}", file=sys.stderr)
-        code = error.code
+        return error.code
     except KeyboardInterrupt:
-        code = Exit.INTERRUPTED
-    sys.exit(code)
+        return Exit.INTERRUPTED
 
 
-def _dispatch(argv: Sequence[str]) -> int:
+def _dispatch(argv: Sequence[str], script: str | None) -> int:
     """Check the command line, then print, sweep or train as it asks. Returns an exit code."""
     args = arguments(argv)
-    _check_flags(args)
+    _check_flags(args, script)
     if args.shell_completion or args.hydra_help:
-        return _run_in_hydra(args)
+        return _run_in_hydra(args, script)
     with hydra_app(args) as app:
         if args.help:
-            text = usage(app, compose_job(app, args, args.overrides))
+            text = usage(app, compose_job(app, args, args.overrides), script)
             with reader_may_leave():
                 print(text)
             return Exit.OK
@@ -71,19 +77,21 @@ def _dispatch(argv: Sequence[str]) -> int:
             cfg = checked(compose_job(app, args, args.overrides))
             check_text(cfg.data)
     if args.cfg or args.info:
-        return _run_in_hydra(args)
+        return _run_in_hydra(args, script)
     ignore_write_errors("stdout")  # run directories are what remains, and the exit code is theirs
     if args.multirun:
-        return _run_in_hydra(args)
+        return _run_in_hydra(args, script)
     ensure_home()
     tune_allocator(cfg)
     return launch(cfg)
 
 
-def _check_flags(args: Namespace) -> None:
+def _check_flags(args: Namespace, script: str | None) -> None:
     """Refuse flags that would run code, do nothing, or run every job once per rank."""
     if args.experimental_rerun:
         raise UserError("--experimental-rerun reads a pickle, which can run code: repeat the command line instead")
+    if args.shell_completion and script is None:
+        raise UserError("--shell-completion: completes `python train.py`; `minitx train` has no completion")
     if args.resolve and not args.cfg and not args.help:
         raise UserError("--resolve: says how --cfg shows the config; add --cfg job")
     if args.multirun and outer_ranks():
@@ -110,17 +118,17 @@ def _check_sweep(app: Hydra, args: Namespace) -> None:
                         "what varies: run_dir='runs/${choices.model}-${seed}'")
 
 
-def _run_in_hydra(args: Namespace) -> int:
+def _run_in_hydra(args: Namespace, script: str | None) -> int:
     """Let Hydra serve the command; under --multirun each job is a process of its own. Returns the worst exit code."""
     version.setbase("1.3")
     codes: dict[str, int] = {}
+    program = (*MINITX, "train") if script is None else (script,)
 
     def job(_: DictConfig) -> None:
         overrides = list(HydraConfig.get().overrides.task)
         where = ["--config-path", args.config_path, "--config-name", args.config_name]
         where += ["--config-dir", args.config_dir] if args.config_dir else []
-        script = [sys.argv[0]] if Path(sys.argv[0]).is_file() else ["-m", "minitx.cli.train"]  # stdin is read by now
-        code = _child([sys.executable, *script, *where, *overrides])
+        code = _child([sys.executable, *program, *where, *overrides])
         codes[" ".join(overrides)] = code
         if code in (Exit.INTERRUPTED, Exit.TERMINATED):
             sys.exit(code)
@@ -165,7 +173,7 @@ USUAL = (
 USAGE = """\
 minitx trains a translator, and shows in numbers what each part of it is worth.
 
-    python train.py [group=option ...] [key=value ...] [flags]
+    {train} [group=option ...] [key=value ...] [flags]
 
 Groups and their options (* = chosen now)
 {groups}
@@ -174,21 +182,28 @@ The keys used most, as they stand now (--cfg job --resolve shows all)
 {keys}
 
 Examples
-    python train.py                                        the embedded text, minutes on a laptop
-    python train.py model=transformer_nope                 the same without positions
-    python train.py experiment=multi30k_en_de              real text, 15 minutes
-    python train.py data=files data.dir=my/text data.tgt=fr
-    python train.py run_dir=runs/mine resume=auto          start, or continue where it stopped
-    python train.py --multirun seed=1,2,3 model=transformer,transformer_nope
+{examples}
 
 Flags (Hydra's: --hydra-help; put them before or after all overrides, not between)
     -c job [--resolve]     show the config instead of running      -m    run every combination of a=1,2 b=3,4
-    -i defaults-tree       show where each chapter comes from      -cd   add a folder of your own configs
+    -i defaults-tree       show where each chapter comes from      -cd   add a folder of your own configs{completion}"""
+COMPLETION = """
     eval "$({program} -sc install=bash)"                           tab completion (also fish, zsh)"""
+EXAMPLES = {
+    "": "the embedded text, minutes on a laptop",
+    "model=transformer_nope": "the same without positions",
+    "experiment=multi30k_en_de": "real text, 15 minutes",
+    "data=files data.dir=my/text data.tgt=fr": "",
+    "run_dir=runs/mine resume=auto": "start, or continue where it stopped",
+    "--multirun seed=1,2,3 model=transformer,transformer_nope": "",
+}
 
 
-def usage(app: Hydra, composed: DictConfig) -> str:
-    """Return the help text: groups with the first comment of each option's file, keys with their meaning and range."""
+def usage(app: Hydra, composed: DictConfig, script: str | None) -> str:
+    """Return the help text: groups with the first comment of each option's file, keys with their meaning and range.
+
+    script: which is run, as typed; None = `minitx train`
+    """
     choices: dict[str, Any] = dict(composed.hydra.runtime.choices)
     groups = config_groups(app)
     lines = []
@@ -200,8 +215,11 @@ def usage(app: Hydra, composed: DictConfig) -> str:
     rows = [(f"{key}={show(OmegaConf.select(composed, key))}", schema[key]) for key in USUAL
             if not key.startswith("model.") or key.removeprefix("model.") in composed.model]
     docs = [f"    {now.ljust(39)}{spec['doc']}{allowed(spec)}" for now, spec in rows]
-    program = f"python {sys.argv[0]}"
-    return USAGE.format(groups="\n".join(lines), keys="\n".join(docs), program=program)
+    train = "minitx train" if script is None else "python train.py"
+    examples = [f"    {f'{train} {words}'.ljust(55)}{what}".rstrip() for words, what in EXAMPLES.items()]
+    completion = "" if script is None else COMPLETION.format(program=f"python {script}")
+    return USAGE.format(groups="\n".join(lines), keys="\n".join(docs), train=train, examples="\n".join(examples),
+                        completion=completion)
 
 
 def _first_comment(path: Path) -> str:

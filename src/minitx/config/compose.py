@@ -29,10 +29,10 @@ from yaml import YAMLError
 
 from minitx.config.fields import keys, nearest, parse, show, text_word
 from minitx.config.schema import Config, ModelConfig, check
+from minitx.utils.checkout import CONF, TRAIN
 from minitx.utils.errors import UserError
 from minitx.utils.files import expand_home
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
 NOT_OF_A_RUN = ("hydra", "suite")  # folders of conf/: Hydra's own, and lists of runs
 # Keys of Hydra's that a run ignores: the values that ask for nothing, ours and Hydra's, and what to do instead.
 IGNORED = {
@@ -77,7 +77,7 @@ def arguments(argv: Sequence[str]) -> Namespace:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise UserError(f"{message}; see python train.py --help")
+    raise UserError(f"{message}; see {TRAIN} --help")
 
 
 def _as_written(word: str) -> str:

@@ -13,7 +13,7 @@ import re
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -70,6 +70,15 @@ def read_lines(path: Path | str, strict: bool = True, limit: int | None = None) 
     if lines[-1] == "":
         lines.pop()
     return [line.removesuffix("\r") for line in lines] if b"\r" in data else lines
+
+
+def check_pairs(sources: Sequence[str], references: Sequence[str], src: str = "src", ref: str = "ref") -> None:
+    """Refuse texts that do not pair line by line, or hold no line. src, ref: their names. Errors: `UserError`"""
+    if len(sources) != len(references):
+        raise UserError(f"{src} has {len(sources):,} lines, {ref} has {len(references):,}: they must pair line by line",
+                        Exit.DATA)
+    if not sources:
+        raise UserError(f"{src}: no lines to score", Exit.DATA)
 
 
 def arriving_lines(file: BinaryIO, name: str) -> Iterator[list[bytes]]:

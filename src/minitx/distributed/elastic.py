@@ -50,7 +50,7 @@ def run_ranks(cfg: Config, folder: Path, module: str = "minitx.training.worker")
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs")))
     before = {number: signal.getsignal(number) for number in CODE_OF}
     try:
-        elastic_launch(launch, sys.executable)("-c", START.format(module))
+        elastic_launch(launch, sys.executable)("-P", "-c", START.format(module))
     except SignalException as stop:
         if (code := _exit_code(folder)) is None:
             print("minitx: warning: stopped before the ranks had anything new to save; repeat the command",

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 
 from minitx.profiling.process import cores
+from minitx.utils.checkout import CHECKOUT, PACKAGE
 
-ROOT = Path(__file__).resolve().parents[3]  # of the source tree, where there is one
 CODE = ("src", "conf", "train.py", "pyproject.toml", "constraints.txt")  # what trains: results and pages may differ
+NO_COMMIT = ("minitx was installed without its repository" if CHECKOUT is None else
+             "this source is in no commit of a repository of its own")
 TUNING = ("MALLOC_", "GLIBC_", "OMP_", "GOMP_", "MKL_")  # beginnings of names of variables
 PACKAGES = ("torch", "lightning", "hydra-core", "datasets", "tokenizers", "sacrebleu", "safetensors", "numpy")
 
 
-def git_state(root: Path = ROOT) -> tuple[str | None, bool | None]:
+def git_state(root: Path = CHECKOUT or PACKAGE) -> tuple[str | None, bool | None]:
     """Return the commit of this source tree, and whether files differ from it; None, None where it has no commit.
 
     A repository counts only if its top is `root` and it tracks our package. One that this source was unpacked in does

@@ -18,16 +18,25 @@ from minitx.utils.errors import Exit, UserError
 def launch(cfg: Config) -> int:
     """Train in this process, or in as many as the config asks for, and return the exit code.
 
-    Where torchrun or srun has started several of this process, it is one of the ranks. A run that fails before it has
-    learned anything leaves no new directory behind, except as one of such ranks.
+    Where torchrun or srun has started several of this process, it is one of the ranks.
     """
     ranks = outer_ranks()
+    if not ranks:
+        return launch_here(cfg)[1]
     cfg = resolve(cfg, ranks)
     set_threads(cfg)
-    if ranks:
-        from minitx.training import worker
+    from minitx.training import worker
 
-        return outer_exit_code(worker.run(cfg))  # the run directory stays: another rank may still read it
+    return outer_exit_code(worker.run(cfg))  # the run directory stays: another rank may still read it
+
+
+def launch_here(cfg: Config) -> tuple[Path, int]:
+    """Train where nobody else has started ranks, and return the run directory and the exit code.
+
+    A run that fails before it has learned anything leaves no new directory behind.
+    """
+    cfg = resolve(cfg)
+    set_threads(cfg)
     run_dir, is_new = open_run_dir(cfg)
     cfg = replace(cfg, run_dir=str(run_dir))
     refused: int | None = None  # the exit code of a `UserError`, here or in a rank
@@ -37,10 +46,10 @@ def launch(cfg: Config) -> int:
 
             with TemporaryDirectory(prefix="minitx-") as folder:
                 refused = run_ranks(cfg, Path(folder))
-            return refused
+            return run_dir, refused
         from minitx.training.train import train  # imports torch and Lightning: seconds
 
-        return int(train(cfg))
+        return run_dir, int(train(cfg))
     except UserError as error:
         refused = error.code
         raise

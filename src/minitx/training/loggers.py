@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -10,6 +11,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from minitx.config.schema import LoggerConfig
 from minitx.runs.result import Result
+from minitx.utils.errors import UserError
 from minitx.utils.files import write_atomically
 
 SAMPLE = ("source", "hypothesis", "reference")
@@ -18,13 +20,16 @@ SAMPLE = ("source", "hypothesis", "reference")
 def build_logger(cfg: LoggerConfig, run_dir: Path, settings: dict[str, Any], step: int = 0) -> Logger | None:
     """Make the logger of a run that goes on after `step`; wandb stays offline unless `cfg.mode` says otherwise.
 
-    A run keeps its id on wandb, and TensorBoard drops the steps that a resumed run repeats.
+    A run keeps its id on wandb, and TensorBoard drops the steps that a resumed run repeats. Errors: `UserError` where
+    TensorBoard, an extra, is not installed.
     """
     if cfg.name == "wandb":
         place = run_dir.absolute()  # wandb's own process writes too, and from another folder
         return WandbLogger(project=cfg.project, save_dir=place, name=run_dir.name, mode=cfg.mode, config=settings,
                            id=wandb_id(run_dir / "wandb_id"), resume="allow")
     if cfg.name == "tensorboard":
+        if find_spec("tensorboard") is None:
+            raise UserError("needs the extra: pip install 'minitx[tensorboard]'")
         return TensorBoardLogger(save_dir=run_dir, name="tensorboard", version="", purge_step=step + 1)
     return None
 

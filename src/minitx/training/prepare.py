@@ -17,7 +17,6 @@ from minitx.data.tokenizer import TokenizerPair
 from minitx.distributed.ranks import Ranks
 from minitx.evaluation.metrics import bleu_tokenizer
 from minitx.profiling.peak import peak
-from minitx.profiling.process import process_age_s
 from minitx.profiling.provenance import git_state
 from minitx.profiling.timers import Clock
 from minitx.runs.checkpoint import Checkpoint, load_checkpoint, remove_leftovers, restore_weights
@@ -27,6 +26,7 @@ from minitx.training.build import build_task, build_tokenizers, choose_device, c
 from minitx.training.callbacks import RunContext
 from minitx.training.coordination import Agreement
 from minitx.training.loggers import LoggerGuard
+from minitx.training.process import age_s
 from minitx.training.resume import settle_horizon, settle_target
 from minitx.training.signals import Signals
 from minitx.training.state import RunState
@@ -61,7 +61,7 @@ def prepare(cfg: Config, run_dir: Path, console: Console, signals: Signals, rank
     saved = read_checkpoint(run_dir, console, ranks)
     state = RunState() if saved is None else RunState.parse(saved.meta["state"])
     note_code(state)  # now: the tree may change while it trains
-    clock = Clock("startup", startup=state.startup_s + process_age_s(), train=state.train_s, eval=state.eval_s,
+    clock = Clock("startup", startup=state.startup_s + age_s(), train=state.train_s, eval=state.eval_s,
                   checkpoint=state.checkpoint_s)
     device = choose_device(cfg.trainer, ranks.local_rank)
     state.precision = state.precision or choose_precision(cfg.trainer, device)

@@ -6,8 +6,9 @@ from pathlib import Path
 from types import FrameType
 
 from minitx.config.schema import Config
-from minitx.distributed.cluster import outer_ranks
-from minitx.profiling.process import cores
+from minitx.distributed.cluster import FOLDER, outer_ranks
+from minitx.profiling.process import cores, process_age_s
+from minitx.utils.checkout import CHECKOUT, PACKAGE
 from minitx.utils.errors import UserError
 
 # Freed memory is kept and never given back: PyTorch on CPU trains 7-35 % faster, for it stops paying a page fault for
@@ -20,7 +21,6 @@ MALLOC = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 ALLOCATOR = "MINITX_ALLOCATOR"  # set in the restarted process, which shows it in its header
-PACKAGE = Path(__file__).resolve().parents[1]
 # Threads that wait for one another spin before they sleep. libgomp's 300,000 rounds outlast a time slice: beside one
 # busy program, two threads on two cores then train at a fraction of their speed, for one spins on the core that the
 # other waits for. With so few rounds they still meet awake between products that follow closely (docs/performance.md).
@@ -40,6 +40,14 @@ def tune_allocator(cfg: Config) -> None:
     note = {ALLOCATOR: "glibc keeps freed memory and asks for huge pages (restarted with MALLOC_*, GLIBC_TUNABLES)"}
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | MALLOC | note)
+
+
+def age_s() -> float:
+    """Return how long ago this process began, imports included, where it began in order to train; else 0.
+
+    A notebook that has been open for an hour, or a script that trains twice, did not spend that on starting this run.
+    """
+    return process_age_s() if FOLDER in os.environ or is_our_program(program()) else 0.0
 
 
 def limit_spinning() -> None:
@@ -70,7 +78,8 @@ def program() -> str:
 def is_our_program(path: str) -> bool:
     """Tell whether a program is `train.py`, the `minitx` command or one of our modules."""
     script = Path(path).resolve()
-    known = script.name == "minitx" or script == PACKAGE.parents[1] / "train.py" or PACKAGE in script.parents
+    own = CHECKOUT is not None and script == CHECKOUT / "train.py"
+    known = own or script.name == "minitx" or PACKAGE in script.parents
     return known and script.is_file()
 
 

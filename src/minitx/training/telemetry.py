@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from minitx.data.datamodule import TranslationData
 from minitx.profiling.peak import Peak
+from minitx.profiling.provenance import NO_COMMIT
 from minitx.profiling.timers import Clock
 from minitx.profiling.utilisation import Usage, Watch, combine
 from minitx.training.callbacks import RunContext
@@ -59,7 +60,10 @@ def split(task: TranslationTask, data: TranslationData) -> dict[str, float]:
 
 
 def measured(state: RunState, clock: Clock, peak: Peak) -> dict[str, Any]:
-    """Return what result.json says about the machine: each figure, or None and in `not_measured` the reason."""
+    """Return what result.json says about the machine: each figure, or None and in `not_measured` the reason.
+
+    `not_measured` also says why there is no `git_sha`, where there is none.
+    """
     mfu_pct = peak.mfu_pct(state.flop, state.train_s)
     usage = state.usage or {"reasons": dict.fromkeys(MEASURED, "no update was trained")}
     reasons = dict(usage["reasons"])
@@ -68,6 +72,8 @@ def measured(state: RunState, clock: Clock, peak: Peak) -> dict[str, Any]:
     elif mfu_pct is None:
         reasons["mfu_pct"] = ("the model does not count its operations" if state.flop is None else
                               "it would be above 100 %" if state.flop else "no update was trained")
+    if state.git_sha is None:
+        reasons["git_sha"] = NO_COMMIT
     return {"mfu_pct": mfu_pct, "peak_tflops": peak.tflops, "peak_source": peak.source if peak.tflops else None,
             **{name: usage.get(name) for name in MEASURED}, "time_split": time_split(state, clock),
             "not_measured": reasons}

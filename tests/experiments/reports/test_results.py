@@ -260,3 +260,10 @@ def test_a_result_says_which_keys_are_missing_and_which_unknown(row: Row) -> Non
     del values["steps"], values["seed"]
     with pytest.raises(UserError, match="^here: not a result of this version: missing seed, steps; unknown colour$"):
         Result.parse(values | {"colour": "red"}, "here")
+
+
+def test_an_installed_minitx_says_where_rows_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(results, "CHECKOUT", None)
+    with pytest.raises(UserError, match="; they come with a checkout of minitx, not with the installed package: work "
+                                        "in one, or name a folder of your own with --ledger$"):
+        results.require_ledger(tmp_path / "none")

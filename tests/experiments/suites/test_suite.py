@@ -91,8 +91,8 @@ def test_jobs_are_what_a_person_would_type(jobs: list[Job], tmp_path: Path) -> N
         "python train.py experiment=synthetic_lstm", "python train.py experiment=quick model=lstm",
         "python train.py experiment=synthetic_lstm seed=2", "python train.py experiment=quick model=lstm seed=2"]
     assert [job.run_dir for job in jobs[:2]] == [tmp_path / "runs/synthetic_lstm.1", tmp_path / "runs/quick.lstm.1"]
-    assert jobs[3].argv[1].endswith("train.py")
-    assert jobs[3].argv[2:] == ["experiment=quick", "model=lstm", "seed=2", f"run_dir={tmp_path / 'runs/quick.lstm.2'}",
+    assert jobs[3].argv[:5] == [sys.executable, "-P", "-m", "minitx", "train"]
+    assert jobs[3].argv[5:] == ["experiment=quick", "model=lstm", "seed=2", f"run_dir={tmp_path / 'runs/quick.lstm.2'}",
                                 "resume=auto"]
     assert load("two", "small", tmp_path, ["trainer.max_steps=7"])[0].cfg.trainer.max_steps == 7
 

@@ -25,10 +25,10 @@ from minitx.profiling.provenance import hardware, versions
 from minitx.runs.directory import RUNS, check_run_dir
 from minitx.training.build import build_task, build_tokenizers, choose_device, choose_precision
 from minitx.training.state import RunState
+from minitx.utils.checkout import CONSTRAINTS
 from minitx.utils.console import Console, duration
 from minitx.utils.errors import Exit, UserError
 
-CONSTRAINTS = Path(__file__).resolve().parents[4] / "constraints.txt"
 GIB, MIB = 2**30, 2**20
 
 

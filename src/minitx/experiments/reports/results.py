@@ -23,6 +23,7 @@ from minitx.config.schema import config_sha256
 from minitx.evaluation.metrics import SENTENCE_COLUMNS, Score, bleu_from_sentences
 from minitx.experiments.reports.command_line import command_line
 from minitx.runs.result import Result, TestScore
+from minitx.utils.checkout import CHECKOUT
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
@@ -236,7 +237,10 @@ def require_ledger(ledger: Path) -> None:
     """Refuse a folder that is not there, such as a misspelt one. Errors: `UserError`"""
     if not ledger.is_dir():
         folders = [path.name for path in ledger.parent.glob("*") if path.is_dir()]
-        raise UserError(f"{ledger}: no such folder of published rows{nearest(ledger.name, folders)}")
+        hint = nearest(ledger.name, folders) if CHECKOUT else (
+            "; they come with a checkout of minitx, not with the installed package: work in one, or name a folder of "
+            "your own with --ledger")
+        raise UserError(f"{ledger}: no such folder of published rows{hint}")
 
 
 def read_rows(ledger: Path, may_be_empty: bool = False) -> list[Row]:

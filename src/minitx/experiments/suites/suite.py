@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from minitx.config.compose import CONF, compose
+from minitx.config.compose import compose
 from minitx.config.fields import nearest, text_word
 from minitx.config.schema import Config, config_sha256, resolve_size
 from minitx.data.corpus import check_text
@@ -31,6 +31,7 @@ from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.tables import TABLES
 from minitx.runs.directory import held
 from minitx.runs.result import DISTURBED_PCT, Result, system_name
+from minitx.utils.checkout import CONF, MINITX, TRAIN
 from minitx.utils.console import Console, duration
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.tables import aligned
@@ -59,13 +60,12 @@ class Job:
     @property
     def command(self) -> str:
         """Return what a person would type."""
-        return shlex.join(["python", "train.py", *self.words])
+        return f"{TRAIN} {shlex.join(self.words)}"
 
     @property
     def argv(self) -> list[str]:
         """Return the same as it is run here: it begins the run, or continues it."""
-        return [sys.executable, str(CONF.parent / "train.py"), *self.words, text_word("run_dir", str(self.run_dir)),
-                "resume=auto"]
+        return [sys.executable, *MINITX, "train", *self.words, text_word("run_dir", str(self.run_dir)), "resume=auto"]
 
     @property
     def log(self) -> Path:
