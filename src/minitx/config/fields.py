@@ -16,13 +16,13 @@ from minitx.utils.errors import UserError
 C = TypeVar("C")
 
 
-def key(doc: str, *, choices: tuple[str, ...] = (), optional: bool = False, **bounds: float) -> Any:
-    """Declare a config key: what it means, and the values it accepts (`ge`, `gt`, `le`, `lt`).
+def key(doc: str, *, unit: str = "", choices: tuple[str, ...] = (), optional: bool = False, **bounds: float) -> Any:
+    """Declare a config key: what it means, its unit if it has one, and the values it accepts (`ge`, `gt`, `le`, `lt`).
 
     optional: a config may lack the key, as those of runs published before it was added do. It is then null, which must
     mean what was done before, and null is left out of `config_sha256`.
     """
-    return field(metadata={"doc": doc, "choices": choices, "optional": optional, "bounds": bounds})
+    return field(metadata={"doc": doc, "unit": unit, "choices": choices, "optional": optional, "bounds": bounds})
 
 
 def parse(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitx.experiments.reports import findings, results
+from minitx.experiments.reports import findings, front, results, story
+from minitx.experiments.reports.evidence import gather
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.reports.tables import TABLES, render
@@ -38,8 +39,11 @@ def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
 
 
 def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult]) -> Blocks:
-    """Return every block that a page may show: tables of rows, and the claims of studies."""
-    return {**{name: partial(render, table, rows) for name, table in TABLES.items()},
+    """Return every block that a page may show: tables of rows, claims of studies, README's table, steps of the story."""
+    evidence = gather(rows, studies)
+    return {"front": partial(front.table, evidence),
+            **{f"story_{step}": partial(story.render, step, evidence) for step in story.STEPS},
+            **{name: partial(render, table, rows) for name, table in TABLES.items()},
             **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES}}
 
 
