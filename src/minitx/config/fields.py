@@ -113,13 +113,13 @@ def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
 
 
 def keys(cls: type[Any], path: str = "") -> dict[str, Mapping[str, Any]]:
-    """Return every dotted key, of every member of a family, with what `key` declares and its `type`, null left out."""
+    """Return every dotted key, of every member of a family: what `key` declares, its `type`, whether it may be `null`."""
     found: dict[str, Mapping[str, Any]] = {}
     for member in getattr(cls, "members", {}).values() or [cls]:
         hints = get_type_hints(member)
         for spec in fields(member):
             kind, name = _without_null(hints[spec.name]), path + spec.name
-            leaf = {name: {**spec.metadata, "type": kind}}
+            leaf = {name: {**spec.metadata, "type": kind, "null": kind is not hints[spec.name]}}
             found |= keys(kind, f"{name}.") if is_dataclass(kind) else leaf  # type: ignore[arg-type]
     return found
 
