@@ -81,8 +81,8 @@ def _checked_row(run_dir: Path) -> Row:
     tables = [table for table in TABLES.values() if table.shows(row)]
     if not tables:
         shown = ", ".join(table.experiments for table in TABLES.values())
-        raise UserError(f"{run_dir}: experiment={row.result.experiment} is in no table of README (these show {shown}), "
-                        "so it is not published")
+        raise UserError(f"{run_dir}: no table shows experiment={row.result.experiment} (they show {shown}), so it is not "
+                        "published")
     for table in tables:
         if lacking := table.lacks(row):
             scored = ", ".join(row.result.test) or "no test set"
