@@ -30,6 +30,7 @@ MARKER = re.compile(r"^<!-- make: (\S+)(?: (\S+))? -->$", re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)#\s]+)")
 # Files outside docs/ that are pages of the site, or parts of one.
 HOMES = {"README.md": "index.md", "ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md",
+         "CONTRIBUTING.md": "contributing.md",
          "benchmarks/README.md": "peers.md", "benchmarks/results/peers.md": "peers.md"}
 KINDS = {int: "whole number", float: "number", bool: "true, false", str: "text", list: "list", dict: "mapping"}
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -239,10 +240,12 @@ def json_type(hint: Any) -> str:
 
 
 def api() -> str:
-    """Let Sphinx document each function of the package's own module."""
-    names = [name for name, value in vars(minitx).items()
-             if not name.startswith("_") and callable(value) and value.__module__ == "minitx"]
-    return "\n".join(["```{eval-rst}", *(f".. autofunction:: minitx.{name}" for name in names), "```"])
+    """Let Sphinx document each function and class that `import minitx` brings."""
+    public = {name: value for name, value in vars(minitx).items()
+              if not name.startswith("_") and getattr(value, "__module__", "").partition(".")[0] == "minitx"}
+    lines = [f".. autoclass:: minitx.{name}\n   :members:\n" if isinstance(value, type) else
+             f".. autofunction:: minitx.{name}" for name, value in public.items()]
+    return "\n".join(["```{eval-rst}", *lines, "```"])
 
 
 def cell(text: str) -> str:

@@ -26,7 +26,7 @@ from minitx.utils.errors import Exit
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 RUN = ("README.md", "quick-start.md", "own-text.md", "sweeps.md", "run-folder.md", "config.md", "commands.md", "story.md")
 # Checked, not run: what trains for minutes, needs a text that is not here, or writes into this repository.
-LONG = ("make ", "pip ", "python3 -m", "train.py model=", "trainer.max_steps=", "minitx report runs", "minitx study lengths",
+LONG = ("make ", "pip ", "python3 -m", "trainer.max_steps=", "minitx report runs", "minitx study lengths",
         "export ")
 HARMLESS = {"echo", "cd", "cat", "export", ".", "git", "split", "zcat", "head"}  # programs that are not ours
 SHORT = " trainer.max_steps=2 decode.max_length_ratio=0.3"  # an untrained model never ends a sentence by itself

@@ -87,7 +87,7 @@ def test_the_table_has_a_line_a_system_with_the_tables_own_cells(evidence: Evide
     assert lines[2] == "| LSTM | 90.0 | 90.0 | 2.5 % | 90 + 64 L |"
     assert lines[4].endswith("| 48.5 % | - |"), "its chain was not counted"
     assert lines[5].endswith("| 99.5 % | 90 |")
-    assert "10 minutes of training each, mean ± deviation of 1 seeds (A Processor, 2 threads, 32-true)" in lines[-1]
+    assert "10 minutes of training each, mean ± deviation of one seed (A Processor, 2 threads, 32-true)" in lines[-1]
     assert "counted at width 128" in lines[-1]
 
 
@@ -117,7 +117,7 @@ def test_each_step_tells_its_numbers_and_how_to_repeat_them(evidence: Evidence) 
     gain = compare(*([evidence.rows["headline"][model][0].sentences["test_2016_flickr"]]
                      for model in ("lstm", "lstm_attention")), resamples=RESAMPLES)
     low, high = gain.interval
-    assert (f"**{gain.difference:+.1f} BLEU** (95 % interval {low:+.1f} to {high:+.1f}, 1 seeds each)"
+    assert (f"**{gain.difference:+.1f} BLEU** (95 % interval {low:+.1f} to {high:+.1f}, one seed each)"
             in told["attention"])
     low, high = (100 * end for end in wilson(round(0.485 * 40), 40))
     assert f"48.5 % ({low:.1f} to {high:.1f}) without" in told["order"]
@@ -125,7 +125,8 @@ def test_each_step_tells_its_numbers_and_how_to_repeat_them(evidence: Evidence) 
     ratio = 512**1.0 / 512**1.75
     assert f"at 512 tokens the Transformer is {ratio:.2f} times as fast" in told["recurrence"]
     assert "L^1.75 (1.65 to 1.85)" in told["cost"]
-    assert f"The test is {evidence.difference('headline', 'lstm_attention', 'transformer', 'test_2016_flickr').verdict}"
+    rivals = evidence.difference("headline", "lstm_attention", "transformer", "test_2016_flickr")
+    assert f"The test is {rivals.verdict}: " in told["open"]
     for step, text in told.items():
         assert "\n```\n" in text, step
         assert "\n```\npython train.py " in text or "\n```\nminitx study lengths " in text, step

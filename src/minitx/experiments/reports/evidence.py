@@ -67,3 +67,8 @@ def gather(rows: Sequence[Row], studies: Mapping[str, Study]) -> Evidence | None
     if not studies.keys() >= set(STUDIES):
         return None
     return Evidence(found, {name: studies[name] for name in STUDIES})
+
+
+def counted_seeds(n: int) -> str:
+    """Write how many seeds a number is of."""
+    return "one seed" if n == 1 else f"{n} seeds"

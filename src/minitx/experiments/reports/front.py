@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from minitx.experiments.reports.evidence import CAPTIONS, NAMES, Evidence
+from minitx.experiments.reports.evidence import CAPTIONS, NAMES, Evidence, counted_seeds
 from minitx.experiments.reports.plots import FORMS, INK, machine, new_figure, styles
 from minitx.experiments.reports.study_plots import powers_of_two
 from minitx.experiments.reports.tables import COLUMNS
@@ -39,12 +39,12 @@ def chain(evidence: Evidence, model: str) -> str:
 def conditions(evidence: Evidence) -> str:
     """Say what was trained for how long on what, and what was counted."""
     captions, embedded = evidence.rows["headline"], evidence.rows["embedded"]
-    seeds = {len(rows) for rows in captions.values()}
+    seeds = max(len(rows) for rows in captions.values())
     minutes = {round(row.result.train_s / 60) for rows in captions.values() for row in rows}
     steps = {row.result.steps for rows in embedded.values() for row in rows}
     study = evidence.studies["lengths"]
     return (f"Captions: Multi30k, English to German, {_one(minutes)} minutes of training each, mean ± deviation of "
-            f"{_one(seeds)} seeds ({evidence.hardware('headline')}). Embedded text: {_one(steps)} updates, one seed "
+            f"{counted_seeds(seeds)} ({evidence.hardware('headline')}). Embedded text: {_one(steps)} updates, one seed "
             f"({evidence.hardware('embedded')}). Operators that wait for one another, for a sentence of L tokens, "
             f"forwards and backwards: counted at width {study['sizes']['d_model']}.")
 

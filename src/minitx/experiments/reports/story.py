@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from minitx.evaluation.significance import Comparison
 from minitx.experiments.fits import wilson
 from minitx.experiments.reports import findings
-from minitx.experiments.reports.evidence import CAPTIONS, NAMES, Evidence, Study
+from minitx.experiments.reports.evidence import CAPTIONS, NAMES, Evidence, Study, counted_seeds
 from minitx.experiments.reports.tables import COLUMNS
 
 EXAMPLE = 1_024  # tokens of the sentence whose chain is written out
@@ -149,7 +149,8 @@ def _seeds(evidence: Evidence, table: str) -> str:
 
 def _worth(gain: Comparison) -> str:
     low, high = gain.interval
-    return f"**{gain.difference:+.1f} BLEU** (95 % interval {low:+.1f} to {high:+.1f}, {gain.seeds[1]} seeds each)"
+    return (f"**{gain.difference:+.1f} BLEU** (95 % interval {low:+.1f} to {high:+.1f}, "
+            f"{counted_seeds(gain.seeds[1])} each)")
 
 
 def _interval(bleu: tuple[float, float, float]) -> str:
