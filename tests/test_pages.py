@@ -222,3 +222,11 @@ def test_readme_leads_to_every_page_that_is_written() -> None:
     written = {name for name, text in PAGES.items() if not text.startswith("<!-- make: page")} - {"README.md"}
     linked = set(re.findall(r"\]\(docs/([\w-]+\.md)", PAGES["README.md"]))
     assert written <= linked
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_to_a_file(page: str) -> None:
+    """Where in a page it leads, the site's build checks."""
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.DOTALL | re.M))
+    assert not [link for link in links if not (folder / link).is_file()]
