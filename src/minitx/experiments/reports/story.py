@@ -6,7 +6,7 @@ from minitx.evaluation.significance import Comparison
 from minitx.experiments.fits import wilson
 from minitx.experiments.reports import findings
 from minitx.experiments.reports.evidence import CAPTIONS, NAMES, Evidence, Study, counted_seeds
-from minitx.experiments.reports.tables import COLUMNS
+from minitx.experiments.reports.tables import COLUMNS, TABLES
 
 EXAMPLE = 1_024  # tokens of the sentence whose chain is written out
 SHORT = 512  # tokens at which times are compared, besides the longest sentence that both families were given
@@ -59,10 +59,10 @@ def order(evidence: Evidence) -> str:
     ordered = evidence.score("positions_short", "transformer", "test_shuffled")
     return _joined(
         f"Who did what is told right in {roles['transformer']} of the sentences with positions, and in "
-        f"{roles['transformer_nope']} without. In a second training without them it is right in {right:.1f} % and "
-        f"the wrong way round in {swapped:.1f} %.",
-        f"With the words of each source in random order, that model scores BLEU {shuffled:.1f}; with the words in "
-        f"their own order, {plain:.1f}. The one with positions falls to {ordered:.1f}.",
+        f"{roles['transformer_nope']} without. Another training without them gets {right:.1f} % right and "
+        f"{swapped:.1f} % the wrong way round.",
+        f"With the words of each source in random order that model scores BLEU {shuffled:.1f}, and {plain:.1f} with the "
+        f"words in their own order. With positions, random order leaves BLEU {ordered:.1f}.",
         _trained(evidence, "embedded", "positions_short"),
         _commands(*_of(evidence, "embedded", "transformer_nope", "transformer"),
                   *_of(evidence, "positions_short", "transformer_nope")))
@@ -134,7 +134,9 @@ def _commands(*lines: str) -> str:
 
 
 def _of(evidence: Evidence, table: str, *models: str) -> list[str]:
-    """Return the commands of these systems."""
+    """Return the commands that train these systems: a suite's, if one has them with all their seeds."""
+    if (suite := TABLES[table].suite) is not None:
+        return [f"minitx suite {suite}"]
     return [row.command for model in models for row in evidence.rows[table][model]]
 
 
