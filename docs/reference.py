@@ -30,8 +30,8 @@ MARKER = re.compile(r"^<!-- make: (\S+)(?: (\S+))? -->$", re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)#\s]+)")
 # Files outside docs/ that are pages of the site, or parts of one.
 HOMES = {"README.md": "index.md", "ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md",
-         "CONTRIBUTING.md": "contributing.md",
-         "benchmarks/README.md": "peers.md", "benchmarks/results/peers.md": "peers.md"}
+         "CONTRIBUTING.md": "contributing.md", "benchmarks/README.md": "peers.md",
+         "benchmarks/results/peers.md": "peers.md"}
 KINDS = {int: "whole number", float: "number", bool: "true, false", str: "text", list: "list", dict: "mapping"}
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
@@ -81,7 +81,7 @@ def first_comment(path: Path) -> str:
 
 
 def config_keys() -> str:
-    """List every key with its default, the values it accepts, and what it means: a section a group, a table a family."""
+    """List every key, its default, the values it accepts and what it means: a section a group, a table a family."""
     specs, written = keys(Config), written_defaults()
     chapters: dict[str, dict[str, Mapping[str, Any]]] = {}
     for name, spec in specs.items():
@@ -91,15 +91,17 @@ def config_keys() -> str:
     for title, chapter in chapters.items():
         parts.append(f"### {title}")
         for heading, names in families(chapter).items() if title == "model" else [("", list(chapter))]:
-            rows = [(f"`{name}`", default(written.get((heading, name), written.get(("", name)))), accepted(chapter[name]),
-                     cell(chapter[name]["doc"])) for name in names]
+            values = {name: written.get((heading, name), written.get(("", name))) for name in names}
+            rows = [(f"`{name}`", default(value), accepted(chapter[name]), cell(chapter[name]["doc"]))
+                    for name, value in values.items()]
             parts += [f"#### {heading}"] * bool(heading) + [markdown(("key", "default", "values", "meaning"), rows)]
     return "\n\n".join(parts)
 
 
 def families(chapter: Iterable[str]) -> dict[str, list[str]]:
     """Group the model's keys: those that all families have, and each family's own."""
-    own = {family: {f"model.{field.name}" for field in fields(member)} for family, member in ModelConfig.members.items()}
+    own = {family: {f"model.{field.name}" for field in fields(member)}
+           for family, member in ModelConfig.members.items()}
     shared = set.intersection(*own.values())
     return {"every family": [name for name in chapter if name in shared],
             **{family: [name for name in chapter if name in names - shared] for family, names in own.items()}}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from safetensors.torch import load_file
-from toys import ROOT, write_digits
+from toys import write_digits
 from trials import QUICK, command, losses, means, mounted, records, train, weights
 
 from minitx.config.saved import read_config

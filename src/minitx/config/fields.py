@@ -113,7 +113,7 @@ def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
 
 
 def keys(cls: type[Any], path: str = "") -> dict[str, Mapping[str, Any]]:
-    """Return every dotted key, of every member of a family: what `key` declares, its `type`, whether it may be `null`."""
+    """Return every dotted key, of every member of a family: what `key` declares, its `type`, if it may be `null`."""
     found: dict[str, Mapping[str, Any]] = {}
     for member in getattr(cls, "members", {}).values() or [cls]:
         hints = get_type_hints(member)

@@ -29,8 +29,8 @@ class TestScore(TypedDict):
     roles_swapped_pct: NotRequired[Annotated[float, "embedded text: sentences that tell exactly the opposite"]]
     phenomena_bleu: NotRequired[Annotated[dict[str, float], "embedded text: BLEU of the sentences that have a certain "
                                                             "construction, by its name"]]
-    moses_bleu: NotRequired[Annotated[float, "BLEU of lower-cased, Moses-tokenised text, as older papers give it; where "
-                                             "Moses knows the language"]]
+    moses_bleu: NotRequired[Annotated[float, "BLEU of lower-cased, Moses-tokenised text, as older papers give it, "
+                                             "where Moses knows the language"]]
     moses_signature: NotRequired[Annotated[str, "sacreBLEU's signature of it"]]
     moses_reference_tokens: NotRequired[Annotated[int, "tokens of the references, cut that way"]]
     dictionary_bleu: NotRequired[Annotated[float, "embedded text: BLEU of a word-for-word dictionary"]]
@@ -71,7 +71,8 @@ class Result:
     checkpoint_s: Annotated[float, "seconds of writing checkpoints"]
     wall_s: Annotated[float, "seconds of all, since the start"]
     target_bleu: Annotated[float | None, "the goal, `trainer.target_bleu`, on the whole validation set, greedy"]
-    time_to_target_s: Annotated[float | None, "`train_s` at which it was reached; null = it was not, so it takes longer"]
+    time_to_target_s: Annotated[float | None, "`train_s` at which it was reached; null = it was not, so it takes "
+                                              "longer"]
     tgt_tokens_per_s: Annotated[float | None, "`tokens` / `train_s`"]
     padding_efficiency_pct: Annotated[float, "real tokens among padded positions"]
     peak_memory_gib: Annotated[float, "most memory held, by the rank that held most"]
@@ -83,8 +84,8 @@ class Result:
     tokenizer_sha256: Annotated[str, "of the vocabulary"]
     cleaning: Annotated[dict[str, Any], "training `pairs` read and `kept`; `dropped` by reason; `overlap`: how many "
                                         "sources and pairs of each other set are in the training text"]
-    init_from_sha256: Annotated[str | None, "the weights it began with, where they are another run's; null = drawn from "
-                                            "the seed"]
+    init_from_sha256: Annotated[str | None, "the weights it began with, where they are another run's; null = drawn "
+                                            "from the seed"]
     versions: Annotated[dict[str, str], "of Python and the packages that matter"]
     hardware: Annotated[dict[str, Any], "processor, cores, memory, GPU"]
     environment: Annotated[dict[str, str], "variables that change speed"]

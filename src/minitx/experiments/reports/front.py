@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from minitx.experiments.reports.evidence import CAPTIONS, NAMES, Evidence, counted_seeds
+from minitx.experiments.reports.evidence import CAPTIONS, MISSING, NAMES, Evidence, counted_seeds
 from minitx.experiments.reports.plots import FORMS, INK, machine, new_figure, styles
 from minitx.experiments.reports.study_plots import powers_of_two
 from minitx.experiments.reports.tables import COLUMNS
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HEAD = ("system", "BLEU on captions", "BLEU on the embedded text", "who did what, right", "operators in a row")
-MISSING = "Not measured yet: the suite `headline`, the experiments `synthetic_*` and the study `lengths` make this table."
 CAPTION = "What attention is worth, what positions are worth, and what recurrence costs."
 
 
@@ -29,7 +28,7 @@ def table(evidence: Evidence | None) -> str:
 
 def chain(evidence: Evidence, model: str) -> str:
     """Write the longest chain of operators for a sentence of L tokens, or a dash if it was not counted."""
-    family = evidence.studies["lengths"]["families"].get(model)
+    family = evidence.lengths["families"].get(model)
     if family is None:
         return "-"
     constant, a_token = family["depth"]["constant"], family["depth"]["a_token"]
@@ -42,7 +41,7 @@ def conditions(evidence: Evidence) -> str:
     seeds = max(len(rows) for rows in captions.values())
     minutes = {round(row.result.train_s / 60) for rows in captions.values() for row in rows}
     steps = {row.result.steps for rows in embedded.values() for row in rows}
-    study = evidence.studies["lengths"]
+    study = evidence.lengths
     return (f"Captions: Multi30k, English to German, {_one(minutes)} minutes of training each, mean ± deviation of "
             f"{counted_seeds(seeds)} ({evidence.hardware('headline')}). Embedded text: {_one(steps)} updates, one seed "
             f"({evidence.hardware('embedded')}). Operators that wait for one another, for a sentence of L tokens, "
@@ -63,7 +62,7 @@ def draw(evidence: Evidence, form: str = "svg") -> bytes:
         draw_bleu(bleu, evidence)
         draw_roles(roles, evidence)
         draw_chains(operators, evidence)
-        study = evidence.studies["lengths"]["conditions"]
+        study = evidence.lengths["conditions"]
         figure.supxlabel(f"Left: {evidence.hardware('headline')}. Middle: {evidence.hardware('embedded')}. Right: "
                          f"{machine(study)}, {study['precision']}.", fontsize=7, x=0.01, ha="left")
         return FORMS[form](figure)
@@ -106,7 +105,7 @@ def draw_bars(axes: "Axes", values: list[float], form: str, names: list[str]) ->
 
 def draw_chains(axes: "Axes", evidence: Evidence) -> None:
     """Draw the longest chain of operators against length, both axes logarithmic."""
-    families = evidence.studies["lengths"]["families"]
+    families = evidence.lengths["families"]
     for (name, family), (colour, marker) in zip(families.items(), styles(families), strict=True):
         axes.plot([point["length"] for point in family["points"]], [point["depth"] for point in family["points"]],
                   color=colour, marker=marker, markersize=4, label=f"{NAMES[name]}: {chain(evidence, name)}")
@@ -125,6 +124,6 @@ def describe(evidence: Evidence) -> str:
                 for model, name in NAMES.items()]
     roles = [f"{name} {evidence.score('embedded', model, 'minimal_pairs', 'role_accuracy_pct'):.1f} %"
              for model, name in NAMES.items()]
-    chains = [f"{NAMES[name]} {chain(evidence, name)}" for name in evidence.studies["lengths"]["families"]]
+    chains = [f"{NAMES[name]} {chain(evidence, name)}" for name in evidence.lengths["families"]]
     return (f"BLEU on captions: {'; '.join(captions)}. Who did what, told right: {'; '.join(roles)}. Operators that "
             f"wait for one another in a sentence of L tokens: {'; '.join(chains)}.")

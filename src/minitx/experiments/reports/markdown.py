@@ -39,7 +39,7 @@ def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
 
 
 def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult]) -> Blocks:
-    """Return every block that a page may show: tables of rows, claims of studies, README's table, steps of the story."""
+    """Return every block that a page may show: tables, claims of studies, README's table, steps of the story."""
     evidence = gather(rows, studies)
     return {"front": partial(front.table, evidence),
             **{f"story_{step}": partial(story.render, step, evidence) for step in story.STEPS},
@@ -81,8 +81,8 @@ def _checked_row(run_dir: Path) -> Row:
     tables = [table for table in TABLES.values() if table.shows(row)]
     if not tables:
         shown = ", ".join(table.experiments for table in TABLES.values())
-        raise UserError(f"{run_dir}: no table shows experiment={row.result.experiment} (they show {shown}), so it is not "
-                        "published")
+        raise UserError(f"{run_dir}: no table shows experiment={row.result.experiment} (they show {shown}), so it is "
+                        "not published")
     for table in tables:
         if lacking := table.lacks(row):
             scored = ", ".join(row.result.test) or "no test set"

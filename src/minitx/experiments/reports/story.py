@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from minitx.evaluation.significance import Comparison
 from minitx.experiments.fits import wilson
 from minitx.experiments.reports import findings
-from minitx.experiments.reports.evidence import CAPTIONS, NAMES, Evidence, Study, counted_seeds
+from minitx.experiments.reports.evidence import CAPTIONS, MISSING, NAMES, Evidence, Study, counted_seeds
 from minitx.experiments.reports.tables import COLUMNS, TABLES
 
 EXAMPLE = 1_024  # tokens of the sentence whose chain is written out
 SHORT = 512  # tokens at which times are compared, besides the longest sentence that both families were given
 LONG = "length_50"  # the test set of sentences longer than `positions_short` is trained on
-MISSING = "Not measured yet: the suites `headline` and `positions` and `minitx study lengths` make this part."
 
 
 def render(step: str, evidence: Evidence | None) -> str:
@@ -21,7 +20,7 @@ def render(step: str, evidence: Evidence | None) -> str:
 
 def recurrence(evidence: Evidence) -> str:
     """Tell how many operators wait for one another, and what that comes to in time."""
-    study = evidence.studies["lengths"]
+    study = evidence.lengths
     lstm, transformer = (study["families"][name] for name in ("lstm", "transformer"))
     (short, (ratio, low, high)), (long, (longest, long_low, long_high)) = _times_as_fast(study)
     chains = [depth["constant"] + EXAMPLE * depth["a_token"] for depth in (lstm["depth"], transformer["depth"])]
@@ -55,14 +54,15 @@ def order(evidence: Evidence) -> str:
              for model in ("transformer", "transformer_nope")}
     right, swapped = (evidence.score("positions_short", "transformer_nope", "minimal_pairs", key)
                       for key in ("role_accuracy_pct", "roles_swapped_pct"))
-    plain, shuffled = (evidence.score("positions_short", "transformer_nope", name) for name in ("test", "test_shuffled"))
+    plain, shuffled = (evidence.score("positions_short", "transformer_nope", name)
+                       for name in ("test", "test_shuffled"))
     ordered = evidence.score("positions_short", "transformer", "test_shuffled")
     return _joined(
         f"Who did what is told right in {roles['transformer']} of the sentences with positions, and in "
         f"{roles['transformer_nope']} without. Another training without them gets {right:.1f} % right and "
         f"{swapped:.1f} % the wrong way round.",
-        f"With the words of each source in random order that model scores BLEU {shuffled:.1f}, and {plain:.1f} with the "
-        f"words in their own order. With positions, random order leaves BLEU {ordered:.1f}.",
+        f"With the words of each source in random order that model scores BLEU {shuffled:.1f}, and {plain:.1f} with "
+        f"the words in their own order. With positions, random order leaves BLEU {ordered:.1f}.",
         _trained(evidence, "embedded", "positions_short"),
         _commands(*_of(evidence, "embedded", "transformer_nope", "transformer"),
                   *_of(evidence, "positions_short", "transformer_nope")))
@@ -88,14 +88,14 @@ def positions(evidence: Evidence) -> str:
 
 def cost(evidence: Evidence) -> str:
     """Tell what attention costs as sentences grow, and what an update costs."""
-    study = evidence.studies["lengths"]
+    study = evidence.lengths
     grown = {name: {of: f"L^{fit['exponent']:.2f} ({fit['interval'][0]:.2f} to {fit['interval'][1]:.2f})"
                     for of in ("time", "memory") if (fit := study["families"][name][of]) is not None}
              for name in ("transformer", "lstm")}
     speed = {model: COLUMNS["target tokens/s"](rows) for model, rows in evidence.rows["headline"].items()}
     return _joined(
-        f"With the length L of a sentence the Transformer's time grows as {grown['transformer'].get('time', 'n/a')} and "
-        f"its memory as {grown['transformer'].get('memory', 'n/a')}; the LSTM's time as "
+        f"With the length L of a sentence the Transformer's time grows as {grown['transformer'].get('time', 'n/a')} "
+        f"and its memory as {grown['transformer'].get('memory', 'n/a')}; the LSTM's time as "
         f"{grown['lstm'].get('time', 'n/a')} and its memory as {grown['lstm'].get('memory', 'n/a')}.",
         "On captions, which are short, training goes through as many target tokens a second: "
         + "; ".join(f"{name} {speed[model]}" for model, name in NAMES.items()) + ".",
@@ -110,8 +110,8 @@ def still_open(evidence: Evidence) -> str:
                for model in ("lstm_attention", "transformer")}
     target = evidence.rows["headline"]["transformer"][0].result.target_bleu
     return _joined(
-        f"From the LSTM with attention to the Transformer, on captions: {_worth(gain)}. The test is {gain.verdict}: it "
-        f"would find a true difference of {gain.detectable:.1f} BLEU eight times in ten.",
+        f"From the LSTM with attention to the Transformer, on captions: {_worth(gain)}. Verdict: "
+        f"{gain.verdict}. A true difference of {gain.detectable:.1f} BLEU would be found eight times in ten.",
         f"Training until BLEU {target:g} on the validation set takes the LSTM with attention "
         f"{reached['lstm_attention']} and the Transformer {reached['transformer']} on this machine.",
         _trained(evidence, "headline"), _commands(*_of(evidence, "headline", "lstm_attention", "transformer")))
