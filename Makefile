@@ -39,7 +39,7 @@ check: setup
 	$(BIN)/python -m pytest tests/test_layers.py
 
 docs: setup  ## the site, into build/docs; warnings are errors
-	$(BIN)/python -m sphinx -q -W --keep-going -n docs build/docs
+	$(BIN)/python -m sphinx -q -E -W --keep-going -n docs build/docs
 
 clean:  ## what can be made again; runs/ stays
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

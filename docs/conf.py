@@ -27,6 +27,7 @@ nitpick_ignore_regex = [("py:.*", r"(torch|os|pathlib|collections|minitx)\b.*"),
 default_role = "literal"  # as docstrings mean it: `name` is code
 autodoc_typehints_format = "short"
 highlight_language = "none"
+smartquotes = False  # --plot is an option, not a dash
 html_theme = "furo"
 html_title = f"minitx {release}"
 html_static_path = ["static"]

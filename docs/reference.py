@@ -65,13 +65,11 @@ def adopt_body(name: str) -> str:
 
 
 def groups() -> str:
-    """List each group's options with the first comment of their file."""
-    parts = []
-    for folder in [*map(str, default_options()), "experiment", "suite"]:
-        rows = [(f"`{path.stem}`", comment) for path in sorted((CONF / folder).glob("*.yaml"))
-                if (comment := first_comment(path))]
-        parts.append(f"### {folder}\n\n{markdown(('option', 'what it is'), rows)}")
-    return "\n\n".join(parts)
+    """List the options of each group with the first comment of their file."""
+    chosen = default_options()
+    rows = [(f"`{group}={path.stem}`{' (default)' * (chosen.get(group) == path.stem)}", cell(first_comment(path)))
+            for group in (*chosen, "experiment") for path in sorted((CONF / group).glob("*.yaml"))]
+    return markdown(("option", "what it is"), rows)
 
 
 def first_comment(path: Path) -> str:
@@ -205,9 +203,10 @@ def describe(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def argument(action: argparse.Action) -> tuple[str, str]:
     """Write an argument as one types it, and its help."""
-    value = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper())
+    value = action.metavar or action.dest.upper()
     names = [f"{name} {value}" if action.nargs != 0 else name for name in action.option_strings] or [str(value)]
-    return ", ".join(f"`{name}`" for name in names), cell(str(action.help) % {**vars(action), "prog": "minitx"})
+    choices = f": {', '.join(f'`{choice}`' for choice in action.choices)}" if action.choices else ""
+    return ", ".join(f"`{name}`" for name in names), cell(str(action.help) + choices)
 
 
 def exit_codes() -> str:

@@ -35,7 +35,7 @@ HARMLESS = {"echo", "cd", "cat", "export", ".", "git", "split", "zcat", "head"} 
 SHORT = " trainer.max_steps=2 decode.max_length_ratio=0.3"  # an untrained model never ends a sentence by itself
 SMALL = " data.train_size=2000 data.test_sets=[length_10]"  # of the embedded text
 # Run by `make test`; each other command costs seconds, and its part has a faster test of its own.
-QUICK = ("experiment=quick model.pos_encoding", "train.py --help", "-c job", "echo ", "evaluate", "--repeat",
+QUICK = ("experiment=quick optim.lr", "train.py --help", "-c job", "echo ", "evaluate", "--repeat",
          "attention runs", "minitx suite headline --size small --dry-run")
 
 Shell = Callable[[str], subprocess.CompletedProcess[str]]

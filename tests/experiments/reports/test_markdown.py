@@ -68,7 +68,7 @@ def known(published: list[Row]) -> markdown.Blocks:
 
 
 @pytest.mark.parametrize("page", [
-    pytest.param(page, id=page.name, marks=[pytest.mark.slow] * (page.name in ("positions.md", "story.md")))  # intervals
+    pytest.param(page, id=page.name, marks=[pytest.mark.slow] * (page.name in ("positions.md", "story.md")))
     for page in PAGES])
 def test_a_page_is_what_the_ledger_makes_of_it(page: Path, known: markdown.Blocks) -> None:
     text = page.read_text(encoding="utf-8")
