@@ -35,7 +35,7 @@ COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line, None = that of this process; return one of the codes of `Exit`."""
+    """Run a command line, None = that of this process; return one of README's exit codes."""
     if argv is None:
         ignore_write_errors("stderr")
         limit_spinning()

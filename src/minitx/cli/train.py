@@ -36,7 +36,7 @@ from minitx.utils.files import home
 
 
 def main() -> NoReturn:
-    """Run the command line of this process and exit with one of the codes of `Exit`."""
+    """Run the command line of this process and exit with one of README's exit codes."""
     ignore_write_errors("stderr")
     try:
         code = _dispatch(sys.argv[1:])
