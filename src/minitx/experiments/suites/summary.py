@@ -1,4 +1,4 @@
-"""What a suite has measured so far, in the columns of its table, for a terminal."""
+"""What a suite has measured so far, in the columns of README's table, for a terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
