@@ -241,11 +241,11 @@ def json_type(hint: Any) -> str:
 
 
 def api() -> str:
-    """Let Sphinx document each function and class that `import minitx` brings."""
+    """Let Sphinx document each function, and then each class, that `import minitx` brings."""
     public = {name: value for name, value in vars(minitx).items()
               if not name.startswith("_") and getattr(value, "__module__", "").partition(".")[0] == "minitx"}
     lines = [f".. autoclass:: minitx.{name}\n   :members:\n" if isinstance(value, type) else
-             f".. autofunction:: minitx.{name}" for name, value in public.items()]
+             f".. autofunction:: minitx.{name}" for name, value in sorted(public.items(), key=lambda item: isinstance(item[1], type))]
     return "\n".join(["```{eval-rst}", *lines, "```"])
 
 
