@@ -244,9 +244,10 @@ def api() -> str:
     """Let Sphinx document each function, and then each class, that `import minitx` brings."""
     public = {name: value for name, value in vars(minitx).items()
               if not name.startswith("_") and getattr(value, "__module__", "").partition(".")[0] == "minitx"}
-    lines = [f".. autoclass:: minitx.{name}\n   :members:\n" if isinstance(value, type) else
-             f".. autofunction:: minitx.{name}" for name, value in sorted(public.items(), key=lambda item: isinstance(item[1], type))]
-    return "\n".join(["```{eval-rst}", *lines, "```"])
+    functions = [f".. autofunction:: minitx.{name}" for name, value in public.items() if not isinstance(value, type)]
+    classes = [f".. autoclass:: minitx.{name}\n   :members:\n" for name, value in public.items()
+               if isinstance(value, type)]
+    return "\n".join(["```{eval-rst}", *functions, "", *classes, "```"])
 
 
 def cell(text: str) -> str:
