@@ -29,7 +29,7 @@ RUN = ("README.md", "quick-start.md", "own-text.md", "sweeps.md", "run-folder.md
        "story.md")
 # Checked, not run: what trains for minutes, needs a text that is not here, or writes into this repository.
 LONG = ("make ", "pip ", "python3 -m", "trainer.max_steps=", "minitx report runs", "minitx study lengths",
-        "export ")
+        "model=lstm,transformer", "export ")
 OURS = ("python ", "minitx ", "make ", "torchrun ", "sbatch ", "echo ")
 HARMLESS = {"echo", "cd", "cat", "export", ".", "git", "split", "zcat", "head"}  # programs that are not ours
 SHORT = " trainer.max_steps=2 decode.max_length_ratio=0.3"  # an untrained model never ends a sentence by itself
@@ -48,11 +48,18 @@ def blocks(page: str, *languages: str) -> list[str]:
     return [block for language, block in found if language in languages]
 
 
-def commands(page: str) -> Iterator[str]:
-    """Yield the commands of a page: lines of its blocks, and those that stand in its text, if they are whole."""
-    for line in "".join(blocks(page, "bash", "")).splitlines():
-        if line in "".join(blocks(page, "bash")).splitlines() or line.startswith(OURS):
+def typed(page: str) -> Iterator[str]:
+    """Yield the commands of a page's blocks: all lines of those in bash, and of others what looks like ours."""
+    for line in "".join(blocks(page, "bash")).splitlines():
+        yield line.split("  #")[0].strip()
+    for line in "".join(blocks(page, "")).splitlines():
+        if line.startswith(OURS):
             yield line.split("  #")[0].strip()
+
+
+def commands(page: str) -> Iterator[str]:
+    """Yield the commands of a page: those of its blocks, and those that stand in its text, if they are whole."""
+    yield from typed(page)
     for span in re.findall(r"`((?:python train\.py|minitx \w+|make) [^`]*)`", PAGES[page]):
         if not re.search(r"\.\.\.|\b(?:A,B|NAME|ROW|RUN \w)", span):
             yield span.replace("\n", " ")
@@ -61,7 +68,7 @@ def commands(page: str) -> Iterator[str]:
 COMMANDS = sorted({(command, page) for page in PAGES if page != NEW_FAMILY for command in commands(page)
                    if command})
 EVERY = sorted({command for command, _ in COMMANDS})
-RUNNABLE = sorted({command for command, page in COMMANDS if page in RUN and not any(word in command for word in LONG)
+RUNNABLE = sorted({command for page in RUN for command in typed(page) if not any(word in command for word in LONG)
                    and command.startswith(("python train.py", "minitx ", "echo "))})
 
 
@@ -159,7 +166,7 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     env.pop("OMP_NUM_THREADS", None)  # a person uses all cores
 
-    def typed(line: str) -> subprocess.CompletedProcess[str]:
+    def as_typed(line: str) -> subprocess.CompletedProcess[str]:
         line = line.replace("python train.py", f"python {shlex.quote(str(ROOT / 'train.py'))}")
         return subprocess.run(line, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=300,
                               stdin=subprocess.DEVNULL)
@@ -173,7 +180,7 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         done = zygote.run(words, program=program, stdin=stdin, cwd=folder)
         return subprocess.CompletedProcess(line, done.returncode, done.stdout, done.stderr)
 
-    run: Shell = {"forked": forked, "typed": typed}[request.param]
+    run: Shell = {"forked": forked, "typed": as_typed}[request.param]
     done = run("python train.py experiment=quick run_dir=runs/RUN checkpoint.every_n_steps=1" + SHORT)
     assert done.returncode == 0, done.stderr
     (folder / "test.en").write_text("The dog sees the cat.\n")
@@ -181,6 +188,9 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     for name in ("results", "docs"):
         shutil.copytree(ROOT / name, folder / name)
     write_digits(folder / "FOLDER", train=100, other=10, languages=("en", "fr"))
+    (folder / "TRAINING").mkdir()
+    for language in ("en", "fr"):
+        shutil.copy(folder / f"FOLDER/train.{language}", folder / "TRAINING")
     shutil.copy(ROOT / "README.md", folder)
     return run
 
