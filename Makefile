@@ -7,7 +7,7 @@ CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 SPREAD := $(shell [ $(CORES) -eq 1 ] || echo -p xdist --numprocesses=$(CORES) --dist=loadfile)
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
 
-.PHONY: setup train test test-slow test-all test-faults check clean
+.PHONY: setup train test test-slow test-all test-faults check docs clean
 
 setup: .venv/.installed
 
@@ -37,6 +37,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict src
 	$(BIN)/python -m pytest tests/test_layers.py
+
+docs: setup  ## the site, into build/docs; warnings are errors
+	$(BIN)/python -m sphinx -q -E -W --keep-going -n docs build/docs
 
 clean:  ## what can be made again; runs/ stays
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

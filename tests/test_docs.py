@@ -93,8 +93,8 @@ def test_the_new_family_gets_its_row(zygote: Zygote, tree: Path) -> None:
     run(zygote, "train.py experiment=synthetic_bag run_dir=runs/bag data.train_size=2000 model.size=toy "
         "trainer.max_steps=2 trainer.valid_sentences=2 decode.max_length_ratio=0.1 decode.max_length_extra=1")
     run(zygote, "minitx report runs/bag")
-    readme = (tree / "README.md").read_text(encoding="utf-8")
-    assert re.search(r"\| bag†‡? \| ", readme)  # † = no commit holds its code, ‡ = something else was running
+    page = (tree / "docs/results.md").read_text(encoding="utf-8")
+    assert re.search(r"\| bag†‡? \| ", page)  # † = no commit holds its code, ‡ = something else was running
 
 
 PYTEST = """

@@ -18,13 +18,15 @@ from minitx.utils.files import expand_home
 C = TypeVar("C")
 
 
-def key(doc: str, *, choices: tuple[str, ...] = (), optional: bool = False, path: bool = False, **bounds: float) -> Any:
-    """Declare a config key: what it means, and the values it accepts (`ge`, `gt`, `le`, `lt`).
+def key(doc: str, *, unit: str = "", choices: tuple[str, ...] = (), optional: bool = False, path: bool = False,
+        **bounds: float) -> Any:
+    """Declare a config key: what it means, its unit if it has one, and the values it accepts (`ge`, `gt`, `le`, `lt`).
 
     optional: a config may lack the key, as those of runs published before it was added do. It is then null, which must
     mean what was done before, and null is left out of `config_sha256`. path: a leading ~ is the home folder.
     """
-    return field(metadata={"doc": doc, "choices": choices, "optional": optional, "path": path, "bounds": bounds})
+    return field(metadata={"doc": doc, "unit": unit, "choices": choices, "optional": optional, "path": path,
+                           "bounds": bounds})
 
 
 def parse(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
@@ -123,13 +125,13 @@ def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
 
 
 def keys(cls: type[Any], path: str = "") -> dict[str, Mapping[str, Any]]:
-    """Return every dotted key, of every member of a family, with what `key` declares and its `type`, null left out."""
+    """Return every dotted key, of every member of a family: what `key` declares, its `type`, if it may be `null`."""
     found: dict[str, Mapping[str, Any]] = {}
     for member in getattr(cls, "members", {}).values() or [cls]:
         hints = get_type_hints(member)
         for spec in fields(member):
             kind, name = _without_null(hints[spec.name]), path + spec.name
-            leaf = {name: {**spec.metadata, "type": kind}}
+            leaf = {name: {**spec.metadata, "type": kind, "null": kind is not hints[spec.name]}}
             found |= keys(kind, f"{name}.") if is_dataclass(kind) else leaf  # type: ignore[arg-type]
     return found
 

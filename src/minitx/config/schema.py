@@ -23,11 +23,12 @@ class RecommendsConfig:
     """Settings that suit a text; the other groups take them as defaults."""
 
     model_size: str = key("size that suits this much text", choices=SIZES)
-    vocab_size: int | None = key("tokenizer entries; null = what the data supports, at most 8,000", ge=260, le=65_536)
-    tokens_per_update: int = key("non-padding target tokens per optimizer step", ge=1)
-    max_steps: int = key("optimizer steps", ge=1)
+    vocab_size: int | None = key("tokenizer entries; null = what the data supports, at most 8,000",
+                                 unit="entries", ge=260, le=65_536)
+    tokens_per_update: int = key("non-padding target tokens per optimizer step", unit="tokens", ge=1)
+    max_steps: int = key("optimizer steps", unit="updates", ge=1)
     lr: float = key("peak learning rate", gt=0)
-    warmup_steps: int = key("linear warm-up", ge=0)
+    warmup_steps: int = key("linear warm-up", unit="updates", ge=0)
     dropout: float = key("dropout probability", ge=0, lt=1)
 
 
@@ -39,7 +40,8 @@ class CleanConfig:
     duplicates: bool = key("leave out exact repetitions of earlier pairs")
     max_ratio: float | None = key("leave out pairs with one side more than this many times as long (tokens with EOS); "
                                   "null = none", gt=1)
-    max_dropped_pct: float = key("share of training pairs left out above which the run refuses to start", ge=0, le=100)
+    max_dropped_pct: float = key("share of training pairs left out above which the run refuses to start",
+                                 unit="%", ge=0, le=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +59,21 @@ class DataConfig:
     hub_name: str | None = key("its configuration, or a folder in it; null = src-tgt or tgt-src, if it has them")
     hub_revision: str | None = key("commit or branch of it; null = the newest")
     hold_out: int | None = key("training pairs to set aside as the validation set, and as many as the test set, "
-                               "if the text has none", ge=1)
-    max_pairs: int | None = key("train on the first N pairs only; null = on all", ge=1)
+                               "if the text has none", unit="pairs", ge=1)
+    max_pairs: int | None = key("train on the first N pairs only; null = on all", unit="pairs", ge=1)
     streaming: bool = key("hold only some shards of the training text (train-00000-of-00016 ...) in memory")
-    window_shards: int = key("shards held in memory, and shuffled, together", ge=1)
+    window_shards: int = key("shards held in memory, and shuffled, together", unit="shards", ge=1)
     clean: CleanConfig = key("which training pairs are left out")
     seed: int = key("seed of the synthetic text, apart from the run's seed", ge=0)
-    train_size: int = key("training pairs of the synthetic text", ge=1)
-    train_words: int = key("words in its longest training sentence; above 16, half of them are longer than 16", ge=16)
+    train_size: int = key("training pairs of the synthetic text", unit="pairs", ge=1)
+    train_words: int = key("words in its longest training sentence; above 16, half of them are longer than 16",
+                           unit="words", ge=16)
     test_sets: list[str] | None = key("test sets to score; null = all (synthetic text: test and minimal_pairs)")
-    max_tokens: int = key("most padded positions in a micro-batch, B * max(S, T); rounding B may add an eighth", ge=8)
-    max_length: int = key("training pairs with a longer side (tokens with EOS) are left out, and counted", ge=2)
-    pad_to_multiple: int = key("widths of batches are rounded up to this", ge=1)
+    max_tokens: int = key("most padded positions in a micro-batch, B * max(S, T); rounding B may add an eighth",
+                          unit="positions", ge=8)
+    max_length: int = key("training pairs with a longer side (tokens with EOS) are left out, and counted",
+                          unit="tokens", ge=2)
+    pad_to_multiple: int = key("widths of batches are rounded up to this", unit="tokens", ge=1)
     recommends: RecommendsConfig = key("what suits this text; experiments and the command line override it")
 
 
@@ -77,7 +82,7 @@ class TokenizerConfig:
     """Byte-level BPE: how many entries, and whether both languages share them."""
 
     vocab_size: int | None = key("entries, bytes and specials included; null = what the data supports, at most 8,000",
-                                 ge=260, le=65_536)
+                                 unit="entries", ge=260, le=65_536)
     joint: bool = key("one vocabulary for both languages; tied embeddings need it")
 
 
@@ -110,7 +115,7 @@ class TransformerConfig(ModelConfig, family="transformer"):
     n_heads: int | None = key("attention heads; divides d_model", ge=1)
     pos_encoding: str = key("how positions are encoded", choices=("sinusoidal", "learned", "rope", "none"))
     pre_norm: bool = key("normalise before each sub-layer; false = after it, as in 2017")
-    max_positions: int = key("rows of the learned position table; longer inputs are cut", ge=2)
+    max_positions: int = key("rows of the learned position table; longer inputs are cut", unit="positions", ge=2)
 
     sizes = {
         "toy": {"num_layers": 1, "d_model": 32, "d_ff": 64, "n_heads": 2},
@@ -172,7 +177,7 @@ class OptimConfig:
     label_smoothing: float = key("probability mass spread over the vocabulary", ge=0, lt=1)
     clip_norm: float | None = key("largest global gradient norm; null = no clipping", gt=0)
     schedule: str = key("learning rate over steps", choices=("inverse_sqrt", "cosine", "wsd", "constant"))
-    warmup_steps: int = key("linear warm-up", ge=0)
+    warmup_steps: int = key("linear warm-up", unit="updates", ge=0)
     decay_fraction: float = key("share of the horizon in which wsd decays to 0", gt=0, le=1)
     ema_decay: float | None = key("decay of the moving average of the weights, which is then validated and saved; "
                                   "null = no average", gt=0, lt=1)
@@ -183,57 +188,60 @@ class TrainerConfig:
     """The device, the length of a run, and how it is validated."""
 
     accelerator: str = key("device to train on; auto = a GPU if there is one", choices=("auto", "cpu", "gpu"))
-    devices: int = key("ranks on this machine, one per device; under torchrun or srun, as many as they start", ge=1)
+    devices: int = key("ranks on this machine, one per device; under torchrun or srun, as many as they start",
+                       unit="ranks", ge=1)
     strategy: str = key("how ranks share the model: ddp = each has all of it, fsdp2 = each has a part",
                         choices=("ddp", "fsdp2"))
     compress: str | None = key("number format of gradients sent between ranks (ddp); null = their own",
                                choices=("bf16",))
     max_restarts: int = key("how often the ranks on this machine restart from the last good checkpoint after one of "
-                            "them has failed", ge=0)
-    timeout_s: float = key("seconds after which a rank no longer waits for the others", gt=0)
-    threads: int | None = key("CPU threads per rank; null = cores / ranks", ge=1)
+                            "them has failed", unit="times", ge=0)
+    timeout_s: float = key("seconds after which a rank no longer waits for the others", unit="seconds", gt=0)
+    threads: int | None = key("CPU threads per rank; null = cores / ranks", unit="threads", ge=1)
     precision: str = key("number format; auto = bf16 where it is fast",
                          choices=("auto", "32-true", "bf16-mixed", "bf16-true", "64-true"))
-    tokens_per_update: int = key("non-padding target tokens per optimizer step", ge=1)
-    max_steps: int | None = key("stop after this many optimizer steps", ge=1)
+    tokens_per_update: int = key("non-padding target tokens per optimizer step", unit="tokens", ge=1)
+    max_steps: int | None = key("stop after this many optimizer steps", unit="updates", ge=1)
     horizon_steps: int | None = key("step at which the learning rate's decay ends; null = max_steps, or the step "
-                                    "that max_minutes or max_pflop turn out to reach", ge=1)
-    max_minutes: float | None = key("stop after this many minutes of updates; evaluation and saving do not count", gt=0)
+                                    "that max_minutes or max_pflop turn out to reach", unit="updates", ge=1)
+    max_minutes: float | None = key("stop after this many minutes of updates; evaluation and saving do not count",
+                                    unit="minutes", gt=0)
     max_pflop: float | None = key("stop after this many 10^15 operations on real tokens, forward and backward, so "
-                                  "that models do the same work", optional=True, gt=0)
-    target_bleu: float | None = key("BLEU of the full validation set to reach; result.json says what that took", gt=0,
-                                    le=100)
+                                  "that models do the same work", optional=True, unit="PFLOP", gt=0)
+    target_bleu: float | None = key("BLEU of the full validation set to reach; result.json says what that took",
+                                    unit="BLEU", gt=0, le=100)
     stop_at_target: bool = key("end the run there; false = train on, to another limit")
     price_per_hour: float | None = key("price of a device per hour, in any currency: result.json says what the run "
-                                       "cost", ge=0)
-    patience: int | None = key("stop after this many validations without a better BLEU", ge=1)
-    valid_every_n_steps: int = key("optimizer steps between validations", ge=1)
-    valid_sentences: int = key("size of the fixed validation subset that is translated each time", ge=1)
-    samples: int = key("translations shown at each validation", ge=0)
-    log_every_n_steps: int = key("optimizer steps between lines of metrics.jsonl", ge=1)
-    max_nonfinite: int = key("stop after this many non-finite updates; each is skipped", ge=1)
+                                       "cost", unit="per hour", ge=0)
+    patience: int | None = key("stop after this many validations without a better BLEU", unit="validations", ge=1)
+    valid_every_n_steps: int = key("optimizer steps between validations", unit="updates", ge=1)
+    valid_sentences: int = key("size of the fixed validation subset that is translated each time", unit="pairs", ge=1)
+    samples: int = key("translations shown at each validation", unit="sentences", ge=0)
+    log_every_n_steps: int = key("optimizer steps between lines of metrics.jsonl", unit="updates", ge=1)
+    max_nonfinite: int = key("stop after this many non-finite updates; each is skipped", unit="updates", ge=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """How often checkpoints are written, how many are kept, and whether their mean is tried."""
 
-    every_n_steps: int = key("optimizer steps between checkpoints", ge=1)
-    keep: int = key("how many of the newest checkpoints are kept", ge=2)
+    every_n_steps: int = key("optimizer steps between checkpoints", unit="updates", ge=1)
+    keep: int = key("how many of the newest checkpoints are kept", unit="checkpoints", ge=2)
     average: int | None = key("at the end, also validate the mean of the raw weights of this many newest ones, at "
-                              "most `keep`, and save it if it is better; null = no mean", optional=True, ge=2)
+                              "most `keep`, and save it if it is better; null = no mean",
+                              optional=True, unit="checkpoints", ge=2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
     """Search at test time; validation searches greedily."""
 
-    beam_size: int = key("hypotheses kept per sentence; 1 = greedy", ge=1)
+    beam_size: int = key("hypotheses kept per sentence; 1 = greedy", unit="hypotheses", ge=1)
     length_penalty: float = key("a of ((5 + length) / 6) ** a (Wu et al. 2016)", ge=0)
-    max_tokens: int = key("padded source positions in a batch, times beam_size", ge=1)
+    max_tokens: int = key("padded source positions in a batch, times beam_size", unit="positions", ge=1)
     max_length_ratio: float = key("longest output: ratio * source tokens + extra", gt=0)
-    max_length_extra: int = key("longest output: ratio * source tokens + extra", ge=1)
-    max_source_length: int = key("longer sources are cut, with a warning (tokens)", ge=2)
+    max_length_extra: int = key("longest output: ratio * source tokens + extra", unit="tokens", ge=1)
+    max_source_length: int = key("longer sources are cut, with a warning (tokens)", unit="tokens", ge=2)
     precision: str | None = key("number format of activations; null = that of the weights", choices=SEARCH_PRECISIONS)
 
 

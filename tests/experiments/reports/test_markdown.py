@@ -1,4 +1,4 @@
-"""README's tables are those of the ledger: each number in them has its row, and each row its run and its command."""
+"""The tables of README and docs/ are those of the ledger: each number has its row, each row its run and its command."""
 
 import random
 import re
@@ -54,7 +54,7 @@ def test_a_run_that_others_disturbed_is_marked_and_warned_of(tmp_path: Path,
     assert "‡" not in render(TABLES["embedded"], [make_row(write_run(tmp_path / "quiet", other_cpu_pct=4.9))])
 
 
-# --- this repository's README and ledger
+# --- this repository's pages and ledger
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def known(published: list[Row]) -> markdown.Blocks:
 
 
 @pytest.mark.parametrize("page", [
-    pytest.param(page, id=page.name, marks=pytest.mark.slow if page.name == "positions.md" else [])  # many intervals
+    pytest.param(page, id=page.name, marks=[pytest.mark.slow] * (page.name in ("positions.md", "story.md")))
     for page in PAGES])
 def test_a_page_is_what_the_ledger_makes_of_it(page: Path, known: markdown.Blocks) -> None:
     text = page.read_text(encoding="utf-8")
@@ -276,7 +276,8 @@ def test_a_run_goes_into_the_ledger_and_onto_the_page(tmp_path: Path, capsys: py
     assert page.read_bytes() == before
 
 
-@pytest.mark.parametrize(("experiment", "why"), [("quick", "in no table of README"), (None, "names no experiment")])
+@pytest.mark.parametrize(("experiment", "why"), [
+    ("quick", "no table shows experiment=quick"), (None, "names no experiment")])
 def test_a_smoke_run_and_an_unnamed_one_are_not_published(experiment: str | None, why: str, tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run", "quick", experiment=experiment)
     with pytest.raises(UserError, match=why):

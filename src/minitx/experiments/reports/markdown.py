@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitx.experiments.reports import findings, results
+from minitx.experiments.reports import findings, front, results, story
+from minitx.experiments.reports.evidence import gather
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.reports.tables import TABLES, render
@@ -38,8 +39,11 @@ def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
 
 
 def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult]) -> Blocks:
-    """Return every block that a page may show: tables of rows, and the claims of studies."""
-    return {**{name: partial(render, table, rows) for name, table in TABLES.items()},
+    """Return every block that a page may show: tables, claims of studies, README's table, steps of the story."""
+    evidence = gather(rows, studies)
+    return {"front": partial(front.table, evidence),
+            **{f"story_{step}": partial(story.render, step, evidence) for step in story.STEPS},
+            **{name: partial(render, table, rows) for name, table in TABLES.items()},
             **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES}}
 
 
@@ -77,8 +81,8 @@ def _checked_row(run_dir: Path) -> Row:
     tables = [table for table in TABLES.values() if table.shows(row)]
     if not tables:
         shown = ", ".join(table.experiments for table in TABLES.values())
-        raise UserError(f"{run_dir}: experiment={row.result.experiment} is in no table of README (these show {shown}), "
-                        "so it is not published")
+        raise UserError(f"{run_dir}: no table shows experiment={row.result.experiment} (they show {shown}), so it is "
+                        "not published")
     for table in tables:
         if lacking := table.lacks(row):
             scored = ", ".join(row.result.test) or "no test set"

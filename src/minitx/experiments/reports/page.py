@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from minitx.evaluation.attention_maps import AttentionMaps, read_all
-from minitx.experiments.reports import findings, results
+from minitx.experiments.reports import findings, front, results
+from minitx.experiments.reports.evidence import gather
 from minitx.experiments.reports.figures import (
     attention_map,
     bleu_over_length,
@@ -80,7 +81,9 @@ def html(rows: Sequence[Row], maps: Mapping[str, AttentionMaps], studies: Mappin
 
 def pictures(rows: Sequence[Row], maps: Mapping[str, AttentionMaps],
              studies: Mapping[str, StudyResult]) -> Iterator[Picture]:
-    """Yield every figure of the page."""
+    """Yield README's picture, if all that it shows was measured, and every figure of the page."""
+    if (evidence := gather(rows, studies)) is not None:
+        yield Picture("front", front.CAPTION, front.describe(evidence), partial(front.draw, evidence))
     for name, table in TABLES.items():
         yield from of_table(name, table, rows)
     for name, of_name in maps.items():

@@ -199,7 +199,7 @@ def _bad_counts(row: Row) -> str | None:
 
 
 def _bad_command(row: Row) -> str | None:
-    """Return what is wrong with the command, which people copy from README into a shell, or None."""
+    """Return what is wrong with the command, which people copy into a shell, or None."""
     command = row.command
     if len(command) > MAX_COMMAND or not command.isprintable() or "`" in command:
         return f"the command is not one line of {MAX_COMMAND:,} characters without backticks: {command[:40]!r} ..."

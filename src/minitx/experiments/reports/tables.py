@@ -1,4 +1,4 @@
-"""README's tables: their rows, their columns, and below them the conditions under which the numbers hold.
+"""The tables of docs/: their rows, their columns, and below them the conditions under which the numbers hold.
 
 A line shows one row of the ledger or, in a table by system, all seeds of a system: mean and standard deviation.
 """

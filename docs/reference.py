@@ -1,0 +1,261 @@
+"""The parts of the site that are made from the code, so that they cannot say anything else: see `PARTS`.
+
+A page says `<!-- make: NAME -->` where a part goes; `conf.py` puts it there as the site is built.
+"""
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+import minitx
+from minitx.cli.main import COMMANDS
+from minitx.config.compose import CONF
+from minitx.config.fields import keys, show
+from minitx.config.schema import SIZES, Config, ModelConfig
+from minitx.runs.result import Result, TestScore
+from minitx.utils.errors import MEANINGS
+from minitx.utils.tables import markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+MARKER = re.compile(r"^<!-- make: (\S+)(?: (\S+))? -->$", re.MULTILINE)
+LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)#\s]+)")
+# Files outside docs/ that are pages of the site, or parts of one.
+HOMES = {"README.md": "index.md", "ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md",
+         "CONTRIBUTING.md": "contributing.md", "benchmarks/README.md": "peers.md",
+         "benchmarks/results/peers.md": "peers.md"}
+KINDS = {int: "whole number", float: "number", bool: "true, false", str: "text", list: "list", dict: "mapping"}
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+
+
+def fill(text: str) -> str:
+    """Fill a page's markers, and let its links lead to pages of the site. Errors: KeyError for a part of no name"""
+    return MARKER.sub(lambda marker: PARTS[marker[1]](*filter(None, [marker[2]])), relink(text, DOCS))
+
+
+def relink(text: str, folder: Path) -> str:
+    """Rewrite the links of a file in `folder` as they look from docs/; files that are pages get the page."""
+    def seen_from_docs(link: re.Match[str]) -> str:
+        target = Path(os.path.normpath(folder / link[1]))
+        home = HOMES.get(str(target.relative_to(ROOT)))
+        return home or os.path.relpath(target, DOCS)
+
+    return LINK.sub(seen_from_docs, text)
+
+
+def adopt(name: str) -> str:
+    """Return a file from outside docs/ as a page of its own."""
+    return relink((ROOT / name).read_text(encoding="utf-8"), (ROOT / name).parent)
+
+
+def adopt_body(name: str) -> str:
+    """Return such a file without its title, as a part of a page."""
+    return adopt(name).partition("\n")[2]
+
+
+# --- config keys
+
+
+def groups() -> str:
+    """List the options of each group with the first comment of their file."""
+    chosen = default_options()
+    rows = [(f"`{group}={path.stem}`{' (default)' * (chosen.get(group) == path.stem)}", cell(first_comment(path)))
+            for group in (*chosen, "experiment") for path in sorted((CONF / group).glob("*.yaml"))]
+    return markdown(("option", "what it is"), rows)
+
+
+def first_comment(path: Path) -> str:
+    """Return what a file of conf/ says of itself."""
+    comments = re.findall(r"^# ([^@].*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return str(comments[0]) if comments else ""
+
+
+def config_keys() -> str:
+    """List every key, its default, the values it accepts and what it means: a section a group, a table a family."""
+    specs, written = keys(Config), written_defaults()
+    chapters: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for name, spec in specs.items():
+        chapters.setdefault(name.partition(".")[0] if "." in name else "the run", {})[name] = spec
+    del chapters["choices"]  # set by the options that were chosen
+    parts = []
+    for title, chapter in chapters.items():
+        parts.append(f"### {title}")
+        for heading, names in families(chapter).items() if title == "model" else [("", list(chapter))]:
+            values = {name: written.get((heading, name), written.get(("", name))) for name in names}
+            rows = [(f"`{name}`", default(value), accepted(chapter[name]), cell(chapter[name]["doc"]))
+                    for name, value in values.items()]
+            parts += [f"#### {heading}"] * bool(heading) + [markdown(("key", "default", "values", "meaning"), rows)]
+    return "\n\n".join(parts)
+
+
+def families(chapter: Iterable[str]) -> dict[str, list[str]]:
+    """Group the model's keys: those that all families have, and each family's own."""
+    own = {family: {f"model.{field.name}" for field in fields(member)}
+           for family, member in ModelConfig.members.items()}
+    shared = set.intersection(*own.values())
+    return {"every family": [name for name in chapter if name in shared],
+            **{family: [name for name in chapter if name in names - shared] for family, names in own.items()}}
+
+
+def default_options() -> dict[str, str]:
+    """Return the groups of conf/train.yaml and the options that it chooses."""
+    listed = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))["defaults"]
+    chosen = {name: option for entry in listed if isinstance(entry, dict) for name, option in entry.items()}
+    return {name: option for name, option in chosen.items() if option is not None and not name.startswith("override")}
+
+
+def written_defaults() -> dict[tuple[str, str], Any]:
+    """Return the values that stand in conf/, by family ("" = of any) and key."""
+    written: dict[tuple[str, str], Any] = {}
+    for group, option in default_options().items():
+        written |= {("", key): value for key, value in leaves(load(group, option), f"{group}.")}
+    for family in ModelConfig.members:
+        written |= {(family, key): value for key, value in leaves(load("model", family), "model.")}
+    top = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))
+    return written | {("", key): value for key, value in top.items() if not isinstance(value, dict | list)}
+
+
+def load(group: str, option: str) -> dict[str, Any]:
+    """Read an option's file, with what it takes from others."""
+    values: dict[str, Any] = yaml.safe_load((CONF / group / f"{option}.yaml").read_text(encoding="utf-8"))
+    bases = [name for name in values.pop("defaults", []) if name != "_self_"]
+    return {key: value for base in bases for key, value in load(group, base).items()} | values
+
+
+def leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and their values."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def default(value: Any) -> str:
+    """Write a default; one that is taken from another key is named by it."""
+    taken = re.fullmatch(r"\$\{(.*)\}", str(value))
+    return f"as `{taken[1]}`" if taken else f"`{show(value)}`"
+
+
+def accepted(spec: Mapping[str, Any]) -> str:
+    """Write which values a key accepts, and in which unit."""
+    kind = ", ".join(f"`{choice}`" for choice in spec["choices"]) or KINDS[get_origin(spec["type"]) or spec["type"]]
+    bounds = " and ".join(f"{SIGNS[sign]} {bound:,}" for sign, bound in spec["bounds"].items())
+    return "".join([kind, f" {bounds}" * bool(bounds), f", {spec['unit']}" * bool(spec["unit"]),
+                    "; or null" * spec["null"]])
+
+
+def model_sizes() -> str:
+    """Write each family's widths by size."""
+    parts = []
+    for family, member in ModelConfig.members.items():
+        names = list(member.sizes[SIZES[0]])
+        rows = [(f"`{size}`", *(f"{member.sizes[size][name]:,}" for name in names)) for size in SIZES]
+        parts.append(f"`{family}`:\n\n{markdown(('size', *(f'`{name}`' for name in names)), rows)}")
+    return "\n\n".join(parts)
+
+
+def recommended() -> str:
+    """Write what each data set recommends."""
+    sets = {path.stem: load("data", path.stem)["recommends"] for path in sorted((CONF / "data").glob("*.yaml"))}
+    names = list(next(iter(sets.values())))
+    rows = [(f"`{name}`", *(show(values[key]) for key in names)) for name, values in sets.items()]
+    return markdown(("data", *(f"`{name}`" for name in names)), rows)
+
+
+# --- commands
+
+
+def commands() -> str:
+    """Describe each command of minitx: a section a command, a table of its arguments."""
+    parts = []
+    for name, command in COMMANDS.items():
+        parser = argparse.ArgumentParser(prog=f"minitx {name}", description=command.DESCRIPTION)
+        command.configure(parser)
+        parts += [f"## minitx {name}", *describe(parser)]
+    return "\n\n".join(parts)
+
+
+def describe(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield a command's description, usage and arguments; below it those of its own commands."""
+    yield cell(parser.description or "")
+    parser.formatter_class = partial(argparse.HelpFormatter, width=100)  # type: ignore[assignment]
+    yield f"```text\n{parser.format_usage().removeprefix('usage: ')}```"
+    nested = {name: inner for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+              for name, inner in action.choices.items()}
+    rows = [argument(action) for action in parser._actions
+            if action.help not in (None, argparse.SUPPRESS) and "--help" not in action.option_strings and not
+            isinstance(action, argparse._SubParsersAction)]
+    if rows:
+        yield markdown(("argument", "meaning"), rows)
+    for name, inner in nested.items():
+        yield f"### {parser.prog.removeprefix('minitx ')} {name}"
+        yield from describe(inner)
+
+
+def argument(action: argparse.Action) -> tuple[str, str]:
+    """Write an argument as one types it, and its help."""
+    value = action.metavar or action.dest.upper()
+    names = [f"{name} {value}" if action.nargs != 0 else name for name in action.option_strings] or [str(value)]
+    choices = f": {', '.join(f'`{choice}`' for choice in action.choices)}" if action.choices else ""
+    return ", ".join(f"`{name}`" for name in names), cell(str(action.help) + choices)
+
+
+def exit_codes() -> str:
+    """List the exit codes and what they mean."""
+    return markdown(("code", "meaning"), [(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
+
+
+# --- results
+
+
+def record(kind: type) -> str:
+    """List a record's keys with their types and meanings."""
+    rows = [(f"`{name}`", *told(hint)) for name, hint in get_type_hints(kind, include_extras=True).items()]
+    return markdown(("key", "type", "meaning"), [(name, json_type(hint), cell(doc)) for name, hint, doc in rows])
+
+
+def told(hint: Any) -> tuple[Any, str]:
+    """Take a type and its meaning apart. hint: Annotated[type, meaning], or NotRequired of that"""
+    while not hasattr(hint, "__metadata__"):
+        (hint,) = get_args(hint)
+    return hint.__origin__, str(hint.__metadata__[0])
+
+
+def json_type(hint: Any) -> str:
+    """Write a type in the words of JSON."""
+    if isinstance(hint, UnionType):
+        return " or ".join("null" if arm is NoneType else json_type(arm) for arm in get_args(hint))
+    return KINDS[get_origin(hint) or hint]
+
+
+# --- the Python API
+
+
+def api() -> str:
+    """Let Sphinx document each function, and then each class, that `import minitx` brings."""
+    public = {name: value for name, value in vars(minitx).items()
+              if not name.startswith("_") and getattr(value, "__module__", "").partition(".")[0] == "minitx"}
+    functions = [f".. autofunction:: minitx.{name}" for name, value in public.items() if not isinstance(value, type)]
+    classes = [f".. autoclass:: minitx.{name}\n   :members:\n" for name, value in public.items()
+               if isinstance(value, type)]
+    return "\n".join(["```{eval-rst}", *functions, "", *classes, "```"])
+
+
+def cell(text: str) -> str:
+    """Make text safe for a cell of a table, and for Markdown."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("**", "\\*\\*").replace("$", "\\$")
+
+
+PARTS: dict[str, Callable[..., str]] = {
+    "page": adopt, "body": adopt_body, "groups": groups, "config-keys": config_keys, "model-sizes": model_sizes,
+    "recommended": recommended, "commands": commands, "exit-codes": exit_codes,
+    "result": partial(record, Result), "test-scores": partial(record, TestScore), "api": api}

@@ -1,0 +1,129 @@
+"""README's picture and table: what attention, positions and recurrence are worth and cost, in the ledger's numbers."""
+
+from typing import TYPE_CHECKING
+
+from minitx.experiments.reports.evidence import CAPTIONS, MISSING, NAMES, Evidence, counted_seeds
+from minitx.experiments.reports.plots import FORMS, INK, machine, new_figure, styles
+from minitx.experiments.reports.study_plots import powers_of_two
+from minitx.experiments.reports.tables import COLUMNS
+from minitx.utils.tables import markdown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HEAD = ("system", "BLEU on captions", "BLEU on the embedded text", "who did what, right", "operators in a row")
+CAPTION = "What attention is worth, what positions are worth, and what recurrence costs."
+
+
+def table(evidence: Evidence | None) -> str:
+    """Write a line for each of the four systems as Markdown, and below it the conditions."""
+    if evidence is None:
+        return MISSING
+    captions, embedded = evidence.rows["headline"], evidence.rows["embedded"]
+    lines = [[name, *(COLUMNS[column](rows) or "-" for column, rows in (
+        ("test_2016_flickr BLEU", captions[model]), ("test BLEU", embedded[model]), ("roles right", embedded[model]))),
+        chain(evidence, model)] for model, name in NAMES.items()]
+    return f"{markdown(HEAD, lines)}\n\n{conditions(evidence)}"
+
+
+def chain(evidence: Evidence, model: str) -> str:
+    """Write the longest chain of operators for a sentence of L tokens, or a dash if it was not counted."""
+    family = evidence.lengths["families"].get(model)
+    if family is None:
+        return "-"
+    constant, a_token = family["depth"]["constant"], family["depth"]["a_token"]
+    return f"{constant:g} + {a_token:g} L" if a_token else f"{constant:g}"
+
+
+def conditions(evidence: Evidence) -> str:
+    """Say what was trained for how long on what, and what was counted."""
+    captions, embedded = evidence.rows["headline"], evidence.rows["embedded"]
+    seeds = max(len(rows) for rows in captions.values())
+    minutes = {round(row.result.train_s / 60) for rows in captions.values() for row in rows}
+    steps = {row.result.steps for rows in embedded.values() for row in rows}
+    study = evidence.lengths
+    return (f"Captions: Multi30k, English to German, {_one(minutes)} minutes of training each, mean ± deviation of "
+            f"{counted_seeds(seeds)} ({evidence.hardware('headline')}). Embedded text: {_one(steps)} updates, one seed "
+            f"({evidence.hardware('embedded')}). Operators that wait for one another, for a sentence of L tokens, "
+            f"forwards and backwards: counted at width {study['sizes']['d_model']}.")
+
+
+def _one(values: set[int]) -> str:
+    return " to ".join(f"{value:,}" for value in sorted({min(values), max(values)}))
+
+
+# --- the picture
+
+
+def draw(evidence: Evidence, form: str = "svg") -> bytes:
+    """Draw BLEU on captions, shares of roles, and chains of operators, side by side. form: one of `plots.FORMS`"""
+    with new_figure(9.8, 3.0) as figure:
+        bleu, roles, operators = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
+        draw_bleu(bleu, evidence)
+        draw_roles(roles, evidence)
+        draw_chains(operators, evidence)
+        study = evidence.lengths["conditions"]
+        figure.supxlabel(f"Left: {evidence.hardware('headline')}. Middle: {evidence.hardware('embedded')}. Right: "
+                         f"{machine(study)}, {study['precision']}.", fontsize=7, x=0.01, ha="left")
+        return FORMS[form](figure)
+
+
+def draw_bleu(axes: "Axes", evidence: Evidence) -> None:
+    """Draw a bar for each system, its BLEU on captions, with its 95 % interval."""
+    found = [evidence.bleu("headline", model, CAPTIONS) for model in NAMES]
+    draw_bars(axes, [point for point, *_ in found], "{:.1f}", list(NAMES.values()))
+    for place, (_, low, high) in enumerate(found):
+        axes.plot([low, high], [place, place], color=INK, linewidth=1)
+    axes.set_title("What attention is worth", loc="left", fontweight="bold")
+    axes.set_xlabel("BLEU on captions, 95 % interval")
+
+
+def draw_roles(axes: "Axes", evidence: Evidence) -> None:
+    """Draw a bar for each system: how often it told who did what to whom."""
+    shares = [evidence.score("embedded", model, "minimal_pairs", "role_accuracy_pct") for model in NAMES]
+    draw_bars(axes, shares, "{:.1f} %", [""] * len(shares))
+    axes.axvline(50, color=INK, linewidth=0.8, linestyle="--")
+    axes.text(52, 0.45, "at most, if blind to order", fontsize=7)
+    axes.set_title("What positions are worth", loc="left", fontweight="bold")
+    axes.set_xlabel("who did what, told right, %")
+
+
+def draw_bars(axes: "Axes", values: list[float], form: str, names: list[str]) -> None:
+    """Draw horizontal bars from top to bottom in the systems' colours, each with its value inside or beside it."""
+    colours = [colour for colour, _ in styles(NAMES)]
+    axes.barh(range(len(values)), values, 0.7, color=colours)
+    most = max(values)
+    for place, value in enumerate(values):
+        inside = value > most / 2
+        axes.text(most * 0.02 if inside else value + most * 0.03, place, form.format(value), va="center",
+                  color="white" if inside else INK, fontweight="bold", fontsize=8)
+    axes.set_yticks(range(len(values)), [name.replace(" without", "\nwithout") for name in names])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.invert_yaxis()
+
+
+def draw_chains(axes: "Axes", evidence: Evidence) -> None:
+    """Draw the longest chain of operators against length, both axes logarithmic."""
+    families = evidence.lengths["families"]
+    for (name, family), (colour, marker) in zip(families.items(), styles(families), strict=True):
+        axes.plot([point["length"] for point in family["points"]], [point["depth"] for point in family["points"]],
+                  color=colour, marker=marker, markersize=4, label=f"{NAMES[name]}: {chain(evidence, name)}")
+    lengths = sorted({point["length"] for family in families.values() for point in family["points"]})
+    axes.set_yscale("log")
+    powers_of_two(axes, lengths[::3], "tokens of a sentence, L")
+    axes.set_ylim(top=100 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(loc="upper left", fontsize=7, borderaxespad=0)
+    axes.set_ylabel("operators that wait in a row")
+    axes.set_title("What recurrence costs", loc="left", fontweight="bold")
+
+
+def describe(evidence: Evidence) -> str:
+    """Say what the picture shows, for those who do not see it."""
+    captions = [f"{name} {COLUMNS['test_2016_flickr BLEU'](evidence.rows['headline'][model])}"
+                for model, name in NAMES.items()]
+    roles = [f"{name} {evidence.score('embedded', model, 'minimal_pairs', 'role_accuracy_pct'):.1f} %"
+             for model, name in NAMES.items()]
+    chains = [f"{NAMES[name]} {chain(evidence, name)}" for name in evidence.lengths["families"]]
+    return (f"BLEU on captions: {'; '.join(captions)}. Who did what, told right: {'; '.join(roles)}. Operators that "
+            f"wait for one another in a sentence of L tokens: {'; '.join(chains)}.")
