@@ -1,6 +1,7 @@
 """`minitx study`: a table, a file and a figure of what was measured, with verdicts; a mistake costs one line."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from minitx.cli import study
 from minitx.cli.study import STUDIES, verdicts
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.studies import common, gradients, lengths, retention, scaling_law
-from minitx.training import process
 from minitx.utils.errors import Exit
 
 MODULES = {"lengths": lengths, "gradients": gradients, "retention": retention, "scaling-law": scaling_law}
@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty folder, one thread, a process that is not the command's own, and studies of a moment."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "1")  # so that it is put back afterwards
-    monkeypatch.setattr(process, "tune_allocator", lambda cfg: pytest.fail("this process is not the command's own"))
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("this process is not the command's own"))
     monkeypatch.chdir(tmp_path)
     tiny = lengths.Sizes(d_model=16, shortest=8, longest=16, repeats=1)
     monkeypatch.setattr(lengths, "SIZES", {"smoke": tiny})
