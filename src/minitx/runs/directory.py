@@ -114,6 +114,18 @@ def held(run_dir: Path) -> Iterator[None]:
         yield
 
 
+def is_held(run_dir: Path) -> bool:
+    """Tell whether a process is training in a run directory, as far as its file system can say."""
+    try:
+        with (run_dir / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file, no locks there, not ours to read
+        pass
+    return False
+
+
 @contextmanager
 def storage_errors(run_dir: Path) -> Iterator[None]:
     """Tell a full or forbidden disk from an error of ours."""

@@ -8,6 +8,7 @@ from minitx.experiments.reports import findings, results
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.reports.tables import TABLES, render
+from minitx.runs.result import disturbance
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
@@ -59,9 +60,9 @@ def _write_rows(rows: Sequence[Row], ledger: Path) -> None:
         path, replaced = results.write_row(row, ledger)
         print(f"{path}: {'replaced: there was a row of this config and seed' if replaced else 'published'}"
               f"{'' if row.committed else ', and marked: its code is in no commit'}")
-        if row.result.disturbed:
-            print(f"{path}: warning: marked as disturbed, other processes took {row.result.other_cpu_pct:.0f} % of the "
-                  "cores; train it again on a quiet machine, and publish that")
+        if (others := disturbance(row.result.other_cpu_pct)) is not None:
+            print(f"{path}: warning: marked as disturbed, {others}; train it again on a quiet machine, and publish "
+                  "that")
         if others := [name for name in alike if name != row.name]:
             print(f"{path}: of the same experiment and seed, with another config: {', '.join(others)}; delete what "
                   "this one replaces")

@@ -14,6 +14,7 @@ from minitx.evaluation.significance import compare, interval, rounded
 from minitx.experiments.reports.results import Row, refuse_duplicates
 from minitx.runs.result import DISTURBED_PCT, Result, searched
 from minitx.utils.console import duration
+from minitx.utils.tables import markdown
 
 Cell = Callable[[Sequence[Row]], str | None]  # from the rows of a line; None = not known of each of them
 UNCOMMITTED, DISTURBED = "†", "‡"
@@ -240,9 +241,8 @@ def render(table: Table, rows: Sequence[Row]) -> str:
     chosen = [row for line in lines for row in line]
     head, cells = grid(table, lines)
     compared = [f"- {text}" for text in comparisons(table, lines)]
-    first, *others = (f"| {' | '.join(line)} |" for line in (head, *cells))
     commands = dict.fromkeys(row.command for row in chosen)
-    return "\n".join([first, "|---" * len(head) + "|", *others, *(["", *compared] if compared else []), "",
+    return "\n".join([markdown(head, cells), *(["", *compared] if compared else []), "",
                       *conditions(table, chosen), "", "```", *commands, "```"])
 
 
