@@ -9,7 +9,22 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 from minitx import __version__
-from minitx.cli import attention, average, bench, compare, doctor, evaluate, report, score, study, suite, translate
+from minitx.cli import (
+    attention,
+    average,
+    bench,
+    compare,
+    doctor,
+    evaluate,
+    plot,
+    report,
+    runs,
+    sample,
+    score,
+    study,
+    suite,
+    translate,
+)
 from minitx.cli.streams import exit_of, reader_may_leave
 from minitx.training.process import limit_spinning
 from minitx.utils.console import ignore_write_errors
@@ -30,8 +45,9 @@ class Command(Protocol):
 
 
 COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "score": score, "average": average,
-                                "attention": attention, "suite": suite, "compare": compare, "report": report,
-                                "study": study, "doctor": doctor, "bench": bench}
+                                "attention": attention, "sample": sample, "runs": runs, "plot": plot,
+                                "compare": compare, "suite": suite, "report": report, "study": study,
+                                "doctor": doctor, "bench": bench}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,8 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None, args: argparse.Namespace) -> argparse.Namespace:
     """Parse into `args`. Words like KEY=VALUE may follow options too, where argparse no longer expects them."""
-    parser = _parser()
-    args, rest = parser.parse_known_args(argv, args)
+    parser, words = _parser(), list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["compare"]:  # argparse drops the `--` that parts two groups
+        words = [compare.AGAINST if word == "--" else word for word in words]
+    args, rest = parser.parse_known_args(words, args)
     if unknown := [word for word in rest if "=" not in word or word.startswith("-") or "overrides" not in args]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:

@@ -38,7 +38,6 @@ def run(args: argparse.Namespace) -> int:
     folders = [Path(word) for word in args.overrides if "=" not in word or Path(word).is_dir()]
     conditions = [word for word in args.overrides if Path(word) not in folders]
     runs, notes = find_runs(folders or [RUNS], console)
-    console.clear()
     shown = ordered(chosen(runs, conditions), args.sort, args.reverse)
     with reader_may_leave():
         if args.json:

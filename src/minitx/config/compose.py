@@ -4,6 +4,7 @@ Hydra's own entry point prints composition errors and exits, so minitx composes 
 `cli.train` know Hydra. Neither imports torch, so that a mistake is reported within a second.
 """
 
+import re
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,11 +82,13 @@ def _refuse(message: str) -> NoReturn:
 def _as_written(word: str) -> str:
     """Quote the values of a text key that Hydra would read as numbers: `run_dir=2024_05` is not `run_dir=202405`.
 
-    Values separated by commas are quoted one by one.
+    Values separated by commas are quoted one by one, but the name of a folder that is there is one value.
     """
     name, _, written = word.partition("=")
     if name.lstrip("+") not in _text_names():
         return word
+    if "," in written and Path(written).is_dir():  # such as a run of a sweep: runs/TIME/model=lstm,seed=2
+        return f"{name}={quoted(written)}"
     try:
         parsed: Any = OverridesParser.create().parse_override(word).value()
     except HydraException:
@@ -97,6 +100,12 @@ def _as_written(word: str) -> str:
     quoted = [f"'{text.strip()}'" if isinstance(value, bool | int | float) else text
               for value, text in zip(values, texts, strict=True)]
     return f"{name}={','.join(quoted)}"
+
+
+def quoted(text: str) -> str:
+    """Quote a value, so that Hydra takes it as it is."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text))
+    return f"'{escaped}'"
 
 
 @cache

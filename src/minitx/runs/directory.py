@@ -2,9 +2,11 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -20,6 +22,7 @@ from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import create, write_atomically
 
 RUNS = Path("runs")
+LONGEST_NAME = 120  # characters of a folder's name: no more than 255 bytes, even of letters that take two
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -85,6 +88,17 @@ def _new_run_dir(cfg: Config) -> Path:
             continue
         return run_dir
     raise UserError(f"run_dir=null: {RUNS / name} and 999 more exist", Exit.STORAGE)
+
+
+def job_name(words: Sequence[str]) -> str:
+    """Name the run directory of one job of a sweep by words like key=value: `model=lstm,seed=2`.
+
+    Characters that a shell would take for its own become `_`, and a name that is too long ends in a digest.
+    """
+    name = re.sub(r"[^\w.,=+-]+", "_", ",".join(word.lstrip("+~") for word in words)) or "run"
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME - 9]}-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:8]}"
 
 
 def _was_killed_at_once(run_dir: Path) -> bool:

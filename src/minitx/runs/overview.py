@@ -80,6 +80,7 @@ def find_runs(folders: Sequence[Path], console: Console) -> tuple[list[RunOvervi
         except UserError as error:
             notes.append(str(error))
         progress(f"reading {place}")
+    console.clear()
     if not runs:
         raise UserError(f"{', '.join(map(str, folders))}: no run there" + (f" ({'; '.join(notes)})" if notes else ""))
     return runs, notes

@@ -79,7 +79,7 @@ class StepBenchmark:
 def update_facts(measured: DryRun, loss_pct: float) -> Iterator[Fact]:
     """Yield the median update, split by each phase's share of all measured updates, and its rates.
 
-    loss_pct: the share that the loss and its gradients, which are taken together in forward, have in the time in kernels
+    loss_pct: the share of the loss in the time in kernels, its gradients included, for forward takes both
     """
     low, middle, high = measured.quartiles_s
     total = sum(measured.update_s)
@@ -92,8 +92,8 @@ def update_facts(measured: DryRun, loss_pct: float) -> Iterator[Fact]:
         value, text = {"share_pct": 100 * share, "ms": 1000 * share * middle}, share_text(share, share * middle)
         if name == "forward":
             value["loss_pct_of_kernels"] = loss_pct
-            text += (f"  the loss takes its gradients here, while it has the logits: {loss_pct:.0f} % of the time in "
-                     "kernels, of which backward would else have two thirds")
+            text += ("  the loss takes its gradients here too, while it has the logits: together "
+                     f"{loss_pct:.0f} % of the time in kernels")
         yield Fact(name, value, text)
     tokens = measured.tgt_tokens / len(measured.update_s)
     yield Fact("tgt_tokens", tokens, f"{tokens:,.0f} an update")

@@ -1,14 +1,18 @@
 """Two systems, of the ledger or of run directories, compared on each test set that both have."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from glob import glob, has_magic
 from pathlib import Path
 
+from minitx.config import saved
 from minitx.config.fields import nearest
-from minitx.evaluation.metrics import SENTENCE_COLUMNS
+from minitx.evaluation.metrics import SENTENCE_COLUMNS, bleu_from_sentences
 from minitx.evaluation.significance import LEVEL, MATTERS, Comparison, compare, rounded
 from minitx.experiments.reports import results
+from minitx.runs.listing import differences
+from minitx.runs.overview import read_run
 from minitx.utils.errors import Exit, UserError
 
 Sentences = list[list[int]]  # `metrics.SENTENCE_COLUMNS` of each sentence of a test set
@@ -16,10 +20,45 @@ Sentences = list[list[int]]  # `metrics.SENTENCE_COLUMNS` of each sentence of a 
 
 @dataclass(frozen=True)
 class System:
-    """One system's sentences, by test set and seed."""
+    """One system's sentences, by test set and seed. seeds: in the same order; None = not known"""
 
     name: str
     sets: dict[str, list[Sentences]]
+    seeds: list[int | None]
+
+
+def find_group(names: Sequence[str], folder: Path, warn: Callable[[str], None]) -> System:
+    """Find what names stand for: one of `find_system`, or several run directories, the seeds of one system.
+
+    A name may be a pattern of run directories, such as `runs/a*`. warn: told if these differ in more than the seed.
+    Errors: `UserError` for a name of nothing, and for two runs of one seed.
+    """
+    found = list(dict.fromkeys(match for name in names for match in _matches(name)))
+    if len(found) == 1:
+        return find_system(found[0], folder)
+    runs = [read_run(Path(name)) for name in found]
+    for number, run in enumerate(runs):
+        if run.seed in (seeds := [other.seed for other in runs[:number]]):
+            raise UserError(f"{runs[seeds.index(run.seed)].path}, {run.path}: both of seed {run.seed}; a group is one "
+                            "system, and each of its runs has a seed of its own")
+    if differ := dict.fromkeys(key for told in differences(runs) for key in told):
+        warn(f"{' '.join(names)}: these runs differ in more than the seed ({', '.join(differ)}), and are taken for one "
+             "system all the same")
+    runs.sort(key=lambda run: run.seed or 0)
+    parts = [_read_statistics(run.path / "sentence_statistics.json") for run in runs]
+    tests = set.intersection(*map(set, parts))
+    return System(names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
+                  {test: [part[test][0] for part in parts] for test in parts[0] if test in tests},
+                  [run.seed for run in runs])
+
+
+def _matches(name: str) -> list[str]:
+    """Return the run directories that a pattern matches, and any other name as it is. Errors: `UserError` for none"""
+    if Path(name).is_dir() or not has_magic(name):
+        return [name]
+    if not (found := sorted(place for place in glob(name) if (Path(place) / saved.NAME).is_file())):
+        raise UserError(f"{name}: matches no run directory")
+    return found
 
 
 def find_system(name: str, folder: Path) -> System:
@@ -29,7 +68,7 @@ def find_system(name: str, folder: Path) -> System:
     Errors: `UserError` for a name of nothing, or of rows with several commands.
     """
     if name and Path(name).is_dir():
-        return System(name, _read_statistics(Path(name, "sentence_statistics.json")))
+        return System(name, _read_statistics(Path(name, "sentence_statistics.json")), [_seed(Path(name))])
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of published rows, and {name!r} is not a run directory")
     rows = results.read_rows(folder)
@@ -45,7 +84,15 @@ def find_system(name: str, folder: Path) -> System:
                         f"{', '.join(systems if len(systems) > 1 else [row.name for row in mine])}")
     results.refuse_duplicates(mine)
     tests = set.intersection(*(set(row.sentences) for row in mine))
-    return System(name, {test: [row.sentences[test] for row in mine] for test in sorted(tests)})
+    return System(name, {test: [row.sentences[test] for row in mine] for test in sorted(tests)},
+                  [row.result.seed for row in mine])
+
+
+def _seed(run_dir: Path) -> int | None:
+    try:
+        return saved.read_settings(run_dir).get("seed")
+    except UserError:  # a folder with scores alone will do
+        return None
 
 
 def _read_statistics(path: Path) -> dict[str, list[Sentences]]:
@@ -96,9 +143,20 @@ def as_text(first: System, second: System, comparisons: list[tuple[str, Comparis
             "approximate randomisation",
             f"  {result.verdict}{_reason(result)}",
         ]
+        if len(of_seeds := by_seed(first, second, test)) > 1:
+            lines.append("  difference by seed: " + ", ".join(f"{seed}: {d:+.2f}" for seed, d in of_seeds.items()))
         if min(result.seeds) == 1:
             lines.append("  this is about the sentences alone: one seed says nothing of what another would do")
     return "\n".join(lines)
+
+
+def by_seed(first: System, second: System, test: str) -> dict[int, float]:
+    """Return how BLEU differs, second minus first, between runs of one seed. Nothing where the two have other seeds."""
+    if None in first.seeds or sorted(map(str, first.seeds)) != sorted(map(str, second.seeds)):
+        return {}
+    one, other = ({seed: bleu_from_sentences(rows) for seed, rows in zip(system.seeds, system.sets[test], strict=True)}
+                  for system in (first, second))
+    return {seed: other[seed] - bleu for seed, bleu in one.items() if seed is not None}
 
 
 def _reason(result: Comparison) -> str:
