@@ -1,13 +1,17 @@
 """`minitx plot`: how runs learned."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minitx.cli.streams import created
-from minitx.runs.listing import system_names
-from minitx.runs.overview import Point, find_runs, read_curve
+from minitx.runs.overview import find_runs
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    from minitx.experiments.reports.curves import Curve
 
 HELP = "draw how runs learned: BLEU and loss against time and steps"
 DESCRIPTION = ("Draw the BLEU and the loss of every validation against minutes of training and against updates. Runs "
@@ -42,18 +46,16 @@ def run(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def find_systems(folders: list[Path], console: Console) -> dict[str, list[list[Point]]]:
-    """Return the curves of the runs in these folders by system, and say which have none yet.
+def find_systems(folders: Sequence[Path], console: Console) -> "dict[str, list[Curve]]":
+    """Return the curves of the runs in these folders by system, and say which run has none yet.
 
     Errors: `UserError` if none of them was validated.
     """
+    from minitx.experiments.reports.curves import curves_by_system
+
     runs, notes = find_runs(folders, console)
-    systems: dict[str, list[list[Point]]] = {}
-    for name, run in zip(system_names(runs), runs, strict=True):
-        if curve := read_curve(run.path):
-            systems.setdefault(name, []).append(curve)
-        else:
-            notes.append(f"{run.path}: was not validated yet, so there is nothing to draw of it")
+    systems, without = curves_by_system(runs)
+    notes += [f"{run.path}: was not validated yet, so there is nothing to draw of it" for run in without]
     for note in notes:
         console.warn(note)
     if not systems:

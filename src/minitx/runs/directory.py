@@ -23,6 +23,7 @@ from minitx.utils.files import create, write_atomically
 
 RUNS = Path("runs")
 LONGEST_NAME = 120  # characters of a folder's name: no more than 255 bytes, even of letters that take two
+NEEDS_QUOTES = r"[^\w.,=+-]+"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -93,9 +94,10 @@ def _new_run_dir(cfg: Config) -> Path:
 def job_name(words: Sequence[str]) -> str:
     """Name the run directory of one job of a sweep by words like key=value: `model=lstm,seed=2`.
 
-    Characters that a shell would take for its own become `_`, and a name that is too long ends in a digest.
+    Characters of values that a shell would take for its own become `_`, and a name that is too long ends in a digest.
     """
-    name = re.sub(r"[^\w.,=+-]+", "_", ",".join(word.lstrip("+~") for word in words)) or "run"
+    pairs = [word.lstrip("+~").partition("=") for word in words]
+    name = ",".join(f"{key}={re.sub(NEEDS_QUOTES, '_', value).strip('_')}" for key, _, value in pairs) or "run"
     if len(name) <= LONGEST_NAME:
         return name
     return f"{name[:LONGEST_NAME - 9]}-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:8]}"

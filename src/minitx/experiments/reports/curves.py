@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minitx.experiments.reports.plots import FORMS, add_legend, new_figure, note_below, styles
 from minitx.experiments.reports.results import CURVE
+from minitx.runs.listing import system_names
+from minitx.runs.overview import RunOverview, read_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +48,17 @@ def learning_curves(systems: Mapping[str, Sequence[Curve]], form: str = "svg") -
                 add_legend(axes)
         note_below(figure, NOTE if several else "Each point is a validation: greedy search, and loss without smoothing")
         return FORMS[form](figure)
+
+
+def curves_by_system(runs: Sequence[RunOverview]) -> tuple[dict[str, list[Curve]], list[RunOverview]]:
+    """Return the curves of runs by system, the seeds of one together, and the runs that were not validated yet."""
+    systems, without = dict[str, list[Curve]](), list[RunOverview]()
+    for name, run in zip(system_names(runs), runs, strict=True):
+        if curve := read_curve(run.path):
+            systems.setdefault(name, []).append(curve)
+        else:
+            without.append(run)
+    return systems, without
 
 
 def draw_systems(axes: "Axes", systems: Mapping[str, Sequence[Curve]], x: Axis, y: Axis) -> None:

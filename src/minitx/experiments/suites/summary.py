@@ -50,15 +50,21 @@ def side_by_side(jobs: Sequence[Job], states: Mapping[Job, State]) -> Iterator[s
         if states[job].trained and (job.run_dir / "hypotheses").is_dir():
             firsts.setdefault(job.system, job)
     data = next((job.cfg.data for job in firsts.values()), None)
-    if data is None or data.source != "synthetic" and local_folder(data) is None:
+    if data is None:
         return
     shown = [job for job in firsts.values() if job.cfg.data == data]
-    corpus = load_corpus(data)
-    test_set = corpus.test_sets[0]
-    pairs = corpus.pairs(test_set)
+    try:
+        if data.source != "synthetic" and local_folder(data) is None:
+            return
+        corpus = load_corpus(data)
+        test_set = corpus.test_sets[0]
+        pairs = corpus.pairs(test_set)
+        outputs = [read_lines(job.run_dir / "hypotheses" / f"{test_set}.{corpus.tgt}", strict=False) for job in shown]
+    except UserError as error:
+        yield f"no sentences side by side: {error}"
+        return
     models = [job.cfg.choices.model for job in shown]
     names = models if len(set(models)) == len(shown) else [job.system for job in shown]
-    outputs = [read_lines(job.run_dir / "hypotheses" / f"{test_set}.{corpus.tgt}", strict=False) for job in shown]
     yield f"\n{SENTENCES} sentences of {test_set}, translated by each system (seed {shown[0].cfg.seed})"
     for place in spread(len(pairs), SENTENCES):
         texts = [*pairs[place], *(lines[place] for lines in outputs)]
