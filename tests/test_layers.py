@@ -27,11 +27,12 @@ NO_TORCH = (
     "cli", "config", "data.batching", "data.cleaning", "data.corpus", "data.files", "data.hub", "data.lines",
     "data.synthetic", "data.tokenizer", "distributed.cluster", "evaluation.attention_maps", "evaluation.metrics",
     "evaluation.moses", "evaluation.significance", "experiments.fits", "experiments.reports", "experiments.suites",
-    "profiling.process", "runs.compatibility", "runs.directory", "runs.result", "runs.warm_start", "training.launch",
-    "training.process", "training.resume", "utils.console", "utils.errors", "utils.files",
+    "profiling.process", "runs.compatibility", "runs.directory", "runs.listing", "runs.overview", "runs.result",
+    "runs.warm_start", "training.launch", "training.process", "training.resume", "utils.console", "utils.errors",
+    "utils.files",
 )  # fmt: skip
-# Commands that train or measure, and what they share.
-TRIES = {"cli.prepare", "cli.train", "cli.doctor", "cli.bench", "cli.study", "cli.suite"}
+# Commands that compose a config, to train, measure or look at a text, and what they share.
+TRIES = {"cli.prepare", "cli.sample", "cli.train", "cli.doctor", "cli.bench", "cli.study", "cli.suite"}
 
 
 @cache

@@ -72,6 +72,12 @@ def test_each_status(tmp_path: Path) -> None:
         assert read_run(run_dir).status == "finished"
 
 
+def test_a_run_that_goes_on_tells_more_than_its_last_result(tmp_path: Path) -> None:
+    run_dir = learn(finish(begin(tmp_path / "run"), status="interrupted", steps=10, test={}), json.dumps(VALID))
+    run = read_run(run_dir)
+    assert (run.status, run.steps, run.valid_bleu) == ("interrupted", 20, 11.0)
+
+
 def test_runs_are_found_in_folders_of_folders_and_what_is_broken_is_named(tmp_path: Path) -> None:
     begin(tmp_path / "runs/one")
     finish(begin(tmp_path / "runs/sweep/model=lstm,seed=2", seed=2))

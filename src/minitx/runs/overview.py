@@ -110,20 +110,20 @@ def read_run(run_dir: Path) -> RunOverview:
     """Read what is known of a run. Errors: `UserError` if its settings are missing, damaged, or not those of a run."""
     values = saved.read_settings(run_dir)
     chosen = values.get("choices")
-    if not isinstance(chosen, Mapping) or "model" not in values:
+    if not isinstance(chosen, Mapping) or not isinstance(values.get("model"), Mapping):
         raise UserError(f"{run_dir}: its {saved.NAME} is not that of a run")
     settings = {name: chosen.get(name) for name in CHOICES}
     settings |= flatten({name: value for name, value in values.items() if name != "choices"})
     result = _result(run_dir)
     records = [] if result.get("status") == "finished" else read_records(run_dir)
-    last, curve = records[-1] if records else {}, _curve(records)
-    scores = {name: score.get("bleu") for name, score in _mapping(result.get("test")).items()
-              if isinstance(score, Mapping)}
+    last = records[-1] if records else {}  # newer than a result, where a run that was interrupted has gone on
+    best = max((bleu for *_, bleu in _curve(records)), default=None)
+    scores = {name: _number(_mapping(score).get("bleu")) for name, score in _mapping(result.get("test")).items()}
     return RunOverview(
-        run_dir, settings, _status(run_dir, result.get("status")), _number(result.get("steps", last.get("step"))),
-        _number(result.get("train_s", last.get("train_s"))),
-        _number(result.get("best_valid_bleu", max((bleu for *_, bleu in curve), default=None))),
-        {name: bleu for name, bleu in scores.items() if _number(bleu) is not None})
+        run_dir, settings, _status(run_dir, result.get("status")), _number(last.get("step", result.get("steps"))),
+        _number(last.get("train_s", result.get("train_s"))),
+        _number(result.get("best_valid_bleu") if best is None else best),
+        {name: bleu for name, bleu in scores.items() if bleu is not None})
 
 
 def _faults(run_dir: Path) -> list[str]:
