@@ -129,8 +129,9 @@ def test_groups_of_runs_are_systems_with_several_seeds(groups: Path, capsys: pyt
     assert "one seed says nothing" not in out
     assert shown("a1 a2 -- b2 b1", capsys, monkeypatch, groups) == out
     patterns = shown("a[12] b*", capsys, monkeypatch, groups)
-    assert patterns.split("\n", 3)[3] == out.split("\n", 3)[3]
     assert "  a[12]  " in patterns
+    figures = [line for line in out.splitlines() if not line.endswith("BLEU")]
+    assert figures == [line for line in patterns.splitlines() if not line.endswith("BLEU")]
 
 
 def test_other_seeds_are_not_paired(groups: Path, capsys: pytest.CaptureFixture[str],

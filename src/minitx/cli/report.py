@@ -7,8 +7,8 @@ from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
 
 HELP = "publish runs, and write tables, figures and a page from the ledger"
-DESCRIPTION = ("Copy finished runs into the ledger, then write the tables of README and docs/ from it. Or make a page: of "
-               "all that the ledger holds, or of the runs that are named, which need not be published.")
+DESCRIPTION = ("Copy finished runs into the ledger, then write the tables of README and docs/ from it. Or make a page: "
+               "of all that the ledger holds, or of the runs that are named, which need not be published.")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -97,9 +97,9 @@ def _as_written(word: str) -> str:
     values, texts = (parsed.list, written.split(",")) if several else ([parsed], [written])
     if len(values) != len(texts):  # a quoted value has commas of its own
         return word
-    quoted = [f"'{text.strip()}'" if isinstance(value, bool | int | float) else text
-              for value, text in zip(values, texts, strict=True)]
-    return f"{name}={','.join(quoted)}"
+    each = [f"'{text.strip()}'" if isinstance(value, bool | int | float) else text
+            for value, text in zip(values, texts, strict=True)]
+    return f"{name}={','.join(each)}"
 
 
 def quoted(text: str) -> str:

@@ -30,7 +30,7 @@ MINUTES = Axis("train_s", "training, minutes (validation not counted)", "minutes
 STEPS = Axis("step", "training, updates", "updates")
 BLEU = Axis("bleu", "validation BLEU", "BLEU")
 LOSS = Axis("loss", "validation loss, nats a token", "Loss")
-NOTE = "Thin: single seeds. Thick: their mean, at updates after which all seeds were validated"
+NOTE = "Thin: single seeds. Thick: their mean, at updates after which all of them were validated, and at their ends"
 
 
 def learning_curves(systems: Mapping[str, Sequence[Curve]], form: str = "svg") -> bytes:

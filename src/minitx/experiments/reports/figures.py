@@ -15,7 +15,6 @@ from minitx.evaluation.attention_maps import SCALE, AttentionMaps, shown
 from minitx.evaluation.metrics import signed_tokenizer
 from minitx.evaluation.significance import interval
 from minitx.experiments.reports.curves import BLEU, MINUTES, NOTE, draw_systems
-from minitx.experiments.reports.curves import NOTE as SEEDS
 from minitx.experiments.reports.plots import (
     FAMILY_STYLES,
     FORMS,
@@ -178,7 +177,6 @@ def attention_map(maps: AttentionMaps, kinds: Sequence[str] = (), form: str = "s
         panels = figure.subplots(len(grids), 1, squeeze=False, height_ratios=[len(grid) for grid in grids])[:, 0]
         for axes, kind, grid in zip(panels, kinds, grids, strict=True):
             image = draw_heads(axes, maps, kind, grid)
-            axes.set_title(f"{kind}: {LOOKS[kind]}", loc="left")
         figure.colorbar(image, ax=panels.tolist(), label="attention weight", aspect=30,
                         shrink=min(1, 3 / (CELL * height)))
         return FORMS[form](figure)
@@ -201,6 +199,7 @@ def draw_heads(axes: "Axes", maps: AttentionMaps, kind: str, grid: npt.NDArray[n
         side.tick_params(length=0)
         side.spines[:].set_visible(False)
     axes.grid(visible=False)
+    axes.set_title(f"{kind}: {LOOKS[kind]}", loc="left")
     key_label, query_label = AXES[kind]
     axes.set_xlabel(key_label)
     axes.set_ylabel(query_label)

@@ -60,8 +60,8 @@ def _write_rows(rows: Sequence[Row], ledger: Path) -> None:
         path, replaced = results.write_row(row, ledger)
         print(f"{path}: {'replaced: there was a row of this config and seed' if replaced else 'published'}"
               f"{'' if row.committed else ', and marked: its code is in no commit'}")
-        if (others := disturbance(row.result.other_cpu_pct)) is not None:
-            print(f"{path}: warning: marked as disturbed, {others}; train it again on a quiet machine, and publish "
+        if (disturbed := disturbance(row.result.other_cpu_pct)) is not None:
+            print(f"{path}: warning: marked as disturbed, {disturbed}; train it again on a quiet machine, and publish "
                   "that")
         if others := [name for name in alike if name != row.name]:
             print(f"{path}: of the same experiment and seed, with another config: {', '.join(others)}; delete what "
