@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for seed in (1, 2):
         write_run(folder / f"a{seed}", "quick", ["model=lstm", f"seed={seed}"], sentences=130, test_sets=["test"],
-                  experiment=None)
+                  experiment=None, git_dirty=seed == 2)
     learn(begin(folder / "b", model="transformer"), json.dumps(VALID))
     (write_run(folder / "c", "quick", ["model=lstm", "seed=3"]) / "sentence_statistics.json").unlink()
     return folder
@@ -44,6 +44,7 @@ def test_a_page_shows_runs_their_curves_and_what_they_share(folder: Path, tmp_pa
     assert len(read.all("img")) == len(read.all("figcaption")) == 3
     assert any(text.startswith("Valid BLEU: the best while it trained") for text in read.texts["p"])
     assert any(text.startswith("Hardware: A Processor") for text in read.texts["li"])
+    assert "Finished runs that were trained with code that is in no commit: 1 of 2." in read.texts["li"]
     assert read.texts["pre"] == ["python train.py experiment=quick model=lstm\n"
                                  "python train.py experiment=quick model=lstm seed=2"]
     pictures = {path.name for path in (tmp_path / "figures").iterdir()}

@@ -130,14 +130,14 @@ def compare_systems(first: System, second: System) -> Iterator[tuple[str, Compar
 
 def as_text(first: System, second: System, comparisons: list[tuple[str, Comparison]]) -> str:
     """Write comparisons for people."""
-    lines = []
+    lines, width = list[str](), max(40, len(first.name), len(second.name))
     for test, result in comparisons:
         seeds = " and ".join(f"{n} seed{'s' * (n > 1)}" for n in result.seeds)
         low, high = result.interval
         lines += [
             f"{test}, {result.sentences:,} sentences, {seeds}",
-            f"  {first.name:<40} {result.bleu[0]:6.2f} BLEU",
-            f"  {second.name:<40} {result.bleu[1]:6.2f} BLEU",
+            f"  {first.name:<{width}} {result.bleu[0]:6.2f} BLEU",
+            f"  {second.name:<{width}} {result.bleu[1]:6.2f} BLEU",
             f"  difference {result.difference:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}",
             f"  p {rounded(result.p_bootstrap, 4)} by paired bootstrap, {rounded(result.p_randomisation, 4)} by "
             "approximate randomisation",

@@ -7,9 +7,10 @@ from pathlib import Path
 from minitx.experiments.reports.curves import curves_by_system, learning_curves
 from minitx.experiments.reports.page import Picture, Section, drawn, over_length, over_parts, rendered, write_files
 from minitx.experiments.reports.results import Row, unpublished_row
-from minitx.experiments.reports.tables import Table, conditions
+from minitx.experiments.reports.tables import DISTURBED, UNCOMMITTED, Table, conditions
 from minitx.runs.listing import about, grid
 from minitx.runs.overview import RunOverview, find_runs
+from minitx.runs.result import DISTURBED_PCT
 from minitx.utils.console import Console
 from minitx.utils.errors import UserError
 from minitx.utils.progress import Progress
@@ -23,9 +24,9 @@ def write_own_page(folders: Sequence[Path], page: Path | None, figures: Path | N
 
     Errors: `UserError` for a folder without runs, a file that cannot be written, and where matplotlib is missing.
     """
-    runs, notes = find_runs(folders, console)
+    runs, unread = find_runs(folders, console)
     rows, more = finished_rows(runs, console)
-    for note in (*notes, *more):
+    for note in (*unread, *more):
         console.warn(note)
     section = runs_section(runs, rows)
     files = {} if page is None else {page: rendered(TITLE, f"Made by `minitx report` of {len(runs):,} runs.", [section],
@@ -53,8 +54,18 @@ def runs_section(runs: Sequence[RunOverview], rows: Sequence[Row]) -> Section:
     head, cells = grid(runs)
     told = about(runs)
     return Section("runs", "Runs", f"{told[0].upper()}{told[1:]}.", "", head, cells,
-                   notes=conditions(ANY, rows) if rows else [], pictures=[*learning(runs), *of_rows(rows)],
+                   notes=notes(rows), pictures=[*learning(runs), *of_rows(rows)],
                    commands="\n".join(dict.fromkeys(row.command for row in rows)))
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """Return the conditions that rows share or differ in, and how many of them a published table would mark."""
+    shared = [note for note in (conditions(ANY, rows) if rows else []) if not note.startswith((UNCOMMITTED, DISTURBED))]
+    marked = ((f"slowed down by other processes, which took more than {DISTURBED_PCT:g} % of the cores",
+               [row.result.disturbed for row in rows]),
+              ("trained with code that is in no commit", [not row.committed for row in rows]))
+    return [*shared, *(f"Finished runs that were {what}: {sum(rows_marked)} of {len(rows)}."
+                       for what, rows_marked in marked if any(rows_marked))]
 
 
 def learning(runs: Sequence[RunOverview]) -> list[Picture]:

@@ -143,7 +143,7 @@ COLUMNS: dict[str, Cell] = {
     "over 40 words": LengthColumn("test", 41, sys.maxsize),
 }
 
-NAMES = ("direction", "model", "seeds")  # columns that say what a line is
+NAMES = ("direction", "model")  # columns that say what a line is
 
 
 @dataclass(frozen=True)
