@@ -120,7 +120,7 @@ def shown(words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 def test_groups_of_runs_are_systems_with_several_seeds(groups: Path, capsys: pytest.CaptureFixture[str],
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     out = shown("a1 a2 against b2 b1", capsys, monkeypatch, groups)
-    assert "test, 40 sentences, 2 seeds and 2 seeds" in out
+    assert "test, 40 sentences, 2 seeds and 2 seeds, paired\n" in out
     assert "  a1 and 1 more  " in out
     test, pairs = out.split("minimal_pairs, 40 sentences")
     first, second = re.findall(r"difference by seed: 1: \+(\d+\.\d+), 2: \+(\d+\.\d+)\n", test)[0]
@@ -137,7 +137,7 @@ def test_groups_of_runs_are_systems_with_several_seeds(groups: Path, capsys: pyt
 def test_other_seeds_are_not_paired(groups: Path, capsys: pytest.CaptureFixture[str],
                                     monkeypatch: pytest.MonkeyPatch) -> None:
     out = shown("a1 a2 against b1", capsys, monkeypatch, groups)
-    assert "2 seeds and 1 seed" in out
+    assert "2 seeds and 1 seed\n" in out
     assert "by seed" not in out
     monkeypatch.chdir(groups)
     assert cli.main(["compare", "a1", "a2", "against", "b1", "b2", "--json"]) == Exit.OK

@@ -20,11 +20,15 @@ Sentences = list[list[int]]  # `metrics.SENTENCE_COLUMNS` of each sentence of a 
 
 @dataclass(frozen=True)
 class System:
-    """One system's sentences, by test set and seed. seeds: in the same order; None = not known"""
+    """One system's sentences, by test set and seed.
+
+    seeds: in the same order; None = not known. published: it is of the ledger, not of run directories
+    """
 
     name: str
     sets: dict[str, list[Sentences]]
     seeds: list[int | None]
+    published: bool = False
 
 
 def find_group(names: Sequence[str], folder: Path, warn: Callable[[str], None]) -> System:
@@ -85,7 +89,7 @@ def find_system(name: str, folder: Path) -> System:
     results.refuse_duplicates(mine)
     tests = set.intersection(*(set(row.sentences) for row in mine))
     return System(name, {test: [row.sentences[test] for row in mine] for test in sorted(tests)},
-                  [row.result.seed for row in mine])
+                  [row.result.seed for row in mine], published=True)
 
 
 def _seed(run_dir: Path) -> int | None:
@@ -125,14 +129,20 @@ def compare_systems(first: System, second: System) -> Iterator[tuple[str, Compar
         if len(references) > 1:
             raise UserError(f"{test}: the systems were not scored on the same sentences with the same tokenizer "
                             "(their references differ in number or length)")
-        yield test, compare(first.sets[test], second.sets[test])
+        yield test, compare(first.sets[test], second.sets[test], paired=_paired(first, second))
+
+
+def _paired(first: System, second: System) -> bool:
+    """Tell whether runs of the same seeds are compared. Published systems are not paired, as they are not in tables."""
+    known = None not in first.seeds and first.seeds == second.seeds and len(first.seeds) > 1
+    return known and not (first.published or second.published)
 
 
 def as_text(first: System, second: System, comparisons: list[tuple[str, Comparison]]) -> str:
     """Write comparisons for people."""
     lines, width = list[str](), max(40, len(first.name), len(second.name))
     for test, result in comparisons:
-        seeds = " and ".join(f"{n} seed{'s' * (n > 1)}" for n in result.seeds)
+        seeds = " and ".join(f"{n} seed{'s' * (n > 1)}" for n in result.seeds) + ", paired" * result.paired
         low, high = result.interval
         lines += [
             f"{test}, {result.sentences:,} sentences, {seeds}",
@@ -152,7 +162,7 @@ def as_text(first: System, second: System, comparisons: list[tuple[str, Comparis
 
 def by_seed(first: System, second: System, test: str) -> dict[int, float]:
     """Return how BLEU differs, second minus first, between runs of one seed. Nothing where the two have other seeds."""
-    if None in first.seeds or sorted(map(str, first.seeds)) != sorted(map(str, second.seeds)):
+    if None in first.seeds or sorted(first.seeds, key=str) != sorted(second.seeds, key=str):
         return {}
     one, other = ({seed: bleu_from_sentences(rows) for seed, rows in zip(system.seeds, system.sets[test], strict=True)}
                   for system in (first, second))

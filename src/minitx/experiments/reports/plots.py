@@ -154,7 +154,8 @@ def lay_out(figure: "Figure") -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
-        axes.set_position([round(edge, 6) for edge in axes.get_position(original=True).bounds])
+        left, bottom, width, height = (round(edge, 6) for edge in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))
 
 
 def svg(figure: "Figure") -> bytes:
