@@ -16,8 +16,8 @@ DESCRIPTION = ("Compare two systems on each test set that both were scored on: b
                "randomisation, over sentences and, where there are several, seeds. A difference is significant if "
                "both p are below 0.05 and the 95 % interval leaves 0 out; a test is underpowered if it would miss "
                "half a BLEU more often than twice in ten. Several runs of one system, which differ in the seed, are "
-               "put on one side, and paired where the seeds are the same: minitx compare runs/a1 runs/a2 against runs/b1 runs/b2 (or -- for against), or as "
-               "quoted patterns: minitx compare 'runs/a*' 'runs/b*'.")
+               "put on one side: minitx compare runs/a1 runs/a2 against runs/b1 runs/b2 (or -- for against), or as quoted "
+               "patterns: minitx compare 'runs/a*' 'runs/b*'. Where both sides have the same seeds, these are paired.")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
