@@ -1,10 +1,10 @@
 # The same commands as in README and in CI. Everything lives in .venv; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests run in one process on up to two cores, else in one process a core, each file's tests in one of them. Each
-# process computes with one thread: their models are small. Compiled tests are kept, so that later runs collect faster.
+# Tests run in one process a core, each file's tests in one of them. Each process computes with one thread: their
+# models are small. Compiled tests are kept, so that later runs collect faster.
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-SPREAD := $(shell [ $(CORES) -le 2 ] || echo -p xdist --numprocesses=$(CORES) --dist=loadfile)
+SPREAD := $(shell [ $(CORES) -eq 1 ] || echo -p xdist --numprocesses=$(CORES) --dist=loadfile)
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
 
 .PHONY: setup train test test-slow test-all test-faults check clean

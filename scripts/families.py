@@ -20,7 +20,7 @@ from minitx.data.datamodule import TranslationData
 from minitx.data.tokenizer import TokenizerPair
 from minitx.decoding.translator import Translator
 from minitx.training.build import build_task, build_tokenizers
-from minitx.training.launch import settled
+from minitx.training.launch import resolve
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 
@@ -66,8 +66,8 @@ class Workbench:
 
 @cache
 def composed(*words: str) -> Config:
-    """Compose and settle a config; cached, since Hydra takes a third of a second."""
-    return settled(compose(["logger=none", *words]))
+    """Compose and resolve a config; cached, since Hydra takes a third of a second."""
+    return resolve(compose(["logger=none", *words]))
 
 
 def workbench(*words: str, sentences: int) -> Workbench:

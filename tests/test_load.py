@@ -11,8 +11,10 @@ from minitx.utils.errors import UserError
 
 
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu"), torch.device("cpu", 0)], ids=str)
-def test_a_run_is_loaded_from_a_path_or_its_name_to_a_device_or_its_name(run_dir: Path, device: Any) -> None:
-    for path in (run_dir, str(run_dir)):
+def test_a_run_is_loaded_from_a_path_or_its_name_to_a_device_or_its_name(run_dir: Path, device: Any,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(run_dir.parent))
+    for path in (run_dir, str(run_dir), f"~/{run_dir.name}"):
         translator = minitx.load(path, device)
         assert translator.device.type == "cpu"
         assert not translator.model.training

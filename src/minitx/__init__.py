@@ -1,5 +1,6 @@
 """minitx: a small bench for training translators under equal conditions."""
 
+import os
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
@@ -31,6 +32,7 @@ def load(run_dir: str | PathLike[str], device: "str | torch.device" = "cpu",
     from minitx.decoding.translator import Translator
     from minitx.runs.checkpoint import load_model
     from minitx.utils.errors import UserError
+    from minitx.utils.files import expand_home
 
     if not isinstance(run_dir, (str, PathLike)):
         raise TypeError(f"run_dir={run_dir!r:.40}: must be a path, not {type(run_dir).__name__}")
@@ -44,6 +46,6 @@ def load(run_dir: str | PathLike[str], device: "str | torch.device" = "cpu",
         raise UserError(f"device={device}: PyTorch sees {gpus} GPUs here; use auto, cpu or cuda[:index]")
     if precision not in (None, *SEARCH_PRECISIONS):
         raise UserError(f"precision={precision}: must be {' or '.join(SEARCH_PRECISIONS)}, or None = as the run")
-    model, tokenizers, cfg = load_model(Path(run_dir), torch.device(name))
+    model, tokenizers, cfg = load_model(Path(expand_home(os.fspath(run_dir))), torch.device(name))
     decode = cfg.decode if precision is None else replace(cfg.decode, precision=precision)
     return Translator(model, tokenizers, decode, name)

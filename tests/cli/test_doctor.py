@@ -243,7 +243,7 @@ def test_the_best_format_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
                                     ("auto", None, "32-true, by auto: the CPU has no units for bf16 products"),
                                     ("64-true", "AMX", "64-true, as asked")):
         monkeypatch.setattr("minitx.training.build.bf16_units", lambda units=units: units)
-        cfg = launch.settled(compose([f"trainer.precision={precision}"]))
+        cfg = launch.resolve(compose([f"trainer.precision={precision}"]))
         patient = doctor.Doctor(cfg, SimpleNamespace())  # type: ignore[arg-type]
         patient.device = torch.device("cpu")
         facts = {fact.name: fact.text for fact in patient.precision()}

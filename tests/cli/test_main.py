@@ -117,3 +117,17 @@ def test_what_is_no_run_gets_one_line(run_dir: Path, tmp_path: Path, capfd: pyte
         assert err.startswith("minitx: error: ")
         assert words in err
         assert err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("shouter")
+def test_a_tilde_in_a_path_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bash and zsh leave it in words like --output=~/x."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    for folder in (home, here):
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    (home / "in").write_text("a\n")
+    assert cli.main(["translate", "RUN", "--input=~/in", "--output=~/out"]) == Exit.OK
+    assert (home / "out").read_text() == "A\n"
+    assert os.listdir(here) == []

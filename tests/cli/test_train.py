@@ -72,6 +72,7 @@ SLIPS = {
                                      "run_dir='runs/${choices.model}-${seed}'",
     "--multirun seed=1,1": "seed=1: 2 jobs are the same; name each value once",
     "model": "Error parsing override 'model' missing EQUAL at '<EOF>'; write key=value, and quote special characters",
+    "seed=ü": "seed=ü; write key=value, and quote special characters",
     "--modle transformer": "unrecognized arguments: --modle; see python train.py --help",
     "--resolve": "--resolve: says how --cfg shows the config; add --cfg job",
     "--config-dir nowhere": "--config-dir=nowhere: no such folder",
@@ -259,3 +260,8 @@ def test_a_folder_of_ones_own_configs(tmp_path: Path) -> None:
     assert shown.stdout == "999\n"
     slip = python(TRAIN, "--config-dir", "mine", "model=typo")
     assert slip.stderr == "minitx: error: unknown key model.d_fff=999; did you mean model.d_ff?\n"
+
+
+def test_what_standard_output_cannot_encode_is_escaped() -> None:
+    shown = python(TRAIN, "--cfg", "job", "--package", "run_dir", "run_dir=läufe", PYTHONIOENCODING="ascii")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "l\\xe4ufe\n", "")

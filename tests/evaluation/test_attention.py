@@ -277,7 +277,7 @@ def fraction(values: dict[str, Any]) -> None:
     (less("weights", "cross", 0, 0), "not attention maps"), (less("weights", "cross", 0, 0, 0), "not attention maps"),
     (fraction, "cross: not whole numbers"), (wrong_sum, "cross: .* do not add up to 10000"),
     (negative, "encoder: .* do not add up"), (foreseen, "decoder: a token attends to one that was not yet written"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_what_was_edited_by_hand_is_noticed(edit: Callable[[dict[str, Any]], None], why: str, tmp_path: Path) -> None:
     values = json.loads(made().json())
     edit(values)

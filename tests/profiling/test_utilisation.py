@@ -35,7 +35,8 @@ def write_proc(folder: Path) -> Path:
     for pid, parent, ticks in ((own, 1, 10), (own + 1, own, 20), (own + 2, own + 1, 40), (1, 0, 999), (7, 1, 999)):
         (folder / str(pid)).mkdir()
         zeros = "0 " * 8
-        (folder / str(pid) / "stat").write_text(f"{pid} (a ) b) S {parent} 0 {zeros} {ticks} {ticks} 1 0 20 0\n")
+        line = f"{pid} (a ) b\xff) S {parent} 0 {zeros} {ticks} {ticks} 1 0 20 0\n"
+        (folder / str(pid) / "stat").write_bytes(line.encode("latin-1"))  # a name may be cut within a letter
     (folder / "9999999").mkdir()  # has just ended
     return folder
 
@@ -44,7 +45,7 @@ def test_ticks_are_of_the_cores_that_we_may_use_and_of_our_descendants(tmp_path:
     found = read_ticks(write_proc(tmp_path))
     assert found.busy == 100 + 1 + 20 + 3 + 4 + 5 + 200 + 2 + 30 + 0 + 1 + 0
     assert found.total == found.busy + 500 + 7 + 600 + 8
-    words = (tmp_path / str(os.getpid()) / "stat").read_text().rpartition(")")[2].split()
+    words = (tmp_path / str(os.getpid()) / "stat").read_bytes().rpartition(b")")[2].split()
     each = sum(map(int, words[11:15]))
     assert found.ours == each + 41 + 81
 

@@ -3,12 +3,14 @@
 import errno
 import fcntl
 import os
+import shlex
 import warnings
 from pathlib import Path
 
 import pytest
 
-from minitx.runs.directory import held, is_held, job_name, storage_errors
+from minitx.config.compose import compose
+from minitx.runs.directory import held, is_held, job_name, remove_run_dir, storage_errors
 from minitx.utils.errors import Exit, UserError
 
 
@@ -90,3 +92,24 @@ def test_where_there_are_no_locks_nobody_is_seen(monkeypatch: pytest.MonkeyPatch
     (tmp_path / ".lock").touch()
     refuse_locks(monkeypatch, errno.ENOLCK)
     assert not is_held(tmp_path)
+
+
+def test_what_is_to_be_repeated_is_quoted_as_a_shell_and_hydra_need_it() -> None:
+    with pytest.raises(UserError, match="No space left") as refused, storage_errors(Path("my run's")):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    words = shlex.split(str(refused.value).rpartition(" with ")[2])
+    assert words[1] == "resume=auto"
+    assert compose(words).run_dir == "my run's"
+
+
+def test_a_run_directory_is_removed_and_a_link_to_one_is_emptied(tmp_path: Path) -> None:
+    """A link may be the user's way to another disk."""
+    link = tmp_path / "link"
+    for name in ("run", "disk"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "config.yaml").touch()
+    link.symlink_to(tmp_path / "disk")
+    for run_dir in (tmp_path / "run", link, tmp_path / "none"):
+        remove_run_dir(run_dir)
+    assert sorted(os.listdir(tmp_path)) == ["disk", "link"]
+    assert os.listdir(link) == []

@@ -1,6 +1,7 @@
 """Folders of runs are read whatever state they are in: what is broken or foreign is named, and stops nothing."""
 
 import json
+import os
 from io import StringIO
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def test_a_run_without_a_result_tells_what_it_has_written_so_far(tmp_path: Path)
 
 def test_each_status(tmp_path: Path) -> None:
     run_dir = begin(tmp_path / "run")
+    assert read_run(run_dir).status == "running", "it begins"
+    os.utime(run_dir / "config.yaml", (0, 0))
     assert read_run(run_dir).status == "failed", "nothing was saved"
     (run_dir / "checkpoints").mkdir()
     (run_dir / "checkpoints/step-00000010.abc.safetensors").touch()

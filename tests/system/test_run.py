@@ -82,8 +82,8 @@ def test_readme_lists_the_fields_of_result_json(whole: Path) -> None:
 def test_a_finished_run_is_not_extended(whole: Path, text: Path) -> None:
     done = train(text, whole, "trainer.max_steps=30", "resume=auto")
     assert done.returncode == 2
-    assert (f"trainer.max_steps=30: {whole} is finished, after the 20 steps it decayed towards; to train on, begin "
-            f"anew with init_from={whole}") in done.stderr
+    assert (f"trainer.max_steps=30: {whole} is finished, after the 20 steps it decayed towards; to train on, start "
+            f"a new run with init_from={whole}") in done.stderr
 
 
 def test_a_finished_run_is_not_repeated(whole: Path, text: Path) -> None:

@@ -19,7 +19,7 @@ from minitx.config.fields import parse
 from minitx.config.schema import Config, as_dict, resolve_size
 from minitx.runs.directory import open_run_dir
 from minitx.training import process
-from minitx.training.launch import launch, settled
+from minitx.training.launch import launch, resolve
 from minitx.training.process import PACKAGE, is_our_program, set_threads, tune_allocator
 from minitx.utils.errors import Exit, UserError
 
@@ -68,9 +68,9 @@ def test_one_device_has_nothing_to_shard(cfg: Config) -> None:
 
 
 def test_the_config_has_as_many_devices_as_ranks_were_started(cfg: Config) -> None:
-    assert settled(cfg, 16).trainer.devices == 16
+    assert resolve(cfg, 16).trainer.devices == 16
     with pytest.raises(UserError, match=r"^trainer\.devices=3: 16 ranks were started; leave it out$"):
-        settled(replace(cfg, trainer=replace(cfg.trainer, devices=3)), 16)
+        resolve(replace(cfg, trainer=replace(cfg.trainer, devices=3)), 16)
 
 
 def test_ranks_of_one_machine_share_its_cores(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +156,11 @@ def make_below_a_file() -> str:
     return make_file() + "/run"
 
 
+def make_dangling() -> str:
+    Path("runs").symlink_to("scratch")
+    return "runs/mine"
+
+
 def make_occupied() -> str:
     Path("used").mkdir()
     Path("used/thesis.tex").touch()
@@ -164,6 +169,7 @@ def make_occupied() -> str:
 
 @pytest.mark.parametrize(("make", "resume", "line"), [
     (make_file, "never", "run_dir=occupied: is a file, not a folder"),
+    (make_dangling, "never", "run_dir=runs/mine: runs is a link that leads nowhere"),
     (make_below_a_file, "never", "run_dir=occupied/run: cannot be used: Not a directory"),
     (make_occupied, "never", "run_dir=used: is not empty; name a new folder, or add resume=auto"),
     (make_occupied, "auto", "run_dir=used: no run to resume, it has no config.yaml"),
@@ -191,8 +197,8 @@ def test_resume_refuses_another_training(cfg: Config) -> None:
     with pytest.raises(UserError) as caught:
         open_run_dir(replace(resumed, seed=7, optim=replace(cfg.optim, lr=0.5)))
     assert str(caught.value).splitlines() == [
-        "run_dir=run: was begun with other settings; resume=auto trains on as begun. To begin anew from its weights: "
-        "init_from=run and another run_dir", "  seed: was 1, asked 7", "  optim.lr: was 0.003, asked 0.5"]
+        "run_dir=run: was begun with other settings; resume=auto trains on as begun. To start a new run from its "
+        "weights: init_from=run and another run_dir", "  seed: was 1, asked 7", "  optim.lr: was 0.003, asked 0.5"]
 
 
 def test_a_run_killed_while_its_config_was_written_begins(cfg: Config) -> None:

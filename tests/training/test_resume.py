@@ -71,7 +71,7 @@ def test_a_last_step_may_move_until_decay_has_begun(step: int, steps: int, refus
     cfg, before = asked(f"trainer.max_steps={steps}"), limits(asked("trainer.max_steps=100"))
     if refused:
         with pytest.raises(UserError, match=f"^trainer.max_steps={steps}: the learning rate {refused}; finish the run "
-                                            "as begun, or begin another from its weights, with init_from"):
+                                            "as begun, or start another from its weights, with init_from"):
             settle_horizon(cfg, state, before)
     else:
         settle_horizon(cfg, state, before)

@@ -1,11 +1,13 @@
 """The last lines of a run: what a disturbed one says would help."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from published import write_run
 
+from minitx.config.compose import compose
 from minitx.runs.result import Result
 from minitx.training.summary import summary
 
@@ -31,3 +33,11 @@ def test_a_disturbed_run_says_what_would_help(tmp_path: Path, found: dict[str, A
 def test_a_quiet_run_says_nothing_of_others(tmp_path: Path) -> None:
     write_run(tmp_path / "run", other_cpu_pct=5.0)
     assert "other processes" not in summary(Result.read(tmp_path / "run/result.json"), tmp_path / "run")
+
+
+def test_what_to_type_next_is_quoted_as_a_shell_needs_it(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "Anna's [1] läufe", status="interrupted", stop_reason="interrupted")
+    lines = summary(Result.read(run_dir / "result.json"), run_dir).splitlines()
+    told = {line[:16].strip(): shlex.split(line[18:]) for line in lines if line[:16].strip() in ("try it", "go on")}
+    assert told["try it"] == ["minitx", "translate", str(run_dir)]
+    assert compose(told["go on"][-2:]).run_dir == str(run_dir)

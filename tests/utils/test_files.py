@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minitx.utils.files import create, home, write_atomically
+from minitx.utils.files import create, ensure_home, expand_home, write_atomically
 
 
 def refuse_flush(monkeypatch: pytest.MonkeyPatch, number: int, folders_alone: bool = False) -> None:
@@ -60,17 +60,30 @@ def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_a_user_without_a_home_folder_gets_one_and_is_told_once(no_home: Path,
                                                                 capsys: pytest.CaptureFixture[str]) -> None:
-    assert home() == home() == no_home
+    assert ensure_home() == ensure_home() == no_home
     assert no_home.stat().st_mode & 0o777 == 0o700
     assert os.environ["HOME"] == str(no_home)
     assert capsys.readouterr().err == (
         f"minitx: warning: user {os.getuid()} has no home folder: caches go to {no_home}; HOME names another\n")
     del os.environ["HOME"]
-    assert home() == no_home, "another process has the same"
+    assert ensure_home() == no_home, "another process has the same"
 
 
 def test_nobody_can_lay_a_home_folder_for_another(no_home: Path, tmp_path: Path) -> None:
     no_home.symlink_to(tmp_path)
-    found = home()
+    found = ensure_home()
     assert found not in (no_home, tmp_path)
     assert found.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(("path", "expanded"), [
+    ("~", "/home/a"), ("~/runs/x", "/home/a/runs/x"), ("runs/~", "runs/~"), ("./~/x", "./~/x"),
+    ("~nobody-is-called-so/x", "~nobody-is-called-so/x"), ("", "")])
+def test_a_tilde_that_no_shell_has_expanded_is_the_home_folder(path: str, expanded: str,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/a")
+    assert expand_home(path) == expanded
+
+
+def test_a_tilde_of_a_user_without_a_home_folder_is_the_one_it_gets(no_home: Path) -> None:
+    assert expand_home("~/x") == f"{no_home}/x"

@@ -60,7 +60,7 @@ def run_step(args: argparse.Namespace) -> int:
     if cfg.trainer.devices > 1:
         raise UserError(f"trainer.devices={cfg.trainer.devices}: bench step measures one rank; leave it out, or "
                         "compare numbers of ranks with minitx bench scaling")
-    prepare_process(cfg, args.owns_process)
+    prepare_process(cfg)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler logs its start and end
     from minitx.experiments.costs.step import StepBenchmark  # imports torch and Lightning: seconds
 
@@ -82,7 +82,7 @@ def run_cost(args: argparse.Namespace) -> int:
 
     check_plot(args.plot)
     families = compose_families(args.overrides)
-    prepare_process(next(iter(families.values())), args.owns_process)
+    prepare_process(next(iter(families.values())))
     from minitx.experiments.costs.complexity import FULL, QUICK, FamilyBenchmark  # imports torch and Lightning: seconds
 
     console = Console()
@@ -105,7 +105,7 @@ def run_scaling(args: argparse.Namespace) -> int:
     cfg = training_config(args.overrides)
     if cfg.trainer.strategy != "ddp":
         raise UserError(f"trainer.strategy={cfg.trainer.strategy}: its exchange is not measured yet; leave it out")
-    prepare_process(cfg, args.owns_process)
+    prepare_process(cfg)
     from minitx.experiments.costs.scaling import compare, table  # imports torch and Lightning: seconds
 
     console = Console()

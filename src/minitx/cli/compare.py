@@ -9,6 +9,7 @@ from pathlib import Path
 from minitx.cli.arguments import add_json
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
+from minitx.utils.files import expand_home
 
 AGAINST = "against"
 HELP = "test whether two systems' BLEU differs by more than chance"
@@ -16,13 +17,14 @@ DESCRIPTION = ("Compare two systems on each test set that both were scored on: b
                "randomisation, over sentences and, where there are several, seeds. A difference is significant if "
                "both p are below 0.05 and the 95 % interval leaves 0 out; a test is underpowered if it would miss "
                "half a BLEU more often than twice in ten. Several runs of one system, which differ in the seed, are "
-               "put on one side: minitx compare runs/a1 runs/a2 against runs/b1 runs/b2 (or -- for against), or as quoted "
-               "patterns: minitx compare 'runs/a*' 'runs/b*'. Where both sides have the same seeds, these are paired.")
+               "put on one side: minitx compare runs/a1 runs/a2 against runs/b1 runs/b2 (or -- for against), or as "
+               "quoted patterns: minitx compare 'runs/a*' 'runs/b*'. Where both sides have the same seeds, these are "
+               "paired.")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("systems", nargs="+", metavar="SYSTEM",
+    parser.add_argument("systems", nargs="+", metavar="SYSTEM", type=expand_home,
                         help="two of: run directory, pattern of run directories, published system (all its seeds) or "
                              "row; or two groups of run directories, with `against` between them")
     parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER",

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Examine a config on this machine, in a process that is set up like a training. Returns the exit code."""
     cfg = training_config(args.overrides)
-    prepare_process(cfg, args.owns_process)
+    prepare_process(cfg)
     from minitx.experiments.costs.doctor import Doctor  # imports torch and Lightning: seconds
 
     console = Console()

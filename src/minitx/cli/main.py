@@ -6,7 +6,8 @@ None of them imports anything slow before it runs, so help and errors appear at 
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, Protocol
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
 
 from minitx import __version__
 from minitx.cli import (
@@ -27,8 +28,9 @@ from minitx.cli import (
 )
 from minitx.cli.streams import exit_of, reader_may_leave
 from minitx.training.process import limit_spinning
-from minitx.utils.console import ignore_write_errors
+from minitx.utils.console import escape_unencodable, ignore_write_errors
 from minitx.utils.errors import Exit, UserError
+from minitx.utils.files import expand_home
 
 
 class Command(Protocol):
@@ -41,7 +43,7 @@ class Command(Protocol):
         """Add the command's arguments."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Run the command and return an exit code. `args.owns_process`: False if another program called `main`."""
+        """Run the command and return an exit code."""
 
 
 COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "score": score, "average": average,
@@ -54,10 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, None = that of this process; return one of README's exit codes."""
     if argv is None:
         ignore_write_errors("stderr")
+        escape_unencodable()
         limit_spinning()
     code = int(Exit.OK)
     try:
-        args = _parse(argv, argparse.Namespace(owns_process=argv is None))
+        args = _parse(argv)
         with reader_may_leave():
             code = int(args.run(args))
     except UserError as error:
@@ -73,12 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parse(argv: Sequence[str] | None, args: argparse.Namespace) -> argparse.Namespace:
-    """Parse into `args`. Words like KEY=VALUE may follow options too, where argparse no longer expects them."""
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line. Words like KEY=VALUE may follow options too, where argparse no longer expects them."""
     parser, words = _parser(), list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["compare"]:  # argparse drops the `--` that parts two groups
         words = [compare.AGAINST if word == "--" else word for word in words]
-    args, rest = parser.parse_known_args(words, args)
+    args, rest = parser.parse_known_args(words)
     if unknown := [word for word in rest if "=" not in word or word.startswith("-") or "overrides" not in args]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
@@ -87,6 +90,12 @@ def _parse(argv: Sequence[str] | None, args: argparse.Namespace) -> argparse.Nam
 
 
 class _Parser(argparse.ArgumentParser):
+    """A parser that raises `UserError`, and expands ~ in paths: a shell leaves it in words like --output=~/x."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("type", Path, lambda text: Path(expand_home(text)))
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} ({self.prog} --help shows the usage)")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from minitx.config.schema import Config
 from minitx.utils.errors import UserError
-from minitx.utils.files import home
+from minitx.utils.files import ensure_home
 from minitx.utils.tables import aligned
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ def training_config(overrides: Sequence[str]) -> Config:
     """Return the config as train.py would train it. Errors: `UserError` for what train.py would refuse."""
     from minitx.config.compose import compose  # Hydra
     from minitx.data.corpus import check_text
-    from minitx.training.launch import settled
+    from minitx.training.launch import resolve
 
     cfg = compose(overrides)
     check_text(cfg.data)
-    return settled(cfg)
+    return resolve(cfg)
 
 
 def compose_families(overrides: Sequence[str]) -> dict[str, Config]:
@@ -35,13 +35,12 @@ def compose_families(overrides: Sequence[str]) -> dict[str, Config]:
     return {name: training_config([*others, f"model={name}"]) for name in names}
 
 
-def prepare_process(cfg: Config, owns_process: bool) -> None:
+def prepare_process(cfg: Config) -> None:
     """Give the process the allocator and the threads that training has."""
     from minitx.training.process import set_threads, tune_allocator
 
-    home()
-    if owns_process:
-        tune_allocator(cfg)
+    ensure_home()
+    tune_allocator(cfg)
     set_threads(cfg)
 
 

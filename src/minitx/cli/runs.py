@@ -13,6 +13,7 @@ from minitx.runs.listing import about, chosen, differences, ordered, table
 from minitx.runs.overview import RunOverview, find_runs
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit
+from minitx.utils.files import expand_home
 
 HELP = "list runs: in what they differ, how far they are, what they scored"
 DESCRIPTION = ("List the runs in folders, and in folders in these: BLEU, the settings in which they differ, seed, "
@@ -35,8 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the runs, and print the table or JSON."""
     console = Console()
-    folders = [Path(word) for word in args.overrides if "=" not in word or Path(word).is_dir()]
-    conditions = [word for word in args.overrides if Path(word) not in folders]
+    words = [expand_home(word) for word in args.overrides]
+    folders = [Path(word) for word in words if "=" not in word or Path(word).is_dir()]
+    conditions = [word for word in words if Path(word) not in folders]
     runs, notes = find_runs(folders or [RUNS], console)
     shown = ordered(chosen(runs, conditions), args.sort, args.reverse)
     with reader_may_leave():

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_plot(args.plot)
     families = compose_families([*STUDIES[args.name].overrides, f"seed={args.seed}"])
-    prepare_process(next(iter(families.values())), args.owns_process)
+    prepare_process(next(iter(families.values())))
     from minitx.experiments.studies.common import run_study  # imports torch and Lightning: seconds
 
     study = cast("Study", import_module(f"minitx.experiments.studies.{args.name.replace('-', '_')}"))

@@ -32,9 +32,8 @@ from minitx.config.compose import (
     config_groups,
     hydra_app,
     parse_overrides,
-    quoted,
 )
-from minitx.config.fields import allowed, keys, show
+from minitx.config.fields import allowed, keys, show, text_word
 from minitx.config.schema import Config
 from minitx.data.corpus import check_text
 from minitx.distributed.cluster import outer_ranks
@@ -43,14 +42,15 @@ from minitx.runs.listing import about, table
 from minitx.runs.overview import find_runs
 from minitx.training.launch import launch
 from minitx.training.process import tune_allocator
-from minitx.utils.console import Console, ignore_write_errors
+from minitx.utils.console import Console, escape_unencodable, ignore_write_errors
 from minitx.utils.errors import Exit, UserError
-from minitx.utils.files import home
+from minitx.utils.files import ensure_home
 
 
 def main() -> NoReturn:
     """Run the command line of this process and exit with one of README's exit codes."""
     ignore_write_errors("stderr")
+    escape_unencodable()
     try:
         code = _dispatch(sys.argv[1:])
     except UserError as error:
@@ -87,7 +87,7 @@ def _dispatch(argv: Sequence[str]) -> int:
     ignore_write_errors("stdout")  # run directories are what remains, and the exit code is theirs
     if args.multirun:
         return _run_in_hydra(args, varying)
-    home()
+    ensure_home()
     tune_allocator(cfg)
     return launch(cfg)
 
@@ -151,7 +151,7 @@ def _run_in_hydra(args: Namespace, varying: Collection[str] = ()) -> int:
         overrides = list(HydraConfig.get().overrides.task)
         folder = HydraConfig.get().sweep.dir
         run_dirs.append(Path(composed.run_dir or Path(folder, _job_name(overrides, varying))))
-        placed = [] if composed.run_dir else [f"run_dir={quoted(str(run_dirs[-1]))}"]
+        placed = [] if composed.run_dir else [text_word("run_dir", str(run_dirs[-1]))]
         where = ["--config-path", args.config_path, "--config-name", args.config_name]
         where += ["--config-dir", args.config_dir] if args.config_dir else []
         script = [sys.argv[0]] if Path(sys.argv[0]).is_file() else ["-m", "minitx.cli.train"]  # stdin is read by now

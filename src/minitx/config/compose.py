@@ -4,7 +4,6 @@ Hydra's own entry point prints composition errors and exits, so minitx composes 
 `cli.train` know Hydra. Neither imports torch, so that a mistake is reported within a second.
 """
 
-import re
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,9 +27,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from minitx.config.fields import keys, nearest, parse, show
+from minitx.config.fields import keys, nearest, parse, show, text_word
 from minitx.config.schema import Config, ModelConfig, check
 from minitx.utils.errors import UserError
+from minitx.utils.files import expand_home
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 NOT_OF_A_RUN = ("hydra", "suite")  # folders of conf/: Hydra's own, and lists of runs
@@ -70,7 +70,8 @@ def arguments(argv: Sequence[str]) -> Namespace:
     args = parser.parse_args(argv)
     args.overrides = [_as_written(word) for word in args.overrides]
     args.config_name = args.config_name or "train"
-    args.config_path = str(Path(args.config_path or CONF).resolve())
+    args.config_path = str(Path(expand_home(args.config_path or str(CONF))).resolve())
+    args.config_dir = args.config_dir and expand_home(args.config_dir)
     args.multirun |= "hydra.mode=MULTIRUN" in args.overrides
     return args
 
@@ -80,32 +81,28 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _as_written(word: str) -> str:
-    """Quote the values of a text key that Hydra would read as numbers: `run_dir=2024_05` is not `run_dir=202405`.
+    """Quote the values of a text key that Hydra would read as numbers, or whose characters its grammar lacks.
 
-    Values separated by commas are quoted one by one, but the name of a folder that is there is one value.
+    So `run_dir=2024_05` is not `run_dir=202405`, and `run_dir=~/läufe` needs no quotes. Values separated by commas are
+    quoted one by one, if they look like numbers; but the name of a folder that is there is one value.
     """
-    name, _, written = word.partition("=")
-    if name.lstrip("+") not in _text_names():
+    name, equals, written = word.partition("=")
+    if not equals or name.lstrip("+") not in _text_names():
         return word
     if "," in written and Path(written).is_dir():  # such as a run of a sweep: runs/TIME/model=lstm,seed=2
-        return f"{name}={quoted(written)}"
+        return text_word(name, written)
     try:
         parsed: Any = OverridesParser.create().parse_override(word).value()
     except HydraException:
-        return word  # it is refused later, with the others
+        is_one_text = not any(mark in written for mark in (",", "'", '"', "${"))
+        return text_word(name, written) if is_one_text else word  # which is refused later
     several = isinstance(parsed, ChoiceSweep) and parsed.simple_form
     values, texts = (parsed.list, written.split(",")) if several else ([parsed], [written])
     if len(values) != len(texts):  # a quoted value has commas of its own
         return word
-    each = [f"'{text.strip()}'" if isinstance(value, bool | int | float) else text
-            for value, text in zip(values, texts, strict=True)]
-    return f"{name}={','.join(each)}"
-
-
-def quoted(text: str) -> str:
-    """Quote a value, so that Hydra takes it as it is."""
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text))
-    return f"'{escaped}'"
+    quoted = [f"'{text.strip()}'" if isinstance(value, bool | int | float) else text
+              for value, text in zip(values, texts, strict=True)]
+    return f"{name}={','.join(quoted)}"
 
 
 @cache
@@ -169,7 +166,8 @@ def parse_overrides(app: Hydra, overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create(app.config_loader).parse_overrides(list(overrides))
     except HydraException as error:
-        what = " ".join(str(error).splitlines()[:2])  # the third line is a link
+        lines = [line for line in str(error).splitlines()[:2] if line.strip(" ^")]  # the third line is a link
+        what = " ".join(lines).removeprefix("LexerNoViableAltException: ")
         raise UserError(f"{what}; write key=value, and quote special characters") from error
 
 

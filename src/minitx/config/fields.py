@@ -3,6 +3,7 @@
 A class with `members` stands for a family of dataclasses; the value of its key `family` chooses among them.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields, is_dataclass
 from difflib import get_close_matches
@@ -12,17 +13,18 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from minitx.utils.errors import UserError
+from minitx.utils.files import expand_home
 
 C = TypeVar("C")
 
 
-def key(doc: str, *, choices: tuple[str, ...] = (), optional: bool = False, **bounds: float) -> Any:
+def key(doc: str, *, choices: tuple[str, ...] = (), optional: bool = False, path: bool = False, **bounds: float) -> Any:
     """Declare a config key: what it means, and the values it accepts (`ge`, `gt`, `le`, `lt`).
 
     optional: a config may lack the key, as those of runs published before it was added do. It is then null, which must
-    mean what was done before, and null is left out of `config_sha256`.
+    mean what was done before, and null is left out of `config_sha256`. path: a leading ~ is the home folder.
     """
-    return field(metadata={"doc": doc, "choices": choices, "optional": optional, "bounds": bounds})
+    return field(metadata={"doc": doc, "choices": choices, "optional": optional, "path": path, "bounds": bounds})
 
 
 def parse(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
@@ -68,7 +70,7 @@ def _value(hint: Any, value: Any, path: str, spec: Mapping[str, Any]) -> Any:
 
 
 def _scalar(kind: Any, value: Any, path: str, spec: Mapping[str, Any]) -> Any:
-    """Check one value's type, choices and bounds; a whole number will do for a float."""
+    """Check one value's type, choices and bounds; a whole number will do for a float, and a path may begin with ~."""
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind or (kind is float and not isfinite(value)):
@@ -79,7 +81,7 @@ def _scalar(kind: Any, value: Any, path: str, spec: Mapping[str, Any]) -> Any:
         words, holds = _BOUNDS[sign]
         if not holds(value, bound):
             raise UserError(f"{path}={show(value)}: must be {words} {bound:,} ({spec['doc']})")
-    return value
+    return expand_home(value) if spec["path"] else value
 
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false",
@@ -104,6 +106,14 @@ def show(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
+
+
+def text_word(name: str, text: str) -> str:
+    """Write a text key as a word of the command line, in the quotes of Hydra's grammar unless the text is plain."""
+    if re.fullmatch(r"[\w./+%@-]+", text, re.ASCII) and text.lower() != "null":
+        return f"{name}={text}"
+    escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", r"\'"), text)
+    return f"{name}='{escaped}'"
 
 
 def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:

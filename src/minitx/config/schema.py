@@ -51,7 +51,7 @@ class DataConfig:
     tgt: str = key("target language, as in the file names")
     bleu_tokenizer: str | None = key("sacreBLEU tokenizer of all BLEU scores; null = the one that suits data.tgt",
                                      choices=BLEU_TOKENIZERS, optional=True)
-    dir: str | None = key("folder with {split}.{lang}[.gz], .tsv, .jsonl or .parquet files")
+    dir: str | None = key("folder with {split}.{lang}[.gz], .tsv, .jsonl or .parquet files", path=True)
     folder: str | None = key("sub-folder of $MINITX_DATA to read if data.dir is null")
     hub_id: str | None = key("data set on the Hugging Face hub")
     hub_name: str | None = key("its configuration, or a folder in it; null = src-tgt or tgt-src, if it has them")
@@ -260,10 +260,10 @@ class Config:
     """All settings of a run."""
 
     seed: int = key("seed of weights, order and dropout", ge=0, le=2**64 - 1)
-    run_dir: str | None = key("folder of the run; null = a new one under runs/")
+    run_dir: str | None = key("folder of the run; null = a new one under runs/", path=True)
     resume: str = key("auto = continue from run_dir's newest good checkpoint", choices=("never", "auto"))
     init_from: str | None = key("run whose weights and tokenizer this one starts from; null = weights drawn from the "
-                                "seed")
+                                "seed", path=True)
     debug: bool = key("show the traceback of a user's mistake too")
     choices: ChoicesConfig = key("names of the group options")
     data: DataConfig = key("the text")

@@ -13,6 +13,7 @@ from minitx.data.cleaning import Cleaning, clean, hold_out, overlap
 from minitx.data.files import LacksLanguage, Pair, SplitFiles, find_splits, warn_of_left_out
 from minitx.data.hub import SHARD, HubSet, download
 from minitx.utils.errors import Exit, UserError
+from minitx.utils.files import expand_home
 
 Read = Callable[[str, int | None], list[Pair]]  # name of a split, largest number of pairs -> its first pairs
 SAMPLE = 200_000  # pairs that a vocabulary is learned from if the text is streamed
@@ -64,7 +65,7 @@ class Corpus:
         heads = [shard.head(share) for shard in self.shards if shard.head]
         cleaned = [clean(head, self.clean) for head in heads]
         Cleaning.combine([Cleaning(len(head), len(pairs), dropped, {})
-                           for head, (pairs, dropped) in zip(heads, cleaned, strict=True)]).check(100)
+                          for head, (pairs, dropped) in zip(heads, cleaned, strict=True)]).check(100)
         return [pair for pairs, _ in cleaned for pair in pairs]
 
     def forget(self) -> None:
@@ -122,7 +123,7 @@ def local_folder(cfg: DataConfig) -> Path | None:
     if cfg.dir is not None:
         return _folder("data.dir", cfg.dir)
     if (root := os.environ.get("MINITX_DATA")) and cfg.folder:
-        folder = _folder("MINITX_DATA", root) / cfg.folder
+        folder = _folder("MINITX_DATA", expand_home(root)) / cfg.folder
         if folder.is_dir():
             return folder
     if cfg.source == "files":

@@ -21,7 +21,7 @@ from minitx.data.corpus import Corpus
 from minitx.data.tokenizer import Tokenizer, TokenizerPair
 from minitx.utils.console import warn_once
 from minitx.utils.errors import Exit, UserError
-from minitx.utils.files import home, write_atomically
+from minitx.utils.files import expand_home, write_atomically
 
 Tokens = npt.NDArray[np.int32]
 FORMAT = "5"  # of the cached files; part of their key
@@ -171,7 +171,7 @@ def _flat(texts: list[str], tokenizer: Tokenizer) -> tuple[Tokens, Ints]:
 
 def default_cache_dir() -> Path:
     """Return $MINITX_CACHE, or ~/.cache/minitx."""
-    return Path(os.environ.get("MINITX_CACHE") or home() / ".cache" / "minitx")
+    return Path(expand_home(os.environ.get("MINITX_CACHE") or "~/.cache/minitx"))
 
 
 def encode_cached(corpus: Corpus, split: str, tokenizers: TokenizerPair, max_length: int,

@@ -56,7 +56,7 @@ def _streamed(cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, progress: 
 
     def load(number: int) -> EncodedSplit:
         return EncodedSplit.concatenate([encode_cached(shards[i], "train", tokenizers, max_length, cache_dir)
-                                    for i in windows[number]])
+                                         for i in windows[number]])
 
     def extent(window: list[int]) -> Extent:
         pairs, tgt_tokens, longest = zip(*(found[i][0] for i in window), strict=True)

@@ -64,7 +64,7 @@ class Translator:
 
     def n_best(self, lines: Iterable[str], n: int, *, beam_size: int | None = None, length_penalty: float | None = None,
                progress: Progress | None = None, warn: Warn | None = None) -> list[list[Translation]]:
-        """Find up to n different outputs a line, best first; for a blank line one, empty.
+        """Find up to n outputs a line, best first; for a blank line one, empty. Two may differ in their tokens alone.
 
         Errors: ValueError if n is more than the beam size.
         """

@@ -38,7 +38,7 @@ def _figures(path: Path) -> dict[str, int]:
 
 def process_age_s() -> float:
     """Return the seconds since this process was started, imports included. Linux; source: proc(5), field 22 of stat."""
-    ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    ticks = float(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 

@@ -85,7 +85,7 @@ def _of_ours(proc: Path, root: int) -> Iterable[int]:
     stats: dict[int, tuple[int, int]] = {}  # parent, ticks
     for folder in proc.glob("[0-9]*"):
         with suppress(OSError):  # it has just ended: its parent has its ticks
-            words = (folder / "stat").read_text().rpartition(")")[2].split()
+            words = (folder / "stat").read_bytes().rpartition(b")")[2].split()  # its name may be any bytes
             stats[int(folder.name)] = int(words[1]), sum(int(word) for word in words[11:15])
     for pid, (parent, ticks) in stats.items():
         while pid not in (root, 0) and parent in stats:

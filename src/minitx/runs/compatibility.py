@@ -53,6 +53,6 @@ def _differences(asked: Mapping[str, Any], frozen: Mapping[str, Any], prefix: st
 
 def _refuse(run_dir: Path, what: str, lines: list[str], code: Exit = Exit.USAGE) -> None:
     if lines:
-        raise UserError("\n  ".join([f"run_dir={run_dir}: was begun with {what}; resume=auto trains on as begun. To "
-                                     f"begin anew from its weights: init_from={run_dir} and another run_dir", *lines]),
-                        code)
+        head = (f"run_dir={run_dir}: was begun with {what}; resume=auto trains on as begun. To start a new run from "
+                f"its weights: init_from={run_dir} and another run_dir")
+        raise UserError("\n  ".join([head, *lines]), code)

@@ -6,14 +6,17 @@ import hashlib
 import json
 import os
 import re
+import shlex
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from minitx.config import saved
+from minitx.config.fields import text_word
 from minitx.config.schema import Config, as_dict
 from minitx.runs.compatibility import refuse_other_settings
 from minitx.runs.result import Result
@@ -70,10 +73,22 @@ def _refusals(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        is_taken = isinstance(error, FileExistsError)
         why = ("is a file, not a folder" if os.path.isfile(run_dir) else
-               "another run began here just now" if isinstance(error, FileExistsError) else
-               f"cannot be used: {error.strerror}")
+               "another run began here just now" if is_taken and run_dir.is_dir() else
+               f"{error.filename} is a link that leads nowhere" if is_taken else f"cannot be used: {error.strerror}")
         raise UserError(f"run_dir={run_dir}: {why}", Exit.STORAGE) from error
+
+
+def remove_run_dir(run_dir: Path) -> None:
+    """Remove a run directory. Of a link to one only the content goes; what cannot be removed stays."""
+    with suppress(OSError):
+        for path in run_dir.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+        run_dir.rmdir()
 
 
 def _new_run_dir(cfg: Config) -> Path:
@@ -152,7 +167,8 @@ def storage_errors(run_dir: Path) -> Iterator[None]:
             raise
         what, remedy = ("written", "make room") if error.errno in FULL else ("read or written", "permit that")
         raise UserError(f"{error.filename or run_dir}: cannot be {what} ({error.strerror}); what was saved before is "
-                        f"whole: {remedy}, then repeat the command with run_dir={run_dir} resume=auto",
+                        f"whole: {remedy}, then repeat the command with "
+                        f"{shlex.quote(text_word('run_dir', str(run_dir)))} resume=auto",
                         Exit.STORAGE) from error
 
 
@@ -162,10 +178,10 @@ def is_finished(cfg: Config, run_dir: Path, console: Console) -> bool:
     if done is not None and done.status == "finished":
         if done.stop_reason == "max_steps" and (cfg.trainer.max_steps or done.steps) > done.steps:
             raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: {run_dir} is finished, after the "
-                            f"{done.steps:,} steps it decayed towards; to train on, begin anew with "
+                            f"{done.steps:,} steps it decayed towards; to train on, start a new run with "
                             f"init_from={run_dir}")
-        console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train on, begin anew "
-                     f"with init_from={run_dir}")
+        console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train on, start a new "
+                     f"run with init_from={run_dir}")
         return True
     if (run_dir / "model.safetensors").exists() and not (run_dir / "metrics.jsonl").exists():
         raise UserError(f"run_dir={run_dir}: holds weights that were not trained there, and would be overwritten; "

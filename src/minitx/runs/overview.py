@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import time
 from typing import Any
 
 from minitx.config import saved
@@ -19,6 +20,7 @@ from minitx.utils.progress import Progress
 
 DEPTH = 3  # folders from the one that is asked for down to a run: those of a sweep or a suite lie in one of their own
 CHOICES = ("experiment", "data", "model")  # the options by which a run's settings were chosen
+STARTS_S = 60  # a run that writes its settings takes seconds until it holds its directory
 STATUS_OF = {"terminated": "interrupted"}  # a result's status, where the table has another word for it
 Point = tuple[int, float, float | None, float]  # of a validation: step, seconds of training, loss, BLEU
 
@@ -138,7 +140,10 @@ def _status(run_dir: Path, result: Any) -> str:
         return "running"
     if result in STATUSES:
         return STATUS_OF.get(result, str(result))
-    return "interrupted" if any(run_dir.glob("checkpoints/step-*")) else "failed"
+    if any(run_dir.glob("checkpoints/step-*")):
+        return "interrupted"
+    began = (run_dir / saved.NAME).stat().st_mtime
+    return "running" if 0 <= time() - began < STARTS_S and not (run_dir / "metrics.jsonl").exists() else "failed"
 
 
 def _result(run_dir: Path) -> Mapping[str, Any]:

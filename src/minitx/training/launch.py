@@ -3,14 +3,13 @@
 What must be in place before torch is imported happens here; `launch` imports it afterwards.
 """
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from minitx.config.schema import Config, resolve_size
 from minitx.distributed.cluster import outer_exit_code, outer_ranks
-from minitx.runs.directory import open_run_dir
+from minitx.runs.directory import open_run_dir, remove_run_dir
 from minitx.runs.warm_start import adopt
 from minitx.training.process import set_threads
 from minitx.utils.errors import Exit, UserError
@@ -23,7 +22,7 @@ def launch(cfg: Config) -> int:
     learned anything leaves no new directory behind, except as one of such ranks.
     """
     ranks = outer_ranks()
-    cfg = settled(cfg, ranks)
+    cfg = resolve(cfg, ranks)
     set_threads(cfg)
     if ranks:
         from minitx.training import worker
@@ -48,10 +47,10 @@ def launch(cfg: Config) -> int:
     finally:
         learned = any((run_dir / name).exists() for name in ("checkpoints", "metrics.jsonl"))
         if is_new and refused in (Exit.USAGE, Exit.DATA) and not learned:
-            shutil.rmtree(run_dir, ignore_errors=True)  # this run made all that is in it
+            remove_run_dir(run_dir)  # this run made all that is in it
 
 
-def settled(cfg: Config, ranks: int = 0) -> Config:
+def resolve(cfg: Config, ranks: int = 0) -> Config:
     """Return the config as trained: widths by `model.size`, ranks as started, and what `init_from` decides.
 
     ranks: as torchrun or srun has started; 0 if neither has. Errors: `UserError` for another number of devices than of

@@ -79,7 +79,7 @@ def prepare(cfg: Config, run_dir: Path, console: Console, signals: Signals, rank
             refuse_others(facts, saved.meta["identity"], run_dir)
         data = TranslationData(cfg, corpus, tokenizers, rank=ranks.rank, world_size=ranks.size,
                                start=(state.epoch, state.update), progress=partial(show_or_stop, console, signals))
-    ranks.agree(**facts, precision=state.precision, step=str(state.step))
+    ranks.agree(**facts, precision=state.precision, step=str(state.step), bleu_tokenizer=tokenizer)
     task = build_task(cfg, tokenizers, state, device=device, ranks=ranks,
                       weights=saved.section("model") if saved else None)
     records = ranks.broadcast(truncate_metrics(run_dir / "metrics.jsonl", state.step) if ranks.is_main else [])

@@ -35,7 +35,7 @@ def settle_horizon(cfg: Config, state: RunState, before: Mapping[str, float | No
     for steps, what in ((state.horizon_steps, "already decays"), (horizon, "would have decayed by now")):
         if before is not None and steps and begins is not None and state.step > begins * steps:
             raise UserError(f"{asked}: the learning rate {what} towards step {steps}; finish the run as begun, or "
-                            "begin another from its weights, with init_from")
+                            "start another from its weights, with init_from")
     state.horizon_steps = horizon
 
 

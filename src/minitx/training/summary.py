@@ -1,11 +1,13 @@
 """What a run says of itself: what is about to be trained, what came of it, and its result.json."""
 
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from minitx.config.fields import text_word
 from minitx.config.schema import config_sha256
 from minitx.profiling.peak import Peak
 from minitx.profiling.process import cores
@@ -95,6 +97,7 @@ def build_result(prepared: Prepared, averaged: list[int] | None, scores: dict[st
     run, data = prepared.run, prepared.data
     cfg, state, ranks = run.cfg, run.state, run.ranks
     assert run.stop_reason is not None
+    wall_s = run.clock.total()
     return Result(
         status=status_of(run.stop_reason), stop_reason=run.stop_reason, experiment=cfg.choices.experiment,
         model=cfg.choices.model, data=cfg.choices.data, src=cfg.data.src, tgt=cfg.data.tgt, seed=cfg.seed,
@@ -104,7 +107,7 @@ def build_result(prepared: Prepared, averaged: list[int] | None, scores: dict[st
         horizon_steps=state.horizon_steps, best_valid_bleu=state.best_valid_bleu, best_step=state.best_step,
         averaged_steps=averaged, valid_loss=state.best_valid_loss, test=scores, train_s=state.train_s,
         eval_s=state.eval_s, decode={name: getattr(cfg.decode, name) for name in SEARCH},
-        checkpoint_s=state.checkpoint_s, wall_s=run.clock.total(), target_bleu=cfg.trainer.target_bleu,
+        checkpoint_s=state.checkpoint_s, wall_s=wall_s, target_bleu=cfg.trainer.target_bleu,
         tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
         padding_efficiency_pct=100 * data.padding_efficiency,
         peak_memory_gib=max(ranks.all_gather(peak_memory_gib(prepared.device))),
@@ -112,7 +115,7 @@ def build_result(prepared: Prepared, averaged: list[int] | None, scores: dict[st
         data_sha256=prepared.corpus.fingerprint, tokenizer_sha256=prepared.tokenizers.fingerprint,
         init_from_sha256=state.init_from_sha256, cleaning=data.cleaning.counts(), versions=versions(),
         hardware=hardware(prepared.device), environment=environment(),
-        **time_to_target.bill(state, run.clock.total(), cfg.trainer, ranks.size),
+        **time_to_target.bill(state, wall_s, cfg.trainer, ranks.size),
         **measured(state, run.clock, run.peak))
 
 
@@ -135,9 +138,10 @@ def summary(result: Result, run_dir: Path) -> str:
         lines.append(f"{name:>16}  BLEU {entry['bleu']:.1f}  chrF {entry['chrf']:.1f}{extra}")
         lines += [f"{phenomenon:>34}  BLEU {bleu:.1f}" for phenomenon, bleu in entry.get("phenomena_bleu", {}).items()]
     lines.append(f"{'result':>16}  {run_dir / 'result.json'}")
-    lines.append(f"{'try it':>16}  minitx translate {run_dir}")
+    lines.append(f"{'try it':>16}  minitx translate {shlex.quote(str(run_dir))}")
     if result.status in ("interrupted", "terminated"):
-        lines.append(f"{'go on':>16}  the same command with run_dir={run_dir} resume=auto")
+        lines.append(f"{'go on':>16}  the same command with "
+                     f"{shlex.quote(text_word('run_dir', str(run_dir)))} resume=auto")
     return "\n".join(lines)
 
 

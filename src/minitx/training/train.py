@@ -130,5 +130,5 @@ def report(prepared: Prepared, averaged: list[int] | None, scores: dict[str, Tes
         run.console.line(summary(result, run.run_dir))
         if run.stop_reason == "requeued":
             requeue(run.console)
-    run.ranks.all_gather(None)  # whoever started the ranks may end all when one leaves
+    run.ranks.all_gather(None)  # the others wait here, where no signal ends them: they would end this one too early
     return EXIT_OF[result.status]

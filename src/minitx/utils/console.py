@@ -107,6 +107,12 @@ def ignore_write_errors(*names: str) -> None:
         setattr(sys, name, io.TextIOWrapper(file, encoding, errors, line_buffering=True))
 
 
+def escape_unencodable() -> None:
+    """Make standard output write what its encoding lacks as escapes, \\xe4 for instance, where it would fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 @contextmanager
 def show_warnings(console: Console) -> Iterator[None]:
     """Write warnings as lines of the console, without the place in our code that Python adds."""

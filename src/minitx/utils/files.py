@@ -1,4 +1,4 @@
-"""Files that are put in place whole or not at all, and a home folder for everyone."""
+"""Files that are put in place whole or not at all, and the home folder: everyone has one, and ~ is its name."""
 
 import errno
 import os
@@ -47,7 +47,14 @@ def _flush(descriptor: int, folder: Path) -> None:
                   "written last; a killed process loses nothing")
 
 
-def home() -> Path:
+def expand_home(path: str) -> str:
+    """Return a path with the home folder in the place of a leading `~` or `~name`, as a shell writes it if unquoted."""
+    if path.startswith("~"):
+        ensure_home()
+    return os.path.expanduser(path)
+
+
+def ensure_home() -> Path:
     """Return the user's home folder. One who has none, as in a container, gets one among the temporary files, as HOME.
 
     Without it libraries fail, or write into a folder called "~".

@@ -24,7 +24,7 @@ from minitx.experiments.costs.complexity import (
     with_width,
 )
 from minitx.profiling.peak import Peak
-from minitx.training.launch import settled
+from minitx.training.launch import resolve
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 from minitx.utils.console import Console
@@ -60,7 +60,7 @@ def test_the_last_step_has_an_exponent_of_its_own() -> None:
 
 
 def model(name: str, size: str) -> ModelConfig:
-    return settled(compose([f"model={name}", f"model.size={size}"])).model
+    return resolve(compose([f"model={name}", f"model.size={size}"])).model
 
 
 @pytest.mark.parametrize("width", FULL.widths)
@@ -73,7 +73,7 @@ def test_widths_grow_in_step(width: int) -> None:
 @pytest.mark.parametrize("family", ["transformer", "lstm"])
 @pytest.mark.parametrize("size", ["toy", "tiny", "small", "base", "big"])
 def test_every_size_can_have_every_width(family: str, size: str) -> None:
-    cfg = settled(compose([f"model={family}", f"model.size={size}"]))
+    cfg = resolve(compose([f"model={family}", f"model.size={size}"]))
     own = cfg.model.d_model
     assert own is not None
     assert with_width(cfg.model, own) == cfg.model == resolve_size(cfg.model)
@@ -142,7 +142,7 @@ def test_every_point_is_timed_once_a_round_and_families_alternate(monkeypatch: p
     order: list[tuple[str, int, int]] = []
     monkeypatch.setattr(TimedBatch, "time_once", lambda self: order.append((self.name, self.length, self.d_model)))
     words = ["model.size=toy", "trainer.precision=32-true", "trainer.accelerator=cpu"]
-    families = {name: settled(compose([*words, f"model={name}"])) for name in ("transformer", "lstm")}
+    families = {name: resolve(compose([*words, f"model={name}"])) for name in ("transformer", "lstm")}
     grid = Grid(lengths=(8, 16), widths=(32, 64), length=16, tokens=32, repeats=2)
     benchmark = FamilyBenchmark(families, grid, Console())
     benchmark.time_all(list(benchmark.points(TOKENIZERS)))

@@ -13,7 +13,7 @@ from minitx.data.datamodule import TranslationData
 from minitx.experiments.costs import dry_run
 from minitx.experiments.costs.dry_run import DryRun, widest_update
 from minitx.training.build import build_task, build_tokenizers
-from minitx.training.launch import settled
+from minitx.training.launch import resolve
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 from minitx.utils.console import Console
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def prepared(folder: Path, *overrides: str) -> tuple[TranslationTask, TranslationData]:
-    cfg = settled(compose(["data=files", f"data.dir={write_digits(folder / 'text')}", "model.size=toy",
+    cfg = resolve(compose(["data=files", f"data.dir={write_digits(folder / 'text')}", "model.size=toy",
                            "trainer.tokens_per_update=256", "data.max_tokens=128", "data.max_length=64",
                            "trainer.precision=32-true",
                            *overrides]))
@@ -80,7 +80,7 @@ def test_quartiles() -> None:
 def test_ctrl_c_is_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import signal
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     monkeypatch.setattr(TranslationTask, "training_step", lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with pytest.raises(KeyboardInterrupt):

@@ -5,17 +5,17 @@ import pytest
 from minitx.config.compose import compose
 from minitx.experiments.costs.estimate import estimate
 from minitx.models.registry import build_model
-from minitx.training.launch import settled
+from minitx.training.launch import resolve
 
 
 @pytest.mark.parametrize("model", ["lstm", "lstm_attention", "transformer", "transformer_nope"])
 def test_parameters_are_counted_without_a_model(model: str) -> None:
-    cfg = settled(compose([f"model={model}", "model.size=tiny", "tokenizer.vocab_size=500"]))
+    cfg = resolve(compose([f"model={model}", "model.size=tiny", "tokenizer.vocab_size=500"]))
     real = build_model(cfg.model, src_vocab_size=500, tgt_vocab_size=500)
     found = estimate(cfg)
     assert found.params == sum(p.numel() for p in real.parameters())
     assert found.flop is not None
-    twice = estimate(settled(compose([f"model={model}", "model.size=tiny", "tokenizer.vocab_size=500",
+    twice = estimate(resolve(compose([f"model={model}", "model.size=tiny", "tokenizer.vocab_size=500",
                                      f"trainer.max_steps={2 * (cfg.trainer.max_steps or 0)}"])))
     assert twice.flop == pytest.approx(2 * found.flop)
 

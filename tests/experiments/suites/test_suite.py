@@ -15,6 +15,7 @@ import pytest
 import yaml
 from published import write_run
 
+from minitx.config.compose import compose
 from minitx.data.corpus import load_corpus
 from minitx.experiments.reports.results import make_row
 from minitx.experiments.suites import suite as suites
@@ -97,6 +98,11 @@ def test_jobs_are_what_a_person_would_type(jobs: list[Job], tmp_path: Path) -> N
     assert load("two", "small", tmp_path, ["trainer.max_steps=7"])[0].cfg.trainer.max_steps == 7
 
 
+def test_a_folder_of_runs_may_have_any_name(jobs: list[Job], tmp_path: Path) -> None:
+    run_dir = tmp_path / "Anna's [1] läufe, two" / "quick.lstm.1"
+    assert compose(replace(jobs[1], run_dir=run_dir).argv[2:]).run_dir == str(run_dir)
+
+
 @pytest.mark.parametrize(("name", "size", "why"), [
     ("tow", "small", "tow: no such suite; did you mean two?"), ("two", "huge", "two: has no size huge; it has small")])
 def test_a_slip_is_one_line(name: str, size: str, why: str, jobs: list[Job], tmp_path: Path) -> None:
@@ -153,9 +159,11 @@ def test_a_row_is_published_as_its_run_ends_and_is_then_done(jobs: list[Job], mo
                                                              tmp_path: Path) -> None:
     made = write_run(tmp_path / "made")
     doing(monkeypatch, f"os.rename({str(made)!r}, run_dir)")
-    suite = Suite(jobs[:1], Console(StringIO()), tmp_path / "results")
+    shown = StringIO()
+    suite = Suite(jobs[:1], Console(shown), tmp_path / "results")
     assert suite.run() == Exit.OK
     assert suite.states[jobs[0]].state == "published"
+    assert ": published\n" in shown.getvalue(), "where a reader who leaves ends nothing"
     (tmp_path / "runs").rename(tmp_path / "lost")
     again = Suite(jobs[:1], Console(StringIO()), tmp_path / "results")
     assert again.states[jobs[0]].state == "published"

@@ -100,7 +100,7 @@ class FamilyBenchmark:
     """Time families side by side on this machine. Nothing is written."""
 
     def __init__(self, families: Mapping[str, Config], grid: Grid, console: Console) -> None:
-        """families: settled configs by name that differ only in the model"""
+        """families: resolved configs by name that differ only in the model"""
         self.families, self.grid, self.console = families, grid, console
         self.cfg = next(iter(families.values()))
         self.device = choose_device(self.cfg.trainer)
@@ -185,7 +185,7 @@ class FamilyBenchmark:
 
 
 def width_of(cfg: Config) -> int:
-    """Return the d_model of a settled config."""
+    """Return the d_model of a resolved config."""
     assert cfg.model.d_model is not None
     return cfg.model.d_model
 

@@ -41,7 +41,7 @@ class Fact(NamedTuple):
 
 
 class Doctor:
-    """Examine a settled config on this machine, section by section; later sections need the results of earlier ones.
+    """Examine a resolved config on this machine, section by section; later sections need the results of earlier ones.
 
     Only the cache is written.
     """

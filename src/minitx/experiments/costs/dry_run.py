@@ -57,8 +57,8 @@ def dry_run(task: TranslationTask, data: TranslationData, device: torch.device, 
     fit_until_stopped(build_trainer(device, [stopwatch]), task, data)
     flops: list[Any] = stopwatch.flops[WARM_UP:]
     return DryRun(stopwatch.update_s[WARM_UP:], sum(stopwatch.tgt_tokens[WARM_UP:]), peak_memory_gib(device),
-                     stopwatch.checkpoint_bytes, sum(t.nbytes for t in model_tensors(task.model).values()),
-                     stopwatch.split_s(), None if None in flops else sum(flops))
+                  stopwatch.checkpoint_bytes, sum(t.nbytes for t in model_tensors(task.model).values()),
+                  stopwatch.split_s(), None if None in flops else sum(flops))
 
 
 def fit_until_stopped(trainer: pl.Trainer, task: TranslationTask, data: TranslationData) -> None:

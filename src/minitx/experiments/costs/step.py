@@ -47,7 +47,7 @@ GIB = 2**30
 
 
 class StepBenchmark:
-    """Measure one update of a settled config on this machine. Only the cache and the trace are written."""
+    """Measure one update of a resolved config on this machine. Only the cache and the trace are written."""
 
     def __init__(self, cfg: Config, console: Console, trace: Path | None = None) -> None:
         """trace: file for a Chrome trace of the profiled updates"""

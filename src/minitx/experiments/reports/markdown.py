@@ -28,7 +28,7 @@ def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
     new = [_checked_row(run_dir) for run_dir in runs]
     rows = {row.name: row for row in (*results.read_rows(ledger, may_be_empty=bool(new)), *new)}
     pages = fill_pages(readme, make_blocks(list(rows.values()), findings.read_studies(ledger / "studies")))
-    _write_rows(new, ledger)
+    _write_rows(new, ledger, print)
     for page, (text, filled) in pages.items():
         if filled != text:
             try:
@@ -44,28 +44,28 @@ def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult]
             **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES}}
 
 
-def publish(runs: Sequence[Path], ledger: Path) -> None:
-    """Add runs' rows, each in place of an older one of the same config and seed, and say so.
+def publish(runs: Sequence[Path], ledger: Path, say: Callable[[str], None] = print) -> None:
+    """Add runs' rows, each in place of an older one of the same config and seed. say: gets a line for each
 
     Errors: `UserError` for a run that cannot be published; then none is.
     """
-    _write_rows([_checked_row(run_dir) for run_dir in runs], ledger)
+    _write_rows([_checked_row(run_dir) for run_dir in runs], ledger, say)
 
 
-def _write_rows(rows: Sequence[Row], ledger: Path) -> None:
-    """Write rows; print what each replaces, and what is wrong with it."""
+def _write_rows(rows: Sequence[Row], ledger: Path, say: Callable[[str], None]) -> None:
+    """Write rows; say what each replaces, and what is wrong with it."""
     for row in rows:
         known = results.read_rows(ledger, may_be_empty=True)
         alike = [other.name for other in known if other.sort_key[:2] == row.sort_key[:2]]
         path, replaced = results.write_row(row, ledger)
-        print(f"{path}: {'replaced: there was a row of this config and seed' if replaced else 'published'}"
-              f"{'' if row.committed else ', and marked: its code is in no commit'}")
+        say(f"{path}: {'replaced: there was a row of this config and seed' if replaced else 'published'}"
+            f"{'' if row.committed else ', and marked: its code is in no commit'}")
         if (disturbed := disturbance(row.result.other_cpu_pct)) is not None:
-            print(f"{path}: warning: marked as disturbed, {disturbed}; train it again on a quiet machine, and publish "
-                  "that")
+            say(f"{path}: warning: marked as disturbed, {disturbed}; train it again on a quiet machine, and publish "
+                "that")
         if others := [name for name in alike if name != row.name]:
-            print(f"{path}: of the same experiment and seed, with another config: {', '.join(others)}; delete what "
-                  "this one replaces")
+            say(f"{path}: of the same experiment and seed, with another config: {', '.join(others)}; delete what "
+                "this one replaces")
 
 
 def _checked_row(run_dir: Path) -> Row:

@@ -27,8 +27,8 @@ STYLE: dict[Any, Any] = {
 }  # fmt: skip
 # Colour and marker, for the colour-blind and for print. Source: Okabe & Ito 2008, Color Universal Design.
 FAMILY_STYLES = {"transformer": ("#0072B2", "o"), "lstm_attention": ("#D55E00", "s"), "lstm": ("#009E73", "^"),
-         "transformer_nope": ("#CC79A7", "D"), "transformer_learned": ("#E69F00", "v"),
-         "transformer_rope": ("#56B4E9", "P")}
+                 "transformer_nope": ("#CC79A7", "D"), "transformer_learned": ("#E69F00", "v"),
+                 "transformer_rope": ("#56B4E9", "P")}
 OTHER_STYLES = (("#000000", "X"), ("#F0E442", "*"))
 LEGEND_TITLE = {"weight": "bold", "size": 9}  # as of a panel
 

@@ -244,8 +244,8 @@ def render(table: Table, rows: Sequence[Row]) -> str:
     head, cells = grid(table, lines)
     compared = [f"- {text}" for text in comparisons(table, lines)]
     commands = dict.fromkeys(row.command for row in chosen)
-    return "\n".join([markdown(head, cells), *(["", *compared] if compared else []), "",
-                      *conditions(table, chosen), "", "```", *commands, "```"])
+    return "\n".join([markdown(head, cells), *(["", *compared] if compared else []), "", *conditions(table, chosen), "",
+                      "```", *commands, "```"])
 
 
 def _first_step(table: Table) -> str:

@@ -53,7 +53,7 @@ class Study(Protocol):
 def run_study(study: Study, families: Mapping[str, Config], size: str, console: Console) -> dict[str, Any]:
     """Measure, and add size and conditions to the results.
 
-    families: settled configs by name that differ only in the model
+    families: resolved configs by name that differ only in the model
     """
     cfg, sizes = next(iter(families.values())), study.SIZES[size]
     device = choose_device(cfg.trainer)

@@ -289,7 +289,7 @@ def claims(found: Mapping[str, Any]) -> Iterator[Claim]:
            undecided(claim, bounds, "that length was not measured"))
     longest = max(both)
     yield speedup(f"at {longest:,} tokens, the longest sentence that both were given, the LSTM is the faster one",
-                both[longest][::-1], (1, inf))
+                  both[longest][::-1], (1, inf))
 
 
 def grows(claim: str, fit: Mapping[str, Any] | None, bounds: Interval) -> Claim:
@@ -316,7 +316,7 @@ def speedup(claim: str, both: tuple[Point, Point], bounds: Interval) -> Claim:
     """Decide how many times as fast the first is as the second, from their extremes."""
     one, other = both
     return judge(claim, other["seconds"] / one["seconds"],
-                  (other["fastest_s"] / one["slowest_s"], other["slowest_s"] / one["fastest_s"]), bounds)
+                 (other["fastest_s"] / one["slowest_s"], other["slowest_s"] / one["fastest_s"]), bounds)
 
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:

@@ -79,7 +79,7 @@ def probe_reader(reader: Reader, distance: int, sizes: Sizes, rng: np.random.Gen
     x, keys, named = states(reader, distance, sizes.fitted + sizes.scored, rng)
     shuffled = keys[torch.from_numpy(rng.permutation(sizes.fitted))]
     correct, by_chance = (probe(x[:sizes.fitted], labels, x[sizes.fitted:], keys[sizes.fitted:])
-                        for labels in (keys[:sizes.fitted], shuffled))
+                          for labels in (keys[:sizes.fitted], shuffled))
     return ProbeCounts(sizes.scored, correct, by_chance, int((named == keys)[sizes.fitted:].sum()))
 
 
@@ -160,7 +160,7 @@ def reads(claim: str, points: list[dict[str, Any]], bounds: Interval) -> Claim:
     """Decide how much is read at the distance where the least is."""
     worst = min(points, key=lambda point: float(point["share"]))
     return judge(claim, worst["share"], (min(worst["low"], *worst["shares"]), max(worst["high"], *worst["shares"])),
-                  bounds)
+                 bounds)
 
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:

@@ -91,7 +91,7 @@ def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> d
 
 
 def train_model(cfg: Config, data: TranslationData, tokenizers: TokenizerPair, validators: Mapping[str, Validator],
-            sizes: Sizes, progress: Progress) -> dict[str, Any]:
+                sizes: Sizes, progress: Progress) -> dict[str, Any]:
     """Train a model with each seed, and score it at the update of its lowest validation loss."""
     device, runs = choose_device(cfg.trainer), list[LossRecorder]()
     precision = choose_precision(cfg.trainer, device)
@@ -174,7 +174,7 @@ def claims(laws: Mapping[str, Any]) -> Iterator[Claim]:
     yield judge_exponent("the exponent of size is that of Kaplan et al., 0.076", power, (0.056, 0.096))
     yield judge_exponent("with a floor it is that of Hoffmann et al., 0.34", floored, (0.29, 0.39))
     yield judge_estimate("there is a loss that no size of model goes below, of 0.1 nats a token or more", floored,
-                    "constant", (0.1, inf))
+                         "constant", (0.1, inf))
 
 
 def judge_exponent(claim: str, fit: Mapping[str, Any], bounds: Interval) -> Claim:

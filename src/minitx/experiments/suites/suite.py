@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from minitx.config.compose import CONF, compose
-from minitx.config.fields import nearest
+from minitx.config.fields import nearest, text_word
 from minitx.config.schema import Config, config_sha256, resolve_size
 from minitx.data.corpus import check_text
 from minitx.experiments.reports import results
@@ -64,7 +64,8 @@ class Job:
     @property
     def argv(self) -> list[str]:
         """Return the same as it is run here: it begins the run, or continues it."""
-        return [sys.executable, str(CONF.parent / "train.py"), *self.words, f"run_dir={self.run_dir}", "resume=auto"]
+        return [sys.executable, str(CONF.parent / "train.py"), *self.words, text_word("run_dir", str(self.run_dir)),
+                "resume=auto"]
 
     @property
     def log(self) -> Path:
@@ -203,7 +204,7 @@ class Suite:
                          f"delete {job.run_dir} to train it again, or publish it as it is: minitx report {job.run_dir}")
             return
         try:
-            publish([job.run_dir], self.ledger)
+            publish([job.run_dir], self.ledger, self.console.line)
             state.state = "published"
         except UserError as error:
             self.states[job] = State("failed", state.result, str(error), error.code)
