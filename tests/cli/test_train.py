@@ -70,6 +70,7 @@ SLIPS = {
     "--multirun seed=1,x": "seed=x: must be a whole number (seed of weights, order and dropout)",
     "--multirun seed=1,2 run_dir=x": "run_dir=x: shared by 2 jobs; leave it out, or name it by what varies: "
                                      "run_dir='runs/${choices.model}-${seed}'",
+    "--multirun seed=1,1": "seed=1: 2 jobs are the same; name each value once",
     "model": "Error parsing override 'model' missing EQUAL at '<EOF>'; write key=value, and quote special characters",
     "seed=ü": "seed=ü; write key=value, and quote special characters",
     "--modle transformer": "unrecognized arguments: --modle; see python train.py --help",
@@ -210,8 +211,29 @@ def test_multirun_gives_each_job_a_process_and_fails_if_one_failed(tmp_path: Pat
     assert trained == [["13", "transformer_nope"], ["1", "transformer_nope"]]
     assert done.returncode == 3
     assert done.stderr == "minitx: job failed with exit code 3: seed=13 model=transformer_nope\n"
-    assert len([path for path in (tmp_path / "runs").iterdir() if path.name != "multirun"]) == 2
+    (sweep,) = (tmp_path / "runs").iterdir()
+    assert sorted(path.name for path in sweep.iterdir()) == ["multirun.yaml", "seed=1", "seed=13"]
+    lines = done.stdout.splitlines()
+    place = next(n for n, line in enumerate(lines) if line.startswith("run  "))
+    assert [line.split()[0] for line in lines[place + 1:place + 3]] == [f"runs/{sweep.name}/seed={n}" for n in (13, 1)]
     assert [path.name for path in tmp_path.iterdir() if path.name != "stub.py"] == ["runs"]
+
+
+def test_a_sweep_is_named_by_what_varies_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    (tmp_path / "stub.py").write_text(STUB)
+    words = ("stub.py", "--multirun", "hydra.sweep.dir=runs/mine", "experiment=quick", "optim.lr=0.1,0.2",
+             "data.test_sets=[test],[minimal_pairs]")
+    done = python(*words, MINITX_ALLOCATOR="as it is")
+    assert done.returncode == 0, done.stderr
+    names = [f"optim.lr={lr},data.test_sets={name}" for lr in (0.1, 0.2) for name in ("test", "minimal_pairs")]
+    assert [line.split()[3] for line in done.stdout.splitlines() if line.startswith("TRAINS")] == [
+        f"runs/mine/{name}" for name in names]
+    assert "is not empty; name a new folder, or add resume=auto" in python(*words, MINITX_ALLOCATOR="as it is").stderr
+    again = python(*words, "resume=auto", MINITX_ALLOCATOR="as it is")
+    assert (again.returncode, again.stdout.count("TRAINS")) == (0, 4)
+    assert sorted(path.name for path in (tmp_path / "runs/mine").iterdir()) == ["multirun.yaml", *sorted(names)]
+    begun = python("stub.py", f"init_from=runs/mine/{names[0]}", "experiment=quick")
+    assert "several values need" not in begun.stderr
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

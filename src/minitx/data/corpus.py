@@ -107,6 +107,12 @@ def check_text(cfg: DataConfig) -> None:
         raise UserError("data.hub_id=null: names no data set; or set data.dir to a folder of files")
 
 
+def spread(total: int, n: int) -> list[int]:
+    """Return `n` places, or all there are, spread evenly over a list of `total`."""
+    n = min(n, total)
+    return [i * total // n for i in range(n)]
+
+
 def local_folder(cfg: DataConfig) -> Path | None:
     """Return the folder to read: data.dir, else $MINITX_DATA/{data.folder}; None = read from the hub.
 

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,12 @@ class Tokenizer:
         """Decode many id sequences."""
         texts = self._bpe.decode_batch([[int(id_) - N_SPECIALS for id_ in ids if id_ >= N_SPECIALS] for ids in batch])
         return [text.removeprefix(" ") for text in texts]
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return each token's part of the text. A letter made of several goes to the last; the others are empty."""
+        texts = self.decode_batch([ids[:n] for n in range(len(ids))])
+        whole = [text.rstrip("\N{REPLACEMENT CHARACTER}") for text in texts] + [self.decode(ids)]
+        return [after[len(before):] for before, after in pairwise(whole)]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -2,11 +2,13 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -23,6 +25,8 @@ from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import create, write_atomically
 
 RUNS = Path("runs")
+LONGEST_NAME = 120  # characters of a folder's name: no more than 255 bytes, even of letters that take two
+NEEDS_QUOTES = r"[^\w.,=+-]+"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -102,6 +106,18 @@ def _new_run_dir(cfg: Config) -> Path:
     raise UserError(f"run_dir=null: {RUNS / name} and 999 more exist", Exit.STORAGE)
 
 
+def job_name(words: Sequence[str]) -> str:
+    """Name the run directory of one job of a sweep by words like key=value: `model=lstm,seed=2`.
+
+    Characters of values that a shell would take for its own become `_`, and a name that is too long ends in a digest.
+    """
+    pairs = [word.lstrip("+~").partition("=") for word in words]
+    name = ",".join(f"{key}={re.sub(NEEDS_QUOTES, '_', value).strip('_')}" for key, _, value in pairs) or "run"
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME - 9]}-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:8]}"
+
+
 def _was_killed_at_once(run_dir: Path) -> bool:
     """Tell whether all that is there is an empty config.yaml: a run that was killed while it began."""
     return [(path.name, path.stat().st_size) for path in run_dir.iterdir()] == [(saved.NAME, 0)]
@@ -127,6 +143,18 @@ def held(run_dir: Path) -> Iterator[None]:
             warn_once(f"{run_dir}: its file system has no locks ({error.strerror}): nothing stops a second process "
                       "from training there, so start only one")
         yield
+
+
+def is_held(run_dir: Path) -> bool:
+    """Tell whether a process is training in a run directory, as far as its file system can say."""
+    try:
+        with (run_dir / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file, no locks there, not ours to read
+        pass
+    return False
 
 
 @contextmanager
