@@ -13,7 +13,7 @@ from minitx.experiments.suites.suite import Job, State
 from minitx.utils.errors import UserError
 from minitx.utils.tables import aligned
 
-SENTENCES = 5  # of a test set, shown side by side
+SENTENCES, LONGEST = 5, 150  # of a test set, shown side by side; characters of one: a model may repeat itself for ever
 
 
 def summary(jobs: Sequence[Job], states: Mapping[Job, State], ledger: Path | None) -> Iterator[str]:
@@ -67,6 +67,11 @@ def side_by_side(jobs: Sequence[Job], states: Mapping[Job, State]) -> Iterator[s
     names = models if len(set(models)) == len(shown) else [job.system for job in shown]
     yield f"\n{SENTENCES} sentences of {test_set}, translated by each system (seed {shown[0].cfg.seed})"
     for place in spread(len(pairs), SENTENCES):
-        texts = [*pairs[place], *(lines[place] for lines in outputs)]
+        texts = [shortened(text) for text in (*pairs[place], *(lines[place] for lines in outputs))]
         yield ""
         yield from aligned(list(zip(["source", "reference", *names], texts, strict=True)), "<")
+
+
+def shortened(text: str) -> str:
+    """Cut a text that is too long to be read at a glance."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST - 2]} …"
