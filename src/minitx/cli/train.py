@@ -11,6 +11,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,14 +26,15 @@ from omegaconf import DictConfig, OmegaConf
 from minitx.cli.streams import reader_may_leave
 from minitx.config.compose import CONF, arguments, checked, compose_job, config_groups, hydra_app, parse_overrides
 from minitx.config.fields import allowed, keys, show
-from minitx.config.schema import Config
-from minitx.data.corpus import check_text
+from minitx.config.schema import Config, DataConfig
+from minitx.data.corpus import check_text, find_text
 from minitx.distributed.cluster import outer_ranks
 from minitx.training.launch import launch
-from minitx.training.process import tune_allocator
+from minitx.training.process import tune_allocator, was_restarted
 from minitx.utils.console import ignore_write_errors
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import home
+from minitx.utils.tables import aligned
 
 
 def main() -> NoReturn:
@@ -68,7 +70,7 @@ def _dispatch(argv: Sequence[str]) -> int:
             _check_sweep(app, args)
         else:
             cfg = checked(compose_job(app, args, args.overrides))
-            check_text(cfg.data)
+            _check_text(cfg)
     if args.cfg or args.info:
         return _run_in_hydra(args)
     ignore_write_errors("stdout")  # run directories are what remains, and the exit code is theirs
@@ -90,6 +92,16 @@ def _check_flags(args: Namespace) -> None:
                         "trainer.devices, or start each job with torchrun or srun")
 
 
+def _check_text(cfg: Config) -> None:
+    """Refuse text that is not there. A run that goes on scores the test sets it began with, whatever lies there now.
+
+    Errors: `UserError`
+    """
+    check_text(cfg.data)
+    if not was_restarted():  # it was looked for before
+        find_text(cfg.data if cfg.resume == "never" else replace(cfg.data, test_sets=[]))
+
+
 # --- sweeps and Hydra's own commands
 
 
@@ -101,8 +113,11 @@ def _check_sweep(app: Hydra, args: Namespace) -> None:
         return
     jobs = BasicSweeper.split_arguments([o for o in parsed if not o.is_hydra_override()], None)[0]
     configs = [checked(compose_job(app, args, job)) for job in jobs]
+    texts: list[DataConfig] = []
     for cfg in configs:
-        check_text(cfg.data)
+        if cfg.data not in texts:
+            texts.append(cfg.data)
+            _check_text(cfg)
     run_dirs = [cfg.run_dir for cfg in configs if cfg.run_dir is not None]
     if twice := [name for name in run_dirs if run_dirs.count(name) > 1]:
         raise UserError(f"run_dir={twice[0]}: shared by {run_dirs.count(twice[0])} jobs; leave it out, or name it by "
@@ -190,17 +205,16 @@ def usage(app: Hydra, composed: DictConfig) -> str:
     """Return the help text: groups with the first comment of each option's file, keys with their meaning and range."""
     choices: dict[str, Any] = dict(composed.hydra.runtime.choices)
     groups = config_groups(app)
-    lines = []
-    for name in sorted(groups, key=list(choices)[::-1].index):  # Hydra lists the defaults from last to first
-        for option in groups[name]:
-            star = "*" if choices.get(name) == option else " "
-            lines.append(f"  {star} {name}={option}".ljust(42) + " " + _first_comment(CONF / name / f"{option}.yaml"))
+    options = [(f"  {'*' if choices.get(name) == option else ' '} {name}={option}",
+                _first_comment(CONF / name / f"{option}.yaml"))
+               for name in sorted(groups, key=list(choices)[::-1].index)  # Hydra lists the defaults from last to first
+               for option in groups[name]]
     schema = keys(Config)
     rows = [(f"{key}={show(OmegaConf.select(composed, key))}", schema[key]) for key in USUAL
             if not key.startswith("model.") or key.removeprefix("model.") in composed.model]
-    docs = [f"    {now.ljust(39)}{spec['doc']}{allowed(spec)}" for now, spec in rows]
-    program = f"python {sys.argv[0]}"
-    return USAGE.format(groups="\n".join(lines), keys="\n".join(docs), program=program)
+    docs = [(f"    {now}", spec["doc"] + allowed(spec)) for now, spec in rows]
+    listed = {"groups": "\n".join(aligned(options, "<")), "keys": "\n".join(aligned(docs, "<"))}
+    return USAGE.format(**listed, program=f"python {sys.argv[0]}")
 
 
 def _first_comment(path: Path) -> str:

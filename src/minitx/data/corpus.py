@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -11,11 +12,12 @@ from minitx.config.fields import nearest
 from minitx.config.schema import CleanConfig, DataConfig
 from minitx.data.cleaning import Cleaning, clean, hold_out, overlap
 from minitx.data.files import LacksLanguage, Pair, SplitFiles, find_splits, warn_of_left_out
-from minitx.data.hub import SHARD, HubSet, download
+from minitx.data.hub import SHARD, HubSet, download, why_unreachable
 from minitx.utils.errors import Exit, UserError
 
 Read = Callable[[str, int | None], list[Pair]]  # name of a split, largest number of pairs -> its first pairs
 SAMPLE = 200_000  # pairs that a vocabulary is learned from if the text is streamed
+SMALL = 8_000_000  # bytes of a split that is read whole within a second
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,31 @@ def check_text(cfg: DataConfig) -> None:
         _synthetic(cfg)
     elif local_folder(cfg) is None and cfg.hub_id is None:
         raise UserError("data.hub_id=null: names no data set; or set data.dir to a folder of files")
+
+
+def find_text(cfg: DataConfig) -> None:
+    """Refuse text that is not there, and what is wrong with small files: within seconds, before torch is imported.
+
+    Of large files only the names are looked at, of large tables the first row. Nothing is downloaded.
+    Errors: `UserError`, as `load_corpus` has it. What that warns of is not warned of here.
+    """
+    if cfg.source == "synthetic":
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if folder := local_folder(cfg):
+            _look_into(cfg, find_splits(folder, cfg.src, cfg.tgt, cfg.test_sets, _required(cfg)))
+        elif cfg.hub_id and why_unreachable(cfg.hub_id):
+            download(cfg)  # there is a copy here, or the error comes now
+
+
+def _look_into(cfg: DataConfig, splits: dict[str, SplitFiles]) -> None:
+    """Read small splits, and the first row of tables. Errors: `UserError`"""
+    for split in _read_splits(cfg, splits):
+        files = splits[split]
+        is_small = sum(path.stat().st_size for path in files.paths) <= SMALL
+        if is_small or files.format != "plain":
+            files.read(cfg.src, cfg.tgt, strict=split != "train", limit=None if is_small else 1)
 
 
 def local_folder(cfg: DataConfig) -> Path | None:

@@ -1,7 +1,6 @@
 """The run directory: opened with its settings written down, locked, cut back to a checkpoint; what its disk refuses."""
 
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from minitx.config import saved
 from minitx.config.schema import Config, as_dict
@@ -99,11 +98,12 @@ def _was_killed_at_once(run_dir: Path) -> bool:
 def held(run_dir: Path) -> Iterator[None]:
     """Lock the run directory against a second process; the kernel unlocks it however this one ends.
 
-    Errors: `UserError` if another process holds it. A file system without locks is no error, but is warned of.
+    Errors: `UserError` if another process holds it. A system or file system without locks is no error, but is warned
+    of.
     """
     with (run_dir / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock)
         except BlockingIOError:
             raise UserError(f"run_dir={run_dir}: another process is training there", Exit.STORAGE) from None
         except OSError as error:
@@ -112,6 +112,15 @@ def held(run_dir: Path) -> Iterator[None]:
             warn_once(f"{run_dir}: its file system has no locks ({error.strerror}): nothing stops a second process "
                       "from training there, so start only one")
         yield
+
+
+def _lock(file: TextIO) -> None:
+    """Lock an open file. Errors: OSError; BlockingIOError where another process holds it"""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        raise OSError(errno.ENOSYS, "this system has no flock") from None
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager

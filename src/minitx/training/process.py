@@ -19,7 +19,7 @@ MALLOC = {
     "MALLOC_TOP_PAD_": "268435456",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-ALLOCATOR = "MINITX_ALLOCATOR"  # set in the restarted process, which shows it in its header
+ALLOCATOR = "MINITX_ALLOCATOR"  # set in the restarted process; `minitx doctor` shows it
 PACKAGE = Path(__file__).resolve().parents[1]
 # Threads that wait for one another spin before they sleep. libgomp's 300,000 rounds outlast a time slice: beside one
 # busy program, two threads on two cores then train at a fraction of their speed, for one spins on the core that the
@@ -34,12 +34,17 @@ def tune_allocator(cfg: Config) -> None:
     work twice. Not under a debugger, nor where the user chose such settings.
     """
     chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    if (chosen or ALLOCATOR in os.environ or sys.gettrace() is not None or not _glibc() or _on_gpu(cfg)
+    if (chosen or was_restarted() or sys.gettrace() is not None or not _glibc() or _on_gpu(cfg)
             or not is_our_program(program())):
         return
     note = {ALLOCATOR: "glibc keeps freed memory and asks for huge pages (restarted with MALLOC_*, GLIBC_TUNABLES)"}
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | MALLOC | note)
+
+
+def was_restarted() -> bool:
+    """Tell whether this process was started again by `tune_allocator`, or told that it need not be."""
+    return ALLOCATOR in os.environ
 
 
 def limit_spinning() -> None:
@@ -75,7 +80,8 @@ def is_our_program(path: str) -> bool:
 
 
 def _glibc() -> bool:
-    return "CS_GNU_LIBC_VERSION" in os.confstr_names and bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    known = getattr(os, "confstr_names", {})  # not everywhere
+    return "CS_GNU_LIBC_VERSION" in known and bool(os.confstr("CS_GNU_LIBC_VERSION"))
 
 
 def _on_gpu(cfg: Config) -> bool:
