@@ -12,7 +12,8 @@ import pytest
 from data.conftest import data_config, needs_data
 
 from minitx.data.cleaning import Overlap
-from minitx.data.corpus import check_text, load_corpus, local_folder
+from minitx.data import corpus as sources
+from minitx.data.corpus import check_text, find_text, load_corpus, local_folder
 from minitx.utils.errors import Exit, UserError
 
 PAIRS = {
@@ -61,9 +62,12 @@ def read_all(folder, **changes):
 
 
 def refusal(folder, **changes) -> str:
-    """Return the line a user sees."""
+    """Return the line a user sees: before torch is imported, and where the text is read."""
     with pytest.raises(UserError) as caught:
         read_all(folder, **changes)
+    with pytest.raises(UserError) as early:
+        find_text(data_config(dir=str(folder), **changes))
+    assert (str(early.value), early.value.code) == (str(caught.value), caught.value.code)
     assert "\n" not in str(caught.value)
     return str(caught.value).replace(f"{folder}/", "").replace(str(folder), "DIR")
 
@@ -387,6 +391,26 @@ def test_what_needs_no_look_into_the_text_is_told_at_the_door(tmp_path):
         assert caught.value.code == Exit.USAGE
     check_text(data_config(source="synthetic", src="de", tgt="en", test_sets=["length_10"]))
     check_text(data_config(dir=str(tmp_path)))
+
+
+def test_large_files_are_known_by_their_names_and_large_tables_by_their_first_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "SMALL", 1)
+    write(fill(tmp_path) / "val.de", ["eins", "zwei"])
+    find_text(data_config(dir=str(tmp_path)))
+    (tables := tmp_path / "tables").mkdir()
+    table(tables, "jsonl")
+    find_text(data_config(dir=str(tables)))
+    with pytest.raises(UserError, match=r"train.jsonl: line 1 has no field fr"):
+        find_text(data_config(dir=str(tables), tgt="fr"))
+
+
+def test_what_looking_at_the_text_warns_of_is_told_once(tmp_path):
+    (fill(tmp_path) / "train.en").write_bytes(b"\xff\ntwo\nthree\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        find_text(data_config(dir=str(tmp_path)))
+    with pytest.warns(UserWarning, match="not UTF-8"):
+        load(tmp_path).read("train")
 
 
 def test_missing_paths_are_usage_errors(tmp_path, monkeypatch):

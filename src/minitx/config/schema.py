@@ -183,7 +183,7 @@ class OptimConfig:
 class TrainerConfig:
     """The device, the length of a run, and how it is validated."""
 
-    accelerator: str = key("device to train on; auto = a CUDA GPU if there is one; mps = Apple's GPU, which was not tried",
+    accelerator: str = key("device to train on; auto = a CUDA GPU if there is one; mps = Apple's GPU, untested",
                            choices=("auto", "cpu", "gpu", "mps"))
     devices: int = key("ranks on this machine, one per device; under torchrun or srun, as many as they start", ge=1)
     strategy: str = key("how ranks share the model: ddp = each has all of it, fsdp2 = each has a part",

@@ -119,15 +119,19 @@ def find_text(cfg: DataConfig) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if folder := local_folder(cfg):
-            _look_into(cfg, find_splits(folder, cfg.src, cfg.tgt, cfg.test_sets, _required(cfg)))
+            _look_into(cfg, folder)
         elif cfg.hub_id and why_unreachable(cfg.hub_id):
             download(cfg)  # there is a copy here, or the error comes now
 
 
-def _look_into(cfg: DataConfig, splits: dict[str, SplitFiles]) -> None:
-    """Read small splits, and the first row of tables. Errors: `UserError`"""
-    for split in _read_splits(cfg, splits):
-        files = splits[split]
+def _look_into(cfg: DataConfig, folder: Path) -> None:
+    """Look at the names of files, read small splits, and of others the first row of tables. Errors: `UserError`"""
+    found = find_splits(folder, cfg.src, cfg.tgt, cfg.test_sets, _required(cfg))
+    for files in found.values():
+        files.check_headers(cfg.src, cfg.tgt)
+    _corpus(cfg, tuple(found), "", str(folder), lambda split, limit: [])  # its sets are those that are asked for
+    for split in _read_splits(cfg, found):
+        files = found[split]
         is_small = sum(path.stat().st_size for path in files.paths) <= SMALL
         if is_small or files.format != "plain":
             files.read(cfg.src, cfg.tgt, strict=split != "train", limit=None if is_small else 1)

@@ -83,7 +83,8 @@ def score_pairs(translator: Translator, sources: Iterable[str], targets: Iterabl
 def log_probs(model: Seq2Seq, batch: Batch) -> Tensor:
     """Sum each target's log-probabilities, in float64 where the device has it. --> [B]"""
     logits = model.project(model(batch.src, batch.tgt)[:batch.n_tokens])  # --> [n, V]
-    tokens = at_least_fp32(logits).log_softmax(-1).gather(1, batch.labels[:, None])[:, 0].to(finest(logits.device))  # --> [n]
+    chosen = at_least_fp32(logits).log_softmax(-1).gather(1, batch.labels[:, None])[:, 0]  # --> [n]
+    tokens = chosen.to(finest(logits.device))
     sentence = torch.repeat_interleave(batch.tgt.lengths, output_size=batch.n_tokens)  # --> [n]
     return tokens.new_zeros(len(batch.tgt.lengths)).index_add_(0, sentence, tokens)
 
