@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 from data.conftest import data_config, needs_data
 
-from minitx.data.cleaning import Overlap
 from minitx.data import corpus as sources
+from minitx.data.cleaning import Overlap
 from minitx.data.corpus import check_text, find_text, load_corpus, local_folder
 from minitx.utils.errors import Exit, UserError
 

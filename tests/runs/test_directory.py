@@ -42,9 +42,9 @@ def test_a_file_system_without_locks_is_warned_of(monkeypatch: pytest.MonkeyPatc
 
 def test_a_system_without_locks_is_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    with pytest.warns(UserWarning, match="has no locks .this system has no flock.: nothing stops a second process"):
-        with held(tmp_path):
-            (tmp_path / "result.json").touch()
+    said = "has no locks .this system has no flock.: nothing stops a second process"
+    with pytest.warns(UserWarning, match=said), held(tmp_path):
+        (tmp_path / "result.json").touch()
 
 
 def test_a_lock_that_fails_otherwise_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_limit_in_minutes_becomes_updates_at_the_speed_so_far() -> None:
     cfg = composed("trainer.max_steps=null", "trainer.max_minutes=0.5", "optim.warmup_steps=4")
     [(step, line)] = told(cfg, range(1, 45))
     assert step == MEASURED + 1
-    assert line.startswith("60 updates are too few")  # 11 in 5.5 s
+    assert line.startswith("42 updates are too few")  # 6 in 4.25 s
 
 
 def test_a_run_without_an_end_is_told_nothing() -> None:

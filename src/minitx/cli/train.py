@@ -95,10 +95,10 @@ def _check_flags(args: Namespace) -> None:
 def _check_text(cfg: Config) -> None:
     """Refuse text that is not there. A run that goes on scores the test sets it began with, whatever lies there now.
 
-    Errors: `UserError`
+    Errors: `UserError`. Of ranks that torchrun or srun started, the first to read the text will say so.
     """
     check_text(cfg.data)
-    if not was_restarted():  # it was looked for before
+    if not was_restarted() and not outer_ranks():
         find_text(cfg.data if cfg.resume == "never" else replace(cfg.data, test_sets=[]))
 
 

@@ -20,7 +20,7 @@ PASSES = 30  # over the training text
 FEWEST = 300  # updates, however small the text
 TOO_FEW = 0.25  # of the updates that a text needs: a run shorter than that is warned
 LONG_WARM_UP = 0.5  # of a run: one that warms up for longer is warned
-MEASURED = 10  # updates after which a run's speed is known
+MEASURED = 5  # updates after which a run's speed is known
 LEARNED_BLEU = 1.0  # below this in validation nothing has been learned
 
 

@@ -12,7 +12,7 @@ from minitx.config.schema import Config, resolve_size
 from minitx.distributed.cluster import outer_exit_code, outer_ranks
 from minitx.runs.directory import open_run_dir
 from minitx.runs.warm_start import adopt
-from minitx.training.process import set_threads
+from minitx.training.process import set_threads, uncollected
 from minitx.utils.errors import Exit, UserError
 
 
@@ -39,7 +39,8 @@ def launch(cfg: Config) -> int:
             with TemporaryDirectory(prefix="minitx-") as folder:
                 refused = run_ranks(cfg, Path(folder))
             return refused
-        from minitx.training.train import train  # imports torch and Lightning: seconds
+        with uncollected():
+            from minitx.training.train import train  # imports torch and Lightning: seconds
 
         return int(train(cfg))
     except UserError as error:
