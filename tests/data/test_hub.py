@@ -131,7 +131,7 @@ def test_a_set_of_the_hub_is_streamed_by_rows(tmp_path, hub, monkeypatch):
 @pytest.fixture
 def closed_port(monkeypatch):
     """A hub whose name is known and where nobody listens."""
-    for name in ("HF_HUB_OFFLINE", "https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"):
+    for name in ("MINITX_DATA", "HF_HUB_OFFLINE", "https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -142,7 +142,7 @@ def closed_port(monkeypatch):
 def test_a_hub_that_does_not_answer_is_not_asked_again(closed_port, tmp_path, monkeypatch, caplog):
     asked = []
 
-    def load(name, **options):
+    def load(path, **options):
         asked.append((import_module("datasets.config").HF_HUB_OFFLINE, options))
         logging.getLogger("huggingface_hub").warning("Retrying in 8s")
         raise ConnectionError("a try of its own")
@@ -170,8 +170,13 @@ def test_a_hub_that_answers_is_asked_only_once_the_text_is_read(closed_port, mon
 
 def test_a_name_that_is_looked_up_for_ever_is_not_waited_for(closed_port, monkeypatch):
     over = Event()
+
+    def connect(*_, **__):
+        over.wait(30)
+        raise OSError
+
     monkeypatch.setattr("minitx.data.hub.ANSWER_S", 0.05)
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: over.wait(30))
+    monkeypatch.setattr(socket, "create_connection", connect)
     assert why_unreachable("nobody/nothing") == "127.0.0.1 does not answer"
     over.set()
 
