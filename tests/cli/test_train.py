@@ -1,6 +1,7 @@
 """The command line: each mistake gets its exact line before torch is imported and anything is created."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,6 +114,12 @@ def python(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | env, check=False)
 
 
+def imported() -> str:
+    """A script that is train.py, and ends by naming the slow libraries that it has imported."""
+    return ("import atexit, runpy, sys; atexit.register(lambda: print(sorted({'torch', 'lightning', 'datasets'}"
+            f" & set(sys.modules)))); sys.argv[0] = {str(TRAIN)!r}; runpy.run_path(sys.argv[0], run_name='__main__')")
+
+
 @pytest.mark.parametrize("words", SLIPS, ids=lambda words: words.replace(" ", "_"))
 def test_a_mistake_gets_its_line(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -127,11 +134,24 @@ def test_a_mistake_gets_its_line(
 
 @pytest.mark.parametrize("words", IN_A_PROCESS, ids=lambda words: words.replace(" ", "_"))
 def test_a_mistake_is_reported_before_torch_is_imported(words: str) -> None:
-    script = ("import atexit, runpy, sys; atexit.register(lambda: print(sorted({'torch', 'lightning', 'datasets'}"
-              f" & set(sys.modules)))); sys.argv[0] = {str(TRAIN)!r}; runpy.run_path(sys.argv[0], run_name='__main__')")
-    done = python("-c", script, *words.split())
+    done = python("-c", imported(), *words.split())
     assert done.stderr == f"minitx: error: {SLIPS[words]}\n"
     assert (done.returncode, done.stdout) == (2, "[]\n")
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    ("", "text/val.en: its other side, val.de, is missing (there are: val.en)"),
+    ("data.tgt=cs", "text/train.en: its other side, train.cs, is missing (there are: train.de, train.en)"),
+    ("data.src=eng data.tgt=deu", "text: no train split for eng-deu: wants train.eng and train.deu (or .gz) or "
+                                  "train.tsv, .jsonl, .parquet; there are: train.de, train.en, val.en")])
+def test_a_slip_in_the_text_is_reported_before_torch_is_imported(words: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    for name in ("train.en", "train.de", "val.en"):
+        (tmp_path / "text" / name).write_text("1\n2\n")
+    done = python("-c", imported(), "data=files", "data.dir=text", *words.split())
+    assert done.stderr == f"minitx: error: {line}\n"
+    assert (done.returncode, done.stdout) == (3, "[]\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
 
 
 @pytest.mark.parametrize(("settings", "line"), [
@@ -167,13 +187,24 @@ def test_a_config_may_be_of_a_text_that_is_elsewhere() -> None:
 def test_help_is_worth_reading() -> None:
     done = python(TRAIN, "model=transformer_nope", "--help")
     assert done.returncode == 0
-    assert "  * model=transformer_nope                 The same network, told nothing about positions." in done.stdout
-    assert "    model.pos_encoding=none                how positions are encoded [sinusoidal, learned" in done.stdout
+    for line in (r"  \* model=transformer_nope +  The same network, told nothing about positions\.$",
+                 r"    model\.pos_encoding=none +  how positions are encoded \[sinusoidal, learned"):
+        assert re.search(f"^{line}", done.stdout, re.MULTILINE)
     listed = done.stdout.partition("The keys used most")[0].splitlines()[5:-1]
     groups = [line.split("=")[0].strip(" *") for line in listed]
     assert list(dict.fromkeys(groups)) == ["data", "tokenizer", "model", "optim", "trainer", "checkpoint", "decode",
                                            "logger", "experiment"]  # fmt: skip
     assert "Examples" in done.stdout
+
+
+def test_the_columns_of_help_stay_apart() -> None:
+    """However long a name or a value is."""
+    shown = python(TRAIN, "--help", "data=files", "data.dir=" + "long/" * 20).stdout
+    groups, keys = shown.partition("The keys used most")[::2]
+    for part in (groups.splitlines()[5:-1], keys.partition("Examples")[0].splitlines()[1:-1]):
+        begins = {match and match.end() for match in (re.match(r"[ *]+\S+ {2,}", line) for line in part)}
+        assert None not in begins
+        assert len(begins) == 1
 
 
 def test_help_shows_the_keys_of_the_chosen_family() -> None:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shlex
+import sys
 import warnings
 from pathlib import Path
 
@@ -39,6 +40,13 @@ def test_a_file_system_without_locks_is_warned_of(monkeypatch: pytest.MonkeyPatc
     assert [str(warning.message) for warning in warned] == [
         f"{tmp_path}: its file system has no locks ({os.strerror(number)}): nothing stops a second process from "
         "training there, so start only one"]
+
+
+def test_a_system_without_locks_is_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    said = "has no locks .this system has no flock.: nothing stops a second process"
+    with pytest.warns(UserWarning, match=said), held(tmp_path):
+        (tmp_path / "result.json").touch()
 
 
 def test_a_lock_that_fails_otherwise_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

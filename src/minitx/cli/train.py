@@ -11,6 +11,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,18 +27,19 @@ from minitx.cli.streams import reader_may_leave
 from minitx.config import saved
 from minitx.config.compose import arguments, checked, compose_job, config_groups, hydra_app, parse_overrides
 from minitx.config.fields import allowed, keys, show, text_word
-from minitx.config.schema import Config
-from minitx.data.corpus import check_text
+from minitx.config.schema import Config, DataConfig
+from minitx.data.corpus import check_text, find_text
 from minitx.distributed.cluster import outer_ranks
 from minitx.runs.directory import job_name
 from minitx.runs.listing import about, table
 from minitx.runs.overview import find_runs
 from minitx.training.launch import launch
-from minitx.training.process import tune_allocator
+from minitx.training.process import tune_allocator, was_restarted
 from minitx.utils.checkout import CONF, MINITX
 from minitx.utils.console import Console, escape_unencodable, ignore_write_errors
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import ensure_home
+from minitx.utils.tables import aligned
 
 
 def main() -> NoReturn:
@@ -79,7 +81,7 @@ def _dispatch(argv: Sequence[str], script: str | None) -> int:
             varying = _check_sweep(app, args)
         else:
             cfg = checked(compose_job(app, args, args.overrides))
-            check_text(cfg.data)
+            _check_text(cfg)
     if args.cfg or args.info:
         return _run_in_hydra(args, script)
     ignore_write_errors("stdout")  # run directories are what remains, and the exit code is theirs
@@ -103,6 +105,16 @@ def _check_flags(args: Namespace, script: str | None) -> None:
                         "trainer.devices, or start each job with torchrun or srun")
 
 
+def _check_text(cfg: Config) -> None:
+    """Refuse text that is not there. A run that goes on scores the test sets it began with, whatever lies there now.
+
+    Errors: `UserError`. Of ranks that torchrun or srun started, the first to read the text will say so.
+    """
+    check_text(cfg.data)
+    if not was_restarted() and not outer_ranks():
+        find_text(cfg.data if cfg.resume == "never" else replace(cfg.data, test_sets=[]))
+
+
 # --- sweeps and Hydra's own commands
 
 
@@ -118,12 +130,15 @@ def _check_sweep(app: Hydra, args: Namespace) -> frozenset[str]:
         return varying
     jobs = BasicSweeper.split_arguments([o for o in parsed if not o.is_hydra_override()], None)[0]
     names = list[str]()
+    texts = list[DataConfig]()
     for job in jobs:
         composed = compose_job(app, args, job)
         if composed.run_dir is None:
             composed.run_dir = _job_name(job, varying)
         cfg = checked(composed)
-        check_text(cfg.data)
+        if cfg.data not in texts:
+            texts.append(cfg.data)
+            _check_text(cfg)
         names.append(str(cfg.run_dir))
     if twice := [name for name in names if names.count(name) > 1]:
         if all(o.key_or_group != "run_dir" for o in parsed):
@@ -244,19 +259,19 @@ def usage(app: Hydra, composed: DictConfig, script: str | None) -> str:
     """
     choices: dict[str, Any] = dict(composed.hydra.runtime.choices)
     groups = config_groups(app)
-    lines = []
-    for name in sorted(groups, key=list(choices)[::-1].index):  # Hydra lists the defaults from last to first
-        for option in groups[name]:
-            star = "*" if choices.get(name) == option else " "
-            lines.append(f"  {star} {name}={option}".ljust(42) + " " + _first_comment(CONF / name / f"{option}.yaml"))
+    options = [(f"  {'*' if choices.get(name) == option else ' '} {name}={option}",
+                _first_comment(CONF / name / f"{option}.yaml"))
+               for name in sorted(groups, key=list(choices)[::-1].index)  # Hydra lists the defaults from last to first
+               for option in groups[name]]
     schema = keys(Config)
     rows = [(f"{key}={show(OmegaConf.select(composed, key))}", schema[key]) for key in USUAL
             if not key.startswith("model.") or key.removeprefix("model.") in composed.model]
-    docs = [f"    {now.ljust(39)}{spec['doc']}{allowed(spec)}" for now, spec in rows]
+    docs = [(f"    {now}", spec["doc"] + allowed(spec)) for now, spec in rows]
     train = "minitx train" if script is None else "python train.py"
-    examples = [f"    {f'{train} {words}'.ljust(55)}{what}".rstrip() for words, what in EXAMPLES.items()]
+    examples = [(f"    {train} {words}".rstrip(), what) for words, what in EXAMPLES.items()]
     completion = "" if script is None else COMPLETION.format(program=f"python {script}")
-    return USAGE.format(groups="\n".join(lines), keys="\n".join(docs), train=train, examples="\n".join(examples),
+    listed = {"groups": options, "keys": docs, "examples": examples}
+    return USAGE.format(**{name: "\n".join(aligned(columns, "<")) for name, columns in listed.items()}, train=train,
                         completion=completion)
 
 

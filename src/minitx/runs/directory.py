@@ -1,7 +1,6 @@
 """The run directory: opened with its settings written down, locked, cut back to a checkpoint; what its disk refuses."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from minitx.config import saved
 from minitx.config.fields import text_word
@@ -130,11 +129,12 @@ def _was_killed_at_once(run_dir: Path) -> bool:
 def held(run_dir: Path) -> Iterator[None]:
     """Lock the run directory against a second process; the kernel unlocks it however this one ends.
 
-    Errors: `UserError` if another process holds it. A file system without locks is no error, but is warned of.
+    Errors: `UserError` if another process holds it. A system or file system without locks is no error, but is warned
+    of.
     """
     with (run_dir / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock)
         except BlockingIOError:
             raise UserError(f"run_dir={run_dir}: another process is training there", Exit.STORAGE) from None
         except OSError as error:
@@ -149,12 +149,21 @@ def is_held(run_dir: Path) -> bool:
     """Tell whether a process is training in a run directory, as far as its file system can say."""
     try:
         with (run_dir / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _lock(lock, shared=True)
     except BlockingIOError:
         return True
     except OSError:  # no such file, no locks there, not ours to read
         pass
     return False
+
+
+def _lock(file: TextIO, shared: bool = False) -> None:
+    """Lock an open file. Errors: OSError; BlockingIOError where another process holds it"""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        raise OSError(errno.ENOSYS, "this system has no flock") from None
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 @contextmanager
