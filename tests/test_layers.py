@@ -27,12 +27,12 @@ NO_TORCH = (
     "__init__", "cli", "config", "data.batching", "data.cleaning", "data.corpus", "data.files", "data.hub",
     "data.lines", "data.synthetic", "data.tokenizer", "distributed.cluster", "evaluation.attention_maps",
     "evaluation.metrics", "evaluation.moses", "evaluation.significance", "experiments.fits", "experiments.reports",
-    "experiments.suites", "profiling.process", "runs.compatibility", "runs.directory", "runs.result", "runs.run",
-    "runs.warm_start", "training.in_process", "training.launch", "training.process", "training.resume",
-    "utils.checkout", "utils.console", "utils.errors", "utils.files",
+    "experiments.suites", "profiling.process", "runs.compatibility", "runs.directory", "runs.listing", "runs.overview",
+    "runs.result", "runs.run", "runs.warm_start", "training.in_process", "training.launch", "training.process",
+    "training.resume", "utils.checkout", "utils.console", "utils.errors", "utils.files",
 )  # fmt: skip
-# Commands that train or measure, and what they share.
-TRIES = {"cli.prepare", "cli.train", "cli.doctor", "cli.bench", "cli.study", "cli.suite"}
+# Commands that compose a config, to train, measure or look at a text, and what they share.
+TRIES = {"cli.prepare", "cli.sample", "cli.train", "cli.doctor", "cli.bench", "cli.study", "cli.suite"}
 # What `minitx.compose` and `minitx.train` import late; `minitx.load` and `minitx.evaluate`, beside them, serve.
 TRAINS = {"config.compose", "training.in_process"}
 

@@ -25,14 +25,16 @@ def test_a_run_is_loaded_from_a_path_or_its_name_to_a_device_or_its_name(run_dir
     ({"run_dir": 3}, TypeError, "run_dir=3: must be a path, not int"),
     ({"device": None}, TypeError, "device=None: must be a string or a torch.device, not NoneType"),
     ({"device": 0}, TypeError, "device=0: must be a string or a torch.device, not int"),
-    ({"device": "gpu"}, UserError, "device=gpu: PyTorch sees 0 GPUs here; use auto, cpu or cuda[:index]"),
+    ({"device": "gpu"}, UserError, "device=gpu: PyTorch sees 0 GPUs here; use auto, cpu, cuda[:index] or mps"),
     ({"device": torch.device("cuda", 1)}, UserError,
-     "device=cuda:1: PyTorch sees 0 GPUs here; use auto, cpu or cuda[:index]"),
+     "device=cuda:1: PyTorch sees 0 GPUs here; use auto, cpu, cuda[:index] or mps"),
+    ({"device": "mps"}, UserError, "device=mps: PyTorch sees 0 GPUs here; use auto, cpu, cuda[:index] or mps"),
     ({"precision": torch.bfloat16}, UserError, "precision=torch.bfloat16: must be bf16-mixed, or None = as the run"),
 ], ids=str)
 def test_what_is_no_run_device_or_precision_is_refused(arguments: dict[str, Any], error: type[Exception], message: str,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     with pytest.raises(error) as refused:
         minitx.load(**{"run_dir": "run"} | arguments)
     assert str(refused.value) == message

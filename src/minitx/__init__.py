@@ -72,7 +72,7 @@ def train(config: "Config | Sequence[str]" = (), run_dir: str | PathLike[str] | 
 
 def load(run_dir: str | PathLike[str], device: "str | torch.device" = "cpu",
          precision: str | None = None) -> "Translator":
-    """Load a run directory for translating. device: "cpu", "cuda", "cuda:1", or "auto" (a GPU if there is one)
+    """Load a run directory for translating. device: "cpu", "cuda", "cuda:1", "mps", or "auto" (CUDA where it is)
 
     precision: "bf16-mixed" searches faster where the processor has units for it; None = as the run does.
     Errors: `UserError` if there is no such device or precision, or no run with weights; TypeError for a path or a
@@ -97,8 +97,10 @@ def load(run_dir: str | PathLike[str], device: "str | torch.device" = "cpu",
     name = str(device)
     if name == "auto":
         name = "cuda" if gpus else "cpu"
-    if name not in ("cpu", "cpu:0", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))):
-        raise UserError(f"device={device}: PyTorch sees {gpus} GPUs here; use auto, cpu or cuda[:index]")
+    apple = ["mps", "mps:0"] if torch.backends.mps.is_available() else []
+    if name not in ("cpu", "cpu:0", *apple, *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))):
+        raise UserError(f"device={device}: PyTorch sees {gpus + bool(apple)} GPUs here; use auto, cpu, cuda[:index] "
+                        "or mps")
     if precision not in (None, *SEARCH_PRECISIONS):
         raise UserError(f"precision={precision}: must be {' or '.join(SEARCH_PRECISIONS)}, or None = as the run")
     model, tokenizers, cfg = load_model(_path(run_dir), torch.device(name))

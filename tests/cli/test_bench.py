@@ -40,6 +40,7 @@ def test_the_parts_sum_up(model: str, words: list[str], capfd: pytest.CaptureFix
     assert list(found) == ["devices", "update", "kernels", "roofline"]
     phases = [found["update"][name] for name in ("data", "forward", "backward", "optimizer", "other")]
     assert sum(part["share_pct"] for part in phases) == pytest.approx(100, abs=0.1)
+    assert 5 < phases[1]["loss_pct_of_kernels"] < 95, "the loss, gradients included, is a part of forward"
     assert all(part["share_pct"] > 0 for part in phases[:4])
     assert sum(kind["share_pct"] for kind in found["kernels"].values()) == pytest.approx(100)
     assert {"matmul", "optimizer", "elementwise", "copies"} < found["kernels"].keys()
@@ -58,6 +59,7 @@ def test_a_person_reads_a_table_and_a_browser_a_trace(words: list[str], capfd: p
     sections = [line for line in out.splitlines() if not line.startswith(" ")]
     assert sections == ["devices", "update", "kernels", "roofline"]
     assert " % of 100 TFLOP/s (data sheet)" in out
+    assert re.search("    forward .* the loss takes its gradients here too, .* [0-9]+ % of the time in kernels", out)
     assert "bound by memory; the update reaches " in out
     assert "Traceback" not in err
     assert json.loads(Path("trace.json").read_text())["traceEvents"]

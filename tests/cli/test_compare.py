@@ -1,6 +1,7 @@
 """`minitx compare`: experiments and runs side by side."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,3 +92,78 @@ def test_other_sentences_are_refused(run_dir: Path, tmp_path: Path, capsys: pyte
     (other / "sentence_statistics.json").write_text(json.dumps(statistics))
     assert cli.main(["compare", str(run_dir), str(other)]) == Exit.USAGE
     assert "no test set in common" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def groups(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two systems with two seeds each, the second of them better; another seed of the first; a log that is no run."""
+    folder = tmp_path_factory.mktemp("groups")
+    for name, seed, better in (("a1", 1, False), ("a2", 2, False), ("a3", 3, False), ("b1", 1, True), ("b2", 2, True)):
+        place = write_run(folder / name, overrides=[f"seed={seed}"], sentences=40 + seed * (seed == 3))
+        path = place / "sentence_statistics.json"
+        statistics = json.loads(path.read_text())
+        for row in statistics["sets"]["test"] if better else ():
+            row[:] = [row[1], row[1], *(max(0, row[1] - n) for n in range(4))]  # as the reference
+        path.write_text(json.dumps(statistics))
+    (folder / "a1.log").touch()
+    return folder
+
+
+def shown(words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, groups: Path) -> str:
+    monkeypatch.chdir(groups)
+    assert cli.main(["compare", *words.split()]) == Exit.OK
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def test_groups_of_runs_are_systems_with_several_seeds(groups: Path, capsys: pytest.CaptureFixture[str],
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    out = shown("a1 a2 against b2 b1", capsys, monkeypatch, groups)
+    assert "test, 40 sentences, 2 seeds and 2 seeds, paired\n" in out
+    assert "  a1 and 1 more  " in out
+    test, pairs = out.split("minimal_pairs, 40 sentences")
+    first, second = re.findall(r"difference by seed: 1: \+(\d+\.\d+), 2: \+(\d+\.\d+)\n", test)[0]
+    assert 0 < float(first) == float(second), "these two runs of a system wrote the same"
+    assert "difference by seed: 1: +0.00, 2: +0.00\n" in pairs
+    assert "one seed says nothing" not in out
+    assert shown("a1 a2 -- b2 b1", capsys, monkeypatch, groups) == out
+    patterns = shown("a[12] b*", capsys, monkeypatch, groups)
+    assert "  a[12]  " in patterns
+    figures = [line for line in out.splitlines() if not line.endswith("BLEU")]
+    assert figures == [line for line in patterns.splitlines() if not line.endswith("BLEU")]
+
+
+def test_other_seeds_are_not_paired(groups: Path, capsys: pytest.CaptureFixture[str],
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    out = shown("a1 a2 against b1", capsys, monkeypatch, groups)
+    assert "2 seeds and 1 seed\n" in out
+    assert "by seed" not in out
+    monkeypatch.chdir(groups)
+    assert cli.main(["compare", "a1", "a2", "against", "b1", "b2", "--json"]) == Exit.OK
+    assert json.loads(capsys.readouterr().out)["seeds"] == [[1, 2], [1, 2]]
+
+
+@pytest.mark.parametrize(("words", "why"), [
+    ("a1", "a1: name two systems, or two groups of runs: minitx compare runs/a1 runs/a2 against runs/b1 runs/b2"),
+    ("a1 a2 b1 b2", "a1 a2 b1 b2: name two systems, or two groups"),
+    ("a1 against", "a1 against: name two systems"),
+    ("a1 against b1 against b2", "a1 against b1 against b2: name two systems"),
+    ("a1 b1 against b2", "a1, b1: both of seed 1; a group is one system, and each of its runs has a seed of its own"),
+    ("c* a1", "c*: matches no run directory"),
+    ("a1 c2 against b1", "c2: not a run directory (it has no config.yaml)"),
+    ("a* b*", "test: the systems were not scored on the same sentences")])
+def test_a_slip_is_one_line(words: str, why: str, groups: Path, capsys: pytest.CaptureFixture[str],
+                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(groups)
+    assert cli.main(["compare", *words.split()]) == Exit.USAGE
+    err = capsys.readouterr().err
+    assert err.startswith(f"minitx: error: {why}")
+    assert err.count("\n") == 1
+
+
+def test_a_group_whose_runs_differ_in_more_than_the_seed_is_warned_of(groups: Path, tmp_path: Path,
+                                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_run(tmp_path / "other", overrides=["seed=2", "optim.lr=0.5"])
+    assert cli.main(["compare", str(groups / "a1"), str(other), "against", str(groups / "b1")]) == Exit.OK
+    assert "these runs differ in more than the seed (optim.lr), and are taken for one system" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from minitx.data.tokenizer import TokenizerPair
 from minitx.experiments.costs import doctor, dry_run
 from minitx.experiments.costs.dry_run import DryRun
 from minitx.models.registry import build_model
+from minitx.profiling.peak import Peak
 from minitx.training import launch, process
 from minitx.training.task import TranslationTask
 from minitx.utils.errors import Exit
@@ -37,6 +38,7 @@ def words(small_text: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A config over a small text, in an empty folder, with nothing measured in earnest."""
     monkeypatch.setattr(doctor, "dry_run", lambda *_: DryRun([2.0, 2.0, 2.5], 500, 0.5, 3 * 2**20, 2**20))
     monkeypatch.setattr(doctor, "matmul_gflops", lambda device, dtype, *shape: 100.0)
+    monkeypatch.setattr(doctor, "peak", lambda device, precision: Peak(0.1, "measured"))
     return ["doctor", "data=files", f"data.dir={small_text}", *QUICK]
 
 
@@ -176,6 +178,20 @@ def test_memory_is_said_to_be_that_of_what_it_is_of(words: list[str], capfd: pyt
     assert cli.main([*words, "trainer.accelerator=cpu"]) == Exit.OK
     (message,) = [line for line in capfd.readouterr().out.splitlines() if "peak_memory_gib" in line]
     assert message.split() == ["peak_memory_gib", "0.50", "of", "this", "process", "so", "far,", "text", "included"]
+
+
+def test_what_the_banner_of_a_run_leaves_out_is_told(words: list[str], monkeypatch: pytest.MonkeyPatch,
+                                                     capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MINITX_ALLOCATOR", "keeps freed memory")
+    _, found = examined(words, capfd)
+    assert found["devices"]["allocator"] == "keeps freed memory"
+    assert found["precision"]["peak"] == {"tflops": 0.1, "source": "measured"}
+
+
+@pytest.mark.parametrize(("speed", "text"), [(0.31, "0.31 GFLOP/s"), (9.94, "9.9 GFLOP/s"), (12.6, "13 GFLOP/s"),
+                                             (1234.5, "1,234 GFLOP/s")])
+def test_a_slow_format_is_not_said_to_stand_still(speed: float, text: str) -> None:
+    assert doctor.gflops_text(speed) == text
 
 
 def test_unreadable_text_is_a_problem_and_nothing_is_measured(words: list[str], tmp_path: Path,

@@ -1,6 +1,7 @@
 """The command line: each mistake gets its exact line before torch is imported and anything is created."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +71,7 @@ SLIPS = {
     "--multirun seed=1,x": "seed=x: must be a whole number (seed of weights, order and dropout)",
     "--multirun seed=1,2 run_dir=x": "run_dir=x: shared by 2 jobs; leave it out, or name it by what varies: "
                                      "run_dir='runs/${choices.model}-${seed}'",
+    "--multirun seed=1,1": "seed=1: 2 jobs are the same; name each value once",
     "model": "Error parsing override 'model' missing EQUAL at '<EOF>'; write key=value, and quote special characters",
     "seed=ü": "seed=ü; write key=value, and quote special characters",
     "--modle transformer": "unrecognized arguments: --modle; see python train.py --help",
@@ -112,6 +114,12 @@ def python(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | env, check=False)
 
 
+def imported() -> str:
+    """A script that is train.py, and ends by naming the slow libraries that it has imported."""
+    return ("import atexit, runpy, sys; atexit.register(lambda: print(sorted({'torch', 'lightning', 'datasets'}"
+            f" & set(sys.modules)))); sys.argv[0] = {str(TRAIN)!r}; runpy.run_path(sys.argv[0], run_name='__main__')")
+
+
 @pytest.mark.parametrize("words", SLIPS, ids=lambda words: words.replace(" ", "_"))
 def test_a_mistake_gets_its_line(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -126,11 +134,24 @@ def test_a_mistake_gets_its_line(
 
 @pytest.mark.parametrize("words", IN_A_PROCESS, ids=lambda words: words.replace(" ", "_"))
 def test_a_mistake_is_reported_before_torch_is_imported(words: str) -> None:
-    script = ("import atexit, runpy, sys; atexit.register(lambda: print(sorted({'torch', 'lightning', 'datasets'}"
-              f" & set(sys.modules)))); sys.argv[0] = {str(TRAIN)!r}; runpy.run_path(sys.argv[0], run_name='__main__')")
-    done = python("-c", script, *words.split())
+    done = python("-c", imported(), *words.split())
     assert done.stderr == f"minitx: error: {SLIPS[words]}\n"
     assert (done.returncode, done.stdout) == (2, "[]\n")
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    ("", "text/val.en: its other side, val.de, is missing (there are: val.en)"),
+    ("data.tgt=cs", "text/train.en: its other side, train.cs, is missing (there are: train.de, train.en)"),
+    ("data.src=eng data.tgt=deu", "text: no train split for eng-deu: wants train.eng and train.deu (or .gz) or "
+                                  "train.tsv, .jsonl, .parquet; there are: train.de, train.en, val.en")])
+def test_a_slip_in_the_text_is_reported_before_torch_is_imported(words: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    for name in ("train.en", "train.de", "val.en"):
+        (tmp_path / "text" / name).write_text("1\n2\n")
+    done = python("-c", imported(), "data=files", "data.dir=text", *words.split())
+    assert done.stderr == f"minitx: error: {line}\n"
+    assert (done.returncode, done.stdout) == (3, "[]\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
 
 
 @pytest.mark.parametrize(("settings", "line"), [
@@ -166,13 +187,24 @@ def test_a_config_may_be_of_a_text_that_is_elsewhere() -> None:
 def test_help_is_worth_reading() -> None:
     done = python(TRAIN, "model=transformer_nope", "--help")
     assert done.returncode == 0
-    assert "  * model=transformer_nope                 The same network, told nothing about positions." in done.stdout
-    assert "    model.pos_encoding=none                how positions are encoded [sinusoidal, learned" in done.stdout
+    for line in (r"  \* model=transformer_nope +  The same network, told nothing about positions\.$",
+                 r"    model\.pos_encoding=none +  how positions are encoded \[sinusoidal, learned"):
+        assert re.search(f"^{line}", done.stdout, re.MULTILINE)
     listed = done.stdout.partition("The keys used most")[0].splitlines()[5:-1]
     groups = [line.split("=")[0].strip(" *") for line in listed]
     assert list(dict.fromkeys(groups)) == ["data", "tokenizer", "model", "optim", "trainer", "checkpoint", "decode",
                                            "logger", "experiment"]  # fmt: skip
     assert "Examples" in done.stdout
+
+
+def test_the_columns_of_help_stay_apart() -> None:
+    """However long a name or a value is."""
+    shown = python(TRAIN, "--help", "data=files", "data.dir=" + "long/" * 20).stdout
+    groups, keys = shown.partition("The keys used most")[::2]
+    for part in (groups.splitlines()[5:-1], keys.partition("Examples")[0].splitlines()[1:-1]):
+        begins = {match and match.end() for match in (re.match(r"[ *]+\S+ {2,}", line) for line in part)}
+        assert None not in begins
+        assert len(begins) == 1
 
 
 def test_help_shows_the_keys_of_the_chosen_family() -> None:
@@ -210,8 +242,29 @@ def test_multirun_gives_each_job_a_process_and_fails_if_one_failed(tmp_path: Pat
     assert trained == [["13", "transformer_nope"], ["1", "transformer_nope"]]
     assert done.returncode == 3
     assert done.stderr == "minitx: job failed with exit code 3: seed=13 model=transformer_nope\n"
-    assert len([path for path in (tmp_path / "runs").iterdir() if path.name != "multirun"]) == 2
+    (sweep,) = (tmp_path / "runs").iterdir()
+    assert sorted(path.name for path in sweep.iterdir()) == ["multirun.yaml", "seed=1", "seed=13"]
+    lines = done.stdout.splitlines()
+    place = next(n for n, line in enumerate(lines) if line.startswith("run  "))
+    assert [line.split()[0] for line in lines[place + 1:place + 3]] == [f"runs/{sweep.name}/seed={n}" for n in (13, 1)]
     assert [path.name for path in tmp_path.iterdir() if path.name != "stub.py"] == ["runs"]
+
+
+def test_a_sweep_is_named_by_what_varies_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    (tmp_path / "stub.py").write_text(STUB)
+    words = ("stub.py", "--multirun", "hydra.sweep.dir=runs/mine", "experiment=quick", "optim.lr=0.1,0.2",
+             "data.test_sets=[test],[minimal_pairs]")
+    done = python(*words, MINITX_ALLOCATOR="as it is")
+    assert done.returncode == 0, done.stderr
+    names = [f"optim.lr={lr},data.test_sets={name}" for lr in (0.1, 0.2) for name in ("test", "minimal_pairs")]
+    assert [line.split()[3] for line in done.stdout.splitlines() if line.startswith("TRAINS")] == [
+        f"runs/mine/{name}" for name in names]
+    assert "is not empty; name a new folder, or add resume=auto" in python(*words, MINITX_ALLOCATOR="as it is").stderr
+    again = python(*words, "resume=auto", MINITX_ALLOCATOR="as it is")
+    assert (again.returncode, again.stdout.count("TRAINS")) == (0, 4)
+    assert sorted(path.name for path in (tmp_path / "runs/mine").iterdir()) == ["multirun.yaml", *sorted(names)]
+    begun = python("stub.py", f"init_from=runs/mine/{names[0]}", "experiment=quick")
+    assert "several values need" not in begun.stderr
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

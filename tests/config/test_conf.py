@@ -1,16 +1,24 @@
 """Every yaml under conf/ composes into a checked config: a new file is covered the moment it exists."""
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from toys import ROOT
 
 from minitx.config.compose import CONF, compose
 from minitx.config.fields import keys
-from minitx.config.schema import Config
+from minitx.config.schema import Config, config_sha256, resolve_size
+from minitx.experiments.reports.results import read_rows
 
 FILES = sorted(CONF.rglob("*.yaml"))
 OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent not in (CONF, CONF / "suite")]
+# Rows that were trained before some keys were there: the beginning of what their commands have composed to since then.
+OLDER = {"synthetic_lstm": "c027a0eb76470697", "synthetic_lstm_attention": "52345fc685ed9849",
+         "synthetic_transformer": "6affae04190550d1", "synthetic_transformer_nope": "6eab2b487c78e240",
+         "multi30k_30min_transformer": "83bc29ced60a4870", "multi30k_30min_lstm_attention": "ccbd0db05e23837b"}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{group}={option}" for group, option in OPTIONS])
@@ -75,6 +83,16 @@ def test_experiments_can_be_stacked_and_are_reported_together() -> None:
 def test_the_command_line_wins_over_an_experiment() -> None:
     assert compose(["experiment=multi30k_en_de", "trainer.max_minutes=2", "model=transformer_nope"]).choices.model == (
         "transformer_nope")  # fmt: skip
+
+
+def test_what_was_published_composes_to_the_config_it_was_trained_with() -> None:
+    """Where a data set comes to recommend other settings, experiments with published rows write down the old ones."""
+    rows = {row.result.system: row for row in reversed(read_rows(ROOT / "results"))}
+    assert {"synthetic_transformer", "positions_all.transformer"} <= rows.keys()
+    for row in rows.values():
+        cfg = compose(shlex.split(row.command)[2:])
+        composed = config_sha256(replace(cfg, model=resolve_size(cfg.model)))
+        assert composed.startswith(OLDER.get(row.result.system, row.result.config_sha256)), row.command
 
 
 @pytest.mark.parametrize("name", ["2024_05", "1e3", "007", "-5", "true", "nan", "2024-05", "runs/7"])

@@ -120,6 +120,8 @@ def test_an_optional_key_may_be_missing_and_is_hashed_only_if_it_is_set(cfg: Con
     ({"model__n_heads": 3}, ("model.n_heads", "model.d_model")),
     ({"model__n_heads": 128}, ("model.n_heads", "model.d_model")),
     ({"resume": "auto"}, ("resume", "run_dir")),
+    ({"trainer__accelerator": "mps", "trainer__devices": 2}, ("trainer.accelerator", "trainer.devices")),
+    ({"trainer__accelerator": "mps", "trainer__precision": "64-true"}, ("trainer.accelerator", "trainer.precision")),
 ])  # fmt: skip
 def test_settings_that_are_wrong_together_name_both_keys(
     cfg: Config, change: dict[str, Any], both: tuple[str, str]

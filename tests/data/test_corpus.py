@@ -11,8 +11,9 @@ import pyarrow.parquet
 import pytest
 from data.conftest import data_config, needs_data
 
+from minitx.data import corpus as sources
 from minitx.data.cleaning import Overlap
-from minitx.data.corpus import check_text, load_corpus, local_folder
+from minitx.data.corpus import check_text, find_text, load_corpus, local_folder
 from minitx.utils.errors import Exit, UserError
 
 PAIRS = {
@@ -60,10 +61,14 @@ def read_all(folder, **changes):
     return {split: corpus.read(split) for split in corpus.splits}
 
 
-def refusal(folder, **changes) -> str:
-    """Return the line a user sees."""
+def refusal(folder, *, is_early=True, **changes) -> str:
+    """Return the line a user sees: where the text is read and, `is_early`, before torch is imported."""
     with pytest.raises(UserError) as caught:
         read_all(folder, **changes)
+    if is_early:
+        with pytest.raises(UserError) as early:
+            find_text(data_config(dir=str(folder), **changes))
+        assert (str(early.value), early.value.code) == (str(caught.value), caught.value.code)
     assert "\n" not in str(caught.value)
     return str(caught.value).replace(f"{folder}/", "").replace(str(folder), "DIR")
 
@@ -196,7 +201,8 @@ def test_what_is_held_out_makes_the_sets_that_are_missing(tmp_path):
     assert back.splits == corpus.splits
     assert load(tmp_path, hold_out=3, max_pairs=5).read("train") == corpus.read("train")[:5]
     assert load(tmp_path, hold_out=3, max_pairs=5).read("test") == corpus.read("test")
-    assert refusal(tmp_path, hold_out=20).startswith("data.hold_out=20: takes 40 pairs whose source and target occur")
+    assert refusal(tmp_path, is_early=False, hold_out=20).startswith(
+        "data.hold_out=20: takes 40 pairs whose source and target occur")
     write(tmp_path / "dev.tsv", ["a\tb"])
     assert load(tmp_path, hold_out=3).read("valid") == [("a", "b")]
     assert load(tmp_path, hold_out=3).read("test") == corpus.read("test")
@@ -387,6 +393,26 @@ def test_what_needs_no_look_into_the_text_is_told_at_the_door(tmp_path):
         assert caught.value.code == Exit.USAGE
     check_text(data_config(source="synthetic", src="de", tgt="en", test_sets=["length_10"]))
     check_text(data_config(dir=str(tmp_path)))
+
+
+def test_large_files_are_known_by_their_names_and_large_tables_by_their_first_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "SMALL", 1)
+    write(fill(tmp_path) / "val.de", ["eins", "zwei"])
+    find_text(data_config(dir=str(tmp_path)))
+    (tables := tmp_path / "tables").mkdir()
+    table(tables, "jsonl")
+    find_text(data_config(dir=str(tables)))
+    with pytest.raises(UserError, match=r"train.jsonl: line 1 has no field fr"):
+        find_text(data_config(dir=str(tables), tgt="fr"))
+
+
+def test_what_looking_at_the_text_warns_of_is_told_once(tmp_path):
+    (fill(tmp_path) / "train.en").write_bytes(b"\xff\ntwo\nthree\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        find_text(data_config(dir=str(tmp_path)))
+    with pytest.warns(UserWarning, match="not UTF-8"):
+        load(tmp_path).read("train")
 
 
 def test_missing_paths_are_usage_errors(tmp_path, monkeypatch):

@@ -1,7 +1,11 @@
 """Sets of the hub, from repositories laid out like the hub's on this disk: no test needs a network."""
 
+import logging
+import socket
 import subprocess
 import sys
+from importlib import import_module
+from threading import Event
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -9,7 +13,8 @@ import pytest
 from data.conftest import data_config
 from data.test_corpus import PAIRS, table, write
 
-from minitx.data.corpus import load_corpus
+from minitx.data.corpus import find_text, load_corpus
+from minitx.data.hub import why_unreachable
 from minitx.utils.errors import Exit, UserError
 
 
@@ -118,3 +123,76 @@ def test_a_set_of_the_hub_is_streamed_by_rows(tmp_path, hub, monkeypatch):
     assert [shard.read("train") for shard in corpus.shards] == [PAIRS["train"][:2], PAIRS["train"][2:]]
     assert corpus.shards[0].read("valid") == PAIRS["valid"]
     assert len({corpus.fingerprint, *(shard.fingerprint for shard in corpus.shards)}) == 3
+
+
+# --- where the hub does not answer
+
+
+@pytest.fixture
+def closed_port(monkeypatch):
+    """A hub whose name is known and where nobody listens."""
+    for name in ("MINITX_DATA", "HF_HUB_OFFLINE", "https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        yield
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_again(closed_port, tmp_path, monkeypatch, caplog):
+    asked = []
+
+    def load(path, **options):
+        asked.append((import_module("datasets.config").HF_HUB_OFFLINE, options))
+        logging.getLogger("huggingface_hub").warning("Retrying in 8s")
+        raise ConnectionError("a try of its own")
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    with pytest.raises(UserError) as caught:
+        find_text(data_config(source="hub", folder="multi30k", hub_id="nobody/nothing"))
+    assert str(caught.value) == (
+        "data.hub_id=nobody/nothing: cannot be loaded from the hub, and there is no copy here (127.0.0.1 does not "
+        "answer); set data.dir=FOLDER (train.en, train.de, val.en, ...), or MINITX_DATA to a folder that holds "
+        "multi30k/, or connect once")
+    assert caught.value.code == Exit.DATA
+    assert asked == [(True, {"revision": None, "name": "en-de"})]
+    assert not caplog.records
+    assert import_module("datasets.config").HF_HUB_OFFLINE is False, "a later try may find the hub"
+
+
+def test_a_hub_that_answers_is_asked_only_once_the_text_is_read(closed_port, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        assert why_unreachable("nobody/nothing") is None
+        find_text(data_config(source="hub", hub_id="nobody/nothing"))
+
+
+def test_a_name_that_is_looked_up_for_ever_is_not_waited_for(closed_port, monkeypatch):
+    over = Event()
+
+    def connect(*_, **__):
+        over.wait(30)
+        raise OSError
+
+    monkeypatch.setattr("minitx.data.hub.ANSWER_S", 0.05)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    assert why_unreachable("nobody/nothing") == "127.0.0.1 does not answer"
+    over.set()
+
+
+@pytest.mark.parametrize(("wish", "why"), [("1", "HF_HUB_OFFLINE=1"), ("ON", "HF_HUB_OFFLINE=ON"), ("0", None)])
+def test_who_says_whether_to_ask_is_believed(closed_port, monkeypatch, wish, why):
+    monkeypatch.setenv("HF_HUB_OFFLINE", wish)
+    assert why_unreachable("nobody/nothing") == why
+
+
+def test_the_way_leads_through_a_proxy(closed_port, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        assert why_unreachable("nobody/nothing") is None
+
+
+def test_a_folder_needs_no_hub(closed_port, tmp_path):
+    assert why_unreachable(str(tmp_path)) is None

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitx.data import tokenizer as tokenizing
-from minitx.data.tokenizer import MAX_WORD, N_SPECIALS, Tokenizer, TokenizerPair, _cut_long_words
+from minitx.data.tokenizer import MAX_WORD, N_SPECIALS, Tokenizer, TokenizerPair, _cut_long_words, entries_for
 from minitx.utils.errors import Exit, UserError
 
 PAIRS = [(f"the {a} dog sees the {b} cat", f"der {a}e Hund sieht die {b}e Katze")
@@ -198,3 +199,19 @@ def test_the_fingerprint_is_of_entries_and_merges_not_of_the_file():
     no_merges = [Tokenizer.train([text], None).fingerprint for text in ("a b", "c d")]
     assert no_merges[0] == no_merges[1]
     assert len(no_merges[0]) == len(TokenizerPair.train(PAIRS, None, joint=True).fingerprint) == 64
+
+
+@pytest.mark.parametrize(("pairs", "entries"), [(1, 1_000), (3_000, 1_200), (10_000, 4_000), (20_000, 8_000),
+                                                (5_000_000, 8_000)])
+def test_a_text_of_few_pairs_gets_few_entries(pairs, entries):
+    assert entries_for(pairs) == entries
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_entries_are_few_where_no_number_is_asked_for(monkeypatch, joint):
+    draw = Random(1)
+    words = ["".join(draw.choices("abcdefghijklmnop", k=6)) for _ in range(2_000)]
+    pairs = [(" ".join(draw.choices(words, k=9)), " ".join(draw.choices(words, k=9))) for _ in range(1_000)]
+    few, asked = (TokenizerPair.train(pairs, size, joint) for size in (None, 1_500))
+    assert few.src.vocab_size == few.tgt.vocab_size == 1_000
+    assert asked.src.vocab_size == 1_500

@@ -1,11 +1,12 @@
 """Whom the process that started the ranks blames when they fail."""
 
 import signal
+import socket
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from minitx.distributed.elastic import _blame
+from minitx.distributed.elastic import _blame, loopback
 from minitx.distributed.ranks import LOST
 
 KILL, TERM = -signal.SIGKILL, -signal.SIGTERM
@@ -27,3 +28,10 @@ def test_the_rank_that_failed_first_is_blamed(failures: list[tuple[int, int, int
         failure.timestamp = timestamp
         found.append(failure)
     assert _blame(found) == line
+
+
+@pytest.mark.parametrize(("names", "found"), [(["lo", "eth0"], "lo"), (["lo0", "en0"], "lo0"), ([], "lo")])
+def test_the_device_that_leads_nowhere_has_its_systems_name(monkeypatch: pytest.MonkeyPatch, names: list[str],
+                                                            found: str) -> None:
+    monkeypatch.setattr(socket, "if_nameindex", lambda: list(enumerate(names, 1)))
+    assert loopback() == found

@@ -18,7 +18,7 @@ import minitx
 from minitx.config.saved import read_config
 from minitx.data.batch import collate, pack
 from minitx.evaluation import attention_maps as records
-from minitx.evaluation.attention import attention_maps, pieces
+from minitx.evaluation.attention import attention_maps
 from minitx.evaluation.attention_maps import BOS, EOS, SCALE, AttentionMaps, read, read_all, shown
 from minitx.models.attention import CrossAttention, SelfAttention, from_heads, to_heads
 from minitx.models.base import Seq2Seq
@@ -198,7 +198,7 @@ def test_pieces_are_the_text_and_as_many_as_tokens(run_dir: Path) -> None:
     @given(st.text(max_size=12))
     def holds(text: str) -> None:
         ids = tokenizer.encode(text)
-        found = pieces(tokenizer, ids)
+        found = tokenizer.pieces(ids)
         assert ("".join(found), len(found)) == (text, len(ids))
 
     holds()
@@ -206,7 +206,7 @@ def test_pieces_are_the_text_and_as_many_as_tokens(run_dir: Path) -> None:
 
 def test_a_letter_of_several_tokens_is_the_last_one_s(run_dir: Path) -> None:
     tokenizer = load_model(run_dir)[1].tgt
-    assert pieces(tokenizer, tokenizer.encode("der ü€"))[-5:] == ["", "ü", "", "", "€"]
+    assert tokenizer.pieces(tokenizer.encode("der ü€"))[-5:] == ["", "ü", "", "", "€"]
 
 
 # --- as a file

@@ -105,3 +105,24 @@ def test_without_a_difference_one_test_in_twenty_finds_one() -> None:
 @pytest.mark.parametrize(("p", "told"), [(1.0, "1.000"), (0.0512, "0.051"), (0.001, "0.001"), (0.0009, "< 0.001")])
 def test_no_p_is_nothing(p: float, told: str) -> None:
     assert rounded(p, 3) == told
+
+
+def test_seeds_that_both_systems_have_may_be_paired() -> None:
+    """Seeds scatter far more than the systems differ, but in each of them the second is better."""
+    scattered = [rows(7, error, error - 0.08) for error in (0.2, 0.25, 0.3, 0.35, 0.4, 0.45)]
+    first, second = ([pair[side] for pair in scattered] for side in (0, 1))
+    apart, paired = compare(first, second, resamples=2_000), compare(first, second, resamples=2_000, paired=True)
+    assert (apart.difference, apart.bleu) == (paired.difference, paired.bleu)
+    assert (apart.paired, paired.paired) == (False, True)
+    assert paired.interval[0] > 0 > apart.interval[0]
+    assert paired.verdict == "significant" != apart.verdict
+    same = compare(first, first, resamples=500, paired=True)
+    assert (same.difference, same.interval, same.p_randomisation) == (0, (0, 0), 1)
+
+
+def test_pairs_of_one_seed_are_those_of_one_run_each() -> None:
+    """The two ways to mix translations are the same where there is one seed."""
+    worse, better = rows(8, 0.34, 0.3)
+    apart, paired = (compare([worse], [better], resamples=4_000, paired=choice) for choice in (False, True))
+    assert paired.p_randomisation == pytest.approx(apart.p_randomisation, abs=0.03)
+    assert paired.p_bootstrap == apart.p_bootstrap

@@ -1,13 +1,18 @@
 """What a result says of its origin: the units that make bf16 worth while, and the commit, if there is one."""
 
 import os
+import platform
+import resource
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from minitx.profiling.provenance import bf16_units, git_state, hardware
+from minitx.profiling import provenance
+from minitx.profiling.provenance import bf16_units, git_state, hardware, peak_memory_gib
 
 
 @pytest.mark.parametrize(("tiles", "vectors", "units"), [
@@ -18,6 +23,24 @@ def test_the_fastest_units_for_bf16_are_named(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors)
     assert bf16_units() == units
     assert hardware(torch.device("cpu"))["bf16_units"] == units
+
+
+@pytest.mark.parametrize(("system", "most"), [("linux", 3 * 2**20), ("darwin", 3 * 2**30)])
+def test_the_most_memory_is_in_the_units_of_the_system(monkeypatch: pytest.MonkeyPatch, system: str, most: int) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=most))
+    assert peak_memory_gib(torch.device("cpu")) == peak_memory_gib(torch.device("mps")) == 3.0
+
+
+def test_a_processor_is_named_as_its_system_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "CPUINFO", tmp_path / "no Linux")
+    (sysctl := tmp_path / "sysctl").write_text("#!/bin/sh\necho Apple M0 $2\n")
+    sysctl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert hardware(torch.device("cpu"))["cpu"] == "Apple M0 machdep.cpu.brand_string"
+    assert hardware(torch.device("mps"))["gpu"] == "Apple M0 machdep.cpu.brand_string (MPS)"
+    sysctl.unlink()
+    assert hardware(torch.device("cpu"))["cpu"] == (platform.processor() or platform.machine())
 
 
 # --- whose commit

@@ -4,13 +4,14 @@ import errno
 import fcntl
 import os
 import shlex
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
 from minitx.config.compose import compose
-from minitx.runs.directory import held, remove_run_dir, storage_errors
+from minitx.runs.directory import held, is_held, job_name, remove_run_dir, storage_errors
 from minitx.utils.errors import Exit, UserError
 
 
@@ -41,6 +42,13 @@ def test_a_file_system_without_locks_is_warned_of(monkeypatch: pytest.MonkeyPatc
         "training there, so start only one"]
 
 
+def test_a_system_without_locks_is_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    said = "has no locks .this system has no flock.: nothing stops a second process"
+    with pytest.warns(UserWarning, match=said), held(tmp_path):
+        (tmp_path / "result.json").touch()
+
+
 def test_a_lock_that_fails_otherwise_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     refuse_locks(monkeypatch, errno.EIO)
     with pytest.raises(OSError, match="Input/output error"), held(tmp_path):
@@ -62,6 +70,36 @@ def test_what_the_disk_refuses_says_what_to_do(number: int, line: str) -> None:
 def test_any_other_error_is_ours() -> None:
     with pytest.raises(FileNotFoundError), storage_errors(Path("RUN")):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "made/up")
+
+
+@pytest.mark.parametrize(("words", "name"), [
+    (["model=lstm", "seed=2"], "model=lstm,seed=2"),
+    (["+optim.lr=1e-3"], "optim.lr=1e-3"),
+    (["data.test_sets=[test, other]", "data.dir=my texts/'a'"], "data.test_sets=test,_other,data.dir=my_texts_a"),
+    ([], "run")])
+def test_a_job_is_named_by_its_words(words: list[str], name: str) -> None:
+    assert job_name(words) == name
+
+
+def test_a_name_is_no_longer_than_a_file_system_takes_and_still_its_own() -> None:
+    long = [job_name([f"data.dir={'ü' * 300}{n}"]) for n in range(2)]
+    assert long[0] != long[1]
+    assert all(len(name.encode()) <= 255 for name in long)
+
+
+def test_whether_someone_trains_there_is_seen_without_holding_it(tmp_path: Path) -> None:
+    assert not is_held(tmp_path), "no run"
+    with held(tmp_path):
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+    with held(tmp_path):
+        pass
+
+
+def test_where_there_are_no_locks_nobody_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    refuse_locks(monkeypatch, errno.ENOLCK)
+    assert not is_held(tmp_path)
 
 
 def test_what_is_to_be_repeated_is_quoted_as_a_shell_and_hydra_need_it() -> None:

@@ -1,6 +1,7 @@
 """A run that starts from another's weights: it takes the vocabulary too, and later resumes without the other run."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ def test_it_takes_weights_and_vocabulary_to_another_pair(zygote: Zygote, donor: 
     done = zygote.run(argv(other, run_dir, f"init_from={donor}", "data.tgt=fr", *AT_REST))
     assert done.returncode == 0, done.stderr
     assert f"joint of {donor}, whose weights it begins with" in done.stderr
+    assert re.search(rf"^minitx: warning: init_from={donor}: its vocabulary is of en-de, the text is en-fr: "
+                     r"\d\.\d tokens a word in en, \d\.\d tokens a word in fr$", done.stderr, re.MULTILINE)
     assert (run_dir / "tokenizer.json").read_bytes() == (donor / "tokenizer.json").read_bytes()
     before, after = (load_file(run / "model.safetensors") for run in (donor, run_dir))
     assert max(float((before[name] - after[name]).abs().max()) for name in before) < 1e-6

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -63,6 +64,27 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(UserError, match="trainer.accelerator=gpu: torch sees no GPU"):
         build.choose_device(trainer(accelerator="gpu"))
     assert build.choose_device(trainer(accelerator="auto")).type == "cpu"
+
+
+def test_an_apple_gpu_is_taken_only_where_it_is_asked_for_and_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match="^trainer.accelerator=mps: torch sees no Apple GPU here; use cpu or auto$"):
+        build.choose_device(trainer(accelerator="mps"))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(build, "bf16_units", lambda: "AMX")
+    device = build.choose_device(trainer(accelerator="mps"))
+    assert device == torch.device("mps", 0)
+    assert build.choose_precision(trainer(), device) == "32-true"
+    assert build.choose_precision(trainer(precision="bf16-mixed"), device) == "bf16-mixed"
+    assert build.choose_device(trainer(accelerator="auto")).type == "cpu", "it was never tried"
+
+
+def test_lightning_is_told_of_the_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, object]] = []
+    monkeypatch.setattr(build.pl, "Trainer", lambda **settings: seen.append(settings) or MagicMock())
+    for kind in ("mps", "cuda", "cpu"):
+        build.build_trainer(torch.device(kind), [])
+    assert [settings["accelerator"] for settings in seen] == ["mps", "gpu", "cpu"]
 
 
 def test_the_tokenizer_is_learned_once_and_then_the_runs_own(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
-"""What OpenMP is told before torch is imported."""
+"""What this process is told before torch is imported, and how it is imported."""
 
+import gc
 import os
 import subprocess
 import sys
 
 import pytest
 from toys import ROOT
+
+from minitx.training import process
 
 PROGRAM = "from minitx.training.process import limit_spinning; limit_spinning(); import torch"
 
@@ -17,3 +20,18 @@ def test_libgomp_spins_as_it_is_told(chosen: dict[str, str], count: str) -> None
     environment = others | chosen | {"OMP_DISPLAY_ENV": "verbose", "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
     assert f"GOMP_SPINCOUNT = '{count}'" in done.stderr
+
+
+def test_what_is_imported_is_not_looked_through_and_our_own_program_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    for path, is_ours in ((str(process.PACKAGE / "cli/main.py"), True), ("driver.py", False)):
+        monkeypatch.setattr(process, "program", lambda path=path: path)
+        with process.uncollected():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert bool(frozen) == is_ours
+        frozen.clear()
+    with pytest.raises(ZeroDivisionError), process.uncollected():
+        raise ZeroDivisionError
+    assert gc.isenabled()

@@ -11,7 +11,7 @@ from minitx.config.schema import SEARCH_PRECISIONS
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the run to use, and the device to use it on."""
     parser.add_argument("model", metavar="RUN", type=Path, help="run directory of a training")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto = a GPU if there is one (default)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps, or auto = CUDA where it is (default)")
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:

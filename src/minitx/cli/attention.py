@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from minitx import load
 from minitx.cli.arguments import add_output, add_run
 from minitx.cli.streams import created
+from minitx.training.process import uncollected
 from minitx.utils.console import Console, show_warnings
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.tables import aligned
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _attention(args: argparse.Namespace, console: Console) -> "AttentionMaps":
     """Return the attention maps of a run. Errors: `UserError` if its model has no attention."""
-    translator = load(args.model, args.device)
+    with uncollected():
+        translator = load(args.model, args.device)
 
     from minitx.config.saved import read_config
     from minitx.evaluation.attention import attention_maps  # torch, imported by now

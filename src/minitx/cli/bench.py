@@ -12,7 +12,7 @@ from typing import Any
 from minitx.cli.arguments import add_json, positive
 from minitx.cli.prepare import check_plot, compose_families, prepare_process, section_text, training_config
 from minitx.cli.streams import created
-from minitx.runs.result import DISTURBED_PCT
+from minitx.runs.result import disturbance
 from minitx.utils.console import Console, show_warnings
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.tables import aligned
@@ -121,13 +121,13 @@ def run_scaling(args: argparse.Namespace) -> int:
 def cost_table(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of all points and exponents. results: as `FamilyBenchmark.measure` returns them"""
     conditions = results["conditions"]
-    peak_tflops, other = conditions["peak_tflops"], conditions["other_cpu_pct"]
+    peak_tflops = conditions["peak_tflops"]
     yield (f"{conditions['tokens']:,} target tokens a micro-batch, forward and backward, median of "
            f"{conditions['repeats']}; {conditions['device']}, {conditions['threads']} threads, "
            f"{conditions['precision']}, vocabulary {conditions['vocab_size'][1]:,}")
     yield f"peak {'n/a' if peak_tflops is None else f'{peak_tflops:.3g} TFLOP/s'} ({conditions['peak_source']})"
-    if other is not None and other > DISTURBED_PCT:
-        yield f"disturbed: other processes took {other:.0f} % of the cores; measure again on a quiet machine"
+    if (others := disturbance(conditions["other_cpu_pct"])) is not None:
+        yield f"disturbed: {others}; measure again on a quiet machine"
     for key in ("by_length", "by_width"):
         rows = [(key.replace("_", " "), "L", "d_model", "sentences", "ms", "ms/sentence", "us/token", "TFLOP/s", "MFU")]
         exponents = list[tuple[str, str]]()

@@ -2,25 +2,31 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from minitx.cli.arguments import add_json
-from minitx.utils.errors import Exit
+from minitx.utils.console import Console
+from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import expand_home
 
+AGAINST = "against"
 HELP = "test whether two systems' BLEU differs by more than chance"
 DESCRIPTION = ("Compare two systems on each test set that both were scored on: by paired bootstrap and by approximate "
                "randomisation, over sentences and, where there are several, seeds. A difference is significant if "
                "both p are below 0.05 and the 95 % interval leaves 0 out; a test is underpowered if it would miss "
-               "half a BLEU more often than twice in ten.")
+               "half a BLEU more often than twice in ten. Several runs of one system, which differ in the seed, are "
+               "put on one side: minitx compare runs/a1 runs/a2 against runs/b1 runs/b2 (or -- for against), or as "
+               "quoted patterns: minitx compare 'runs/a*' 'runs/b*'. Where both sides have the same seeds, these are "
+               "paired.")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    for name in ("first", "second"):
-        parser.add_argument(name, metavar=name.upper(), type=expand_home,
-                            help="run directory, system (all its seeds) or row")
+    parser.add_argument("systems", nargs="+", metavar="SYSTEM", type=expand_home,
+                        help="two of: run directory, pattern of run directories, published system (all its seeds) or "
+                             "row; or two groups of run directories, with `against` between them")
     parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER",
                         help="folder of published rows (default: results)")
     add_json(parser)
@@ -28,13 +34,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
-    from minitx.experiments.reports.comparison import as_text, compare_systems, find_system
+    from minitx.experiments.reports.comparison import as_text, compare_systems, find_group
 
-    first, second = (find_system(name, args.ledger) for name in (args.first, args.second))
+    warn = Console().warn
+    first, second = (find_group(names, args.ledger, warn) for names in sides(args.systems))
     comparisons = list(compare_systems(first, second))
     if args.json:
         sets = {test: asdict(result) | {"verdict": result.verdict} for test, result in comparisons}
-        print(json.dumps({"systems": [first.name, second.name], "test": sets}, indent=1))
+        print(json.dumps({"systems": [first.name, second.name], "seeds": [first.seeds, second.seeds], "test": sets},
+                         indent=1))
     else:
         print(as_text(first, second, comparisons))
     return Exit.OK
+
+
+def sides(systems: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Part what is compared into two sides. Errors: `UserError` where it is not clear which these are."""
+    if AGAINST in systems:
+        place = systems.index(AGAINST)
+        first, second = systems[:place], systems[place + 1:]
+        if first and second and AGAINST not in second:
+            return first, second
+    elif len(systems) == 2:
+        return systems[:1], systems[1:]
+    raise UserError(f"{' '.join(systems)}: name two systems, or two groups of runs: "
+                    f"minitx compare runs/a1 runs/a2 {AGAINST} runs/b1 runs/b2")

@@ -14,6 +14,7 @@ from minitx.cli.streams import created, encode_line, read_pairs
 from minitx.config.saved import read_config
 from minitx.config.schema import BLEU_TOKENIZERS
 from minitx.runs.result import SEARCH, searched
+from minitx.training.process import uncollected
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
 
@@ -45,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
         tokenizer = bleu_tokenizer(data.tgt, args.tokenize or data.bleu_tokenizer)
         if args.moses:
             check_moses(data.tgt, args.model)
-        translator, meter = load(args.model, args.device, args.precision), Meter(console)
+        with uncollected():
+            translator = load(args.model, args.device, args.precision)
+        meter = Meter(console)
         hypotheses = translator.translate(
             sources, **search_options(args), progress=meter,
             warn=lambda row, what: console.line(f"minitx: warning: {args.src}: line {row + 1}: {what}"))

@@ -11,7 +11,22 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from minitx import __version__
-from minitx.cli import attention, average, bench, compare, doctor, evaluate, report, score, study, suite, translate
+from minitx.cli import (
+    attention,
+    average,
+    bench,
+    compare,
+    doctor,
+    evaluate,
+    plot,
+    report,
+    runs,
+    sample,
+    score,
+    study,
+    suite,
+    translate,
+)
 from minitx.cli.streams import exit_of, reader_may_leave
 from minitx.training.process import limit_spinning
 from minitx.utils.console import escape_unencodable, ignore_write_errors
@@ -33,8 +48,9 @@ class Command(Protocol):
 
 
 COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "score": score, "average": average,
-                                "attention": attention, "suite": suite, "compare": compare, "report": report,
-                                "study": study, "doctor": doctor, "bench": bench}
+                                "attention": attention, "sample": sample, "runs": runs, "plot": plot,
+                                "compare": compare, "suite": suite, "report": report, "study": study,
+                                "doctor": doctor, "bench": bench}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,8 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse a command line. Words like KEY=VALUE may follow options too, where argparse no longer expects them."""
-    parser = _parser()
-    args, rest = parser.parse_known_args(argv)
+    parser, words = _parser(), list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["compare"]:  # argparse drops the `--` that parts two groups
+        words = [compare.AGAINST if word == "--" else word for word in words]
+    args, rest = parser.parse_known_args(words)
     if unknown := [word for word in rest if "=" not in word or word.startswith("-") or "overrides" not in args]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:

@@ -8,6 +8,7 @@ from minitx import load
 from minitx.cli.arguments import add_json, add_output, add_pairs, add_run
 from minitx.cli.progress import Meter
 from minitx.cli.streams import created, read_pairs
+from minitx.training.process import uncollected
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit
 
@@ -32,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     sources, references = read_pairs(args.src, args.ref)
     console = Console()
     with created(args.output, args.src, args.ref) as sink:
-        translator, meter = load(args.model, args.device), Meter(console)
+        with uncollected():
+            translator = load(args.model, args.device)
+        meter = Meter(console)
 
         from minitx.decoding.scoring import score_pairs, total  # torch, which is there by now
 

@@ -12,7 +12,7 @@ from minitx.cli.arguments import add_json
 from minitx.cli.prepare import check_plot, compose_families, prepare_process
 from minitx.cli.streams import created
 from minitx.config.fields import nearest
-from minitx.runs.result import DISTURBED_PCT
+from minitx.runs.result import disturbance
 from minitx.utils.console import Console, show_warnings
 from minitx.utils.errors import Exit
 from minitx.utils.tables import aligned
@@ -90,11 +90,11 @@ def run(args: argparse.Namespace) -> int:
 
 def header(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield the main conditions, and whether other programs disturbed the measurement."""
-    conditions, other = results["conditions"], results["conditions"]["other_cpu_pct"]
+    conditions = results["conditions"]
     yield (f"{results['study']}, size {results['size']}: {conditions['device']}, {conditions['threads']} threads, "
            f"{conditions['precision']}, seed {conditions['seed']}, {conditions['took_s']:.0f} s")
-    if other is not None and other > DISTURBED_PCT:
-        yield f"disturbed: other processes took {other:.0f} % of the cores; measure times again on a quiet machine"
+    if (others := disturbance(conditions["other_cpu_pct"])) is not None:
+        yield f"disturbed: {others}; measure times again on a quiet machine"
 
 
 def verdicts(claims: list[dict[str, Any]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, or list what would be trained."""
     from minitx.experiments.reports.results import require_ledger
     from minitx.experiments.suites.suite import Suite, as_json, load, plan
-    from minitx.experiments.suites.summary import summary
+    from minitx.experiments.suites.summary import side_by_side, summary
 
     if args.json and args.on is not None:
         raise UserError("--on: is not part of the JSON; leave --json out")
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     with show_warnings(console):
         code = suite.run()
     with reader_may_leave():
-        for text in summary(jobs, suite.states, suite.ledger):
+        for text in chain(summary(jobs, suite.states, suite.ledger), side_by_side(jobs, suite.states)):
             print(text)
     return code
 

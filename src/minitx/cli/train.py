@@ -9,8 +9,9 @@ import subprocess
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,17 +24,22 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from minitx.cli.streams import reader_may_leave
+from minitx.config import saved
 from minitx.config.compose import arguments, checked, compose_job, config_groups, hydra_app, parse_overrides
-from minitx.config.fields import allowed, keys, show
-from minitx.config.schema import Config
-from minitx.data.corpus import check_text
+from minitx.config.fields import allowed, keys, show, text_word
+from minitx.config.schema import Config, DataConfig
+from minitx.data.corpus import check_text, find_text
 from minitx.distributed.cluster import outer_ranks
+from minitx.runs.directory import job_name
+from minitx.runs.listing import about, table
+from minitx.runs.overview import find_runs
 from minitx.training.launch import launch
-from minitx.training.process import tune_allocator
+from minitx.training.process import tune_allocator, was_restarted
 from minitx.utils.checkout import CONF, MINITX
-from minitx.utils.console import escape_unencodable, ignore_write_errors
+from minitx.utils.console import Console, escape_unencodable, ignore_write_errors
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import ensure_home
+from minitx.utils.tables import aligned
 
 
 def main() -> NoReturn:
@@ -72,15 +78,15 @@ def _dispatch(argv: Sequence[str], script: str | None) -> int:
         if args.cfg or args.info:
             compose_job(app, args, args.overrides)  # for our line about a mistake, before Hydra's
         elif args.multirun:
-            _check_sweep(app, args)
+            varying = _check_sweep(app, args)
         else:
             cfg = checked(compose_job(app, args, args.overrides))
-            check_text(cfg.data)
+            _check_text(cfg)
     if args.cfg or args.info:
         return _run_in_hydra(args, script)
     ignore_write_errors("stdout")  # run directories are what remains, and the exit code is theirs
     if args.multirun:
-        return _run_in_hydra(args, script)
+        return _run_in_hydra(args, script, varying)
     ensure_home()
     tune_allocator(cfg)
     return launch(cfg)
@@ -99,38 +105,76 @@ def _check_flags(args: Namespace, script: str | None) -> None:
                         "trainer.devices, or start each job with torchrun or srun")
 
 
+def _check_text(cfg: Config) -> None:
+    """Refuse text that is not there. A run that goes on scores the test sets it began with, whatever lies there now.
+
+    Errors: `UserError`. Of ranks that torchrun or srun started, the first to read the text will say so.
+    """
+    check_text(cfg.data)
+    if not was_restarted() and not outer_ranks():
+        find_text(cfg.data if cfg.resume == "never" else replace(cfg.data, test_sets=[]))
+
+
 # --- sweeps and Hydra's own commands
 
 
-def _check_sweep(app: Hydra, args: Namespace) -> None:
-    """Check every job before the first begins. A sweeper other than Hydra's own chooses its jobs as it goes."""
+def _check_sweep(app: Hydra, args: Namespace) -> frozenset[str]:
+    """Check every job before the first begins, and return the keys that vary.
+
+    A sweeper other than Hydra's own chooses its jobs as it goes.
+    """
     parsed = parse_overrides(app, args.overrides)
     compose_job(app, args, [line for o in parsed if o.is_hydra_override() and (line := o.input_line)])
+    varying = frozenset(o.get_key_element() for o in parsed if o.is_sweep_override())
     if any(o.key_or_group == "hydra/sweeper" for o in parsed):
-        return
+        return varying
     jobs = BasicSweeper.split_arguments([o for o in parsed if not o.is_hydra_override()], None)[0]
-    configs = [checked(compose_job(app, args, job)) for job in jobs]
-    for cfg in configs:
-        check_text(cfg.data)
-    run_dirs = [cfg.run_dir for cfg in configs if cfg.run_dir is not None]
-    if twice := [name for name in run_dirs if run_dirs.count(name) > 1]:
-        raise UserError(f"run_dir={twice[0]}: shared by {run_dirs.count(twice[0])} jobs; leave it out, or name it by "
-                        "what varies: run_dir='runs/${choices.model}-${seed}'")
+    names = list[str]()
+    texts = list[DataConfig]()
+    for job in jobs:
+        composed = compose_job(app, args, job)
+        if composed.run_dir is None:
+            composed.run_dir = _job_name(job, varying)
+        cfg = checked(composed)
+        if cfg.data not in texts:
+            texts.append(cfg.data)
+            _check_text(cfg)
+        names.append(str(cfg.run_dir))
+    if twice := [name for name in names if names.count(name) > 1]:
+        if all(o.key_or_group != "run_dir" for o in parsed):
+            raise UserError(f"{twice[0]}: {names.count(twice[0])} jobs are the same; name each value once")
+        raise UserError(f"run_dir={twice[0]}: shared by {names.count(twice[0])} jobs; leave it out, or name it by what "
+                        "varies: run_dir='runs/${choices.model}-${seed}'")
+    return varying
 
 
-def _run_in_hydra(args: Namespace, script: str | None) -> int:
-    """Let Hydra serve the command; under --multirun each job is a process of its own. Returns the worst exit code."""
+def _job_name(overrides: Sequence[str], varying: Collection[str]) -> str:
+    """Name a job by the words that vary, or where none does by all of its words."""
+    return job_name([word for word in overrides if word.partition("=")[0] in varying] or overrides)
+
+
+def _run_in_hydra(args: Namespace, script: str | None, varying: Collection[str] = ()) -> int:
+    """Let Hydra serve the command; under --multirun each job is a process of its own. Returns the worst exit code.
+
+    varying: the keys that name the run directories of the jobs
+    """
     version.setbase("1.3")
     codes: dict[str, int] = {}
+    run_dirs: list[Path] = []
     program = (*MINITX, "train") if script is None else (script,)
 
-    def job(_: DictConfig) -> None:
+    def job(composed: DictConfig) -> None:
         overrides = list(HydraConfig.get().overrides.task)
+        folder = HydraConfig.get().sweep.dir
+        run_dirs.append(Path(composed.run_dir or Path(folder, _job_name(overrides, varying))))
+        placed = [] if composed.run_dir else [text_word("run_dir", str(run_dirs[-1]))]
         where = ["--config-path", args.config_path, "--config-name", args.config_name]
         where += ["--config-dir", args.config_dir] if args.config_dir else []
-        code = _child([sys.executable, *program, *where, *overrides])
+        code = _child([sys.executable, *program, *where, *overrides, *placed])
         codes[" ".join(overrides)] = code
         if code in (Exit.INTERRUPTED, Exit.TERMINATED):
+            again = f"hydra.sweep.dir={folder} resume=auto" if placed else "resume=auto"
+            print(f"stopped; the same command with {again} goes on", file=sys.stderr)
             sys.exit(code)
 
     shown = StringIO()  # Hydra takes a reader who leaves for an error
@@ -141,10 +185,19 @@ def _run_in_hydra(args: Namespace, script: str | None) -> int:
         raise UserError(str(error)) from error
     with reader_may_leave():
         print(shown.getvalue(), end="")
+        for line in _table(run_dirs):
+            print(line)
     for overrides, code in codes.items():
         if code:
             print(f"minitx: job failed with exit code {code}: {overrides}", file=sys.stderr)
     return max(codes.values(), default=Exit.OK)
+
+
+def _table(run_dirs: Sequence[Path]) -> list[str]:
+    """Return the table of a sweep's runs; those that were refused have left no folder behind."""
+    there = [run_dir for run_dir in run_dirs if (run_dir / saved.NAME).is_file()]
+    runs = find_runs(there, Console())[0] if there else []
+    return ["", *table(runs), "", about(runs)] if runs else []
 
 
 def _child(command: list[str]) -> int:
@@ -206,19 +259,19 @@ def usage(app: Hydra, composed: DictConfig, script: str | None) -> str:
     """
     choices: dict[str, Any] = dict(composed.hydra.runtime.choices)
     groups = config_groups(app)
-    lines = []
-    for name in sorted(groups, key=list(choices)[::-1].index):  # Hydra lists the defaults from last to first
-        for option in groups[name]:
-            star = "*" if choices.get(name) == option else " "
-            lines.append(f"  {star} {name}={option}".ljust(42) + " " + _first_comment(CONF / name / f"{option}.yaml"))
+    options = [(f"  {'*' if choices.get(name) == option else ' '} {name}={option}",
+                _first_comment(CONF / name / f"{option}.yaml"))
+               for name in sorted(groups, key=list(choices)[::-1].index)  # Hydra lists the defaults from last to first
+               for option in groups[name]]
     schema = keys(Config)
     rows = [(f"{key}={show(OmegaConf.select(composed, key))}", schema[key]) for key in USUAL
             if not key.startswith("model.") or key.removeprefix("model.") in composed.model]
-    docs = [f"    {now.ljust(39)}{spec['doc']}{allowed(spec)}" for now, spec in rows]
+    docs = [(f"    {now}", spec["doc"] + allowed(spec)) for now, spec in rows]
     train = "minitx train" if script is None else "python train.py"
-    examples = [f"    {f'{train} {words}'.ljust(55)}{what}".rstrip() for words, what in EXAMPLES.items()]
+    examples = [(f"    {train} {words}".rstrip(), what) for words, what in EXAMPLES.items()]
     completion = "" if script is None else COMPLETION.format(program=f"python {script}")
-    return USAGE.format(groups="\n".join(lines), keys="\n".join(docs), train=train, examples="\n".join(examples),
+    listed = {"groups": options, "keys": docs, "examples": examples}
+    return USAGE.format(**{name: "\n".join(aligned(columns, "<")) for name, columns in listed.items()}, train=train,
                         completion=completion)
 
 

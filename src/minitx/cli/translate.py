@@ -11,6 +11,7 @@ from minitx.cli.arguments import add_output, add_run, add_search, positive, sear
 from minitx.cli.progress import Meter
 from minitx.cli.streams import created, encode_line, size_bytes
 from minitx.data.lines import arriving_lines, decode_line, open_text
+from minitx.training.process import uncollected
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
 
@@ -38,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     name = "standard input" if args.input is None else str(args.input)
     with open_text(args.input) as source, created(args.output, args.input) as sink:
-        translator = load(args.model, args.device, args.precision)
+        with uncollected():
+            translator = load(args.model, args.device, args.precision)
         if args.n_best and args.n_best > (args.beam_size or translator.decode.beam_size):
             raise UserError(f"--n-best={args.n_best} is more than the beam holds: add --beam-size={args.n_best}")
         if source.isatty():

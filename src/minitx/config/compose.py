@@ -84,11 +84,13 @@ def _as_written(word: str) -> str:
     """Quote the values of a text key that Hydra would read as numbers, or whose characters its grammar lacks.
 
     So `run_dir=2024_05` is not `run_dir=202405`, and `run_dir=~/läufe` needs no quotes. Values separated by commas are
-    quoted one by one, if they look like numbers.
+    quoted one by one, if they look like numbers; but the name of a folder that is there is one value.
     """
     name, equals, written = word.partition("=")
     if not equals or name.lstrip("+") not in _text_names():
         return word
+    if "," in written and Path(written).is_dir():  # such as a run of a sweep: runs/TIME/model=lstm,seed=2
+        return text_word(name, written)
     try:
         parsed: Any = OverridesParser.create().parse_override(word).value()
     except HydraException:

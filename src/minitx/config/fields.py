@@ -124,6 +124,14 @@ def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
+def flatten(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{path}{name}.") if isinstance(value, Mapping) else {path + name: value}
+    return flat
+
+
 def keys(cls: type[Any], path: str = "") -> dict[str, Mapping[str, Any]]:
     """Return every dotted key, of every member of a family: what `key` declares, its `type`, if it may be `null`."""
     found: dict[str, Mapping[str, Any]] = {}

@@ -23,8 +23,8 @@ class RecommendsConfig:
     """Settings that suit a text; the other groups take them as defaults."""
 
     model_size: str = key("size that suits this much text", choices=SIZES)
-    vocab_size: int | None = key("tokenizer entries; null = what the data supports, at most 8,000",
-                                 unit="entries", ge=260, le=65_536)
+    vocab_size: int | None = key("tokenizer entries; null = what the data supports: two for five training pairs, "
+                                 "but at least 1,000 and at most 8,000", unit="entries", ge=260, le=65_536)
     tokens_per_update: int = key("non-padding target tokens per optimizer step", unit="tokens", ge=1)
     max_steps: int = key("optimizer steps", unit="updates", ge=1)
     lr: float = key("peak learning rate", gt=0)
@@ -81,8 +81,9 @@ class DataConfig:
 class TokenizerConfig:
     """Byte-level BPE: how many entries, and whether both languages share them."""
 
-    vocab_size: int | None = key("entries, bytes and specials included; null = what the data supports, at most 8,000",
-                                 unit="entries", ge=260, le=65_536)
+    vocab_size: int | None = key("entries, bytes and specials included; null = what the data supports: two for five "
+                                 "training pairs, but at least 1,000 and at most 8,000", unit="entries", ge=260,
+                                 le=65_536)
     joint: bool = key("one vocabulary for both languages; tied embeddings need it")
 
 
@@ -187,7 +188,8 @@ class OptimConfig:
 class TrainerConfig:
     """The device, the length of a run, and how it is validated."""
 
-    accelerator: str = key("device to train on; auto = a GPU if there is one", choices=("auto", "cpu", "gpu"))
+    accelerator: str = key("device to train on; auto = a CUDA GPU if there is one; mps = Apple's GPU, untested",
+                           choices=("auto", "cpu", "gpu", "mps"))
     devices: int = key("ranks on this machine, one per device; under torchrun or srun, as many as they start",
                        unit="ranks", ge=1)
     strategy: str = key("how ranks share the model: ddp = each has all of it, fsdp2 = each has a part",
@@ -326,6 +328,10 @@ def check(cfg: Config) -> None:
     if trainer.strategy == "fsdp2" and (cfg.optim.matrices == "muon" or trainer.compress is not None):
         other = "optim.matrices=muon" if cfg.optim.matrices == "muon" else f"trainer.compress={trainer.compress}"
         raise UserError(f"trainer.strategy=fsdp2: cannot be combined with {other}; use ddp")
+    if trainer.accelerator == "mps" and trainer.devices > 1:
+        raise UserError(f"trainer.accelerator=mps: is one device; asked was trainer.devices={trainer.devices}")
+    if trainer.accelerator == "mps" and trainer.precision == "64-true":
+        raise UserError("trainer.accelerator=mps: has no trainer.precision=64-true; use cpu")
     _check_data(cfg.data)
     model.check(cfg.data)
     if model.tie_embeddings and not cfg.tokenizer.joint:

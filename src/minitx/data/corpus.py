@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -11,12 +12,13 @@ from minitx.config.fields import nearest
 from minitx.config.schema import CleanConfig, DataConfig
 from minitx.data.cleaning import Cleaning, clean, hold_out, overlap
 from minitx.data.files import LacksLanguage, Pair, SplitFiles, find_splits, warn_of_left_out
-from minitx.data.hub import SHARD, HubSet, download
+from minitx.data.hub import SHARD, HubSet, download, why_unreachable
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import expand_home
 
 Read = Callable[[str, int | None], list[Pair]]  # name of a split, largest number of pairs -> its first pairs
 SAMPLE = 200_000  # pairs that a vocabulary is learned from if the text is streamed
+SMALL = 8_000_000  # bytes of a split that is read whole within a second
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,41 @@ def check_text(cfg: DataConfig) -> None:
         _synthetic(cfg)
     elif local_folder(cfg) is None and cfg.hub_id is None:
         raise UserError("data.hub_id=null: names no data set; or set data.dir to a folder of files")
+
+
+def spread(total: int, n: int) -> list[int]:
+    """Return `n` places, or all there are, spread evenly over a list of `total`."""
+    n = min(n, total)
+    return [i * total // n for i in range(n)]
+
+
+def find_text(cfg: DataConfig) -> None:
+    """Refuse text that is not there, and what is wrong with small files: within seconds, before torch is imported.
+
+    Of large files only the names are looked at, of large tables the first row. Nothing is downloaded.
+    Errors: `UserError`, as `load_corpus` has it. What that warns of is not warned of here.
+    """
+    if cfg.source == "synthetic":
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if folder := local_folder(cfg):
+            _look_into(cfg, folder)
+        elif cfg.hub_id and why_unreachable(cfg.hub_id):
+            download(cfg)  # there is a copy here, or the error comes now
+
+
+def _look_into(cfg: DataConfig, folder: Path) -> None:
+    """Look at the names of files, read small splits, and of others the first row of tables. Errors: `UserError`"""
+    found = find_splits(folder, cfg.src, cfg.tgt, cfg.test_sets, _required(cfg))
+    for files in found.values():
+        files.check_headers(cfg.src, cfg.tgt)
+    _corpus(cfg, tuple(found), "", str(folder), lambda split, limit: [])  # its sets are those that are asked for
+    for split in _read_splits(cfg, found):
+        files = found[split]
+        is_small = sum(path.stat().st_size for path in files.paths) <= SMALL
+        if is_small or files.format != "plain":
+            files.read(cfg.src, cfg.tgt, strict=split != "train", limit=None if is_small else 1)
 
 
 def local_folder(cfg: DataConfig) -> Path | None:

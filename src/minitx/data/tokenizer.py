@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,15 @@ N_SPECIALS = len(SPECIAL_IDS)
 MIN_VOCAB, DEFAULT_VOCAB, MAX_VOCAB = 260, 8_000, 65_536
 MAX_WORD = 1_000  # characters: learning takes time in proportion to a word's length squared, so longer ones are cut
 MIN_COUNT = 2  # a pair of tokens seen once in the training text is not worth an entry
+ENTRIES_A_PAIR, FEW_ENTRIES = 0.4, 1_000  # of a text with few pairs: each entry has to be seen often to be learned
+
+
+def entries_for(pairs: int) -> int:
+    """Return the most entries that so many training pairs get where no number is asked for.
+
+    Small texts are translated better with small vocabularies (Sennrich and Zhang 2019; Ding et al. 2019).
+    """
+    return min(DEFAULT_VOCAB, max(FEW_ENTRIES, int(ENTRIES_A_PAIR * pairs)))
 
 
 class Tokenizer:
@@ -38,8 +48,9 @@ class Tokenizer:
         self._bpe = bpe
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int | None, name: str = "training") -> "Tokenizer":
-        """Learn merges from `texts`; `vocab_size` counts bytes and specials.
+    def train(cls, texts: Iterable[str], vocab_size: int | None, name: str = "training",
+              at_most: int = DEFAULT_VOCAB) -> "Tokenizer":
+        """Learn merges from `texts`; sizes count bytes and specials. `at_most`: where no `vocab_size` is asked for.
 
         Errors: `UserError` for a size out of range, or one the text cannot fill (`name` says which text).
         """
@@ -49,7 +60,7 @@ class Tokenizer:
         bpe.pre_tokenizer = _words()
         bpe.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=(vocab_size or DEFAULT_VOCAB) - N_SPECIALS,
+            vocab_size=(vocab_size or at_most) - N_SPECIALS,
             min_frequency=MIN_COUNT,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
@@ -95,6 +106,12 @@ class Tokenizer:
         texts = self._bpe.decode_batch([[int(id_) - N_SPECIALS for id_ in ids if id_ >= N_SPECIALS] for ids in batch])
         return [text.removeprefix(" ") for text in texts]
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return each token's part of the text. A letter made of several goes to the last; the others are empty."""
+        texts = self.decode_batch([ids[:n] for n in range(len(ids))])
+        whole = [text.rstrip("\N{REPLACEMENT CHARACTER}") for text in texts] + [self.decode(ids)]
+        return [after[len(before):] for before, after in pairwise(whole)]
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash entries and merges (sha256, hex), not the library's file format."""
@@ -122,12 +139,13 @@ class TokenizerPair:
 
     @classmethod
     def train(cls, pairs: Sequence[tuple[str, str]], vocab_size: int | None, joint: bool) -> "TokenizerPair":
-        """Learn from training pairs; errors as in `Tokenizer.train`."""
+        """Learn from training pairs; a `vocab_size` of None = `entries_for` them. Errors: as in `Tokenizer.train`."""
+        most = entries_for(len(pairs))
         if joint:
-            both = Tokenizer.train((text for pair in pairs for text in pair), vocab_size)
+            both = Tokenizer.train((text for pair in pairs for text in pair), vocab_size, at_most=most)
             return cls(both, both)
-        return cls(Tokenizer.train((src for src, _ in pairs), vocab_size, "source"),
-                   Tokenizer.train((tgt for _, tgt in pairs), vocab_size, "target"))
+        return cls(Tokenizer.train((src for src, _ in pairs), vocab_size, "source", most),
+                   Tokenizer.train((tgt for _, tgt in pairs), vocab_size, "target", most))
 
     @property
     def joint(self) -> bool:

@@ -17,7 +17,7 @@ from minitx.data.tokenizer import Tokenizer
 from minitx.decoding.arguments import as_lines
 from minitx.decoding.translator import Progress, Translator, Warn, source_limit, warn_of_line
 from minitx.models.base import Seq2Seq, evaluating
-from minitx.models.precision import at_least_fp32
+from minitx.models.precision import at_least_fp32, finest
 from minitx.utils.errors import Exit, UserError
 
 MAX_LOGITS = 2**24  # a batch's logits and their log-softmax take 64 MiB each in fp32
@@ -81,9 +81,10 @@ def score_pairs(translator: Translator, sources: Iterable[str], targets: Iterabl
 
 @torch.inference_mode()
 def log_probs(model: Seq2Seq, batch: Batch) -> Tensor:
-    """Sum each target's log-probabilities, in float64. --> [B]"""
+    """Sum each target's log-probabilities, in float64 where the device has it. --> [B]"""
     logits = model.project(model(batch.src, batch.tgt)[:batch.n_tokens])  # --> [n, V]
-    tokens = at_least_fp32(logits).log_softmax(-1).gather(1, batch.labels[:, None])[:, 0].double()  # --> [n]
+    chosen = at_least_fp32(logits).log_softmax(-1).gather(1, batch.labels[:, None])[:, 0]  # --> [n]
+    tokens = chosen.to(finest(logits.device))
     sentence = torch.repeat_interleave(batch.tgt.lengths, output_size=batch.n_tokens)  # --> [n]
     return tokens.new_zeros(len(batch.tgt.lengths)).index_add_(0, sentence, tokens)
 

@@ -7,6 +7,7 @@ that ends on purpose writes its exit code into that folder and leaves with 0, so
 import logging
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from secrets import token_hex
@@ -41,7 +42,7 @@ def run_ranks(cfg: Config, folder: Path, module: str = "minitx.training.worker")
     freeze(cfg, folder)
     os.environ |= {FOLDER: str(folder), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        os.environ.setdefault(name, "lo")
+        os.environ.setdefault(name, loopback())
     launch = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=cfg.trainer.devices, run_id=token_hex(8), rdzv_backend="c10d",
         rdzv_configs={"store_type": "file"}, rdzv_endpoint=str(folder / "agent"), local_addr="127.0.0.1",
@@ -66,6 +67,12 @@ def run_ranks(cfg: Config, folder: Path, module: str = "minitx.training.worker")
         for number, handler in before.items():
             signal.signal(number, handler)
     return _exit_code(folder) or Exit.OK
+
+
+def loopback() -> str:
+    """Return what this system calls the network device that leads nowhere else: Linux lo, macOS lo0."""
+    names = [name for _, name in socket.if_nameindex()]
+    return "lo0" if "lo0" in names and "lo" not in names else "lo"
 
 
 def _exit_code(folder: Path) -> int | None:

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn
 
 import torch
@@ -26,6 +27,7 @@ from minitx.utils.files import write_atomically
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 AGENT_S = 5.0  # that an agent has to end by itself
+PARENT_EVERY_S = 1.0  # between two looks at whether it is there, where the kernel does not tell
 
 Work = Callable[[Config, Ranks, torch.device, Path | None], int]  # the folder is `elastic`'s; returns an exit code
 ChooseDevice = Callable[[TrainerConfig, int], torch.device]  # of the local rank
@@ -90,11 +92,24 @@ def announce_restart() -> None:
 
 
 def end_with_parent() -> None:
-    """Have the kernel send SIGTERM when the agent dies, so that no rank outlives it and the run stops cleanly."""
+    """Have this process get SIGTERM when the agent dies, so that no rank outlives it and the run stops cleanly.
+
+    Linux sends it by itself; elsewhere a thread looks.
+    """
     parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    except (AttributeError, TypeError, OSError):
+        Thread(target=_end_after, args=(parent,), daemon=True).start()
     if os.getppid() != parent:
         raise UserError("the process that started this rank is gone")
+
+
+def _end_after(parent: int) -> None:
+    """Wait until the agent is gone, and end this process as `kill` would."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_EVERY_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def end_agent() -> None:

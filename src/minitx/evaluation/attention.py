@@ -1,12 +1,8 @@
 """The attention weights of every head for a sentence and its translation, by forced decoding."""
 
-from collections.abc import Sequence
-from itertools import pairwise
-
 from minitx.config.schema import Config, config_sha256
 from minitx.data.batch import collate
 from minitx.data.lines import is_blank
-from minitx.data.tokenizer import Tokenizer
 from minitx.decoding.translator import Translator, Warn, source_limit, warn_of_line
 from minitx.evaluation.attention_maps import EOS, SCALE, AttentionMaps
 from minitx.models.base import evaluating
@@ -42,11 +38,4 @@ def attention_maps(translator: Translator, cfg: Config, source: str, target: str
         kinds = model.attention_weights(batch.src, batch.tgt)  # --> [layers, 1, H, L, S] each
     weights = {kind: (layers[:, 0].double() * SCALE).round().long().numpy(force=True) for kind, layers in kinds.items()}
     return AttentionMaps(cfg.choices.experiment, cfg.choices.model, cfg.seed, config_sha256(cfg),
-                         [*pieces(tokenizers.src, src), EOS], [*pieces(tokenizers.tgt, tgt), EOS], weights)
-
-
-def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """Return each token's part of the text. A letter made of several tokens goes to the last; the others are empty."""
-    texts = tokenizer.decode_batch([ids[:n] for n in range(len(ids))])
-    whole = [text.rstrip("\N{REPLACEMENT CHARACTER}") for text in texts] + [tokenizer.decode(ids)]
-    return [after[len(before):] for before, after in pairwise(whole)]
+                         [*tokenizers.src.pieces(src), EOS], [*tokenizers.tgt.pieces(tgt), EOS], weights)

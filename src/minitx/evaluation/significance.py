@@ -7,7 +7,9 @@
   would not matter which of them wrote which translation of a sentence. How often does a random mixture differ as much?
 
 With one seed each, both are sacreBLEU's tests and say nothing about other seeds. A system's BLEU is the mean over its
-seeds. N sentences, S seeds, R resamples; counts: [S, N, 10], rows as `metrics.with_totals` returns them
+seeds. Seeds may be paired, where both systems have the same: runs of one seed share the order of sentences and, where
+their shapes are equal, the first weights. Then the error is that of the mean of their differences, and only runs of one
+seed change places. N sentences, S seeds, R resamples; counts: [S, N, 10], rows as `metrics.with_totals` returns them
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,6 +39,7 @@ class Comparison:
     p_bootstrap: float
     p_randomisation: float
     detectable: float  # a true difference that is detected eight times in ten
+    paired: bool = False  # by seed
 
     @property
     def verdict(self) -> str:
@@ -47,47 +50,53 @@ class Comparison:
         return "underpowered" if self.detectable > MATTERS else "not significant"
 
 
-def compare(first: npt.ArrayLike, second: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 1) -> Comparison:
-    """Compare two systems on one test set. first, second: [S, N, 6], `metrics.SENTENCE_COLUMNS` of its sentences"""
+def compare(first: npt.ArrayLike, second: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 1,
+            paired: bool = False) -> Comparison:
+    """Compare two systems on one test set. first, second: [S, N, 6], `metrics.SENTENCE_COLUMNS` of its sentences
+
+    paired: the seeds are the same, in the same order, and several
+    """
     first, second = with_totals(first), with_totals(second)
     rng = np.random.Generator(np.random.PCG64(seed))
     bleu = float(corpus_bleu(first.sum(1)).mean()), float(corpus_bleu(second.sum(1)).mean())
     difference = bleu[1] - bleu[0]
-    drawn = bootstrap(first, second, resamples, rng)
-    mixed = randomised(first, second, resamples, rng)
+    drawn = bootstrap(first, second, resamples, rng, paired)
+    mixed = (randomised_pairs if paired else randomised)(first, second, resamples, rng)
     low, high = map(float, np.quantile(drawn, (LEVEL / 2, 1 - LEVEL / 2)))
     if len(first) == len(second) == 1:
         p_bootstrap = _p_value(np.abs(drawn) - np.abs(drawn).mean(), difference)
     else:
         p_bootstrap = min(1.0, 2 * (1 + int(min((drawn <= 0).sum(), (drawn >= 0).sum()))) / (len(drawn) + 1))
     return Comparison(bleu, (len(first), len(second)), first.shape[1], difference, (low, high), p_bootstrap,
-                      _p_value(np.abs(mixed), difference), POWER_SE * (high - low) / (2 * 1.960))
+                      _p_value(np.abs(mixed), difference), POWER_SE * (high - low) / (2 * 1.960), paired)
 
 
 def interval(system: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 1) -> tuple[float, float, float]:
     """Return a system's BLEU and its 95 % interval, by bootstrap. system: [S, N, 6], as `compare` takes it"""
     counts, rng = with_totals(system), np.random.Generator(np.random.PCG64(seed))
-    drawn = np.concatenate([bleu for (bleu,) in _resampled([counts], resamples, rng)])
+    drawn = np.concatenate([_over_seeds(bleu, rng) for (bleu,) in _resampled([counts], resamples, rng)])
     low, high = map(float, np.quantile(drawn, (LEVEL / 2, 1 - LEVEL / 2)))
     return float(corpus_bleu(counts.sum(1)).mean()), low, high
 
 
-def bootstrap(first: Counts, second: Counts, resamples: int, rng: np.random.Generator) -> Floats:
+def bootstrap(first: Counts, second: Counts, resamples: int, rng: np.random.Generator, paired: bool = False) -> Floats:
     """Resample sentences and the error of the seeds' mean. --> the difference, [R]"""
-    return np.concatenate([after - before for after, before in _resampled([second, first], resamples, rng)])
+    return np.concatenate([
+        _over_seeds(after - before, rng) if paired else _over_seeds(after, rng) - _over_seeds(before, rng)
+        for after, before in _resampled([second, first], resamples, rng)])
 
 
 def _resampled(systems: Sequence[Counts], resamples: int, rng: np.random.Generator) -> Iterator[list[Floats]]:
-    """Yield each system's BLEU on the same draws of sentences, a few hundred draws at a time. --> [r] each"""
+    """Yield each system's BLEU on the same draws of sentences, a few hundred draws at a time. --> [r, S] each"""
     n = systems[0].shape[1]
     for size in _portions(resamples):
         drawn = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(float)  # --> [r, N]
         sums = ((drawn @ counts.transpose(1, 0, 2).reshape(n, -1)).reshape(size, len(counts), -1) for counts in systems)
-        yield [_over_seeds(corpus_bleu(counts), rng) for counts in sums]
+        yield [corpus_bleu(counts) for counts in sums]
 
 
 def _over_seeds(bleu: Floats, rng: np.random.Generator) -> Floats:
-    """Return the mean over seeds plus a draw of its error; few seeds have heavy tails. bleu: [r, S] --> [r]"""
+    """Return the mean over seeds plus a draw of its error; few seeds have heavy tails. bleu, or differences: [r, S]"""
     size, seeds = bleu.shape
     mean: Floats = bleu.mean(1)
     if seeds > 1:
@@ -105,6 +114,18 @@ def randomised(first: Counts, second: Counts, resamples: int, rng: np.random.Gen
         sums = np.take_along_axis(counts[None], order[..., None], 2).sum(1)  # --> [r, S + S', 10]
         bleu = corpus_bleu(sums)
         differences.append(bleu[:, len(first):].mean(1) - bleu[:, :len(first)].mean(1))
+    return np.concatenate(differences)
+
+
+def randomised_pairs(first: Counts, second: Counts, resamples: int, rng: np.random.Generator) -> Floats:
+    """Let the translations of a sentence by runs of one seed change places at random. --> the difference, [R]"""
+    seeds, n = first.shape[:2]
+    gain, before, after = (second - first).astype(float), first.sum(1), second.sum(1)
+    differences = []
+    for size in _portions(resamples, seeds):
+        changed = (rng.random((size, seeds, n)) < 0.5).astype(float)
+        moved = np.einsum("rsn,snk->rsk", changed, gain)
+        differences.append(corpus_bleu(after - moved).mean(1) - corpus_bleu(before + moved).mean(1))
     return np.concatenate(differences)
 
 

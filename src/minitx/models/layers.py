@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.models.precision import cast_weight, tile_weight
+from minitx.models.precision import cast_weight, finest, tile_weight
 from minitx.utils.autograd import apply_function
 
 
@@ -125,14 +125,15 @@ class Waves:
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self.table = torch.empty(0)  # [places, width/2, 2] float64
+        self.table = torch.empty(0)  # [places, width/2, 2], in float64 where the device has it
 
     def __call__(self, places: Tensor, length: int, dtype: torch.dtype) -> Tensor:
         """places: [N], below `length` --> [N, width/2, 2]"""
         table = self.table  # read once: another thread may put a shorter one in its place
         if len(table) < length or table.device != places.device:
-            even = torch.arange(0, self.width, 2, device=places.device, dtype=torch.float64)
-            place = torch.arange(max(128, 2 * length), device=places.device, dtype=torch.float64)
+            device, exact = places.device, finest(places.device)
+            even = torch.arange(0, self.width, 2, device=device, dtype=exact)
+            place = torch.arange(max(128, 2 * length), device=device, dtype=exact)
             angle = place[:, None] * torch.exp(even * (-math.log(10_000) / self.width))
             table = self.table = torch.stack([angle.sin(), angle.cos()], dim=-1)
         return table[:length].to(dtype)[places]

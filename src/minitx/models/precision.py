@@ -46,6 +46,11 @@ def to_compute_dtype(x: Tensor) -> Tensor:
     return x if dtype is None else x.to(dtype)
 
 
+def finest(device: torch.device) -> torch.dtype:
+    """Return the type that sums are kept in: float64, but where the device has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def cast_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a weight in another type, inside `computing_in` the same tensor each time: decoding uses it every step."""
     block = _block.get()

@@ -1,4 +1,7 @@
-"""The cores and memory this process may use, and its age. No torch: the launcher asks before importing it."""
+"""The cores and memory this process may use, and its age. No torch: the launcher asks before importing it.
+
+Linux tells all of this; where another system does not, the next best is said below.
+"""
 
 import os
 import time
@@ -6,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+MEMINFO, STAT = Path("/proc/meminfo"), Path("/proc/self/stat")
+IMPORTED = time.perf_counter()
 
 
 def cores() -> int:
@@ -21,14 +26,28 @@ def cores() -> int:
 def available_bytes() -> int:
     """Return the memory available now: what the kernel estimates, or what a container has left if that is less.
 
-    Source: proc(5), MemAvailable; the kernel's cgroup-v2: pages of files that were not used lately can be reclaimed.
+    Not Linux: all that the machine has. Source: proc(5), MemAvailable; the kernel's cgroup-v2: pages of files that
+    were not used lately can be reclaimed. Errors: OSError where even that is unknown
     """
-    available = 1024 * _figures(Path("/proc/meminfo"))["MemAvailable:"]
+    try:
+        available = 1024 * _figures(MEMINFO)["MemAvailable:"]
+    except (OSError, KeyError):
+        if (there := physical_bytes()) is None:
+            raise
+        return there
     try:
         most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
         return max(0, min(available, most - used + _figures(CGROUP / "memory.stat")["inactive_file"]))
     except (OSError, ValueError):  # no cgroup, or no limit ("max")
         return available
+
+
+def physical_bytes() -> int | None:
+    """Return the memory of the machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _figures(path: Path) -> dict[str, int]:
@@ -37,9 +56,15 @@ def _figures(path: Path) -> dict[str, int]:
 
 
 def process_age_s() -> float:
-    """Return the seconds since this process was started, imports included. Linux; source: proc(5), field 22 of stat."""
-    ticks = float(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    """Return the seconds since this process was started, imports included. Source: proc(5), field 22 of stat.
+
+    Not Linux: since this module was imported, which is among the first.
+    """
+    try:
+        ticks = float(STAT.read_bytes().rpartition(b")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return time.perf_counter() - IMPORTED
 
 
 def waiting_s(tasks: Path = Path("/proc/self/task")) -> float:

@@ -4,15 +4,18 @@ import os
 import platform
 import resource
 import subprocess
+import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from minitx.profiling.process import cores
+from minitx.profiling.process import cores, physical_bytes
 from minitx.utils.checkout import CHECKOUT, PACKAGE
 
+CPUINFO = Path("/proc/cpuinfo")
 CODE = ("src", "conf", "train.py", "pyproject.toml", "constraints.txt")  # what trains: results and pages may differ
 NO_COMMIT = ("minitx was installed without its repository" if CHECKOUT is None else
              "this source is in no commit of a repository of its own")
@@ -54,14 +57,15 @@ def environment() -> dict[str, str]:
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """Return processor, cores, memory, and the accelerator if one is used."""
-    found: dict[str, Any] = {
-        "cpu": _cpu_name(), "cores": cores(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "bf16_units": bf16_units(),
-    }
+    memory = physical_bytes()
+    found: dict[str, Any] = {"cpu": _cpu_name(), "cores": cores(),
+                             "memory_gib": None if memory is None else round(memory / 2**30, 1),
+                             "bf16_units": bf16_units()}
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device)
         found |= {"gpu": gpu.name, "gpu_memory_gib": round(gpu.total_memory / 2**30, 1), "cuda": torch.version.cuda}
+    elif device.type == "mps":
+        found["gpu"] = f"{found['cpu']} (MPS)"  # it has the same name, and the same memory
     return found
 
 
@@ -73,15 +77,20 @@ def bf16_units() -> str | None:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Return the peak memory so far: of the GPU's allocator, or resident on the CPU."""
+    """Return the peak memory so far: of the GPU's allocator, or resident where CPU and GPU share their memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # macOS counts bytes, Linux KiB
 
 
 def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    """Return the processor's name as Linux or macOS tells it, elsewhere what kind it is."""
+    with suppress(OSError):
+        lines = CPUINFO.read_text().splitlines()
+        return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+                    platform.machine())
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True,
+                              check=True).stdout.strip()
+    return platform.processor() or platform.machine()

@@ -170,7 +170,7 @@ class Watch:
                  gpu: Callable[[torch.device], GPU] = find_gpu) -> None:
         self.device, self._ticks = device, ticks
         self.gpu: GPU | None = None
-        self.why = "only a GPU's is measured"
+        self.why = "only a GPU's is measured" if device.type == "cpu" else "NVML knows NVIDIA's GPUs alone"
         if device.type == "cuda":
             try:
                 self.gpu = gpu(device)
@@ -195,7 +195,7 @@ class Watch:
         busy, other, no_cpu = cpu_usage(self._before, self._read())
         reasons = {"other_cpu_pct": no_cpu} if no_cpu else {}
         if self.gpu is None:
-            if self.device.type == "cuda":
+            if self.device.type != "cpu":
                 busy = None
             reasons |= {"energy_wh": self.why, "gpu_memory_gib": self.why}
             if busy is None:

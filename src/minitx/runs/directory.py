@@ -1,17 +1,18 @@
 """The run directory: opened with its settings written down, locked, cut back to a checkpoint; what its disk refuses."""
 
 import errno
-import fcntl
+import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from minitx.config import saved
 from minitx.config.fields import text_word
@@ -23,6 +24,8 @@ from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import create, write_atomically
 
 RUNS = Path("runs")
+LONGEST_NAME = 120  # characters of a folder's name: no more than 255 bytes, even of letters that take two
+NEEDS_QUOTES = r"[^\w.,=+-]+"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -102,6 +105,18 @@ def _new_run_dir(cfg: Config) -> Path:
     raise UserError(f"run_dir=null: {RUNS / name} and 999 more exist", Exit.STORAGE)
 
 
+def job_name(words: Sequence[str]) -> str:
+    """Name the run directory of one job of a sweep by words like key=value: `model=lstm,seed=2`.
+
+    Characters of values that a shell would take for its own become `_`, and a name that is too long ends in a digest.
+    """
+    pairs = [word.lstrip("+~").partition("=") for word in words]
+    name = ",".join(f"{key}={re.sub(NEEDS_QUOTES, '_', value).strip('_')}" for key, _, value in pairs) or "run"
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME - 9]}-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:8]}"
+
+
 def _was_killed_at_once(run_dir: Path) -> bool:
     """Tell whether all that is there is an empty config.yaml: a run that was killed while it began."""
     return [(path.name, path.stat().st_size) for path in run_dir.iterdir()] == [(saved.NAME, 0)]
@@ -114,11 +129,12 @@ def _was_killed_at_once(run_dir: Path) -> bool:
 def held(run_dir: Path) -> Iterator[None]:
     """Lock the run directory against a second process; the kernel unlocks it however this one ends.
 
-    Errors: `UserError` if another process holds it. A file system without locks is no error, but is warned of.
+    Errors: `UserError` if another process holds it. A system or file system without locks is no error, but is warned
+    of.
     """
     with (run_dir / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock)
         except BlockingIOError:
             raise UserError(f"run_dir={run_dir}: another process is training there", Exit.STORAGE) from None
         except OSError as error:
@@ -127,6 +143,27 @@ def held(run_dir: Path) -> Iterator[None]:
             warn_once(f"{run_dir}: its file system has no locks ({error.strerror}): nothing stops a second process "
                       "from training there, so start only one")
         yield
+
+
+def is_held(run_dir: Path) -> bool:
+    """Tell whether a process is training in a run directory, as far as its file system can say."""
+    try:
+        with (run_dir / ".lock").open() as lock:
+            _lock(lock, shared=True)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file, no locks there, not ours to read
+        pass
+    return False
+
+
+def _lock(file: TextIO, shared: bool = False) -> None:
+    """Lock an open file. Errors: OSError; BlockingIOError where another process holds it"""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        raise OSError(errno.ENOSYS, "this system has no flock") from None
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 @contextmanager

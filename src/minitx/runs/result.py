@@ -117,7 +117,7 @@ class Result:
     @property
     def disturbed(self) -> bool:
         """Tell whether others took more of the cores, while it trained, than its times bear."""
-        return self.other_cpu_pct is not None and self.other_cpu_pct > DISTURBED_PCT
+        return disturbance(self.other_cpu_pct) is not None
 
     def json(self) -> str:
         """Return the text of result.json."""
@@ -146,10 +146,18 @@ class Result:
         return cls(**values)
 
 
+def disturbance(other_cpu_pct: float | None) -> str | None:
+    """Say how much of the cores other processes took; None if no more than times bear, or if it is not known."""
+    if other_cpu_pct is None or other_cpu_pct <= DISTURBED_PCT:
+        return None
+    return f"other processes took {other_cpu_pct:.0f} % of the cores"
+
+
 def system_name(experiment: str | None, model: str) -> str:
     """Name a system by its experiment and, where that does not end with it, its model."""
-    named = str(experiment)
-    return named if named.endswith(f"_{model}") else f"{named}.{model}"
+    if experiment is None:
+        return model
+    return experiment if experiment.endswith(f"_{model}") else f"{experiment}.{model}"
 
 
 def searched(decode: Mapping[str, Any]) -> str:

@@ -1,11 +1,11 @@
 """A run that has been trained, as Python sees it: its folder, what came of it, and its records."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minitx.runs.records import read_records
 from minitx.runs.result import Result
 from minitx.utils.errors import UserError
 
@@ -33,5 +33,4 @@ class Run(os.PathLike[str]):
 
         All records have `step` and `train_s`, the seconds of training so far; those of "valid" also `loss` and `bleu`.
         """
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [record for line in lines if (record := json.loads(line))["event"] == event]
+        return [record for record in read_records(self.folder) if record["event"] == event]

@@ -37,7 +37,7 @@ def _read(run_dir: Path, asked: str) -> dict[str, Any]:
         values = read_settings(run_dir)
     except UserError as slip:
         raise UserError(f"init_from={asked}: {slip}") from slip
-    if not {"model", "tokenizer", "choices"} <= values.keys():
+    if not {"data", "model", "tokenizer", "choices"} <= values.keys():
         raise UserError(f"init_from={asked}: its config.yaml is not that of a run")
     return values
 

@@ -35,6 +35,10 @@ CPU = torch.device("cpu")
 
 def choose_device(trainer: TrainerConfig, local_rank: int = 0) -> torch.device:
     """Return the device that `trainer.accelerator` names. Errors: `UserError` if it is a GPU that is not there."""
+    if trainer.accelerator == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError("trainer.accelerator=mps: torch sees no Apple GPU here; use cpu or auto")
+        return torch.device("mps", 0)
     if trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError("trainer.accelerator=gpu: torch sees no GPU here; use cpu or auto")
     if trainer.accelerator == "cpu" or not torch.cuda.is_available():
@@ -49,7 +53,10 @@ def choose_precision(trainer: TrainerConfig, device: torch.device) -> str:
     """Decide what `auto` means: bf16 products where the hardware has units for them, fp32 elsewhere."""
     if trainer.precision != "auto":
         return trainer.precision
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else bf16_units()
+    if device.type == "cpu":
+        fast = bf16_units() is not None
+    else:  # Apple's GPUs are not known to gain by it
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if fast else "32-true"
 
 
@@ -129,7 +136,7 @@ def build_trainer(device: torch.device, callbacks: list[pl.Callback], *,
     noise = "does not have many workers|`srun` command|isinstance.treespec"  # not about anything a user did
     warnings.filterwarnings("ignore", message=f".*({noise}).*")
     trainer = pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu", devices=ranks.local_size, num_nodes=ranks.hosts,
+        accelerator="gpu" if device.type == "cuda" else device.type, devices=ranks.local_size, num_nodes=ranks.hosts,
         strategy=strategy, plugins=[TorchElasticEnvironment() if ranks.size > 1 else LightningEnvironment()],
         precision="32-true", max_epochs=-1,
         logger=False, callbacks=callbacks, enable_checkpointing=False, enable_progress_bar=False,

@@ -11,7 +11,7 @@ from minitx.config.schema import Config, resolve_size
 from minitx.distributed.cluster import outer_exit_code, outer_ranks
 from minitx.runs.directory import open_run_dir, remove_run_dir
 from minitx.runs.warm_start import adopt
-from minitx.training.process import set_threads
+from minitx.training.process import set_threads, uncollected
 from minitx.utils.errors import Exit, UserError
 
 
@@ -47,7 +47,8 @@ def launch_here(cfg: Config) -> tuple[Path, int]:
             with TemporaryDirectory(prefix="minitx-") as folder:
                 refused = run_ranks(cfg, Path(folder))
             return run_dir, refused
-        from minitx.training.train import train  # imports torch and Lightning: seconds
+        with uncollected():
+            from minitx.training.train import train  # imports torch and Lightning: seconds
 
         return run_dir, int(train(cfg))
     except UserError as error:

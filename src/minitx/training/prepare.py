@@ -1,7 +1,7 @@
 """Everything a training needs before its first update: the checkpoint it resumes from, text, vocabulary, model."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minitx.config.saved import freeze
+from minitx.config.saved import freeze, read_settings
 from minitx.config.schema import Config, DataConfig, as_dict
 from minitx.data.corpus import Corpus, load_corpus
 from minitx.data.datamodule import TranslationData
@@ -75,6 +75,8 @@ def prepare(cfg: Config, run_dir: Path, console: Console, signals: Signals, rank
             corpus.pairs(name)  # an error in a file is reported now, not after the training
         tokenizers = build_tokenizers(cfg, corpus, run_dir)
         facts = identity(corpus.fingerprint, tokenizers.fingerprint)
+        if cfg.init_from is not None and not saved:
+            warn_of_other_pair(cfg, corpus.pairs("valid"), tokenizers, console)
         if saved:
             refuse_others(facts, saved.meta["identity"], run_dir)
         data = TranslationData(cfg, corpus, tokenizers, rank=ranks.rank, world_size=ranks.size,
@@ -109,6 +111,24 @@ def data_config(data: DataConfig, saved: Checkpoint | None) -> DataConfig:
     if saved is None or data.test_sets is not None:
         return data
     return replace(data, test_sets=saved.meta["test_sets"])
+
+
+def warn_of_other_pair(cfg: Config, pairs: Sequence[tuple[str, str]], tokenizers: TokenizerPair,
+                       console: Console) -> None:
+    """Warn of a vocabulary that was learned from another language pair, and say how finely it cuts this text's words.
+
+    A joint one serves both directions of a pair.
+    """
+    theirs = read_settings(Path(str(cfg.init_from)))["data"]
+    before, now = (theirs["src"], theirs["tgt"]), (cfg.data.src, cfg.data.tgt)
+    if before == now or tokenizers.joint and set(before) == set(now):
+        return
+    cut = []
+    for language, tokenizer, texts in zip(now, (tokenizers.src, tokenizers.tgt), zip(*pairs, strict=True), strict=True):
+        words = sum(len(text.split()) for text in texts)
+        cut.append(f"{sum(map(len, tokenizer.encode_batch(texts))) / max(1, words):.1f} tokens a word in {language}")
+    console.warn(f"init_from={cfg.init_from}: its vocabulary is of {'-'.join(before)}, the text is {'-'.join(now)}: "
+                 f"{', '.join(cut)}")
 
 
 def note_code(state: RunState) -> None:

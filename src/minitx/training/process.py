@@ -1,7 +1,10 @@
 """This process's environment: settings of its allocator and its threads, which torch reads when it is imported."""
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -20,7 +23,7 @@ MALLOC = {
     "MALLOC_TOP_PAD_": "268435456",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-ALLOCATOR = "MINITX_ALLOCATOR"  # set in the restarted process, which shows it in its header
+ALLOCATOR = "MINITX_ALLOCATOR"  # set in the restarted process; `minitx doctor` shows it
 # Threads that wait for one another spin before they sleep. libgomp's 300,000 rounds outlast a time slice: beside one
 # busy program, two threads on two cores then train at a fraction of their speed, for one spins on the core that the
 # other waits for. With so few rounds they still meet awake between products that follow closely (docs/performance.md).
@@ -34,7 +37,7 @@ def tune_allocator(cfg: Config) -> None:
     work twice. Not under a debugger, nor where the user chose such settings.
     """
     chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    if (chosen or ALLOCATOR in os.environ or sys.gettrace() is not None or not _glibc() or _on_gpu(cfg)
+    if (chosen or was_restarted() or sys.gettrace() is not None or not _glibc() or _on_gpu(cfg)
             or not is_our_program(program())):
         return
     note = {ALLOCATOR: "glibc keeps freed memory and asks for huge pages (restarted with MALLOC_*, GLIBC_TUNABLES)"}
@@ -50,6 +53,11 @@ def age_s() -> float:
     return process_age_s() if FOLDER in os.environ or is_our_program(program()) else 0.0
 
 
+def was_restarted() -> bool:
+    """Tell whether this process was started again by `tune_allocator`, or told that it need not be."""
+    return ALLOCATOR in os.environ
+
+
 def limit_spinning() -> None:
     """Let threads that wait for one another sleep soon (`SPIN`), unless the user has chosen otherwise.
 
@@ -57,6 +65,23 @@ def limit_spinning() -> None:
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ |= SPIN
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Import libraries and load weights in a block without looking for garbage among them, which takes a fifth of it.
+
+    Where this process runs nothing else, what is there by the end stays, and is never looked through again.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_our_program(program()):
+            gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def program() -> str:
@@ -84,7 +109,8 @@ def is_our_program(path: str) -> bool:
 
 
 def _glibc() -> bool:
-    return "CS_GNU_LIBC_VERSION" in os.confstr_names and bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    known = getattr(os, "confstr_names", {})  # not everywhere
+    return "CS_GNU_LIBC_VERSION" in known and bool(os.confstr("CS_GNU_LIBC_VERSION"))
 
 
 def _on_gpu(cfg: Config) -> bool:

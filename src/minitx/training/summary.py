@@ -1,6 +1,5 @@
 """What a run says of itself: what is about to be trained, what came of it, and its result.json."""
 
-import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -9,13 +8,14 @@ import torch
 
 from minitx.config.fields import text_word
 from minitx.config.schema import config_sha256
+from minitx.data.tokenizer import DEFAULT_VOCAB, entries_for
 from minitx.profiling.peak import Peak
 from minitx.profiling.process import cores
 from minitx.profiling.provenance import environment, hardware, peak_memory_gib, versions
 from minitx.runs.result import SEARCH, Result, TestScore
 from minitx.training import time_to_target
+from minitx.training.enough import LEARNED_BLEU, search_settings
 from minitx.training.prepare import Prepared
-from minitx.training.process import ALLOCATOR
 from minitx.training.status import status_of
 from minitx.training.telemetry import measured
 from minitx.utils.console import duration
@@ -42,16 +42,18 @@ def _text(prepared: Prepared) -> dict[str, str]:
     left_out, seen = data.cleaning.describe_dropped(), data.cleaning.describe_overlap()
     vocabulary = (f"{pair.src.vocab_size:,} joint" if pair.joint else
                   f"{pair.src.vocab_size:,} + {pair.tgt.vocab_size:,}")
+    if cfg.init_from is not None:
+        vocabulary += f" of {cfg.init_from}, whose weights it begins with"
+    elif cfg.tokenizer.vocab_size is None and entries_for(data.cleaning.kept) < DEFAULT_VOCAB:
+        vocabulary += " (few, for there are few pairs: tokenizer.vocab_size sets another number)"
     return {
         "text": f"{corpus.origin} {cfg.data.src}-{cfg.data.tgt}, {data.cleaning.kept:,} training pairs"
                 + (f" (left out: {left_out})" if left_out else ""),
         **({"streamed": f"{len(corpus.shards)} shards; windows in memory: {data.text.describe()}"}
            if corpus.shards else {}),
         **({"trained on": seen} if seen else {}),
-        "vocabulary": vocabulary + (f" of {cfg.init_from}, whose weights it begins with" if cfg.init_from else ""),
-        "updates": f"{cfg.trainer.tokens_per_update:,} target tokens each, {data.updates_per_epoch:,} an epoch; "
-                   f"micro-batches of at most {cfg.data.max_tokens:,} positions, "
-                   f"{100 * data.padding_efficiency:.0f} % of them real",
+        "vocabulary": vocabulary,
+        "updates": f"{cfg.trainer.tokens_per_update:,} target tokens each, {data.updates_per_epoch:,} an epoch",
     }
 
 
@@ -68,11 +70,9 @@ def _machine(prepared: Prepared) -> dict[str, str]:
     run, ranks = prepared.run, prepared.run.ranks
     return {
         "device": f"{hardware(prepared.device).get('gpu', prepared.device.type)}  {run.state.precision}  "
-                  f"{torch.get_num_threads()} threads"
-                  + (f"  {os.environ[ALLOCATOR]}" if ALLOCATOR in os.environ else ""),
+                  f"{torch.get_num_threads()} threads",
         **({"ranks": f"{ranks.size} on {ranks.hosts} host{'s' * (ranks.hosts > 1)}, {run.cfg.trainer.strategy}; "
                      f"idle for {prepared.data.idle_share:.0%} of their turns"} if ranks.size > 1 else {}),
-        "peak": str(run.peak),
     }
 
 
@@ -96,6 +96,7 @@ def build_result(prepared: Prepared, averaged: list[int] | None, scores: dict[st
     """Gather all that result.json says. averaged: the steps whose mean serves, if a mean does. All ranks call it."""
     run, data = prepared.run, prepared.data
     cfg, state, ranks = run.cfg, run.state, run.ranks
+    decode = search_settings(cfg.decode, state)
     assert run.stop_reason is not None
     wall_s = run.clock.total()
     return Result(
@@ -106,7 +107,7 @@ def build_result(prepared: Prepared, averaged: list[int] | None, scores: dict[st
         nonfinite_steps=state.nonfinite, epochs=round(state.epoch + state.update / data.updates_per_epoch, 4),
         horizon_steps=state.horizon_steps, best_valid_bleu=state.best_valid_bleu, best_step=state.best_step,
         averaged_steps=averaged, valid_loss=state.best_valid_loss, test=scores, train_s=state.train_s,
-        eval_s=state.eval_s, decode={name: getattr(cfg.decode, name) for name in SEARCH},
+        eval_s=state.eval_s, decode={name: getattr(decode, name) for name in SEARCH},
         checkpoint_s=state.checkpoint_s, wall_s=wall_s, target_bleu=cfg.trainer.target_bleu,
         tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
         padding_efficiency_pct=100 * data.padding_efficiency,
@@ -128,7 +129,7 @@ def summary(result: Result, run_dir: Path) -> str:
     lines.append(f"{'MFU':>16}  " + (f"n/a ({result.not_measured.get('mfu_pct')})" if result.mfu_pct is None else
                  f"{result.mfu_pct:.1f} % of {Peak(result.peak_tflops, str(result.peak_source))}"))
     if result.disturbed:
-        lines.append(f"{'disturbed':>16}  {disturbance(result)}")
+        lines.append(f"{'disturbed':>16}  {disturbance_advice(result)}")
     if result.target_bleu is not None:
         lines.append(f"{'to target':>16}  {time_to_target.describe(result)}")
     for name, entry in result.test.items():
@@ -136,7 +137,9 @@ def summary(result: Result, run_dir: Path) -> str:
                  if "role_accuracy_pct" in entry else "")
         extra += f"  (word-for-word dictionary: {entry['dictionary_bleu']:.1f})" if "dictionary_bleu" in entry else ""
         lines.append(f"{name:>16}  BLEU {entry['bleu']:.1f}  chrF {entry['chrf']:.1f}{extra}")
-        lines += [f"{phenomenon:>34}  BLEU {bleu:.1f}" for phenomenon, bleu in entry.get("phenomena_bleu", {}).items()]
+        if entry["bleu"] >= LEARNED_BLEU:
+            lines += [f"{phenomenon:>34}  BLEU {bleu:.1f}"
+                      for phenomenon, bleu in entry.get("phenomena_bleu", {}).items()]
     lines.append(f"{'result':>16}  {run_dir / 'result.json'}")
     lines.append(f"{'try it':>16}  minitx translate {shlex.quote(str(run_dir))}")
     if result.status in ("interrupted", "terminated"):
@@ -145,7 +148,7 @@ def summary(result: Result, run_dir: Path) -> str:
     return "\n".join(lines)
 
 
-def disturbance(result: Result) -> str:
+def disturbance_advice(result: Result) -> str:
     """Say how much of the cores other processes took from a disturbed run, and what helps."""
     assert result.other_cpu_pct is not None
     cores: int = result.hardware["cores"]

@@ -18,7 +18,7 @@ from minitx.data.datamodule import PlannedUpdate
 from minitx.distributed.fsdp import whole
 from minitx.distributed.ranks import SINGLE, Ranks
 from minitx.models.base import Seq2Seq
-from minitx.models.precision import computing_in
+from minitx.models.precision import computing_in, finest
 from minitx.profiling.timers import Phases
 from minitx.runs.checkpoint import load_tensors, model_tensors
 from minitx.training.ema import EMA
@@ -80,7 +80,7 @@ class TranslationTask(pl.LightningModule):
         optimizer: Any = self.optimizers()
         for group in optimizer.param_groups:
             group["lr"] = lr
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, nll
+        sums = torch.zeros(2, dtype=finest(self.device), device=self.device)  # loss, nll
         for turn in planned.turns:
             self.phases.mark("forward")
             seed_dropout(self.seed, planned.epoch, planned.update, turn.number)

@@ -4,11 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from typing_extensions import override
 
 from minitx.data.datamodule import TranslationData
-from minitx.profiling.peak import Peak
+from minitx.profiling.peak import Peak, synchronize
 from minitx.profiling.provenance import NO_COMMIT
 from minitx.profiling.timers import Clock
 from minitx.profiling.utilisation import Usage, Watch, combine
@@ -38,8 +37,7 @@ class Telemetry(pl.Callback):
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
+        synchronize(pl_module.device)
         self.note(pl_module)
 
     def note(self, task: pl.LightningModule) -> None:

@@ -19,6 +19,7 @@ from minitx.runs.result import TestScore
 from minitx.training.build import build_strategy, build_trainer
 from minitx.training.callbacks import Bookkeeping, Progress, Stopping
 from minitx.training.checkpointing import Checkpoints, Restore
+from minitx.training.enough import LongEnough, has_learned, search_settings
 from minitx.training.prepare import Prepared, prepare
 from minitx.training.signals import Interrupted, Signals
 from minitx.training.status import EXIT_OF, status_of
@@ -86,7 +87,7 @@ def loop(prepared: Prepared, validation: Validation, stopping: Stopping) -> None
     run, ranks = prepared.run, prepared.run.ranks
     ours = os.getppid() if ranks.size > 1 else os.getpid()  # count the other ranks' CPU time as ours
     watch = Watch(prepared.device, ticks=partial(read_ticks, root=ours))
-    callbacks = [Restore(prepared.moments), Bookkeeping(run), validation, stopping,
+    callbacks = [Restore(prepared.moments), Bookkeeping(run), LongEnough(run), validation, stopping,
                  Telemetry(run, prepared.data, watch), Checkpoints(run), Progress(run)]
     with watch:
         trainer = build_trainer(prepared.device, callbacks, strategy=build_strategy(run.cfg.trainer, ranks),
@@ -101,7 +102,10 @@ def score(prepared: Prepared) -> dict[str, TestScore]:
     if status_of(run.stop_reason) != "finished":
         return {}
     run.ranks.all_gather(None)  # the first rank has written the weights
-    began = perf_counter()
+    if not has_learned(run.state):
+        run.console.line(f"validation BLEU {run.state.best_valid_bleu:.1f}: nothing was learned yet, so test sets are "
+                         "searched greedily, for translations no longer than their sources")
+    decode, began = search_settings(run.cfg.decode, run.state), perf_counter()
 
     def progress(name: str, done: int, total: int) -> None:
         left_s = remaining_s(perf_counter() - began, done, total)
@@ -110,7 +114,7 @@ def score(prepared: Prepared) -> dict[str, TestScore]:
     try:
         with run.clock.during("eval"):
             model, tokenizers, _ = load_model(run.run_dir, prepared.device)
-            translator = Translator(model, tokenizers, run.cfg.decode, prepared.device, run.ranks, run.agreement.check)
+            translator = Translator(model, tokenizers, decode, prepared.device, run.ranks, run.agreement.check)
             return evaluate(translator, prepared.corpus, run.run_dir, prepared.bleu_tokenizer, progress,
                             run.console.warn)
     except Interrupted as stop:

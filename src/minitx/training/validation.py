@@ -110,6 +110,7 @@ class Validation(pl.Callback):
 
     def __init__(self, run: RunContext, validator: Validator) -> None:
         self.run, self.validator = run, validator
+        self.is_explained = False  # what the signs before translations mean
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -152,11 +153,18 @@ class Validation(pl.Callback):
                 self.save_best(model, score)
             self.note_target(score)
             state.eval_s = run.clock.seconds("eval")
-            for sample in score.samples:
-                run.console.line(f"    {sample.source}\n  = {sample.hypothesis}\n  ~ {sample.reference}")
+            self.show(score.samples)
         samples = [asdict(sample) for sample in score.samples]
         run.record("valid", loss=score.finite_loss, bleu=score.bleu, sentences=score.sentences, tokens=state.tokens,
                    wall_s=round(run.clock.total(), 3), samples=samples)
+
+    def show(self, samples: Sequence[Sample]) -> None:
+        """Print some translations; the first time, say what stands before them."""
+        if samples and not self.is_explained:
+            self.is_explained = True
+            self.run.console.line("    each sentence, below it = its translation and ~ the reference:")
+        for sample in samples:
+            self.run.console.line(f"    {sample.source}\n  = {sample.hypothesis}\n  ~ {sample.reference}")
 
     def validate_mean(self, task: TranslationTask, last: int) -> list[int] | None:
         """Evaluate the mean of the newest checkpoints' raw weights, when training is over: it serves if it is better.

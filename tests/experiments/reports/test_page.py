@@ -22,11 +22,11 @@ from published import write_run
 from toys import ROOT
 
 from minitx.evaluation.attention_maps import EOS, SCALE
-from minitx.experiments.reports import page
+from minitx.experiments.reports import headings, page
 from minitx.experiments.reports.plots import FORMS
 from minitx.experiments.reports.results import Row, make_row, write_row
 from minitx.experiments.reports.study_plots import FIGURES
-from minitx.experiments.reports.tables import TABLES, conditions, grid
+from minitx.experiments.reports.tables import TABLES, conditions, grid, scores_first
 from minitx.utils.errors import Exit, UserError
 
 VOID = {"meta", "link", "img"}
@@ -239,3 +239,26 @@ def test_without_matplotlib_one_line_says_how_to_install_it(rows: list[Row], mon
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match=r"pip install -c constraints.txt -e '\.\[report\]'$"):
         page.html(rows, {}, {})
+
+
+def test_each_section_has_a_heading_and_a_sentence_in_words(content: bytes) -> None:
+    assert headings.TABLES.keys() == TABLES.keys()
+    assert headings.STUDIES.keys() == FIGURES.keys()
+    read = Reader(content)
+    shown = [*(heading.title for heading in headings.TABLES.values()), "Attention",
+             *(heading.title for heading in headings.STUDIES.values())]
+    assert read.texts["h2"] == shown
+    assert len(set(shown)) == len(shown)
+    said = [text.strip() for text in read.texts["p"]]
+    for name in ("embedded", "multi30k"):
+        assert headings.TABLES[name].about in said
+    assert headings.STUDIES["gradients"].about in said
+
+
+def test_scores_stand_behind_the_model_where_a_narrow_screen_shows_them(rows: list[Row]) -> None:
+    head, cells = grid(TABLES["embedded"], TABLES["embedded"].lines(rows))
+    first, lines = scores_first(head, cells)
+    assert first == ["model", "test BLEU", "roles right", "dictionary BLEU", "parameters", "steps", "training",
+                     "target tokens/s"]
+    assert [sorted(line) for line in lines] == [sorted(line) for line in cells]
+    assert lines[0][first.index("steps")] == cells[0][head.index("steps")]

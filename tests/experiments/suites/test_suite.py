@@ -16,6 +16,7 @@ import yaml
 from published import write_run
 
 from minitx.config.compose import compose
+from minitx.data.corpus import load_corpus
 from minitx.experiments.reports.results import make_row
 from minitx.experiments.suites import suite as suites
 from minitx.experiments.suites.suite import (
@@ -31,7 +32,7 @@ from minitx.experiments.suites.suite import (
     load,
     plan,
 )
-from minitx.experiments.suites.summary import summary
+from minitx.experiments.suites.summary import side_by_side, summary
 from minitx.runs.directory import held
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
@@ -327,3 +328,26 @@ def test_how_far_it_is_can_be_read_by_programs(jobs: list[Job]) -> None:
     assert [entry["system"] for entry in found] == ["synthetic_lstm", "quick.lstm"] * 2
     assert found[3]["seed"] == 2
     assert found[3]["expected_s"] is None
+
+
+def test_the_same_sentences_of_each_system_stand_side_by_side(jobs: list[Job]) -> None:
+    states = {job: State("waiting") for job in jobs}
+    assert list(side_by_side(jobs, states)) == [], "nothing is trained yet"
+    other = replace(jobs[2], cfg=replace(jobs[2].cfg, choices=replace(jobs[2].cfg.choices, model="transformer",
+                                                                      experiment="synthetic_transformer")))
+    for job in (jobs[0], other):
+        lines = load_corpus(job.cfg.data).pairs("test")
+        (job.run_dir / "hypotheses").mkdir(parents=True)
+        (job.run_dir / "hypotheses/test.de").write_text("".join(
+            f"{job.cfg.choices.model} {n}\n" for n in range(len(lines))))
+        states[job] = State("finished")
+    head, *shown = side_by_side([jobs[0], other], states)
+    assert head == "\n5 sentences of test, translated by each system (seed 1)"
+    assert len(shown) == 5 * (1 + 4)
+    places = [n * len(lines) // 5 for n in range(5)]
+    for place, block in zip(places, range(0, 25, 5), strict=True):
+        blank, source, reference, first, second = shown[block:block + 5]
+        assert (blank, source, reference) == ("", f"source       {lines[place][0]}", f"reference    {lines[place][1]}")
+        assert (first, second) == (f"lstm         lstm {place}", f"transformer  transformer {place}")
+    (other.run_dir / "hypotheses/test.de").unlink()
+    assert "no sentences side by side: " in list(side_by_side([jobs[0], other], states))[0]

@@ -20,10 +20,11 @@ from minitx.data.tokenizer import TokenizerPair
 from minitx.distributed.bandwidth import FOUND
 from minitx.distributed.elastic import run_ranks
 from minitx.experiments.costs.dry_run import DryRun, dry_run
-from minitx.profiling.peak import matmul_gflops
+from minitx.profiling.peak import matmul_gflops, peak
 from minitx.profiling.provenance import hardware, versions
 from minitx.runs.directory import RUNS, check_run_dir
 from minitx.training.build import build_task, build_tokenizers, choose_device, choose_precision
+from minitx.training.process import ALLOCATOR
 from minitx.training.state import RunState
 from minitx.utils.checkout import CONSTRAINTS
 from minitx.utils.console import Console, duration
@@ -87,7 +88,7 @@ class Doctor:
     def devices(self) -> Iterator[Fact]:
         """List processor and GPUs, and choose one. Errors: `UserError` if the config asks for one that is missing"""
         cpu = hardware(torch.device("cpu"))
-        yield Fact("cpu", cpu, f"{cpu['cpu']}, {cpu['cores']} cores, {cpu['memory_gib']} GiB, "
+        yield Fact("cpu", cpu, f"{cpu['cpu']}, {cpu['cores']} cores, {cpu['memory_gib'] or 'n/a'} GiB, "
                                f"{cpu['bf16_units'] or 'no units'} for bf16 products")
         for index in range(torch.cuda.device_count()):
             name = torch.cuda.get_device_name(index)
@@ -95,6 +96,8 @@ class Doctor:
             yield Fact(f"cuda:{index}", {"gpu": name, "memory_gib": total, "free_gib": free},
                        f"{name}, {total:.1f} GiB, {free:.1f} free")
         load, cores = os.getloadavg()[0], cpu["cores"]
+        allocator = os.environ.get(ALLOCATOR, "as the system has it")
+        yield Fact("allocator", allocator, allocator)
         yield Fact("load", load, f"{load:.1f} of {cores} cores" +
                    (": other programs were busy, so times measured now may be too long" if load > cores / 2 else ""))
         self.device = choose_device(self.cfg.trainer)
@@ -106,18 +109,22 @@ class Doctor:
         assert d_model is not None
         shape = (self.cfg.data.max_tokens, d_model, 4 * d_model)
         yield Fact("product", shape, "[{:,}, {:,}] @ [{:,}, {:,}]".format(*shape[:2], *shape[1:]))
-        devices = [torch.device("cpu"), *([torch.device("cuda", 0)] if torch.cuda.is_available() else [])]
+        gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        devices = [torch.device("cpu"), *(torch.device(name, 0) for name, is_there in gpus.items() if is_there)]
         for device in devices:
             fp32, bf16 = (matmul_gflops(device, dtype, *shape) for dtype in (torch.float32, torch.bfloat16))
             yield Fact(device.type, {"fp32_gflops": fp32, "bf16_gflops": bf16},
-                       f"fp32 {fp32:,.0f} GFLOP/s, bf16 {bf16:,.0f} GFLOP/s ({bf16 / fp32:.1f} times)")
+                       f"fp32 {gflops_text(fp32)}, bf16 {gflops_text(bf16)} ({bf16 / fp32:.2g} times)")
         if self.device is not None:
             chosen = choose_precision(self.cfg.trainer, self.device)
-            where = "the GPU" if self.device.type == "cuda" else "the CPU"
+            where = "the CPU" if self.device.type == "cpu" else "the GPU"
             why = (f"{where} has units for bf16 products" if chosen == "bf16-mixed" else
+                   "bf16 was not tried on this kind of GPU" if self.device.type == "mps" else
                    f"{where} has no units for bf16 products")
             asked = self.cfg.trainer.precision
             yield Fact("chosen", chosen, f"{chosen}, " + (f"by auto: {why}" if asked == "auto" else "as asked"))
+            most = peak(self.device, chosen)
+            yield Fact("peak", {"tflops": most.tflops, "source": most.source}, f"{most}  what MFU is a share of")
 
     def ranks(self) -> Iterator[Fact]:
         """Start the ranks that the config asks for, two at least. Errors: `UserError` if they cannot work together"""
@@ -236,6 +243,11 @@ def nearest_existing(path: Path) -> Path:
     """Return a path or, if nothing is there, the nearest of its parents that exists."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if os.path.exists(place))
+
+
+def gflops_text(speed: float) -> str:
+    """Write a speed; one below 10 GFLOP/s, as of a format that a processor has no units for, with two digits."""
+    return f"{speed:,.0f} GFLOP/s" if speed >= 10 else f"{speed:.2g} GFLOP/s"
 
 
 def vocabulary_text(tokenizers: TokenizerPair) -> str:

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from minitx.data.batching import shapes
 from minitx.data.datamodule import TranslationData
+from minitx.profiling.peak import synchronize
 from minitx.profiling.provenance import peak_memory_gib
 from minitx.runs.checkpoint import model_tensors
 from minitx.training.build import build_trainer
@@ -97,8 +98,7 @@ class Stopwatch(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         assert isinstance(pl_module, TranslationTask)
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
+        synchronize(pl_module.device)
         self.update_s.append(perf_counter() - self.last)
         self.tgt_tokens.append(batch.n_tokens)
         self.flops.append(training_flop(pl_module.model, batch))

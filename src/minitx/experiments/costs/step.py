@@ -41,6 +41,7 @@ KINDS = {
     "elementwise": r"aten::",
     "other": r"",
 }  # fmt: skip
+LOSS = "_LinearCrossEntropy"  # as the profiler names it: `training.loss` in one
 LOOKUPS = re.compile(r"embedding|index|gather|scatter")  # these read as much as they write, not their whole input
 GIB = 2**30
 
@@ -67,16 +68,19 @@ class StepBenchmark:
         state = RunState(precision=choose_precision(self.cfg.trainer, device), horizon_steps=self.cfg.trainer.max_steps)
         task = build_task(self.cfg, doctor.tokenizers, state)
         measured = dry_run(task, data, device, self.console)
-        yield "update", list(update_facts(measured))
         profiler = KernelProfiler(self.console, self.trace)
         fit_until_stopped(build_trainer(device, [profiler]), task, data)
+        yield "update", list(update_facts(measured, profiler.loss_pct()))
         yield "kernels", list(profiler.facts())
         self.console.live("measuring products and copies ...")
         yield "roofline", list(roofline_facts(measured, profiler, device, task.precision))
 
 
-def update_facts(measured: DryRun) -> Iterator[Fact]:
-    """Yield the median update, split by each phase's share of all measured updates, and its rates."""
+def update_facts(measured: DryRun, loss_pct: float) -> Iterator[Fact]:
+    """Yield the median update, split by each phase's share of all measured updates, and its rates.
+
+    loss_pct: the share of the loss in the time in kernels, its gradients included, for forward takes both
+    """
     low, middle, high = measured.quartiles_s
     total = sum(measured.update_s)
     yield Fact("update_ms", {"median": 1000 * middle, "low": 1000 * low, "high": 1000 * high},
@@ -85,7 +89,12 @@ def update_facts(measured: DryRun) -> Iterator[Fact]:
     parts = measured.split_s | {"other": max(0.0, total - sum(measured.split_s.values()))}
     for name, seconds in parts.items():
         share = seconds / total
-        yield Fact(name, {"share_pct": 100 * share, "ms": 1000 * share * middle}, share_text(share, share * middle))
+        value, text = {"share_pct": 100 * share, "ms": 1000 * share * middle}, share_text(share, share * middle)
+        if name == "forward":
+            value["loss_pct_of_kernels"] = loss_pct
+            text += ("  the loss takes its gradients here too, while it has the logits: together "
+                     f"{loss_pct:.0f} % of the time in kernels")
+        yield Fact(name, value, text)
     tokens = measured.tgt_tokens / len(measured.update_s)
     yield Fact("tgt_tokens", tokens, f"{tokens:,.0f} an update")
     yield Fact("tgt_tokens_per_s", measured.tgt_tokens / total, f"{measured.tgt_tokens / total:,.0f}")
@@ -168,12 +177,10 @@ class KernelProfiler(pl.Callback):
 
     def facts(self) -> Iterator[Fact]:
         """Yield for each kind: its share of the time in kernels, its milliseconds an update, its slowest operator."""
-        assert self.profiler is not None
         by_kind: defaultdict[str, list[tuple[float, float, str]]] = defaultdict(list)  # seconds, FLOP, operator
-        for event in self.profiler.key_averages():
+        for event in self._operators():
             seconds = 1e-6 * (event.self_device_time_total if self.on_gpu else event.self_cpu_time_total)
-            if event.device_type.name == "CPU" and not event.is_user_annotation:
-                by_kind[kind_of(event.key)].append((seconds / PROFILED, event.flops / PROFILED, event.key))
+            by_kind[kind_of(event.key)].append((seconds / PROFILED, event.flops / PROFILED, event.key))
         total = sum(seconds for rows in by_kind.values() for seconds, _, _ in rows)
         for kind, rows in sorted(by_kind.items(), key=lambda item: -sum(row[0] for row in item[1])):
             seconds, flop = sum(row[0] for row in rows), sum(row[1] for row in rows)
@@ -182,6 +189,21 @@ class KernelProfiler(pl.Callback):
             yield Fact(kind, {"share_pct": 100 * seconds / total, "ms": 1000 * seconds, "gflops": gflops},
                        share_text(seconds / total, seconds) + (f"  {gflops:,.0f} GFLOP/s" if gflops else "")
                        + f"  most: {slowest[2]} {1000 * slowest[0]:,.2f} ms")
+
+
+    def loss_pct(self) -> float:
+        """Return the share of the time in kernels that goes to the loss and its gradients."""
+        events = self._operators()
+        own, whole = (("self_device_time_total", "device_time_total") if self.on_gpu else
+                      ("self_cpu_time_total", "cpu_time_total"))
+        loss = sum(getattr(event, whole) for event in events if event.key == LOSS)
+        return float(100 * loss / sum(getattr(event, own) for event in events))
+
+    def _operators(self) -> list[Any]:
+        """Return the profile of each operator that was called."""
+        assert self.profiler is not None
+        return [event for event in self.profiler.key_averages()
+                if event.device_type.name == "CPU" and not event.is_user_annotation]
 
 
 def kind_of(operator: str) -> str:

@@ -1,22 +1,22 @@
 """From a run's config back to the command line that composes to it."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from minitx.config.fields import show
+from minitx.config.fields import flatten, show
 from minitx.config.schema import Config, as_dict, resolve_size
 from minitx.runs.result import Result
 from minitx.training.schedule import decay_begins
 from minitx.utils.errors import UserError
 
 # Where a run is kept, how it is shown and what it costs: not what is trained.
-IGNORED = ("run_dir", "resume", "debug", "choices", "logger", "data.dir", "trainer.price_per_hour")
+IGNORED = ("run_dir.", "resume.", "debug.", "choices.", "logger.", "data.dir.", "trainer.price_per_hour.")
 
 
 def command_line(cfg: Config) -> str:
-    """Return the shortest command that composes to `cfg`: its experiment, and what differs from that.
+    """Return the shortest command that composes to `cfg`: its experiment, if it has one, and what differs from that.
 
     Errors: `UserError` if there is no such experiment, or no command composes to `cfg`.
     """
@@ -29,16 +29,16 @@ def command_line(cfg: Config) -> str:
             return False
 
     wanted = _flat(cfg)
-    words = [f"experiment={cfg.choices.experiment}"]
-    chosen = compose(words).choices
-    words += [f"{group}={option}" for group in ("data", "model")
-              if (option := getattr(cfg.choices, group)) != getattr(chosen, group)]
+    named = [] if cfg.choices.experiment is None else [f"experiment={cfg.choices.experiment}"]
+    chosen = compose(named).choices
+    words = [*named, *(f"{group}={option}" for group in ("data", "model")
+                       if (option := getattr(cfg.choices, group)) != getattr(chosen, group))]
     now = _flat(compose(words))
     words += [f"{key}={show(value)}" for key, value in wanted.items() if now.get(key) != value]
     if not equal(words):
         raise UserError(f"experiment={cfg.choices.experiment}: no command line gives this run's config; "
                         "publish it with the version that trained it")
-    for word in words[:0:-1]:  # what follows from another word is left out: a size sets widths
+    for word in reversed(words[len(named):]):  # what follows from another word is left out: a size sets widths
         if equal(fewer := [other for other in words if other != word]):
             words = fewer
     return shlex.join(["python", "train.py", *words])
@@ -70,12 +70,5 @@ def exact_command(command: str, result: Result) -> str:
 
 def _flat(cfg: Config) -> dict[str, Any]:
     """Return every dotted key that says what is trained, widths resolved."""
-    return dict(_leaves(as_dict(replace(cfg, model=resolve_size(cfg.model))), ""))
-
-
-def _leaves(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    leaves: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        if (key := prefix + name) not in IGNORED:
-            leaves += _leaves(value, f"{key}.") if isinstance(value, Mapping) else [(key, value)]
-    return leaves
+    settings = flatten(as_dict(replace(cfg, model=resolve_size(cfg.model))))
+    return {key: value for key, value in settings.items() if not f"{key}.".startswith(IGNORED)}

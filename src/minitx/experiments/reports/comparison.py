@@ -1,14 +1,18 @@
 """Two systems, of the ledger or of run directories, compared on each test set that both have."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from glob import glob, has_magic
 from pathlib import Path
 
+from minitx.config import saved
 from minitx.config.fields import nearest
-from minitx.evaluation.metrics import SENTENCE_COLUMNS
+from minitx.evaluation.metrics import SENTENCE_COLUMNS, bleu_from_sentences
 from minitx.evaluation.significance import LEVEL, MATTERS, Comparison, compare, rounded
 from minitx.experiments.reports import results
+from minitx.runs.listing import differences
+from minitx.runs.overview import read_run
 from minitx.utils.errors import Exit, UserError
 
 Sentences = list[list[int]]  # `metrics.SENTENCE_COLUMNS` of each sentence of a test set
@@ -16,10 +20,49 @@ Sentences = list[list[int]]  # `metrics.SENTENCE_COLUMNS` of each sentence of a 
 
 @dataclass(frozen=True)
 class System:
-    """One system's sentences, by test set and seed."""
+    """One system's sentences, by test set and seed.
+
+    seeds: in the same order; None = not known. published: it is of the ledger, not of run directories
+    """
 
     name: str
     sets: dict[str, list[Sentences]]
+    seeds: list[int | None]
+    published: bool = False
+
+
+def find_group(names: Sequence[str], folder: Path, warn: Callable[[str], None]) -> System:
+    """Find what names stand for: one of `find_system`, or several run directories, the seeds of one system.
+
+    A name may be a pattern of run directories, such as `runs/a*`. warn: told if these differ in more than the seed.
+    Errors: `UserError` for a name of nothing, and for two runs of one seed.
+    """
+    found = list(dict.fromkeys(match for name in names for match in _matches(name)))
+    if len(found) == 1:
+        return find_system(found[0], folder)
+    runs = [read_run(Path(name)) for name in found]
+    for number, run in enumerate(runs):
+        if run.seed in (seeds := [other.seed for other in runs[:number]]):
+            raise UserError(f"{runs[seeds.index(run.seed)].path}, {run.path}: both of seed {run.seed}; a group is one "
+                            "system, and each of its runs has a seed of its own")
+    if differ := dict.fromkeys(key for told in differences(runs) for key in told):
+        warn(f"{' '.join(names)}: these runs differ in more than the seed ({', '.join(differ)}), and are taken for one "
+             "system all the same")
+    runs.sort(key=lambda run: run.seed or 0)
+    parts = [_read_statistics(run.path / "sentence_statistics.json") for run in runs]
+    tests = set.intersection(*map(set, parts))
+    return System(names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
+                  {test: [part[test][0] for part in parts] for test in parts[0] if test in tests},
+                  [run.seed for run in runs])
+
+
+def _matches(name: str) -> list[str]:
+    """Return the run directories that a pattern matches, and any other name as it is. Errors: `UserError` for none"""
+    if Path(name).is_dir() or not has_magic(name):
+        return [name]
+    if not (found := sorted(place for place in glob(name) if (Path(place) / saved.NAME).is_file())):
+        raise UserError(f"{name}: matches no run directory")
+    return found
 
 
 def find_system(name: str, folder: Path) -> System:
@@ -29,7 +72,7 @@ def find_system(name: str, folder: Path) -> System:
     Errors: `UserError` for a name of nothing, or of rows with several commands.
     """
     if name and Path(name).is_dir():
-        return System(name, _read_statistics(Path(name, "sentence_statistics.json")))
+        return System(name, _read_statistics(Path(name, "sentence_statistics.json")), [_seed(Path(name))])
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of published rows, and {name!r} is not a run directory")
     rows = results.read_rows(folder)
@@ -45,7 +88,15 @@ def find_system(name: str, folder: Path) -> System:
                         f"{', '.join(systems if len(systems) > 1 else [row.name for row in mine])}")
     results.refuse_duplicates(mine)
     tests = set.intersection(*(set(row.sentences) for row in mine))
-    return System(name, {test: [row.sentences[test] for row in mine] for test in sorted(tests)})
+    return System(name, {test: [row.sentences[test] for row in mine] for test in sorted(tests)},
+                  [row.result.seed for row in mine], published=True)
+
+
+def _seed(run_dir: Path) -> int | None:
+    try:
+        return saved.read_settings(run_dir).get("seed")
+    except UserError:  # a folder with scores alone will do
+        return None
 
 
 def _read_statistics(path: Path) -> dict[str, list[Sentences]]:
@@ -78,27 +129,44 @@ def compare_systems(first: System, second: System) -> Iterator[tuple[str, Compar
         if len(references) > 1:
             raise UserError(f"{test}: the systems were not scored on the same sentences with the same tokenizer "
                             "(their references differ in number or length)")
-        yield test, compare(first.sets[test], second.sets[test])
+        yield test, compare(first.sets[test], second.sets[test], paired=_paired(first, second))
+
+
+def _paired(first: System, second: System) -> bool:
+    """Tell whether runs of the same seeds are compared. Published systems are not paired, as they are not in tables."""
+    known = None not in first.seeds and first.seeds == second.seeds and len(first.seeds) > 1
+    return known and not (first.published or second.published)
 
 
 def as_text(first: System, second: System, comparisons: list[tuple[str, Comparison]]) -> str:
     """Write comparisons for people."""
-    lines = []
+    lines, width = list[str](), max(40, len(first.name), len(second.name))
     for test, result in comparisons:
-        seeds = " and ".join(f"{n} seed{'s' * (n > 1)}" for n in result.seeds)
+        seeds = " and ".join(f"{n} seed{'s' * (n > 1)}" for n in result.seeds) + ", paired" * result.paired
         low, high = result.interval
         lines += [
             f"{test}, {result.sentences:,} sentences, {seeds}",
-            f"  {first.name:<40} {result.bleu[0]:6.2f} BLEU",
-            f"  {second.name:<40} {result.bleu[1]:6.2f} BLEU",
+            f"  {first.name:<{width}} {result.bleu[0]:6.2f} BLEU",
+            f"  {second.name:<{width}} {result.bleu[1]:6.2f} BLEU",
             f"  difference {result.difference:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}",
             f"  p {rounded(result.p_bootstrap, 4)} by paired bootstrap, {rounded(result.p_randomisation, 4)} by "
             "approximate randomisation",
             f"  {result.verdict}{_reason(result)}",
         ]
+        if len(of_seeds := by_seed(first, second, test)) > 1:
+            lines.append("  difference by seed: " + ", ".join(f"{seed}: {d:+.2f}" for seed, d in of_seeds.items()))
         if min(result.seeds) == 1:
             lines.append("  this is about the sentences alone: one seed says nothing of what another would do")
     return "\n".join(lines)
+
+
+def by_seed(first: System, second: System, test: str) -> dict[int, float]:
+    """Return how BLEU differs, second minus first, between runs of one seed. Nothing where the two have other seeds."""
+    if None in first.seeds or sorted(first.seeds, key=str) != sorted(second.seeds, key=str):
+        return {}
+    one, other = ({seed: bleu_from_sentences(rows) for seed, rows in zip(system.seeds, system.sets[test], strict=True)}
+                  for system in (first, second))
+    return {seed: other[seed] - bleu for seed, bleu in one.items() if seed is not None}
 
 
 def _reason(result: Comparison) -> str:

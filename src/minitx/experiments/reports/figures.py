@@ -14,7 +14,18 @@ import numpy.typing as npt
 from minitx.evaluation.attention_maps import SCALE, AttentionMaps, shown
 from minitx.evaluation.metrics import signed_tokenizer
 from minitx.evaluation.significance import interval
-from minitx.experiments.reports.plots import FAMILY_STYLES, FORMS, INK, OTHER_STYLES, new_figure, styles
+from minitx.experiments.reports.curves import BLEU, MINUTES, NOTE, draw_systems
+from minitx.experiments.reports.plots import (
+    FAMILY_STYLES,
+    FORMS,
+    INK,
+    LEGEND_TITLE,
+    OTHER_STYLES,
+    add_legend,
+    new_figure,
+    note_below,
+    styles,
+)
 from minitx.experiments.reports.results import Row
 
 if TYPE_CHECKING:
@@ -26,19 +37,28 @@ MIN_SENTENCES, MAX_BUCKETS = 50, 6  # of a bucket of lengths, unless a test set 
 LOG_RATIO = 8.0  # longest by shortest length from which the axis is logarithmic
 COLOURS = (*(colour for colour, _ in (*FAMILY_STYLES.values(), *OTHER_STYLES)), "#F0E442")
 CELL = 0.13  # inches of a weight
+# What looks at what, by kind of attention, the most telling first.
+LOOKS = {"cross": "the translation's tokens look at the source", "encoder": "the source's tokens look at each other",
+         "decoder": "the translation's tokens look at those before them"}
 AXES = {"encoder": ("source token looked at", "source token"),
         "decoder": ("target token looked at", "target token written"),
         "cross": ("source token looked at", "target token written")}
 
 
 def group_systems(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Group the seeds of each system, by the shortest name that is unique: model, system, or the first seed's row."""
+    """Group the seeds of each system by a name of its own: its model, unless several systems share that.
+
+    Then it is their system, words of their commands that others lack, or the names of their first rows.
+    """
     def place(row: Row) -> tuple[str, list[str]]:
         return row.result.system, row.recipe
 
     groups = [list(group) for _, group in groupby(sorted(rows, key=lambda row: (place(row), row.sort_key)), place)]
     firsts = [group[0] for group in groups]
-    names = ([row.result.model for row in firsts], [row.result.system for row in firsts], [row.name for row in firsts])
+    common = set.intersection(*(set(row.recipe) for row in firsts)) if firsts else set()
+    names = ([row.result.model for row in firsts], [row.result.system for row in firsts],
+             [" ".join(word for word in row.recipe if word not in common) or row.result.model for row in firsts],
+             [row.name for row in firsts])
     return dict(zip(next(some for some in names if len(set(some)) == len(some)), groups, strict=True))
 
 
@@ -49,27 +69,16 @@ def bleu_over_time(rows: Sequence[Row], form: str = "svg") -> bytes:
     """Draw validation BLEU against minutes of training: a system's mean, and in thin lines its seeds if several."""
     with new_figure(6.4, 3.8) as figure:
         axes, systems = figure.subplots(), group_systems(rows)
-        for (name, seeds), (colour, marker) in zip(systems.items(), styles(systems), strict=True):
-            for row in seeds if len(seeds) > 1 else ():
-                axes.plot(*mean_curve([row.curve]), color=colour, linewidth=0.6, alpha=0.6)
-            axes.plot(*mean_curve([row.curve for row in seeds]), color=colour, marker=marker, markersize=3.5,
-                      label=f"{name}, mean of {len(seeds)} seeds" if len(seeds) > 1 else name)
+        draw_systems(axes, {name: [row.curve for row in seeds] for name, seeds in systems.items()}, MINUTES, BLEU)
         for target in sorted({row.result.target_bleu for row in rows if row.result.target_bleu is not None}):
             axes.axhline(target, color=INK, linestyle="--", linewidth=1, label=f"target, BLEU {target:g}")
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("training, minutes (validation not counted)")
-        axes.set_ylabel("validation BLEU")
-        axes.legend()
+        axes.set_title("BLEU on the validation set while training goes on", loc="left")
+        add_legend(axes)
+        if len(rows) > len(systems):
+            note_below(figure, NOTE)
         return FORMS[form](figure)
-
-
-def mean_curve(curves: Sequence[Sequence[Sequence[float]]]) -> tuple[list[float], list[float]]:
-    """Average seeds at the steps at which all were validated. curves: rows of `results.CURVE` --> minutes, BLEU"""
-    by_step = [{step: (train_s / 60, bleu) for step, train_s, _, bleu in curve} for curve in curves]
-    shared = sorted(set.intersection(*map(set, by_step)))
-    minutes, bleu = ([fmean(points[step][n] for points in by_step) for step in shared] for n in (0, 1))
-    return minutes, bleu
 
 
 # --- BLEU against length
@@ -104,9 +113,18 @@ def bleu_over_length(rows: Sequence[Row], test_sets: Sequence[str], form: str = 
         axes.set_xlabel(f"tokens of the reference ({tokenizer}), mean of at least {min(MIN_SENTENCES, len(lengths))} "
                         "sentences")
         axes.set_ylabel("BLEU (bars: 95 % interval)")
-        axes.set_title(" + ".join(test_sets), loc="left")
-        axes.legend()
+        axes.set_title(f"BLEU by length: {in_words(test_sets)}", loc="left")
+        add_legend(axes)
         return FORMS[form](figure)
+
+
+def in_words(test_sets: Sequence[str]) -> str:
+    """Say which sentences these test sets hold."""
+    lengths = [name.removeprefix("length_") for name in test_sets if name.startswith("length_")]
+    if len(lengths) < len(test_sets):
+        return f"test set {', '.join(test_sets)}"
+    *others, last = lengths
+    return f"sentences of {', '.join(others)}{' and ' if others else ''}{last} words"
 
 
 def buckets(lengths: Sequence[int]) -> list[list[int]]:
@@ -137,7 +155,8 @@ def time_split(rows: Sequence[Row], form: str = "svg") -> bytes:
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter("{x:,g}")
         axes.set_xlabel("seconds of a run, from start to result")
-        axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+        axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(-0.01, 1), title="Where the time of a run goes",
+                    alignment="left", title_fontproperties=LEGEND_TITLE)
         return FORMS[form](figure)
 
 
@@ -150,8 +169,8 @@ def mean_split(splits: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def attention_map(maps: AttentionMaps, kinds: Sequence[str] = (), form: str = "svg") -> bytes:
-    """Draw the weights of all heads, side by side, and layers, one below another. kinds: of attention; () = all"""
-    kinds = kinds or list(maps.weights)
+    """Draw the weights of all heads, side by side, and layers, one below another. kinds: () = all of `LOOKS`"""
+    kinds = kinds or [kind for kind in LOOKS if kind in maps.weights]
     grids = [tile_heads(maps.weights[kind] / SCALE) for kind in kinds]
     width, height = max(grid.shape[1] for grid in grids), sum(len(grid) for grid in grids)
     with new_figure(CELL * width + 2.2, CELL * height + 1.2 * len(grids)) as figure:
@@ -180,6 +199,7 @@ def draw_heads(axes: "Axes", maps: AttentionMaps, kind: str, grid: npt.NDArray[n
         side.tick_params(length=0)
         side.spines[:].set_visible(False)
     axes.grid(visible=False)
+    axes.set_title(f"{kind}: {LOOKS[kind]}", loc="left")
     key_label, query_label = AXES[kind]
     axes.set_xlabel(key_label)
     axes.set_ylabel(query_label)

@@ -8,7 +8,7 @@ from typing import Any
 from minitx.experiments.fits import VERDICTS
 from minitx.experiments.reports.plots import machine
 from minitx.experiments.reports.study_plots import FIGURES
-from minitx.runs.result import DISTURBED_PCT
+from minitx.runs.result import disturbance
 from minitx.utils.console import duration
 from minitx.utils.errors import UserError
 from minitx.utils.tables import markdown
@@ -41,11 +41,10 @@ def tally(study: StudyResult) -> str:
 def conditions(study: StudyResult) -> str:
     """Say on what it was measured, and how long that took."""
     known = study["conditions"]
-    other = known["other_cpu_pct"]
-    disturbed = other is not None and other > DISTURBED_PCT
+    others = disturbance(known["other_cpu_pct"])
     return (f"Size {study['size']}, seed {known['seed']}: {machine(known)}, {known['precision']}, torch "
             f"{known['versions']['torch']}; {duration(known['took_s'])}."
-            + (f" Disturbed: other processes took {other:.0f} % of the cores." if disturbed else "")
+            + ("" if others is None else f" Disturbed: {others}.")
             + (" Measured with code that is in no commit." if known["git_dirty"] is not False else ""))
 
 

@@ -9,6 +9,7 @@ from minitx.experiments.reports.evidence import gather
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.reports.tables import TABLES, render
+from minitx.runs.result import disturbance
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
@@ -63,9 +64,9 @@ def _write_rows(rows: Sequence[Row], ledger: Path, say: Callable[[str], None]) -
         path, replaced = results.write_row(row, ledger)
         say(f"{path}: {'replaced: there was a row of this config and seed' if replaced else 'published'}"
             f"{'' if row.committed else ', and marked: its code is in no commit'}")
-        if row.result.disturbed:
-            say(f"{path}: warning: marked as disturbed, other processes took {row.result.other_cpu_pct:.0f} % of the "
-                "cores; train it again on a quiet machine, and publish that")
+        if (disturbed := disturbance(row.result.other_cpu_pct)) is not None:
+            say(f"{path}: warning: marked as disturbed, {disturbed}; train it again on a quiet machine, and publish "
+                "that")
         if others := [name for name in alike if name != row.name]:
             say(f"{path}: of the same experiment and seed, with another config: {', '.join(others)}; delete what "
                 "this one replaces")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import cycle
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minitx.utils.errors import UserError
@@ -19,8 +20,8 @@ INK, FAINT = "#333333", "#dddddd"
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "minitx",  # without one, ids in an SVG are random
     "figure.facecolor": "white", "savefig.facecolor": "white",  # a page may be dark
-    "font.size": 9, "axes.titlesize": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
-    "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
+    "font.size": 9, "axes.titlesize": 9, "axes.titleweight": "bold", "text.color": INK, "axes.labelcolor": INK,
+    "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.6, "axes.axisbelow": True,
     "lines.linewidth": 1.5, "lines.markersize": 5, "legend.frameon": False, "legend.fontsize": 8,
 }  # fmt: skip
@@ -29,20 +30,22 @@ FAMILY_STYLES = {"transformer": ("#0072B2", "o"), "lstm_attention": ("#D55E00", 
                  "transformer_nope": ("#CC79A7", "D"), "transformer_learned": ("#E69F00", "v"),
                  "transformer_rope": ("#56B4E9", "P")}
 OTHER_STYLES = (("#000000", "X"), ("#F0E442", "*"))
+LEGEND_TITLE = {"weight": "bold", "size": 9}  # as of a panel
 
 
 class Panel(NamedTuple):
     """How one kind of cost curve is shown."""
 
     key: str  # in the measurements
+    title: str
     x_label: str
     y_label: str
     scale: float  # of seconds
     base: str  # of the power law
 
 
-PANELS = (Panel("by_length", "tokens a sentence, L", "ms a sentence", 1e3, "L"),
-          Panel("by_width", "d_model, D", "µs a target token", 1e6, "D"))
+PANELS = (Panel("by_length", "Time by length", "tokens a sentence, L", "ms a sentence", 1e3, "L"),
+          Panel("by_width", "Time by width", "d_model, D", "µs a target token", 1e6, "D"))
 
 
 def require_matplotlib() -> None:
@@ -73,8 +76,8 @@ def cost_curves(found: Mapping[str, Any]) -> bytes:
         for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
             draw_costs(axes, panel, found[panel.key])
         conditions = found["conditions"]
-        figure.supxlabel(f"One micro-batch of {conditions['tokens']:,} target tokens, forwards and backwards: "
-                         f"{machine(conditions)}, {conditions['precision']}", fontsize=7, x=0.01, ha="left")
+        note_below(figure, f"One micro-batch of {conditions['tokens']:,} target tokens, forwards and backwards: "
+                         f"{machine(conditions)}, {conditions['precision']}")
         return svg(figure)
 
 
@@ -96,7 +99,7 @@ def draw_costs(axes: "Axes", panel: Panel, curves: Mapping[str, Any]) -> None:
     axes.minorticks_off()
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.05, 1))
+    legend_above(axes, panel.title)
 
 
 def exponents(curve: Mapping[str, Any], base: str) -> str:
@@ -115,12 +118,49 @@ def machine(conditions: Mapping[str, Any]) -> str:
 
 def styles(names: Iterable[str]) -> list[tuple[str, str]]:
     """Return a colour and a marker for each name; those of published families are the same in every figure."""
-    others = cycle(OTHER_STYLES)
+    names = list(names)
+    black, *faint = OTHER_STYLES
+    others = cycle([black, *(style for name, style in FAMILY_STYLES.items() if name not in names), *faint])
     return [FAMILY_STYLES[name] if name in FAMILY_STYLES else next(others) for name in names]
+
+
+def add_legend(axes: "Axes", **options: Any) -> None:
+    """Add a legend in the order in which the curves end at the right, the highest first. options: of `Axes.legend`"""
+    handles, labels = axes.get_legend_handles_labels()
+    entries = sorted(zip(handles, labels, strict=True), key=lambda entry: _right_end(entry[0]), reverse=True)
+    axes.legend([handle for handle, _ in entries], [label for _, label in entries], **options)
+
+
+def legend_above(axes: "Axes", title: str) -> None:
+    """Put title and legend above the panel, where no line is."""
+    add_legend(axes, loc="lower left", bbox_to_anchor=(-0.05, 1), title=title, alignment="left",
+               title_fontproperties=LEGEND_TITLE)
+
+
+def _right_end(handle: Any) -> float:
+    """Return where a line, or a line with its error bars, ends."""
+    line = handle[0] if isinstance(handle, tuple) else handle
+    heights = [float(height) for height in line.get_ydata() if isfinite(height)]
+    return heights[-1] if heights else -inf
+
+
+def note_below(figure: "Figure", text: str) -> None:
+    """Write a sentence below all panels: what is shown, and under which conditions."""
+    figure.supxlabel(text, fontsize=7, x=0.01, ha="left")
+
+
+def lay_out(figure: "Figure") -> None:
+    """Give the panels their places, rounded: the order in which the layout's solver adds up depends on addresses."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = (round(edge, 6) for edge in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))
 
 
 def svg(figure: "Figure") -> bytes:
     """Write an SVG without date and version: the same figure gives the same bytes."""
+    lay_out(figure)
     buffer = BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
@@ -128,6 +168,7 @@ def svg(figure: "Figure") -> bytes:
 
 def png(figure: "Figure") -> bytes:
     """Write a PNG without version, for the same reason."""
+    lay_out(figure)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()

@@ -127,15 +127,37 @@ def make_row(run_dir: Path) -> Row:
     result = Result.read(run_dir / "result.json")
     if why := refusal(result):
         raise UserError(f"{run_dir}: {why}")
+    return Row.parse(_row_values(run_dir, result), str(run_dir))
+
+
+def unpublished_row(run_dir: Path) -> Row:
+    """Make the row of a finished run as it is, whether or not it may be published.
+
+    Errors: `UserError` where a file of it is missing, damaged, or of another version.
+    """
+    result = Result.read(run_dir / "result.json")
+    values = _row_values(run_dir, result)
+    try:
+        statistics = values["statistics"]
+        row = Row(values["command"], result, values["curve"]["rows"], statistics["sets"], statistics["source_words"])
+        why = _bad_result(result) or _bad_counts(row)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{run_dir}: damaged: {error!r}", Exit.STORAGE) from error
+    if why:
+        raise UserError(f"{run_dir}: {why}")
+    return row
+
+
+def _row_values(run_dir: Path, result: Result) -> dict[str, Any]:
+    """Return what a row of this run holds. Errors: `UserError`"""
     statistics = _load(run_dir / "sentence_statistics.json", json.loads)
     records = _load(run_dir / "metrics.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
     curve = [[record[name] for name in CURVE] for record in records if record["event"] == "valid"]
     cfg = read_config(run_dir)
     if config_sha256(cfg) != result.config_sha256:
         raise UserError(f"{run_dir}: config.yaml is not the config that result.json is of (their hashes differ)")
-    values = {"format": FORMAT, "command": command_line(cfg), "result": asdict(result),
-              "curve": {"columns": list(CURVE), "rows": curve}, "statistics": statistics}
-    return Row.parse(values, str(run_dir))
+    return {"format": FORMAT, "command": command_line(cfg), "result": asdict(result),
+            "curve": {"columns": list(CURVE), "rows": curve}, "statistics": statistics}
 
 
 def refusal(result: Result) -> str | None:

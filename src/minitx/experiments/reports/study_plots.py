@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from minitx.experiments.reports.plots import FAINT, FORMS, INK, machine, new_figure, styles
+from minitx.experiments.reports.plots import FAINT, FORMS, INK, legend_above, machine, new_figure, note_below, styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 MIN_SHARE = 1e-12  # of a gradient: the axis ends there
 STAGES = {"initial": "drawn at random", "trained": "trained to remember"}
 MEASURES = (("seconds", "time", 1e3, "ms, forwards and backwards"), ("peak_bytes", "memory", 2**-20, "MiB at most"))
+DEPTH = "steps that wait for one another", "operators one after another"
 STYLES = {"power": "--", "power and floor": ":"}
-SCALES = {"size": ("weights", "weights N, but for the vocabulary's"), "text": ("text_tokens", "target tokens of text")}
+SCALES = {"size": ("weights", "Loss by size", "weights N, but for the vocabulary's"),
+          "text": ("text_tokens", "Loss by text", "target tokens of text, D")}
 
 
 def draw_panels(panels: int, draw: Callable[[Sequence["Axes"]], None], found: Mapping[str, Any], note: str,
@@ -21,7 +23,7 @@ def draw_panels(panels: int, draw: Callable[[Sequence["Axes"]], None], found: Ma
     with new_figure(4.2 * panels, 3.9) as figure:
         draw(list(figure.subplots(1, panels)))
         conditions = found["conditions"]
-        figure.supxlabel(f"{note}: {machine(conditions)}, {conditions['precision']}", fontsize=7, x=0.01, ha="left")
+        note_below(figure, f"{note}: {machine(conditions)}, {conditions['precision']}")
         return FORMS[form](figure)
 
 
@@ -43,11 +45,12 @@ def draw_lengths(panels: Sequence["Axes"], families: Mapping[str, Any]) -> None:
             axes.plot(x, [scale * point[key] for point in points], color=colour, marker=marker, label=name + power)
         panels[-1].plot(x, [point["depth"] for point in points], color=colour, marker=marker,
                         label=f"{name}: {depth['constant']:g} + {depth['a_token']:g} L")
-    for axes, label in zip(panels, (*(measure[3] for measure in MEASURES), "operators one after another"), strict=True):
+    shown = [*((title, label) for _, title, _, label in MEASURES), DEPTH]
+    for axes, (title, label) in zip(panels, shown, strict=True):
         axes.set_yscale("log")
         powers_of_two(axes, ticks[::2], "tokens a sentence, L")
         axes.set_ylabel(label)
-        legend(axes)
+        legend_above(axes, title.capitalize())
 
 
 def gradients(found: Mapping[str, Any], form: str = "svg") -> bytes:
@@ -72,8 +75,8 @@ def draw_gradients(panels: Sequence["Axes"], systems: Mapping[str, Any]) -> None
         axes.set_yscale("log")
         axes.set_ylim(bottom=max(MIN_SHARE, axes.get_ylim()[0]))
         axes.set_xlabel("distance to the token, d (tokens)")
-        axes.set_ylabel(f"c(d), {title}")
-        legend(axes)
+        axes.set_ylabel("share of the gradient that comes back, c(d)")
+        legend_above(axes, title.capitalize())
 
 
 def retention(found: Mapping[str, Any], form: str = "svg") -> bytes:
@@ -99,8 +102,8 @@ def draw_retention(panels: Sequence["Axes"], systems: Mapping[str, Any], chance:
         axes.axhline(100 * chance, color=INK, linewidth=0.8, linestyle="--", label="chance")
         powers_of_two(axes, x, "tokens after the first, d")
         axes.set_ylim(0, 105)
-        axes.set_ylabel(f"first tokens read, %; {title}")
-        legend(axes)
+        axes.set_ylabel("first tokens read, %")
+        legend_above(axes, title.capitalize())
 
 
 def scaling_law(found: Mapping[str, Any], form: str = "svg") -> bytes:
@@ -113,7 +116,7 @@ def scaling_law(found: Mapping[str, Any], form: str = "svg") -> bytes:
 def draw_scaling(panels: Sequence["Axes"], laws: Mapping[str, Any]) -> None:
     """Draw the measured points, and each law from the smallest to the largest."""
     ((colour, marker),) = styles(["transformer"])
-    for axes, (name, (key, label)) in zip(panels, SCALES.items(), strict=True):
+    for axes, (name, (key, title, label)) in zip(panels, SCALES.items(), strict=True):
         points = laws[name]["points"]
         x = [point[key] for point in points]
         axes.plot(x, [point["loss"] for point in points], color=colour, marker=marker, linestyle="", label="measured")
@@ -129,7 +132,7 @@ def draw_scaling(panels: Sequence["Axes"], laws: Mapping[str, Any]) -> None:
         axes.grid(which="minor", axis="y", color=FAINT, linewidth=0.6)
         axes.set_xlabel(label)
         axes.set_ylabel("held-out loss, nats a token")
-        legend(axes)
+        legend_above(axes, title)
 
 
 def law_text(fit: Mapping[str, Any], n: str) -> str:
@@ -149,11 +152,6 @@ def powers_of_two(axes: "Axes", ticks: Sequence[int], label: str) -> None:
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel(label)
-
-
-def legend(axes: "Axes") -> None:
-    """Put the legend above the panel, where no line is."""
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.05, 1))
 
 
 class Draw(Protocol):

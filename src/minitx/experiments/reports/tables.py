@@ -143,6 +143,8 @@ COLUMNS: dict[str, Cell] = {
     "over 40 words": LengthColumn("test", 41, sys.maxsize),
 }
 
+NAMES = ("direction", "model")  # columns that say what a line is
+
 
 @dataclass(frozen=True)
 class Table:
@@ -260,6 +262,15 @@ def grid(table: Table, lines: Sequence[Sequence[Row]]) -> tuple[list[str], list[
     cells["model"] = [_label(table, line, lines) for line in lines]
     heads = [name for name, column in cells.items() if not table.by_system or any(cell is not None for cell in column)]
     return heads, [[cells[name][n] or "-" for name in heads] for n in range(len(lines))]
+
+
+def scores_first(head: Sequence[str], cells: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Put the columns of scores right behind those that say what a line is: a narrow screen shows these."""
+    def place(name: str) -> int:
+        return 0 if name in NAMES else 1 if isinstance(COLUMNS[name], ScoreColumn | LengthColumn) else 2
+
+    order = sorted(range(len(head)), key=lambda n: place(head[n]))
+    return [head[n] for n in order], [[line[n] for n in order] for line in cells]
 
 
 def highest_peaks(rows: Sequence[Row]) -> dict[str, float]:

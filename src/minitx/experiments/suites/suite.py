@@ -30,7 +30,7 @@ from minitx.experiments.reports.markdown import publish
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.tables import TABLES
 from minitx.runs.directory import held
-from minitx.runs.result import DISTURBED_PCT, Result, system_name
+from minitx.runs.result import Result, disturbance, system_name
 from minitx.utils.checkout import CONF, MINITX, TRAIN
 from minitx.utils.console import Console, duration
 from minitx.utils.errors import Exit, UserError
@@ -199,8 +199,8 @@ class Suite:
         state = self.states[job]
         if self.ledger is None or state.state not in ("finished", "disturbed"):
             return
-        if state.state == "disturbed":
-            state.why = (f"other processes took more than {DISTURBED_PCT:g} % of the cores, so it is not published; "
+        if state.result is not None and (others := disturbance(state.result.other_cpu_pct)) is not None:
+            state.why = (f"{others}, so it is not published; "
                          f"delete {job.run_dir} to train it again, or publish it as it is: minitx report {job.run_dir}")
             return
         try:
