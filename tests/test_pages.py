@@ -24,8 +24,8 @@ from minitx.utils.errors import Exit
 
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 NEW_FAMILY = "add-a-model.md"  # `test_docs` follows it: its commands need the family that it adds
-RUN = ("README.md", "quick-start.md", "own-text.md", "sweeps.md", "run-folder.md", "config.md", "commands.md",
-       "story.md")
+RUN = ("README.md", "quick-start.md", "own-text.md", "your-runs.md", "sweeps.md", "run-folder.md", "config.md",
+       "commands.md", "story.md")
 # Checked, not run: what trains for minutes, needs a text that is not here, or writes into this repository.
 LONG = ("make ", "pip ", "python3 -m", "trainer.max_steps=", "minitx report runs", "minitx study lengths",
         "model=lstm,transformer", "export ")
@@ -50,10 +50,10 @@ def blocks(page: str, *languages: str) -> list[str]:
 def typed(page: str) -> Iterator[str]:
     """Yield the commands of a page's blocks: all lines of those in bash, and of others what looks like ours."""
     for line in "".join(blocks(page, "bash")).splitlines():
-        yield line.split("  #")[0].strip()
+        yield re.split(r"\s+# ", line)[0].strip()
     for line in "".join(blocks(page, "")).splitlines():
         if line.startswith(OURS):
-            yield line.split("  #")[0].strip()
+            yield re.split(r"\s+# ", line)[0].strip()
 
 
 def commands(page: str) -> Iterator[str]:
