@@ -8,7 +8,7 @@ import pytest
 from toys import ROOT
 
 NOTEBOOK = ROOT / "notebooks/first_steps.ipynb"
-SAYS, DOES = "UPDATES = 400", "UPDATES = 4"
+SAYS, DOES = "UPDATES = 1000", "UPDATES = 4"
 SMALL = '"data.train_size=2000", "decode.max_length_ratio=0.3", '  # an untrained model never ends a sentence by itself
 
 
@@ -38,7 +38,7 @@ def test_every_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     settings = next(cell for cell in notebook.cells if cell.id == "settings")
     assert SAYS in settings.source
     settings.source = settings.source.replace(SAYS, DOES).replace("WORDS = [", f"WORDS = [{SMALL}")
-    settings.source = settings.source.replace("n_steps=50", "n_steps=2")
+    settings.source = settings.source.replace("n_steps=100", "n_steps=2")
     NotebookClient(notebook, timeout=300, kernel_name="python3",
                    resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = {cell.id: json.dumps(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"}
