@@ -18,6 +18,11 @@ settings.load_profile("full")
 os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name compressed bytes: they hold the time, and the processes of a run must agree on each test's name."""
+    return "gzip" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
+
+
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory with an untrained model."""

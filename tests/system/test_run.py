@@ -17,10 +17,12 @@ from trials import QUICK, command, losses, means, mounted, records, train, weigh
 
 from minitx.config.saved import read_config
 from minitx.config.schema import config_sha256
+from minitx.distributed.ranks import Ranks
 from minitx.experiments.reports.command_line import exact_command
 from minitx.runs.checkpoint import load_checkpoint
 from minitx.runs.directory import held
 from minitx.runs.result import Result, TestScore
+from minitx.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +45,25 @@ def test_a_run_directory_is_complete(whole: Path, text: Path) -> None:
     assert result.test["test"]["bleu_signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert result.config_sha256 == config_sha256(read_config(whole))
     assert 0 < result.train_s < result.wall_s
+    assert result.device_hours == result.wall_s / 3600, "one reading of the clock for both"
     assert result.train_s + result.eval_s + result.checkpoint_s <= result.wall_s + 1e-6
     assert result.tokens == pytest.approx(20 * 256, rel=0.2)
     assert yaml.safe_load((whole / "config.yaml").read_text())["model"]["d_model"] == 32
+
+
+def test_ranks_compare_all_that_each_decides_by_itself(text: Path, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host without MeCab, say, would score Japanese otherwise, and stop at another update."""
+    facts: dict[str, str] = {}
+
+    def agree(_: Ranks, **held: str) -> None:
+        facts.update(held)
+        raise UserError("enough")
+
+    monkeypatch.setattr(Ranks, "agree", agree)
+    assert train(text, tmp_path / "run").returncode == 2
+    assert facts.keys() == {"data_sha256", "tokenizer_sha256", "minitx", "torch", "precision", "step", "bleu_tokenizer"}
+    assert facts["bleu_tokenizer"] == "13a"
 
 
 def test_the_weights_that_serve_are_the_best_and_a_tie_goes_to_the_lower_loss(whole: Path) -> None:

@@ -54,7 +54,7 @@ COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line, None = that of this process; return one of README's exit codes."""
+    """Run a command line, None = that of this process; return one of the codes of `Exit`."""
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["train"]:
         from minitx.cli import train  # brings Hydra

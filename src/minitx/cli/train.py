@@ -43,13 +43,13 @@ from minitx.utils.tables import aligned
 
 
 def main() -> NoReturn:
-    """Run the command line of this process and exit with one of README's exit codes."""
+    """Run the command line of this process and exit with one of the codes of `Exit`."""
     script = sys.argv[0]  # "-" where it came through stdin, which is read by now
     sys.exit(run(sys.argv[1:], script if Path(script).is_file() else None))
 
 
 def run(argv: Sequence[str], script: str | None = None) -> int:
-    """Run a command line and return one of README's exit codes. script: the file that was run; None = `minitx train`"""
+    """Run a command line and return one of the codes of `Exit`. script: the file that was run; None = `minitx train`"""
     ignore_write_errors("stderr")
     escape_unencodable()
     try:
