@@ -1,7 +1,6 @@
 """`minitx runs`: the table of one's own runs, for people and as JSON."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     finish(begin(Path("runs/first")))
     finish(begin(Path("runs/sweep/model=lstm,seed=2"), seed=2), best_valid_bleu=70.0)
-    os.utime(begin(Path("runs/third"), model="transformer") / "config.yaml", (0, 0))
+    begin(Path("runs/third"), model="transformer")
     Path("runs/notes").mkdir()
     return tmp_path
 

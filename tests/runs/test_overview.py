@@ -58,9 +58,11 @@ def test_a_run_without_a_result_tells_what_it_has_written_so_far(tmp_path: Path)
 
 def test_each_status(tmp_path: Path) -> None:
     run_dir = begin(tmp_path / "run")
-    assert read_run(run_dir).status == "running", "it begins"
-    os.utime(run_dir / "config.yaml", (0, 0))
     assert read_run(run_dir).status == "failed", "nothing was saved"
+    (run_dir / ".lock").unlink()
+    assert read_run(run_dir).status == "running", "it begins, and has not locked its directory yet"
+    os.utime(run_dir / "config.yaml", (0, 0))
+    assert read_run(run_dir).status == "failed", "it never got so far"
     (run_dir / "checkpoints").mkdir()
     (run_dir / "checkpoints/step-00000010.abc.safetensors").touch()
     assert read_run(run_dir).status == "interrupted", "killed: resume=auto goes on with it"

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse a command line. Words like KEY=VALUE may follow options too, where argparse no longer expects them."""
-    parser, words = _parser(), list(sys.argv[1:] if argv is None else argv)
+    parser, words = _parser(), list(argv)
     if words[:1] == ["compare"]:  # argparse drops the `--` that parts two groups
         words = [compare.AGAINST if word == "--" else word for word in words]
     args, rest = parser.parse_known_args(words)

@@ -21,7 +21,7 @@ from minitx.utils.progress import Progress
 
 DEPTH = 3  # folders from the one that is asked for down to a run: those of a sweep or a suite lie in one of their own
 CHOICES = ("experiment", "data", "model")  # the options by which a run's settings were chosen
-STARTS_S = 60  # a run that writes its settings takes seconds until it holds its directory
+STARTS_S = 60  # a run writes its settings, and takes seconds until it locks its directory
 STATUS_OF = {"terminated": "interrupted"}  # a result's status, where the table has another word for it
 Point = tuple[int, float, float | None, float]  # of a validation: step, seconds of training, loss, BLEU
 
@@ -143,8 +143,8 @@ def _status(run_dir: Path, result: Any) -> str:
         return STATUS_OF.get(result, str(result))
     if any(run_dir.glob("checkpoints/step-*")):
         return "interrupted"
-    began = (run_dir / saved.NAME).stat().st_mtime
-    return "running" if 0 <= time() - began < STARTS_S and not (run_dir / "metrics.jsonl").exists() else "failed"
+    age_s = time() - (run_dir / saved.NAME).stat().st_mtime
+    return "running" if 0 <= age_s < STARTS_S and not (run_dir / ".lock").exists() else "failed"
 
 
 def _result(run_dir: Path) -> Mapping[str, Any]:
