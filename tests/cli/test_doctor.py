@@ -255,6 +255,7 @@ def test_the_command_tunes_its_own_process(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_best_format_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "matmul_gflops", lambda device, dtype, *shape: 10.0 * (dtype == torch.bfloat16) + 10.0)
+    monkeypatch.setattr(doctor, "peak", lambda device, precision: Peak(0.1, "measured"))
     for precision, units, words in (("auto", "AVX-512", "bf16-mixed, by auto: the CPU has units for bf16 products"),
                                     ("auto", None, "32-true, by auto: the CPU has no units for bf16 products"),
                                     ("64-true", "AMX", "64-true, as asked")):
