@@ -27,8 +27,8 @@ class Linear(nn.Linear):
 
 def has_tiles(x: Tensor) -> bool:
     """Return whether oneDNN has bf16 kernels of its own for such a tensor."""
-    return (x.device.type == "cpu" and x.dtype is torch.bfloat16 and bool(torch.backends.mkldnn.enabled)
-            and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+    return (x.device.type == "cpu" and x.dtype is torch.bfloat16 and torch.backends.mkldnn.is_available()
+            and bool(torch.backends.mkldnn.enabled) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
 def tile_product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
