@@ -201,7 +201,8 @@ def test_what_is_held_out_makes_the_sets_that_are_missing(tmp_path):
     assert back.splits == corpus.splits
     assert load(tmp_path, hold_out=3, max_pairs=5).read("train") == corpus.read("train")[:5]
     assert load(tmp_path, hold_out=3, max_pairs=5).read("test") == corpus.read("test")
-    assert refusal(tmp_path, is_early=False, hold_out=20).startswith("data.hold_out=20: takes 40 pairs whose source and target occur")
+    assert refusal(tmp_path, is_early=False, hold_out=20).startswith(
+        "data.hold_out=20: takes 40 pairs whose source and target occur")
     write(tmp_path / "dev.tsv", ["a\tb"])
     assert load(tmp_path, hold_out=3).read("valid") == [("a", "b")]
     assert load(tmp_path, hold_out=3).read("test") == corpus.read("test")
