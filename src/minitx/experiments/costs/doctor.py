@@ -113,10 +113,9 @@ class Doctor:
         devices = [torch.device("cpu"), *(torch.device(name, 0) for name, is_there in gpus.items() if is_there)]
         for device in devices:
             fp32, bf16 = (matmul_gflops(device, dtype, *shape) for dtype in (torch.float32, torch.bfloat16))
-            times = bf16 / fp32
-            digits = 1 if times >= 0.1 else 3
+            ratio = f"{bf16 / fp32:.{1 if bf16 > fp32 / 10 else 3}f} times"
             yield Fact(device.type, {"fp32_gflops": fp32, "bf16_gflops": bf16},
-                       f"fp32 {gflops_text(fp32)}, bf16 {gflops_text(bf16)} ({times:.{digits}f} times)")
+                       f"fp32 {gflops_text(fp32)}, bf16 {gflops_text(bf16)} ({ratio})")
         if self.device is not None:
             chosen = choose_precision(self.cfg.trainer, self.device)
             where = "the CPU" if self.device.type == "cpu" else "the GPU"
