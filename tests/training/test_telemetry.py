@@ -34,7 +34,7 @@ def test_the_parts_of_a_run_are_the_whole(train: float, phases: list[float], eva
     names = ("data", "forward", "backward", "optimizer")
     state = RunState(train_s=train, split_s={n: train * share for n, share in zip(names, phases, strict=True)})
     kept = clock(startup=5.0, train=train, eval=evaluation, checkpoint=1.0)
-    parts = time_split(state, kept)
+    parts = time_split(state, kept, kept.total())
     assert min(parts.values()) >= 0
     work = sum(parts[name] for name in names[1:])
     if work <= train:
@@ -44,7 +44,7 @@ def test_the_parts_of_a_run_are_the_whole(train: float, phases: list[float], eva
 
 def test_mfu_is_of_the_real_tokens_operations_in_the_training_time() -> None:
     state = RunState(git_sha="c0ffee", flop=50e12, train_s=100.0, usage=asdict(USAGE))
-    found = measured(state, clock(), PEAK)
+    found = measured(state, clock(), PEAK, 0.0)
     assert found["mfu_pct"] == pytest.approx(25)
     assert (found["peak_tflops"], found["peak_source"]) == (2.0, "data sheet")
     assert (found["busy_pct"], found["other_cpu_pct"], found["energy_wh"]) == (90.0, 3.0, None)
@@ -59,7 +59,7 @@ def test_mfu_is_of_the_real_tokens_operations_in_the_training_time() -> None:
 ])
 def test_every_figure_that_is_lacking_has_its_reason(state: RunState, peak: Peak, why: str) -> None:
     state.git_sha = "c0ffee"
-    found = measured(state, clock(), peak)
+    found = measured(state, clock(), peak, 0.0)
     assert found["not_measured"]["mfu_pct"] == why
     lacking = {name for name, value in found.items() if value is None} - {"peak_source"}
     assert lacking == found["not_measured"].keys()
@@ -67,7 +67,7 @@ def test_every_figure_that_is_lacking_has_its_reason(state: RunState, peak: Peak
 
 
 def test_a_run_of_no_commit_says_why() -> None:
-    assert measured(RunState(), clock(), PEAK)["not_measured"]["git_sha"] == NO_COMMIT
+    assert measured(RunState(), clock(), PEAK, 0.0)["not_measured"]["git_sha"] == NO_COMMIT
 
 
 def test_a_run_that_goes_on_counts_on() -> None:

@@ -117,7 +117,7 @@ def build_result(prepared: Prepared, averaged: list[int] | None, scores: dict[st
         init_from_sha256=state.init_from_sha256, cleaning=data.cleaning.counts(), versions=versions(),
         hardware=hardware(prepared.device), environment=environment(),
         **time_to_target.bill(state, wall_s, cfg.trainer, ranks.size),
-        **measured(state, run.clock, run.peak))
+        **measured(state, run.clock, run.peak, wall_s))
 
 
 def summary(result: Result, run_dir: Path) -> str:

@@ -57,7 +57,7 @@ def split(task: TranslationTask, data: TranslationData) -> dict[str, float]:
     return {"data": data.wait_s, **dict.fromkeys(PHASES, 0.0), **task.phases.seconds()}
 
 
-def measured(state: RunState, clock: Clock, peak: Peak) -> dict[str, Any]:
+def measured(state: RunState, clock: Clock, peak: Peak, wall_s: float) -> dict[str, Any]:
     """Return what result.json says about the machine: each figure, or None and in `not_measured` the reason.
 
     `not_measured` also says why there is no `git_sha`, where there is none.
@@ -73,12 +73,12 @@ def measured(state: RunState, clock: Clock, peak: Peak) -> dict[str, Any]:
     if state.git_sha is None:
         reasons["git_sha"] = NO_COMMIT
     return {"mfu_pct": mfu_pct, "peak_tflops": peak.tflops, "peak_source": peak.source if peak.tflops else None,
-            **{name: usage.get(name) for name in MEASURED}, "time_split": time_split(state, clock),
+            **{name: usage.get(name) for name in MEASURED}, "time_split": time_split(state, clock, wall_s),
             "not_measured": reasons}
 
 
-def time_split(state: RunState, clock: Clock) -> dict[str, float]:
-    """Split the run's seconds into parts that add up to the whole.
+def time_split(state: RunState, clock: Clock, wall_s: float) -> dict[str, float]:
+    """Split the run's seconds, `wall_s`, into parts that add up to them.
 
     A fetch that the GPU's work hid costs nothing, so the wait for data is at most what the phases leave of training.
     """
@@ -87,4 +87,4 @@ def time_split(state: RunState, clock: Clock) -> dict[str, float]:
     data_s = min(state.split_s.get("data", 0.0), left_s)
     parts = {"startup": clock.seconds("startup"), "data": data_s, **phases, "evaluation": clock.seconds("eval"),
              "checkpoint": clock.seconds("checkpoint")}
-    return parts | {"other": max(0.0, clock.total() - sum(parts.values()))}
+    return parts | {"other": max(0.0, wall_s - sum(parts.values()))}
