@@ -100,7 +100,7 @@ def test_only_the_main_thread_of_one_process_trains(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(in_process, "outer_ranks", lambda: 4)
     try_it()
     assert [line.partition(":")[2].split(";")[0] for line in refused] == [
-        " trains in the main thread alone, where signals arrive",
+        " works only in the main thread, which receives signals",
         " this process is one of 4 ranks that torchrun or srun started, and each would train by itself"]
 
 

@@ -66,7 +66,8 @@ def train(config: "Config | Sequence[str]" = (), run_dir: str | PathLike[str] | 
     if isinstance(config, Config):
         cfg = config if run_dir is None else replace(config, run_dir=expand_home(os.fspath(run_dir)))
     else:
-        cfg = compose(config if run_dir is None else [*config, text_word("run_dir", os.fspath(run_dir))])
+        words = [] if run_dir is None else [text_word("run_dir", os.fspath(run_dir))]
+        cfg = compose(config if isinstance(config, str) else [*config, *words])  # a lone string is refused there
     return Run.read(train_in_process(cfg))
 
 

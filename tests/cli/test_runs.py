@@ -46,7 +46,7 @@ def test_it_is_sorted_and_filtered_and_read_by_programs(capsys: pytest.CaptureFi
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:3]] == [
         "runs/sweep/model=lstm,seed=2", "runs/third"]
     assert cli.main(["runs", "runs/sweep/model=lstm,seed=2", "seed=7"]) == Exit.OK
-    assert capsys.readouterr() == ("", "none of 1 runs is like that\n")
+    assert capsys.readouterr() == ("", "none of 1 runs matches\n")
 
 
 @pytest.mark.usefixtures("folder")

@@ -18,4 +18,4 @@ def test_the_signs_before_translations_are_explained_once() -> None:
         validation.show([Sample("a dog", "ein Hund", "der Hund")])
     pair = ["    a dog", "  = ein Hund", "  ~ der Hund"]
     assert shown.getvalue().splitlines() == [
-        "    each sentence, below it = its translation and ~ the reference:", *pair, *pair]
+        "    each sentence, followed by its translation (=) and the reference (~):", *pair, *pair]

@@ -88,11 +88,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if words[:1] == ["compare"]:  # argparse drops the `--` that parts two groups
         words = [compare.AGAINST if word == "--" else word for word in words]
     args, rest = parser.parse_known_args(words)
-    if unknown := [word for word in rest if "=" not in word or word.startswith("-") or "overrides" not in args]:
+    takes_folders = args.run is runs.run
+    if unknown := [word for word in rest if word.startswith("-") or "overrides" not in args
+                   or ("=" not in word and not takes_folders)]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         args.overrides = [*args.overrides, *rest]
     return args
+
+
+def _misplaced(args: argparse.Namespace) -> NoReturn:
+    raise UserError("train: must be the first word after minitx")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -111,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
                      description="Train translators, use them, and see what each part of them is worth.")
     parser.add_argument("--version", action="version", version=f"minitx {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("train", help="train a translator; minitx train --help says what can be chosen")
+    commands.add_parser("train", help="train a translator; minitx train --help says what can be chosen").set_defaults(
+        run=_misplaced)
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION)
         command.configure(subparser)

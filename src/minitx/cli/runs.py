@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     for note in notes:
         console.warn(note)
     if not shown:
-        console.line(f"none of {len(runs):,} runs is like that")
+        console.line(f"none of {len(runs):,} runs matches")
     return Exit.OK
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 HELP = "show pairs of any text, and the tokens that they become"
 DESCRIPTION = ("Show some pairs of a text, spread evenly over one of its sets, and how long its sentences are, in "
                "words and in tokens. A token that continues a word begins with a hyphen. Takes the arguments of "
-               "train.py, and learns the vocabulary as a training would; with --run it is that of a run. Nothing is "
-               "written.")
+               "minitx train, and learns the vocabulary as a training would; with --run it is that of a run. Nothing "
+               "is written.")
 MEASURED = 10_000  # pairs, spread evenly over the set, of which the lengths are told
 
 
@@ -35,7 +35,7 @@ class Side(NamedTuple):
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py, such as data=multi30k")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for minitx train, such as data=multi30k")
     parser.add_argument("--run", dest="run_dir", type=Path, metavar="RUN",
                         help="take the vocabulary of this run, and its text unless KEY=VALUE names another")
     parser.add_argument("--set", dest="split", default="train", metavar="NAME", help="train (default), valid, test ...")
@@ -75,6 +75,8 @@ def find_config(overrides: Sequence[str], run_dir: Path | None) -> "Config":
     from minitx.config.compose import compose  # Hydra
     from minitx.config.saved import read_config
 
+    if run_dir is not None and overrides and not any(word.startswith("data=") for word in overrides):
+        raise UserError(f"{' '.join(overrides)}: --run shows the text of that run as it is; name another with data=...")
     return compose(overrides) if overrides or run_dir is None else read_config(run_dir)
 
 

@@ -40,7 +40,8 @@ STUDIES = {
                           ("model=lstm,transformer", "trainer.precision=32-true")),
     "retention": Question("how much of the first token a final state still holds",
                           ("model=lstm,transformer", "trainer.precision=32-true")),
-    "scaling-law": Question("how the loss falls with size and with text", ("model=transformer",)),
+    "scaling-law": Question("how the loss falls with size and with text",
+                            ("experiment=synthetic", "model=transformer")),
 }
 
 

@@ -4,6 +4,7 @@ Every run is composed and checked before anything is created, so a mistake is re
 serves `--cfg`, `--info`, completion and sweeps; each job of a sweep is a process of its own.
 """
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -38,7 +39,7 @@ from minitx.training.process import tune_allocator, was_restarted
 from minitx.utils.checkout import CONF, MINITX
 from minitx.utils.console import Console, escape_unencodable, ignore_write_errors
 from minitx.utils.errors import Exit, UserError
-from minitx.utils.files import ensure_home
+from minitx.utils.files import ensure_home, expand_home
 from minitx.utils.tables import aligned
 
 
@@ -111,7 +112,8 @@ def _check_text(cfg: Config) -> None:
     Errors: `UserError`. Of ranks that torchrun or srun started, the first to read the text will say so.
     """
     check_text(cfg.data)
-    if not was_restarted() and not outer_ranks():
+    is_done = cfg.resume == "auto" and cfg.run_dir is not None and Path(cfg.run_dir, "result.json").is_file()
+    if not was_restarted() and not outer_ranks() and not is_done:
         find_text(cfg.data if cfg.resume == "never" else replace(cfg.data, test_sets=[]))
 
 
@@ -166,14 +168,14 @@ def _run_in_hydra(args: Namespace, script: str | None, varying: Collection[str] 
     def job(composed: DictConfig) -> None:
         overrides = list(HydraConfig.get().overrides.task)
         folder = HydraConfig.get().sweep.dir
-        run_dirs.append(Path(composed.run_dir or Path(folder, _job_name(overrides, varying))))
+        run_dirs.append(Path(expand_home(composed.run_dir or str(Path(folder, _job_name(overrides, varying))))))
         placed = [] if composed.run_dir else [text_word("run_dir", str(run_dirs[-1]))]
         where = ["--config-path", args.config_path, "--config-name", args.config_name]
         where += ["--config-dir", args.config_dir] if args.config_dir else []
         code = _child([sys.executable, *program, *where, *overrides, *placed])
         codes[" ".join(overrides)] = code
         if code in (Exit.INTERRUPTED, Exit.TERMINATED):
-            again = f"hydra.sweep.dir={folder} resume=auto" if placed else "resume=auto"
+            again = f"{shlex.quote(text_word('hydra.sweep.dir', folder))} resume=auto" if placed else "resume=auto"
             print(f"stopped; the same command with {again} goes on", file=sys.stderr)
             sys.exit(code)
 

@@ -329,7 +329,7 @@ def check(cfg: Config) -> None:
         other = "optim.matrices=muon" if cfg.optim.matrices == "muon" else f"trainer.compress={trainer.compress}"
         raise UserError(f"trainer.strategy=fsdp2: cannot be combined with {other}; use ddp")
     if trainer.accelerator == "mps" and trainer.devices > 1:
-        raise UserError(f"trainer.accelerator=mps: is one device; asked was trainer.devices={trainer.devices}")
+        raise UserError(f"trainer.accelerator=mps: is one device; trainer.devices={trainer.devices} was asked for")
     if trainer.accelerator == "mps" and trainer.precision == "64-true":
         raise UserError("trainer.accelerator=mps: has no trainer.precision=64-true; use cpu")
     _check_data(cfg.data)

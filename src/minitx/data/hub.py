@@ -7,6 +7,7 @@ try again and again for a minute, and log each try.
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ def download(cfg: DataConfig) -> HubSet:
     try:
         with _silent_client(), nullcontext() if why is None else _offline():
             tables = _load(cfg)
+        if why is not None and "HF_HUB_OFFLINE" not in why:
+            warnings.warn(f"data.hub_id={cfg.hub_id}: {why}, so the copy here is used", stacklevel=2)
     except ValueError as error:  # no configuration of that name: datasets lists what there is
         pair = cfg.hub_name or f"{cfg.src}-{cfg.tgt} or {cfg.tgt}-{cfg.src}"
         raise UserError(f"data.hub_id={cfg.hub_id}: has no {pair} ({_reason(error)}); data.src and data.tgt name the "
@@ -93,7 +96,8 @@ def why_unreachable(hub_id: str) -> str | None:
     if wish := os.environ.get("HF_HUB_OFFLINE"):
         return f"HF_HUB_OFFLINE={wish}" if wish.upper() in ("1", "ON", "YES", "TRUE") else None
     asked = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    proxy = getproxies().get(asked.scheme)
+    proxies = getproxies()
+    proxy = proxies.get(asked.scheme) or proxies.get("all")
     if proxy and not proxy_bypass(str(asked.hostname)):
         asked = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     host, port = str(asked.hostname), asked.port or PORTS.get(asked.scheme, 443)
@@ -101,7 +105,7 @@ def why_unreachable(hub_id: str) -> str | None:
 
 
 def _answers(host: str, port: int) -> bool:
-    """Tell whether a host takes a connection within `ANSWER_S`. Alone, looking up its name may take many seconds."""
+    """Tell whether a host takes a connection: within `ANSWER_S` an address, and in thrice that with its name looked up."""
     answers: list[bool] = []
 
     def ask() -> None:
@@ -113,7 +117,7 @@ def _answers(host: str, port: int) -> bool:
 
     asking = Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(ANSWER_S)
+    asking.join(3 * ANSWER_S)
     return answers == [True]
 
 

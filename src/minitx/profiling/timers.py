@@ -7,6 +7,8 @@ from time import perf_counter
 
 import torch
 
+from minitx.profiling.peak import synchronize
+
 
 class Clock:
     """Add up wall time by section. Each moment belongs to exactly one; the sections add up to the whole."""
@@ -49,6 +51,7 @@ class Phases:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.events: deque[tuple[str | None, torch.cuda.Event]] | None = deque() if device.type == "cuda" else None
         self._seconds: defaultdict[str | None, float] = defaultdict(float)
         self._phase: str | None = None
@@ -57,6 +60,7 @@ class Phases:
     def mark(self, phase: str | None) -> None:
         """End the current phase and begin another. None = the time until the next mark is not counted."""
         if self.events is None:
+            synchronize(self.device)
             now = perf_counter()
             self._seconds[self._phase] += now - self._since
             self._phase, self._since = phase, now

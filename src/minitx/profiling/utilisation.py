@@ -170,7 +170,7 @@ class Watch:
                  gpu: Callable[[torch.device], GPU] = find_gpu) -> None:
         self.device, self._ticks = device, ticks
         self.gpu: GPU | None = None
-        self.why = "only a GPU's is measured" if device.type == "cpu" else "NVML knows NVIDIA's GPUs alone"
+        self.why = "only a GPU's is measured" if device.type == "cpu" else "NVML covers only NVIDIA GPUs"
         if device.type == "cuda":
             try:
                 self.gpu = gpu(device)

@@ -81,7 +81,7 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | N
         path.rename(path.with_suffix(".damaged"))  # out of the way of those to come
     if damaged := list(folder.glob("step-*.damaged")):
         raise UserError(f"{folder}: each of its {len(damaged)} checkpoints is damaged, nothing is left to go on from; "
-                        f"remove the folder to start this run over, or start another with init_from={folder.parent}",
+                        f"remove the folder to start this run over, or start another with {init_from(folder.parent)}",
                         Exit.STORAGE)
     return None
 
@@ -107,7 +107,7 @@ def _read(path: Path) -> Checkpoint | None:
     header = _header(content)["__metadata__"]
     if header["format"] != str(FORMAT):
         raise UserError(f"{path}: checkpoint format {header['format']}, this version reads {FORMAT}; start a new "
-                        f"run from its weights: init_from={path.parents[1]} and another run_dir", Exit.STORAGE)
+                        f"run from its weights: {init_from(path.parents[1])} and another run_dir", Exit.STORAGE)
     return Checkpoint(path, load(content), json.loads(header["meta"]))
 
 

@@ -1,14 +1,16 @@
 """Which settings may change when a run is resumed; any other difference is refused, with a line for each."""
 
+import shlex
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from minitx.config.fields import show
+from minitx.config.fields import show, text_word
 from minitx.utils.errors import Exit, UserError
 
 MAY_CHANGE = ("run_dir", "resume", "debug", "choices", "checkpoint", "logger", "data.dir",
+              "data.recommends",  # what it sets is compared where it is set
               "decode.beam_size", "decode.length_penalty", "decode.max_tokens",  # validation depends on the others
               "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.max_restarts",
               "trainer.timeout_s", "trainer.threads", "trainer.max_steps", "trainer.max_minutes",
@@ -51,8 +53,13 @@ def _differences(asked: Mapping[str, Any], frozen: Mapping[str, Any], prefix: st
     return lines
 
 
+def init_from(run_dir: Path) -> str:
+    """Return the word that begins a new run with the weights of a run, as it is typed in a shell."""
+    return shlex.quote(text_word("init_from", str(run_dir)))
+
+
 def _refuse(run_dir: Path, what: str, lines: list[str], code: Exit = Exit.USAGE) -> None:
     if lines:
         head = (f"run_dir={run_dir}: was begun with {what}; resume=auto trains on as begun. To start a new run from "
-                f"its weights: init_from={run_dir} and another run_dir")
+                f"its weights: {init_from(run_dir)} and another run_dir")
         raise UserError("\n  ".join([head, *lines]), code)

@@ -12,19 +12,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from time import sleep
 from typing import Any, TextIO
 
 from minitx.config import saved
 from minitx.config.fields import text_word
 from minitx.config.schema import Config, as_dict
-from minitx.runs.compatibility import refuse_other_settings
+from minitx.runs.compatibility import init_from, refuse_other_settings
 from minitx.runs.result import Result
 from minitx.utils.console import Console, warn_once
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import create, write_atomically
 
 RUNS = Path("runs")
-LONGEST_NAME = 120  # characters of a folder's name: no more than 255 bytes, even of letters that take two
+LONGEST_NAME = 120  # bytes of a folder's name; file systems take 255
 NEEDS_QUOTES = r"[^\w.,=+-]+"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -108,13 +109,15 @@ def _new_run_dir(cfg: Config) -> Path:
 def job_name(words: Sequence[str]) -> str:
     """Name the run directory of one job of a sweep by words like key=value: `model=lstm,seed=2`.
 
-    Characters of values that a shell would take for its own become `_`, and a name that is too long ends in a digest.
+    Characters of values that a shell would take for its own become `_`; a name that was changed so, or is too long,
+    ends in a digest, for another job's may become the same.
     """
     pairs = [word.lstrip("+~").partition("=") for word in words]
     name = ",".join(f"{key}={re.sub(NEEDS_QUOTES, '_', value).strip('_')}" for key, _, value in pairs) or "run"
-    if len(name) <= LONGEST_NAME:
+    if name == ",".join(f"{key}={value}" for key, _, value in pairs) and len(name.encode()) <= LONGEST_NAME:
         return name
-    return f"{name[:LONGEST_NAME - 9]}-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:8]}"
+    start = name.encode()[:LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:8]}"
 
 
 def _was_killed_at_once(run_dir: Path) -> bool:
@@ -134,7 +137,7 @@ def held(run_dir: Path) -> Iterator[None]:
     """
     with (run_dir / ".lock").open("w") as lock:
         try:
-            _lock(lock)
+            _lock_patiently(lock)
         except BlockingIOError:
             raise UserError(f"run_dir={run_dir}: another process is training there", Exit.STORAGE) from None
         except OSError as error:
@@ -155,6 +158,16 @@ def is_held(run_dir: Path) -> bool:
     except OSError:  # no such file, no locks there, not ours to read
         pass
     return False
+
+
+def _lock_patiently(file: TextIO) -> None:
+    """Lock an open file, trying for a moment: `is_held` holds it while it looks. Errors: as of `_lock`"""
+    for _ in range(3):
+        with suppress(BlockingIOError):
+            _lock(file)
+            return
+        sleep(0.1)
+    _lock(file)
 
 
 def _lock(file: TextIO, shared: bool = False) -> None:
@@ -188,13 +201,13 @@ def is_finished(cfg: Config, run_dir: Path, console: Console) -> bool:
         if done.stop_reason == "max_steps" and (cfg.trainer.max_steps or done.steps) > done.steps:
             raise UserError(f"trainer.max_steps={cfg.trainer.max_steps}: {run_dir} is finished, after the "
                             f"{done.steps:,} steps it decayed towards; to train on, start a new run with "
-                            f"init_from={run_dir}")
+                            f"{init_from(run_dir)}")
         console.line(f"{run_dir}: this run is finished, see {run_dir / 'result.json'}; to train on, start a new "
-                     f"run with init_from={run_dir}")
+                     f"run with {init_from(run_dir)}")
         return True
     if (run_dir / "model.safetensors").exists() and not (run_dir / "metrics.jsonl").exists():
         raise UserError(f"run_dir={run_dir}: holds weights that were not trained there, and would be overwritten; "
-                        f"to train on from them: init_from={run_dir} and another run_dir", Exit.STORAGE)
+                        f"to train on from them: {init_from(run_dir)} and another run_dir", Exit.STORAGE)
     return False
 
 

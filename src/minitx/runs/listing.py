@@ -10,8 +10,8 @@ from minitx.runs.overview import CHOICES, RunOverview
 from minitx.utils.errors import UserError
 from minitx.utils.tables import aligned
 
-# Settings that make no other system: where a run is kept, how it is shown, and what the text recommended.
-UNTOLD = ("seed.", "run_dir.", "resume.", "debug.", "logger.", "data.recommends.", "trainer.price_per_hour.")
+# Settings that do not make a run another system: where a run is kept, how it is shown, and what the text recommended.
+NOT_COMPARED = ("seed.", "run_dir.", "resume.", "debug.", "logger.", "data.recommends.", "trainer.price_per_hour.")
 
 # --- in what they differ
 
@@ -22,9 +22,9 @@ def differences(runs: Sequence[RunOverview]) -> list[dict[str, Any]]:
     What follows from a choice is left out: that another model has other widths, or that another text is learned at
     another rate. So a setting is compared among runs that share the choices which decide it.
     """
-    told: list[dict[str, Any]] = [{} for _ in runs]
+    differing: list[dict[str, Any]] = [{} for _ in runs]
     for key in dict.fromkeys(key for run in runs for key in run.settings):
-        if f"{key}.".startswith(UNTOLD):
+        if f"{key}.".startswith(NOT_COMPARED):
             continue
         alike: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
         for number, run in enumerate(runs):
@@ -33,8 +33,8 @@ def differences(runs: Sequence[RunOverview]) -> list[dict[str, Any]]:
             values = [runs[number].settings.get(key) for number in numbers]
             if any(value != values[0] for value in values):
                 for number, value in zip(numbers, values, strict=True):
-                    told[number][key] = value
-    return told
+                    differing[number][key] = value
+    return differing
 
 
 def _decided_by(key: str) -> tuple[str, ...]:
@@ -55,10 +55,10 @@ def words(settings: Mapping[str, Any]) -> str:
 
 def system_names(runs: Sequence[RunOverview]) -> list[str]:
     """Name each run's system, which its seeds share: by its model where that is enough, else by all differences."""
-    told, models = [words(settings) for settings in differences(runs)], [str(run.settings["model"]) for run in runs]
-    if len(set(zip(told, models, strict=True))) == len(set(models)):
+    differing, models = [words(settings) for settings in differences(runs)], [str(run.settings["model"]) for run in runs]
+    if len(set(zip(differing, models, strict=True))) == len(set(models)):
         return models
-    return [differs or model for differs, model in zip(told, models, strict=True)]
+    return [differs or model for differs, model in zip(differing, models, strict=True)]
 
 
 # --- as a table
@@ -113,12 +113,12 @@ def ordered(runs: Sequence[RunOverview], key: str, reverse: bool = False) -> lis
 
 def grid(runs: Sequence[RunOverview]) -> tuple[list[str], list[list[str]]]:
     """Return the header of the table of these runs, and their lines. Without differences it has no column for them."""
-    told = [words(settings) for settings in differences(runs)]
+    differing = [words(settings) for settings in differences(runs)]
     cells = [[str(run.path), _figure(run.valid_bleu, ".1f"), _figure(run.test_bleu, ".1f"), differs, show(run.seed),
               _figure(run.steps, ",.0f"), _figure(run.minutes, ".1f"), run.status]
-             for run, differs in zip(runs, told, strict=True)]
+             for run, differs in zip(runs, differing, strict=True)]
     head = ["run", "valid BLEU", "test BLEU", "differs in", "seed", "steps", "minutes", "status"]
-    shown = [n for n, name in enumerate(head) if name != "differs in" or any(told)]
+    shown = [n for n, name in enumerate(head) if name != "differs in" or any(differing)]
     return [head[n] for n in shown], [[line[n] for n in shown] for line in cells]
 
 

@@ -4,6 +4,7 @@ Nothing is required of a run but settings that can be read: it may be going on, 
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from minitx.config.fields import flatten
 from minitx.runs.directory import is_held
 from minitx.runs.records import read_records
 from minitx.runs.result import STATUSES
+from minitx.utils.checkout import TRAIN
 from minitx.utils.console import Console
 from minitx.utils.errors import UserError
 from minitx.utils.progress import Progress
@@ -69,7 +71,7 @@ def find_runs(folders: Sequence[Path], console: Console) -> tuple[list[RunOvervi
     places, notes = list[Path](), list[str]()
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; python train.py writes each run into one, in runs/")
+            raise UserError(f"{folder}: no such folder; {TRAIN} writes each run into one, in runs/")
         within = [folder] if _is_run(folder) else _folders(folder)
         for child in within:
             found = list(_run_dirs(child, DEPTH))
@@ -80,7 +82,7 @@ def find_runs(folders: Sequence[Path], console: Console) -> tuple[list[RunOvervi
         try:
             runs.append(read_run(place))
             notes += _faults(place)
-        except UserError as error:
+        except (UserError, OSError) as error:  # or one that is removed meanwhile
             notes.append(str(error))
         progress(f"reading {place}")
     console.clear()
@@ -99,7 +101,7 @@ def _run_dirs(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / saved.NAME).is_file()
+    return os.path.isfile(folder / saved.NAME)  # False too in a folder that may not be entered
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -141,6 +143,8 @@ def _status(run_dir: Path, result: Any) -> str:
         return "running"
     if result in STATUSES:
         return STATUS_OF.get(result, str(result))
+    if (run_dir / "model.safetensors").exists() and not (run_dir / "metrics.jsonl").exists():
+        return "finished"  # of weights that were made elsewhere, such as a mean of checkpoints
     if any(run_dir.glob("checkpoints/step-*")):
         return "interrupted"
     age_s = time() - (run_dir / saved.NAME).stat().st_mtime

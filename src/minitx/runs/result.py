@@ -14,6 +14,7 @@ from minitx.utils.errors import UserError
 STATUSES = ("finished", "interrupted", "terminated", "diverged")
 DISTURBED_PCT = 5.0
 SEARCH = ("beam_size", "length_penalty", "precision")  # the keys of the config's decode that a row tells
+LENGTH_BOUNDS = ("max_length_ratio", "max_length_extra")  # it tells these too, where they are not the config's
 
 
 class TestScore(TypedDict):
@@ -65,7 +66,7 @@ class Result:
     valid_loss: Annotated[float | None, "validation loss of the weights that serve, nats a token"]
     test: Annotated[dict[str, TestScore], "scores of each test set, by its name: see below"]
     decode: Annotated[dict[str, Any], "beam size, length penalty and precision (null = the weights' own) of the test "
-                                      "scores"]
+                                      "scores; the bounds on lengths too, where these were not the config's"]
     train_s: Annotated[float, "seconds of updates alone"]
     eval_s: Annotated[float, "seconds of validation and test"]
     checkpoint_s: Annotated[float, "seconds of writing checkpoints"]
@@ -163,4 +164,6 @@ def system_name(experiment: str | None, model: str) -> str:
 def searched(decode: Mapping[str, Any]) -> str:
     """Say how test sets were searched. decode: a result's"""
     words = f"beam {decode['beam_size']}, length penalty {decode['length_penalty']}"
+    if "max_length_ratio" in decode:
+        words += f", outputs of up to {decode['max_length_ratio']:g} times the source's tokens"
     return words if decode.get("precision") is None else f"{words}, {decode['precision']}"

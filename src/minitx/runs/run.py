@@ -33,4 +33,4 @@ class Run(os.PathLike[str]):
 
         All records have `step` and `train_s`, the seconds of training so far; those of "valid" also `loss` and `bleu`.
         """
-        return [record for record in read_records(self.folder) if record["event"] == event]
+        return [record for record in read_records(self.folder) if record.get("event") == event]

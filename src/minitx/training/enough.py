@@ -66,7 +66,7 @@ def warnings_of(cfg: Config, planned: float, updates_per_epoch: int, update_s: f
     """Return what is to be said of a run of so many updates. update_s: seconds that one takes"""
     needed = updates_needed(cfg, updates_per_epoch)
     found = []
-    if planned < TOO_FEW * needed:
+    if cfg.init_from is None and planned < TOO_FEW * needed:
         found.append(f"{planned:,.0f} updates are too few: this text needs about {needed:,}, "
                      f"{duration(needed * update_s)} at this speed ({_remedy(cfg.trainer, needed, update_s)})")
     if cfg.optim.warmup_steps > LONG_WARM_UP * planned:
@@ -76,10 +76,11 @@ def warnings_of(cfg: Config, planned: float, updates_per_epoch: int, update_s: f
 
 
 def _remedy(limits: TrainerConfig, needed: int, update_s: float) -> str:
-    """Write the limit that would be enough."""
-    if limits.max_minutes is not None:
-        return f"trainer.max_minutes={ceil(needed * update_s / 60)}"
-    return f"trainer.max_steps={needed}" if limits.max_pflop is None else "raise trainer.max_pflop"
+    """Write the limits that would be enough."""
+    words = [f"trainer.max_steps={needed}"] if limits.max_steps is not None and limits.max_steps < needed else []
+    if limits.max_minutes is not None and 60 * limits.max_minutes < needed * update_s:
+        words.append(f"trainer.max_minutes={ceil(needed * update_s / 60)}")
+    return " ".join(words) or "raise trainer.max_pflop"
 
 
 def has_learned(state: RunState) -> bool:

@@ -3,6 +3,7 @@
 Nothing is restarted, and each training takes its number of threads and its start from its own settings.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ def train_in_process(cfg: Config) -> Path:
     in both cases once the update at hand is done, and checkpoint and result are written.
     """
     if threading.current_thread() is not threading.main_thread():
-        raise UserError("minitx.train: trains in the main thread alone, where signals arrive; call it there")
+        raise UserError("minitx.train: works only in the main thread, which receives signals")
     if ranks := outer_ranks():
         raise UserError(f"minitx.train: this process is one of {ranks} ranks that torchrun or srun started, and each "
                         "would train by itself; start train.py with them, or set trainer.devices")
@@ -45,17 +46,20 @@ def train_in_process(cfg: Config) -> Path:
 
 @contextmanager
 def _process_restored() -> Iterator[None]:
-    """Give back the environment, the threads and the random state that a training changes."""
-    environment = dict(os.environ)
+    """Give back the environment, the threads, the random state and the level of a logger that a training changes."""
+    environment, logger = dict(os.environ), logging.getLogger("lightning.pytorch")
+    level = logger.level
     limit_spinning()
 
     import torch
 
     threads = torch.get_num_threads()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
-        with torch.random.fork_rng(devices=()):
+        with torch.random.fork_rng(devices=devices):
             yield
     finally:
         os.environ.clear()
         os.environ |= environment
         torch.set_num_threads(threads)
+        logger.setLevel(level)

@@ -12,7 +12,7 @@ from minitx.data.tokenizer import DEFAULT_VOCAB, entries_for
 from minitx.profiling.peak import Peak
 from minitx.profiling.process import cores
 from minitx.profiling.provenance import environment, hardware, peak_memory_gib, versions
-from minitx.runs.result import SEARCH, Result, TestScore
+from minitx.runs.result import LENGTH_BOUNDS, SEARCH, Result, TestScore
 from minitx.training import time_to_target
 from minitx.training.enough import LEARNED_BLEU, search_settings
 from minitx.training.prepare import Prepared
@@ -45,7 +45,7 @@ def _text(prepared: Prepared) -> dict[str, str]:
     if cfg.init_from is not None:
         vocabulary += f" of {cfg.init_from}, whose weights it begins with"
     elif cfg.tokenizer.vocab_size is None and entries_for(data.cleaning.kept) < DEFAULT_VOCAB:
-        vocabulary += " (few, for there are few pairs: tokenizer.vocab_size sets another number)"
+        vocabulary += " (small because there are few pairs; set tokenizer.vocab_size to change it)"
     return {
         "text": f"{corpus.origin} {cfg.data.src}-{cfg.data.tgt}, {data.cleaning.kept:,} training pairs"
                 + (f" (left out: {left_out})" if left_out else ""),
@@ -97,6 +97,7 @@ def build_result(prepared: Prepared, averaged: list[int] | None, scores: dict[st
     run, data = prepared.run, prepared.data
     cfg, state, ranks = run.cfg, run.state, run.ranks
     decode = search_settings(cfg.decode, state)
+    bounds = [name for name in LENGTH_BOUNDS if getattr(decode, name) != getattr(cfg.decode, name)]
     assert run.stop_reason is not None
     wall_s = run.clock.total()
     return Result(
@@ -107,7 +108,7 @@ def build_result(prepared: Prepared, averaged: list[int] | None, scores: dict[st
         nonfinite_steps=state.nonfinite, epochs=round(state.epoch + state.update / data.updates_per_epoch, 4),
         horizon_steps=state.horizon_steps, best_valid_bleu=state.best_valid_bleu, best_step=state.best_step,
         averaged_steps=averaged, valid_loss=state.best_valid_loss, test=scores, train_s=state.train_s,
-        eval_s=state.eval_s, decode={name: getattr(decode, name) for name in SEARCH},
+        eval_s=state.eval_s, decode={name: getattr(decode, name) for name in (*SEARCH, *bounds)},
         checkpoint_s=state.checkpoint_s, wall_s=wall_s, target_bleu=cfg.trainer.target_bleu,
         tgt_tokens_per_s=state.tokens / state.train_s if state.train_s else None,
         padding_efficiency_pct=100 * data.padding_efficiency,

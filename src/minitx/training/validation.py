@@ -162,7 +162,7 @@ class Validation(pl.Callback):
         """Print some translations; the first time, say what stands before them."""
         if samples and not self.is_explained:
             self.is_explained = True
-            self.run.console.line("    each sentence, below it = its translation and ~ the reference:")
+            self.run.console.line("    each sentence, followed by its translation (=) and the reference (~):")
         for sample in samples:
             self.run.console.line(f"    {sample.source}\n  = {sample.hypothesis}\n  ~ {sample.reference}")
 

@@ -35,7 +35,7 @@ def test_a_page_shows_runs_their_curves_and_what_they_share(folder: Path, tmp_pa
     out, err = capsys.readouterr()
     assert out.count(": written\n") == 1 + 3
     assert "c/sentence_statistics.json: missing or damaged" in err
-    assert "it is in the table alone" in err
+    assert "it appears only in the table" in err
     read = Reader((tmp_path / "page.html").read_bytes())
     assert read.texts["h2"] == ["Runs"]
     assert read.texts["th"][:3] == ["run", "valid BLEU", "test BLEU"], "scores need no scrolling"

@@ -190,7 +190,6 @@ class KernelProfiler(pl.Callback):
                        share_text(seconds / total, seconds) + (f"  {gflops:,.0f} GFLOP/s" if gflops else "")
                        + f"  most: {slowest[2]} {1000 * slowest[0]:,.2f} ms")
 
-
     def loss_pct(self) -> float:
         """Return the share of the time in kernels that goes to the loss and its gradients."""
         events = self._operators()

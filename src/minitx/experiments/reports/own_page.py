@@ -44,7 +44,7 @@ def finished_rows(runs: Sequence[RunOverview], console: Console) -> tuple[list[R
         try:
             rows.append(unpublished_row(run.path))
         except UserError as error:
-            notes.append(f"{error}; it is in the table alone")
+            notes.append(f"{error}; it appears only in the table")
         progress(f"read {run.path}")
     return rows, notes
 

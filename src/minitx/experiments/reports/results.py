@@ -165,7 +165,7 @@ def refusal(result: Result) -> str | None:
     if result.status != "finished":
         return f"the run is {result.status}; only finished runs are published"
     if result.experiment is None:
-        return "the run names no experiment, so its row would have no name: python train.py experiment=NAME"
+        return "the run names no experiment, so its row would have no name: train with experiment=NAME"
     if result.init_from_sha256 is not None:
         return "it began with another run's weights (init_from); only runs that drew their own are published"
     if result.nonfinite_steps:

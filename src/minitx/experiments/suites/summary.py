@@ -60,6 +60,8 @@ def side_by_side(jobs: Sequence[Job], states: Mapping[Job, State]) -> Iterator[s
         test_set = corpus.test_sets[0]
         pairs = corpus.pairs(test_set)
         outputs = [read_lines(job.run_dir / "hypotheses" / f"{test_set}.{corpus.tgt}", strict=False) for job in shown]
+        if any(len(lines) != len(pairs) for lines in outputs):
+            raise UserError(f"{test_set} has changed since these runs")
     except UserError as error:
         yield f"no sentences side by side: {error}"
         return
