@@ -105,7 +105,7 @@ def why_unreachable(hub_id: str) -> str | None:
 
 
 def _answers(host: str, port: int) -> bool:
-    """Tell whether a host takes a connection: within `ANSWER_S` an address, and in thrice that with its name looked up."""
+    """Tell whether a host takes a connection: an address within `ANSWER_S`, all of them within thrice that."""
     answers: list[bool] = []
 
     def ask() -> None:

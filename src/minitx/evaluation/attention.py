@@ -36,6 +36,6 @@ def attention_maps(translator: Translator, cfg: Config, source: str, target: str
                     eos_id=tokenizers.tgt.eos_id).to(translator.device)
     with evaluating(model):
         kinds = model.attention_weights(batch.src, batch.tgt)  # --> [layers, 1, H, L, S] each
-    weights = {kind: (layers[:, 0].cpu().double() * SCALE).round().long().numpy(force=True) for kind, layers in kinds.items()}
+    weights = {kind: (layers[:, 0].cpu().double() * SCALE).round().long().numpy() for kind, layers in kinds.items()}
     return AttentionMaps(cfg.choices.experiment, cfg.choices.model, cfg.seed, config_sha256(cfg),
                          [*tokenizers.src.pieces(src), EOS], [*tokenizers.tgt.pieces(tgt), EOS], weights)

@@ -25,6 +25,7 @@ from minitx.config.schema import Config
 from minitx.data.tokenizer import TokenizerPair
 from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
+from minitx.runs.compatibility import init_from
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 

@@ -55,7 +55,8 @@ def words(settings: Mapping[str, Any]) -> str:
 
 def system_names(runs: Sequence[RunOverview]) -> list[str]:
     """Name each run's system, which its seeds share: by its model where that is enough, else by all differences."""
-    differing, models = [words(settings) for settings in differences(runs)], [str(run.settings["model"]) for run in runs]
+    differing = [words(settings) for settings in differences(runs)]
+    models = [str(run.settings["model"]) for run in runs]
     if len(set(zip(differing, models, strict=True))) == len(set(models)):
         return models
     return [differs or model for differs, model in zip(differing, models, strict=True)]
