@@ -42,7 +42,7 @@ def test_it_is_sorted_and_filtered_and_read_by_programs(capsys: pytest.CaptureFi
     assert found[0]["test"] == {"test": 48.5, "minimal_pairs": 40.0}
     assert found[0]["differs_in"] == {}
     assert found[0]["settings"]["optim.lr"] == 0.001
-    assert cli.main(["runs", "runs/sweep", "runs/third", "--sort", "seed", "--reverse"]) == Exit.OK
+    assert cli.main(["runs", "runs/sweep", "--sort", "seed", "--reverse", "runs/third"]) == Exit.OK
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:3]] == [
         "runs/sweep/model=lstm,seed=2", "runs/third"]
     assert cli.main(["runs", "runs/sweep/model=lstm,seed=2", "seed=7"]) == Exit.OK

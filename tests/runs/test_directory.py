@@ -75,7 +75,8 @@ def test_any_other_error_is_ours() -> None:
 @pytest.mark.parametrize(("words", "name"), [
     (["model=lstm", "seed=2"], "model=lstm,seed=2"),
     (["+optim.lr=1e-3"], "optim.lr=1e-3"),
-    (["data.test_sets=[test, other]", "data.dir=my texts/'a'"], "data.test_sets=test,_other,data.dir=my_texts_a"),
+    (["data.test_sets=[test, other]", "data.dir=my texts/'a'"],
+     "data.test_sets=test,_other,data.dir=my_texts_a-66a79700"),
     ([], "run")])
 def test_a_job_is_named_by_its_words(words: list[str], name: str) -> None:
     assert job_name(words) == name

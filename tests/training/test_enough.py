@@ -46,6 +46,12 @@ def test_what_a_text_needs_is_what_its_yaml_recommends_or_so_many_passes(
     (("trainer.max_steps=300", "optim.warmup_steps=400"), 300,
      ["optim.warmup_steps=400: the learning rate rises for more than half of the run's 300 updates; "
       "optim.warmup_steps=30 would suit them"]),
+    (("trainer.max_steps=44", "trainer.max_minutes=30", "optim.warmup_steps=4"), 44,
+     ["44 updates are too few: this text needs about 800, 3m20s at this speed (trainer.max_steps=800)"]),
+    (("trainer.max_steps=44", "trainer.max_minutes=0.2", "optim.warmup_steps=4"), 43.7,
+     ["44 updates are too few: this text needs about 800, 3m20s at this speed "
+      "(trainer.max_steps=800 trainer.max_minutes=4)"]),
+    (("trainer.max_steps=44", "optim.warmup_steps=4", "init_from=runs/taught"), 44, []),
     (("trainer.max_steps=200", "optim.warmup_steps=100"), 200, []),
 ])
 def test_what_is_said_of_a_short_run(words: tuple[str, ...], planned: float, lines: list[str]) -> None:

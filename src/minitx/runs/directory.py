@@ -112,9 +112,10 @@ def job_name(words: Sequence[str]) -> str:
     Characters of values that a shell would take for its own become `_`; a name that was changed so, or is too long,
     ends in a digest, for another job's may become the same.
     """
+    plain = ",".join(word.lstrip("+~") for word in words) or "run"
     pairs = [word.lstrip("+~").partition("=") for word in words]
     name = ",".join(f"{key}={re.sub(NEEDS_QUOTES, '_', value).strip('_')}" for key, _, value in pairs) or "run"
-    if name == ",".join(f"{key}={value}" for key, _, value in pairs) and len(name.encode()) <= LONGEST_NAME:
+    if name == plain and len(name.encode()) <= LONGEST_NAME:
         return name
     start = name.encode()[:LONGEST_NAME - 9].decode(errors="ignore")
     return f"{start}-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:8]}"
