@@ -1,6 +1,7 @@
 """What the tests of `minitx` share: an untrained run, a stub in place of a model, the real process."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -58,5 +59,6 @@ COMMAND = [sys.executable, "-m", "minitx.cli.main"]
 
 
 def start(*argv: str | Path) -> subprocess.Popen[bytes]:
+    # A shell lets a background job ignore Ctrl-C, and so would what the job starts.
     return subprocess.Popen([*COMMAND, *argv], bufsize=0, env=ENVIRON, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE)
+                            stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))

@@ -95,8 +95,8 @@ def test_in_fp32_ranks_train_what_one_does(trained: Train, ranks: int, strategy:
     assert together.params == alone.params
 
 
-REAL = ("model=transformer", "data.train_size=5000", "data.test_sets=[]", "trainer.max_steps=10", "seed=5",
-        "trainer.log_every_n_steps=1", "trainer.valid_sentences=2", "decode.beam_size=1")
+REAL = ("experiment=synthetic_transformer", "data.train_size=5000", "data.test_sets=[]", "trainer.max_steps=10",
+        "seed=5", "trainer.log_every_n_steps=1", "trainer.valid_sentences=2", "decode.beam_size=1")
 
 
 @pytest.fixture(scope="module")
