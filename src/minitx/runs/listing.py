@@ -41,6 +41,8 @@ def _decided_by(key: str) -> tuple[str, ...]:
     """Name the settings on which the default of another depends."""
     if key == "experiment":
         return ()
+    if key == "model":
+        return ()
     if key in CHOICES:
         return ("experiment",)
     if key == "model.size":

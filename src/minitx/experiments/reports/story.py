@@ -97,7 +97,7 @@ def cost(evidence: Evidence) -> str:
         f"With the length L of a sentence the Transformer's time grows as {grown['transformer'].get('time', 'n/a')} "
         f"and its memory as {grown['transformer'].get('memory', 'n/a')}; the LSTM's time as "
         f"{grown['lstm'].get('time', 'n/a')} and its memory as {grown['lstm'].get('memory', 'n/a')}.",
-        "On captions, which are short, training goes through as many target tokens a second: "
+        "On captions, which are short, the speed of training, in target tokens a second: "
         + "; ".join(f"{name} {speed[model]}" for model, name in NAMES.items()) + ".",
         findings.conditions(study), _trained(evidence, "headline"),
         _commands(findings.command("lengths", study), *_of(evidence, "headline", *NAMES)))
