@@ -109,10 +109,10 @@ def _new_run_dir(cfg: Config) -> Path:
 def job_name(words: Sequence[str]) -> str:
     """Name the run directory of one job of a sweep by words like key=value: `model=lstm,seed=2`.
 
-    Characters of values that a shell would take for its own become `_`; a name that was changed so, or is too long,
-    ends in a digest, for another job's may become the same.
+    Characters of values that a shell would take for its own become `_`, brackets go. A name in which more than these
+    was changed, or that is too long, ends in a digest, for another job's may become the same.
     """
-    plain = ",".join(word.lstrip("+~") for word in words) or "run"
+    plain = ",".join(re.sub(r"[\[\]]", "", word.lstrip("+~")) for word in words) or "run"
     pairs = [word.lstrip("+~").partition("=") for word in words]
     name = ",".join(f"{key}={re.sub(NEEDS_QUOTES, '_', value).strip('_')}" for key, _, value in pairs) or "run"
     if name == plain and len(name.encode()) <= LONGEST_NAME:

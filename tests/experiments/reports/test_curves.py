@@ -49,7 +49,7 @@ def test_four_panels_with_titles_thin_seeds_and_the_highest_curve_first(drawn: l
         "BLEU by minutes of training", "BLEU by updates", "Loss by minutes of training", "Loss by updates"]
     bleu, _, loss, _ = figure.axes
     labels = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in (bleu, loss)]
-    assert labels == [["mine", "lstm, mean of 2 runs"], ["lstm, mean of 2 runs", "mine"]]
+    assert labels == [["mine", "lstm, mean of 2 seeds"], ["lstm, mean of 2 seeds", "mine"]]
     thin = [line for line in bleu.lines if line.get_linewidth() < 1]
     assert [len(line.get_xdata()) for line in thin] == [2, 3]
     assert {line.get_color() for line in thin} == {FAMILY_STYLES["lstm"][0]}

@@ -67,7 +67,7 @@ def draw_systems(axes: "Axes", systems: Mapping[str, Sequence[Curve]], x: Axis, 
         for curve in seeds if len(seeds) > 1 else ():
             axes.plot(*columns(curve, x, y), color=colour, linewidth=0.6, alpha=0.6)
         axes.plot(*columns(mean_curve(seeds), x, y), color=colour, marker=marker, markersize=3.5,
-                  label=f"{name}, mean of {len(seeds)} runs" if len(seeds) > 1 else name)
+                  label=f"{name}, mean of {len(seeds)} seeds" if len(seeds) > 1 else name)
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
 
