@@ -66,7 +66,7 @@ def _attention(args: argparse.Namespace, console: Console) -> "AttentionMaps":
 
     cfg = read_config(args.model)
     maps = attention_maps(translator, cfg, args.sentence, args.target,
-                           warn=lambda _, what: console.warn(f"the sentence has {what}"))
+                          warn=lambda _, what: console.warn(f"the sentence has {what}"))
     if maps is None:
         raise UserError(f"{args.model}: model={cfg.choices.model} has no attention, so there are no weights to show")
     return maps

@@ -117,4 +117,3 @@ def examples(pairs: Sequence[tuple[str, str]], sides: Sequence[Side], n: int) ->
             rows += [(f"{place + 1:,}" * (side is sides[0]), side.language, f"{len(text.split()):,} words", text),
                      ("", "", f"{len(ids):,} tokens", " ".join(shown(side.tokenizer.pieces(ids))))]
     yield from aligned(rows, "><><")
-

@@ -127,8 +127,8 @@ def find_text(cfg: DataConfig) -> None:
         warnings.simplefilter("ignore")
         if folder := local_folder(cfg):
             _look_into(cfg, folder)
-        elif cfg.hub_id and why_unreachable(cfg.hub_id):
-            download(cfg)  # there is a copy here, or the error comes now
+        elif cfg.hub_id and (why := why_unreachable(cfg.hub_id)):
+            download(cfg, why)  # there is a copy here, or the error comes now
 
 
 def _look_into(cfg: DataConfig, folder: Path) -> None:

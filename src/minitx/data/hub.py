@@ -61,13 +61,14 @@ class HubSet:
         return list(range(0, len(self.tables[split]), SHARD))
 
 
-def download(cfg: DataConfig) -> HubSet:
+def download(cfg: DataConfig, why: str | None = None) -> HubSet:
     """Load the data set from the hub, or its copy in the hub's own cache.
 
+    why: what `why_unreachable` said, if it was asked and said why.
     Errors: `UserError` if it cannot be loaded, or has no configuration for the pair.
     """
     assert cfg.hub_id is not None
-    why = why_unreachable(cfg.hub_id)
+    why = why or why_unreachable(cfg.hub_id)
     try:
         with _silent_client(), nullcontext() if why is None else _offline():
             tables = _load(cfg)

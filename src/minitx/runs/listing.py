@@ -39,9 +39,7 @@ def differences(runs: Sequence[RunOverview]) -> list[dict[str, Any]]:
 
 def _decided_by(key: str) -> tuple[str, ...]:
     """Name the settings on which the default of another depends."""
-    if key == "experiment":
-        return ()
-    if key == "model":
+    if key in ("experiment", "model"):
         return ()
     if key in CHOICES:
         return ("experiment",)

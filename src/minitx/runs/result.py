@@ -50,7 +50,7 @@ class Result:
     tgt: Annotated[str, "target language"]
     seed: Annotated[int, "seed of weights, order and dropout"]
     world_size: Annotated[int, "ranks that trained together"]
-    device: Annotated[str, "cpu or cuda"]
+    device: Annotated[str, "cpu, cuda or mps"]
     precision: Annotated[str, "number format, after `auto` was decided"]
     threads: Annotated[int, "CPU threads of a rank"]
     params: Annotated[int, "trained numbers"]
