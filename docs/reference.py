@@ -17,10 +17,11 @@ import yaml
 
 import minitx
 from minitx.cli.main import COMMANDS
-from minitx.config.compose import CONF
-from minitx.config.fields import keys, show
+from minitx.config.compose import first_comment
+from minitx.config.fields import flatten, keys, show
 from minitx.config.schema import SIZES, Config, ModelConfig
 from minitx.runs.result import Result, TestScore
+from minitx.utils.checkout import CONF
 from minitx.utils.errors import MEANINGS
 from minitx.utils.tables import markdown
 
@@ -72,12 +73,6 @@ def groups() -> str:
     return markdown(("option", "what it is"), rows)
 
 
-def first_comment(path: Path) -> str:
-    """Return what a file of conf/ says of itself."""
-    comments = re.findall(r"^# ([^@].*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return str(comments[0]) if comments else ""
-
-
 def config_keys() -> str:
     """List every key, its default, the values it accepts and what it means: a section a group, a table a family."""
     specs, written = keys(Config), written_defaults()
@@ -116,9 +111,9 @@ def written_defaults() -> dict[tuple[str, str], Any]:
     """Return the values that stand in conf/, by family ("" = of any) and key."""
     written: dict[tuple[str, str], Any] = {}
     for group, option in default_options().items():
-        written |= {("", key): value for key, value in leaves(load(group, option), f"{group}.")}
+        written |= {("", key): value for key, value in flatten(load(group, option), f"{group}.").items()}
     for family in ModelConfig.members:
-        written |= {(family, key): value for key, value in leaves(load("model", family), "model.")}
+        written |= {(family, key): value for key, value in flatten(load("model", family), "model.").items()}
     top = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))
     return written | {("", key): value for key, value in top.items() if not isinstance(value, dict | list)}
 
@@ -128,15 +123,6 @@ def load(group: str, option: str) -> dict[str, Any]:
     values: dict[str, Any] = yaml.safe_load((CONF / group / f"{option}.yaml").read_text(encoding="utf-8"))
     bases = [name for name in values.pop("defaults", []) if name != "_self_"]
     return {key: value for base in bases for key, value in load(group, base).items()} | values
-
-
-def leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and their values."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def default(value: Any) -> str:

@@ -26,7 +26,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from minitx.cli.streams import reader_may_leave
 from minitx.config import saved
-from minitx.config.compose import arguments, checked, compose_job, config_groups, hydra_app, parse_overrides
+from minitx.config.compose import (
+    arguments,
+    checked,
+    compose_job,
+    config_groups,
+    first_comment,
+    hydra_app,
+    parse_overrides,
+)
 from minitx.config.fields import allowed, keys, show, text_word
 from minitx.config.schema import Config, DataConfig
 from minitx.data.corpus import check_text, find_text
@@ -262,7 +270,7 @@ def usage(app: Hydra, composed: DictConfig, script: str | None) -> str:
     choices: dict[str, Any] = dict(composed.hydra.runtime.choices)
     groups = config_groups(app)
     options = [(f"  {'*' if choices.get(name) == option else ' '} {name}={option}",
-                _first_comment(CONF / name / f"{option}.yaml"))
+                first_comment(CONF / name / f"{option}.yaml"))
                for name in sorted(groups, key=list(choices)[::-1].index)  # Hydra lists the defaults from last to first
                for option in groups[name]]
     schema = keys(Config)
@@ -275,13 +283,6 @@ def usage(app: Hydra, composed: DictConfig, script: str | None) -> str:
     listed = {"groups": options, "keys": docs, "examples": examples}
     return USAGE.format(**{name: "\n".join(aligned(columns, "<")) for name, columns in listed.items()}, train=train,
                         completion=completion)
-
-
-def _first_comment(path: Path) -> str:
-    """Return what the file of an option says of itself; nothing if it is no file of conf/."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    comments = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")]
-    return comments[0] if comments else ""
 
 
 if __name__ == "__main__":

@@ -232,3 +232,10 @@ def config_groups(app: Hydra) -> dict[str, list[str]]:
     """Return the options of each group of a run."""
     names = [name for name in app.list_all_config_groups() if name.partition("/")[0] not in NOT_OF_A_RUN]
     return {name: app.config_loader.get_group_options(name) for name in names}
+
+
+def first_comment(path: Path) -> str:
+    """Return what the file of an option says of itself; nothing if it is no file of conf/."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    comments = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")]
+    return comments[0] if comments else ""
