@@ -1,6 +1,5 @@
 """How fast a device multiplies matrices and copies memory, and the most it could: what an MFU is a share of."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,26 +8,9 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from minitx.profiling.devices import device_named
 from minitx.profiling.process import waiting_s
 
-# Dense TFLOP/s of products in bf16 (sums in fp32), tf32, fp32; half of what a sheet gives "with sparsity" alone.
-SHEETS: dict[str, tuple[float | None, float | None, float]] = {
-    r"H100( SXM\d?)?( 80GB HBM3)?": (989.4, 494.7, 66.9),  # NVIDIA H100 Tensor Core GPU Architecture, V1.04, table 2
-    r"H100 PCIe": (756.0, 378.0, 51.2),  # the same table
-    r"H100 NVL": (835.5, 417.5, 60.0),  # NVIDIA H100 Tensor Core GPU, datasheet (1,671 and 835 with sparsity)
-    r"H200": (989.5, 494.5, 67.0),  # NVIDIA H200 Tensor Core GPU, datasheet (1,979 and 989 with sparsity)
-    r"H200 NVL": (835.5, 417.5, 60.0),  # the same (1,671 and 835 with sparsity)
-    r"A100.*": (312.0, 156.0, 19.5),  # NVIDIA A100 Tensor Core GPU, datasheet
-    r"L4": (121.0, 60.0, 30.3),  # NVIDIA L4 Tensor Core GPU, datasheet (242 and 120 with sparsity)
-    r"L40S": (362.05, 183.0, 91.6),  # NVIDIA L40S, datasheet
-    r"A10": (125.0, 62.5, 31.2),  # NVIDIA A10 Tensor Core GPU, datasheet
-    r"V100-SXM2.*": (None, None, 15.7),  # NVIDIA V100 Tensor Core GPU, datasheet
-    r"V100-PCIE.*": (None, None, 14.0),  # the same
-    r"T4": (None, None, 8.1),  # NVIDIA T4, datasheet
-    r"GeForce RTX 3090": (71.0, 35.6, 35.6),  # NVIDIA Ampere GA102 GPU Architecture, V2.1, appendix A
-    r"RTX A6000": (154.8, 77.4, 38.7),  # the same, appendix B
-    r"GeForce RTX 4090": (165.2, 82.6, 82.6),  # NVIDIA Ada GPU Architecture, V2.1, appendix A
-}
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 SIDES = (256, 512, 1024, 2048, 4096, 8192)  # of the square products that are measured
 WINDOW_S, SWEEP_S, LIMIT_S = 0.002, 0.4, 2.0  # of one size at a time; of all; of all where no window is quiet
@@ -70,20 +52,18 @@ def peak(device: torch.device, precision: str) -> Peak:
 
 
 def data_sheet(name: str, dtype: torch.dtype) -> float | None:
-    """Return the maker's TFLOP/s for products of this format on the GPU that torch calls `name`, if in `SHEETS`.
+    """Return the maker's TFLOP/s for products of this format on the GPU that torch calls `name`, if it is listed.
 
     fp32 products use tf32 units where torch allows it.
     """
-    name = re.sub(r"^(NVIDIA )?(Tesla )?", "", name)
-    if " MIG " in name:
-        return None  # a slice of the device has a share of it
-    found = next((figures for pattern, figures in SHEETS.items() if re.fullmatch(pattern, name)), None)
-    if found is None or dtype not in (torch.bfloat16, torch.float32):
+    device = device_named(name)
+    if device is None:
         return None
-    bf16, tf32, fp32 = found
-    if dtype is torch.bfloat16:
-        return bf16
-    return tf32 if tf32 is not None and torch.get_float32_matmul_precision() != "highest" else fp32
+    if dtype is torch.float16 or dtype is torch.bfloat16 and device.has_bf16:
+        return device.half
+    if dtype is not torch.float32:
+        return None
+    return device.fp32 if device.tf32 is None or torch.get_float32_matmul_precision() == "highest" else device.tf32
 
 
 def sweep(device: torch.device, dtype: torch.dtype) -> float:

@@ -1,0 +1,120 @@
+"""Predictions beside what others published: errors on trainings that no constant was fitted on, and what each part is
+worth.
+
+The code that was timed in 2020 is not ours: it padded sentences and kept attention's probabilities. So all rows are
+predicted from kernels as our code launches them on a V100, which comes nearest.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from math import log, sqrt
+from statistics import median
+
+import numpy as np
+
+from minitx.config.compose import compose
+from minitx.experiments.costs.estimate import estimate
+from minitx.experiments.prediction.calibration import Floats, fit
+from minitx.experiments.prediction.published import Training
+from minitx.experiments.prediction.update import record_update
+from minitx.profiling.devices import by_name
+from minitx.profiling.fleet import Fleet
+from minitx.profiling.kernels import Kernel
+from minitx.profiling.timeline import WHOLE, Constants, Model, Pace, timeline
+from minitx.training.launch import resolve
+
+PADDED = 7, 0  # capability of the path that pads
+LOOP = "gnmt_cell_loop"  # was timed in TensorFlow, whose loop waits before each kernel
+GPUS_OF_A_MACHINE = 16  # at most: a DGX-2
+WITHOUT = {"tiles and waves": Model(tiles=False), "bytes": Model(memory=False), "the cache": Model(cache=False),
+           "floors of kernels": Model(floors=False), "the host": Model(host=False)}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The constants of a prediction: of kernels, of TensorFlow's loop, and of several GPUs."""
+
+    kernels: Constants
+    loop: Constants
+    exposed: float
+    uneven: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A published training, and how long its updates should take."""
+
+    training: Training
+    predicted_s: float
+
+    @property
+    def error(self) -> float:
+        """Return the predicted speed over the published one, less 1."""
+        return self.training.update_s / self.predicted_s - 1
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Return the predicted speed."""
+        return self.training.tokens_per_s * self.training.update_s / self.predicted_s
+
+
+@cache
+def recorded(words: tuple[str, ...], sentences: int, src_len: int, tgt_len: int, half: bool) -> tuple[
+        tuple[Kernel, ...], int]:
+    """Record an update of one micro-batch. Returns its kernels, and the bytes of all gradients"""
+    cfg = resolve(compose(["logger=none", "trainer.accelerator=cpu", "data.max_tokens=1000000", *words]))
+    kernels = record_update(cfg, sentences, src_len, tgt_len, precision="bf16-mixed" if half else "32-true",
+                            capability=PADDED)
+    return tuple(kernels), estimate(cfg).params * (2 if half else 4)
+
+
+def kernels_of(training: Training) -> tuple[tuple[Kernel, ...], int]:
+    """Return what `recorded` does, of a published training."""
+    return recorded(training.words, training.sentences, training.src_len, training.tgt_len,
+                    training.precision == "half")
+
+
+def predict(trainings: Iterable[Training], fitted: Fitted, model: Model = WHOLE) -> Iterator[Prediction]:
+    """Predict each training."""
+    for training in trainings:
+        kernels, gradient_bytes = kernels_of(training)
+        device = by_name(training.device)
+        constants = fitted.loop if training.system == LOOP else fitted.kernels
+        one_s = timeline(kernels, Pace(device, constants, model, training.precision == "tf32")).seconds
+        fleet = Fleet(device, GPUS_OF_A_MACHINE, exposed=fitted.exposed, uneven=fitted.uneven)
+        yield Prediction(training, fleet.update_s(one_s, gradient_bytes, training.gpus))
+
+
+def fit_trainings(trainings: Sequence[Training], constants: Constants) -> Fitted:
+    """Fit what whole trainings alone can tell: TensorFlow's loop, and what several GPUs lose."""
+    fitted = Fitted(constants, replace(constants, gap_us=5.0), *fit_fleet(trainings))
+    loops = [training for training in trainings if training.system == LOOP]
+
+    def residuals(trial: Constants) -> Floats:
+        return np.array([log(1 + each.error) for each in predict(loops, replace(fitted, loop=trial))])
+
+    return replace(fitted, loop=fit(fitted.loop, ("gap_us",), residuals))
+
+
+def fit_fleet(trainings: Sequence[Training]) -> tuple[float, float]:
+    """Fit `exposed` and `uneven` of `Fleet` by what each training of several GPUs loses against that of one."""
+    alone = {(t.system, t.device, t.precision): t.update_s for t in trainings if t.gpus == 1}
+    slopes, lost = list[tuple[float, float]](), list[float]()
+    for t in trainings:
+        if t.gpus > 1:
+            one_s, gradient_bytes = alone[t.system, t.device, t.precision], kernels_of(t)[1]
+            exchange_s = Fleet(by_name(t.device), GPUS_OF_A_MACHINE).exchange_s(gradient_bytes, t.gpus)
+            slopes.append((exchange_s / t.update_s, one_s * sqrt(2 * log(t.gpus)) / t.update_s))
+            lost.append(1 - one_s / t.update_s)
+    a, b = np.array(slopes), np.array(lost)
+    exposed, uneven = np.linalg.lstsq(a, b, rcond=None)[0]
+    if uneven < 0:
+        exposed, uneven = a[:, 0] @ b / (a[:, 0] @ a[:, 0]), 0.0
+    return float(exposed), float(uneven)
+
+
+def errors(predictions: Sequence[Prediction]) -> tuple[float, float]:
+    """Return the median and the largest size of errors."""
+    sizes = [abs(prediction.error) for prediction in predictions]
+    return median(sizes), max(sizes)
