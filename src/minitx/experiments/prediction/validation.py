@@ -5,7 +5,7 @@ The code that was timed in 2020 is not ours: it padded sentences and kept attent
 predicted from kernels as our code launches them on a V100, which comes nearest.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import log, sqrt
@@ -27,6 +27,7 @@ from minitx.training.launch import resolve
 PADDED = 7, 0  # capability of the path that pads
 LOOP = "gnmt_cell_loop"  # was timed in TensorFlow, whose loop waits before each kernel
 GPUS_OF_A_MACHINE = 16  # at most: a DGX-2
+GUESS = Constants(tensor_intensity=20.0, plain_intensity=10.0, memory=0.8, product_us=5.0, kernel_us=2.0, step_us=10.0)
 WITHOUT = {"tiles and waves": Model(tiles=False), "bytes": Model(memory=False), "the cache": Model(cache=False),
            "floors of kernels": Model(floors=False), "the host": Model(host=False)}
 
@@ -118,3 +119,14 @@ def errors(predictions: Sequence[Prediction]) -> tuple[float, float]:
     """Return the median and the largest size of errors."""
     sizes = [abs(prediction.error) for prediction in predictions]
     return median(sizes), max(sizes)
+
+
+def refit(trainings: Sequence[Training]) -> Fitted:
+    """Fit on whole trainings alone, of a device of which no kernels were published; plain units are then a guess."""
+    alone = [training for training in trainings if training.gpus == 1 and training.system != LOOP]
+    exposed, uneven = fit_fleet(trainings)
+
+    def residuals(trial: Constants) -> Floats:
+        return np.array([log(1 + each.error) for each in predict(alone, Fitted(trial, trial, exposed, uneven))])
+
+    return fit_trainings(trainings, fit(GUESS, ("tensor_intensity", "memory", "step_us"), residuals))
