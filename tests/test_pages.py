@@ -223,6 +223,13 @@ def test_python(page: str, shell: Shell) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_the_two_recipes_of_the_embedded_text_are_those_of_conf() -> None:
+    told = " ".join(PAGES["results.md"].split())
+    for words, beginning in (([], "recipe than this table: "), (["experiment=synthetic_lstm"], "`: ")):
+        trainer = compose(words).trainer
+        assert f"{beginning}{trainer.max_steps:,} updates of about {trainer.tokens_per_update:,}" in told
+
+
 # --- README
 
 
