@@ -41,7 +41,7 @@ HOMES = {"README.md": "index.md", "ARCHITECTURE.md": "architecture.md", "CHANGEL
          "CONTRIBUTING.md": "contributing.md", "benchmarks/README.md": "peers.md",
          "benchmarks/results/peers.md": "peers.md"}
 KINDS = {int: "whole number", float: "number", bool: "true, false", str: "text", list: "list", dict: "mapping"}
-WIDTH = 100  # of a usage or a signature
+WIDTH = 84  # of a usage or a signature: as wide as the site
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 

@@ -239,7 +239,7 @@ def test_readme_is_one_page() -> None:
 
 def test_readme_leads_to_every_page_that_is_written() -> None:
     """Not what the site alone has: its index, and pages of files that lie elsewhere."""
-    written = {name for name, text in PAGES.items() if not text.startswith("<!-- make: page")} - {"README.md"}
+    written = {name for name, text in PAGES.items() if not text.startswith("<!-- site: page")} - {"README.md"}
     linked = set(re.findall(r"\]\(docs/([\w-]+\.md)", PAGES["README.md"]))
     assert written <= linked
 
