@@ -8,7 +8,7 @@ from minitx.experiments.reports.tables import TABLES
 from minitx.utils.console import duration
 from minitx.utils.tables import markdown
 
-HEAD = ("experiment", "text", "runs", "updates", "training", "in all", "machine")
+HEAD = ("experiment", "in all", "training", "updates", "runs", "text", "machine")
 MISSING = "No run has been published yet."
 
 
@@ -22,9 +22,9 @@ def render(rows: Sequence[Row]) -> str:
         conditions = {"hardware": row.result.hardware, "threads": row.result.threads}
         where = f"{machine(conditions)}, {row.result.precision}"
         groups.setdefault((_experiments(row), row.result.data, where), []).append(row)
-    lines = [(experiments, data, str(len(runs)), _extremes((row.result.steps for row in runs), "{:,}".format),
+    lines = [(experiments, _extremes((row.result.wall_s for row in runs), duration),
               _extremes((row.result.train_s for row in runs), duration),
-              _extremes((row.result.wall_s for row in runs), duration), where)
+              _extremes((row.result.steps for row in runs), "{:,}".format), str(len(runs)), data, where)
              for (experiments, data, where), runs in sorted(groups.items(), key=_shortest)]
     return markdown(HEAD, lines) if lines else MISSING
 
