@@ -139,8 +139,10 @@ def note_source_text(cfg: Config, run_dir: Path, data: TranslationData, tokenize
 
     A run that begins with another's weights has that one's text, too; where that is not known, nothing is written.
     """
+    if (run_dir / SOURCE_TEXT).exists():
+        return
     before = None if cfg.init_from is None else SourceText.read(Path(cfg.init_from))
-    if (run_dir / SOURCE_TEXT).exists() or cfg.init_from is not None and before is None:
+    if cfg.init_from is not None and before is None:
         return
     found = SourceText.measure(data.window(*data.start).split, tokenizers.src)
     (found if before is None else found.joined(before)).save(run_dir)
