@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="list what would be trained, and how long it would take")
     parser.add_argument("--measure", action="store_true",
                         help="with --dry-run: train a few updates of each system of which nothing says how long it "
-                             "takes, and tell; a quarter of a minute each")
+                             "takes, and tell; less than a minute each on a machine that is idle")
     parser.add_argument("--on", type=positive_number, metavar="TFLOPS",
                         help="with --dry-run: what it would take of a device with this peak (an H100: 989 in bf16)")
     parser.add_argument("--mfu", type=share, default=30.0, metavar="PCT",
