@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^<!-- (make|site): (\S+)(?: (\S+))? -->\n(.*?)^<!-- /\1 -->$", re.MULTILINE | re.DOTALL)
 MARKER = re.compile(r"^<!-- /?(?:make|site)\b", re.MULTILINE)
+PICTURE = re.compile(r"""(?:(?<= src=")|(?<= srcset="))(?:docs/)?figures/""")  # in HTML; see conf.py
 LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)#\s]+)")
 # Files outside docs/ that are pages of the site, or parts of one.
 HOMES = {"README.md": "index.md", "ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md",
@@ -84,13 +85,16 @@ def checked(text: str) -> str:
 
 
 def relink(text: str, folder: Path) -> str:
-    """Rewrite the links of a file in `folder` as they look from docs/; files that are pages get the page."""
+    """Rewrite the links of a file in `folder` as they look from docs/; files that are pages get the page.
+
+    Pictures in HTML, such as those that depend on the width of a screen, are taken from the site's static files.
+    """
     def seen_from_docs(link: re.Match[str]) -> str:
         target = Path(os.path.normpath(folder / link[1]))
         home = HOMES.get(str(target.relative_to(ROOT)))
         return home or os.path.relpath(target, DOCS)
 
-    return LINK.sub(seen_from_docs, text)
+    return LINK.sub(seen_from_docs, PICTURE.sub("_static/", text))
 
 
 def adopt(name: str) -> str:

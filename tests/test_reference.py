@@ -92,6 +92,8 @@ def test_links_are_those_that_hold_in_docs() -> None:
     assert reference.relink(readme, ROOT) == (
         "[a](story.md#x) [b](architecture.md) [c](../conf/train.yaml) [d](https://e.org/f) [g](#h)")
     assert reference.relink("[a](../README.md) [b](ranks.md)", ROOT / "docs") == "[a](index.md) [b](ranks.md)"
+    assert reference.relink('<source srcset="docs/figures/a.png"><img alt="b" src="docs/figures/c.png">', ROOT) == (
+        '<source srcset="_static/a.png"><img alt="b" src="_static/c.png">')
 
 
 def test_an_argument_that_holds_a_bar_stays_in_its_cell() -> None:
@@ -177,8 +179,8 @@ class Requests(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        if tag in ("script", "img", "iframe", "source") and given.get("src"):
-            self.fetched.append(str(given["src"]))
+        if tag in ("script", "img", "iframe", "source"):
+            self.fetched += [str(given[name]) for name in ("src", "srcset") if given.get(name)]
         if tag == "link" and given.get("href"):
             self.fetched.append(str(given["href"]))
         if tag == "img" and not given.get("alt"):
@@ -195,6 +197,8 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
     for page in tmp_path.glob("*.html"):
         read = Requests(page)
         assert not [link for link in read.fetched if re.match(r"(https?:)?//", link)], page.name
+        assert not [link for link in read.fetched if not (page.parent / link.partition("?")[0]).is_file()
+                    and not link.startswith(("#", "data:"))], page.name
         assert not read.images_without_words, page.name
     for sheet in tmp_path.rglob("*.css"):
         assert not re.findall(r"url\([\"']?(?:https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet.name

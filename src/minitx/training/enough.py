@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from minitx.config.schema import Config, DecodeConfig, TrainerConfig
+from minitx.evaluation.metrics import LEARNED_BLEU
 from minitx.training.callbacks import RunContext
 from minitx.training.coordination import share_done
 from minitx.training.state import RunState
@@ -21,7 +22,6 @@ FEWEST = 300  # updates, however small the text
 TOO_FEW = 0.25  # of the updates that a text needs: a run shorter than that is warned
 LONG_WARM_UP = 0.5  # of a run: one that warms up for longer is warned
 MEASURED = 5  # updates after which a run's speed is known
-LEARNED_BLEU = 1.0  # below this in validation nothing has been learned
 
 
 def updates_needed(cfg: Config, updates_per_epoch: int) -> int:
