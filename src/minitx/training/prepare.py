@@ -82,7 +82,12 @@ def prepare(cfg: Config, run_dir: Path, console: Console, signals: Signals, rank
         if saved:
             refuse_others(facts, saved.meta["identity"], run_dir)
         data = TranslationData(cfg, corpus, tokenizers, rank=ranks.rank, world_size=ranks.size,
-                               start=(state.epoch, state.update), progress=partial(show_or_stop, console, signals))
+                               start=(state.epoch, state.update), min_micro_batches=state.min_micro_batches,
+                               progress=partial(show_or_stop, console, signals))
+        if saved and cfg.model.dropout and data.splits_more_than(state.min_micro_batches):
+            console.warn(f"{ranks.size} ranks take more micro-batches an update than before, and dropout is drawn for "
+                         "each: from here on the run differs from one on fewer ranks")
+        state.min_micro_batches = data.min_micro_batches
     ranks.agree(**facts, precision=state.precision, step=str(state.step), bleu_tokenizer=tokenizer)
     task = build_task(cfg, tokenizers, state, device=device, ranks=ranks,
                       weights=saved.section("model") if saved else None)
