@@ -38,7 +38,8 @@ check: setup
 	$(BIN)/mypy --strict src
 	$(BIN)/python -m pytest tests/test_layers.py
 
-docs: setup  ## the site, into build/docs; warnings are errors
+docs: setup  ## the tables of its pages that are made from the code; the site, into build/docs: warnings are errors
+	$(BIN)/python docs/reference.py
 	$(BIN)/python -m sphinx -q -E -W --keep-going -n docs build/docs
 
 clean:  ## what can be made again; runs/ stays

@@ -1,13 +1,17 @@
-"""The parts of the site that are made from the code, so that they cannot say anything else: see `PARTS`.
+"""The parts of the pages that are made from the code, so that they cannot say anything else: see `PARTS`.
 
-A page says `<!-- make: NAME -->` where a part goes; `conf.py` puts it there as the site is built.
+`<!-- make: NAME -->` and `<!-- /make -->` hold such a part, which is kept in git, so that it is read without the site,
+too; this program writes all of them anew. What lies between `<!-- site: NAME -->` and `<!-- /site -->` is for readers
+without the site: as it is built, another page's text takes its place.
 """
 
 import argparse
+import inspect
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -20,36 +24,77 @@ from minitx.cli.main import COMMANDS
 from minitx.config.compose import first_comment
 from minitx.config.fields import flatten, keys, show
 from minitx.config.schema import SIZES, Config, ModelConfig
+from minitx.decoding.translator import Translation, Translator
 from minitx.runs.result import Result, TestScore
 from minitx.utils.checkout import CONF
-from minitx.utils.errors import MEANINGS
+from minitx.utils.errors import MEANINGS, UserError
+from minitx.utils.files import write_atomically
 from minitx.utils.tables import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-MARKER = re.compile(r"^<!-- make: (\S+)(?: (\S+))? -->$", re.MULTILINE)
+BLOCK = re.compile(r"^<!-- (make|site): (\S+)(?: (\S+))? -->\n(.*?)^<!-- /\1 -->$", re.MULTILINE | re.DOTALL)
+MARKER = re.compile(r"^<!-- /?(?:make|site)\b", re.MULTILINE)
+PICTURE = re.compile(r"""(?:(?<= src=")|(?<= srcset="))(?:docs/)?figures/""")  # in HTML; see conf.py
 LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)#\s]+)")
 # Files outside docs/ that are pages of the site, or parts of one.
 HOMES = {"README.md": "index.md", "ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md",
          "CONTRIBUTING.md": "contributing.md", "benchmarks/README.md": "peers.md",
          "benchmarks/results/peers.md": "peers.md"}
 KINDS = {int: "whole number", float: "number", bool: "true, false", str: "text", list: "list", dict: "mapping"}
+WIDTH = 84  # of a usage or a signature: as wide as the site
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
+def write() -> None:
+    """Write each part that is kept in git anew, where it differs. Errors: as of `renew`"""
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (renewed := renew(text)) != text:
+            write_atomically(page, renewed.encode())
+            print(f"{page.relative_to(ROOT)}: written from the code")
+
+
+def renew(text: str) -> str:
+    """Return a page with its parts made anew, and its markers kept. Errors: KeyError, ValueError: as of `fill`"""
+    def made(block: re.Match[str]) -> str:
+        kind, name, *_ = block.groups()
+        return block[0] if kind == "site" else f"<!-- make: {name} -->\n{PARTS[name]()}\n<!-- /make -->"
+
+    return BLOCK.sub(made, checked(text))
+
+
 def fill(text: str) -> str:
-    """Fill a page's markers, and let its links lead to pages of the site. Errors: KeyError for a part of no name"""
-    return MARKER.sub(lambda marker: PARTS[marker[1]](*filter(None, [marker[2]])), relink(text, DOCS))
+    """Return a page of the site: its parts in place of their markers, its links to pages of the site.
+
+    Errors: KeyError for a part of no name, ValueError for a marker without its other half.
+    """
+    def part(block: re.Match[str]) -> str:
+        return PARTS[block[2]](*filter(None, [block[3]]))
+
+    return BLOCK.sub(part, relink(checked(text), DOCS))
+
+
+def checked(text: str) -> str:
+    """Return the text. Errors: ValueError if one of its markers has lost its other half."""
+    outside = BLOCK.sub(lambda block: "\n" * block[0].count("\n"), text)
+    if alone := MARKER.search(outside):
+        line = outside[:alone.start()].count("\n") + 1
+        raise ValueError(f"line {line}: {alone[0]} ...: this marker has no other half")
+    return text
 
 
 def relink(text: str, folder: Path) -> str:
-    """Rewrite the links of a file in `folder` as they look from docs/; files that are pages get the page."""
+    """Rewrite the links of a file in `folder` as they look from docs/; files that are pages get the page.
+
+    Pictures in HTML, such as those that depend on the width of a screen, are taken from the site's static files.
+    """
     def seen_from_docs(link: re.Match[str]) -> str:
         target = Path(os.path.normpath(folder / link[1]))
         home = HOMES.get(str(target.relative_to(ROOT)))
         return home or os.path.relpath(target, DOCS)
 
-    return LINK.sub(seen_from_docs, text)
+    return LINK.sub(seen_from_docs, PICTURE.sub("_static/", text))
 
 
 def adopt(name: str) -> str:
@@ -173,8 +218,7 @@ def commands() -> str:
 def describe(parser: argparse.ArgumentParser) -> Iterator[str]:
     """Yield a command's description, usage and arguments; below it those of its own commands."""
     yield cell(parser.description or "")
-    parser.formatter_class = partial(argparse.HelpFormatter, width=100)  # type: ignore[assignment]
-    yield f"```text\n{parser.format_usage().removeprefix('usage: ')}```"
+    yield usage(parser)
     nested = {name: inner for action in parser._actions if isinstance(action, argparse._SubParsersAction)
               for name, inner in action.choices.items()}
     rows = [argument(action) for action in parser._actions
@@ -187,12 +231,21 @@ def describe(parser: argparse.ArgumentParser) -> Iterator[str]:
         yield from describe(inner)
 
 
+def usage(parser: argparse.ArgumentParser) -> str:
+    """Write how a command is used, each option whole; argparse breaks lines, and each version others."""
+    parser.formatter_class = partial(argparse.HelpFormatter, width=10_000)  # type: ignore[assignment]
+    line = parser.format_usage().removeprefix("usage: ").strip()
+    whole = re.sub(r"\[[^\[\]]*\]", lambda option: option[0].replace(" ", "\0"), line)
+    lines = textwrap.wrap(whole, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(["```text", *lines, "```"]).replace("\0", " ")
+
+
 def argument(action: argparse.Action) -> tuple[str, str]:
     """Write an argument as one types it, and its help."""
     value = action.metavar or action.dest.upper()
     names = [f"{name} {value}" if action.nargs != 0 else name for name in action.option_strings] or [str(value)]
     choices = f": {', '.join(f'`{choice}`' for choice in action.choices)}" if action.choices else ""
-    return ", ".join(f"`{name}`" for name in names), cell(str(action.help) + choices)
+    return ", ".join(f"`{cell(name)}`" for name in names), cell(str(action.help) + choices)
 
 
 def exit_codes() -> str:
@@ -227,13 +280,58 @@ def json_type(hint: Any) -> str:
 
 
 def api() -> str:
-    """Let Sphinx document each function, and then each class, that `import minitx` brings."""
-    public = {name: value for name, value in vars(minitx).items()
-              if not name.startswith("_") and getattr(value, "__module__", "").partition(".")[0] == "minitx"}
-    functions = [f".. autofunction:: minitx.{name}" for name, value in public.items() if not isinstance(value, type)]
-    classes = [f".. autoclass:: minitx.{name}\n   :members:\n" for name, value in public.items()
-               if isinstance(value, type)]
-    return "\n".join(["```{eval-rst}", *functions, "", *classes, "```"])
+    """Describe what `import minitx` brings, and what its functions return and raise."""
+    names = [name for name in vars(minitx) if name in minitx.__all__ and not name.startswith("_")]
+    public = {f"minitx.{name}": getattr(minitx, name) for name in names}
+    others = {value.__name__: value for value in (Translator, Translation, UserError)}
+    functions_first = sorted((public | others).items(), key=lambda named: isinstance(named[1], type))
+    return "\n\n".join(part for name, value in functions_first for part in described(name, value))
+
+
+def described(name: str, value: Any) -> Iterator[str]:
+    """Yield the section of a function or a class: how it is called, its docstring, and a section for each method."""
+    yield f"### {name}"
+    if is_dataclass(value) or not isinstance(value, type):
+        yield called(name, value)
+    yield prose(value)
+    for method, member in vars(value).items() if isinstance(value, type) else ():
+        function = getattr(member, "__func__", member)
+        if not method.startswith("_") and inspect.isfunction(function):
+            yield f"#### {name}.{method}"
+            yield called(f"{name}.{method}", getattr(value, method) if function is not member else function)
+            yield prose(function)
+
+
+def called(name: str, function: Callable[..., Any]) -> str:
+    """Write how a function is called, and what it returns."""
+    known = inspect.signature(function)
+    words, bare = list[str](), True
+    for parameter in known.parameters.values():
+        if parameter.name == "self":
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and bare:
+            words.append("*")
+            bare = False
+        given = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        words.append(f"{parameter.name}: {short(parameter.annotation)}{given}")
+    returned = "" if isinstance(function, type) else f" -> {short(known.return_annotation)}"
+    line = f"{name}({', '.join(words)}){returned}"
+    if len(line) > WIDTH:
+        line = "\n    ".join([f"{name}(", *(f"{word}," for word in words[:-1]), f"{words[-1]}){returned}"])
+    return f"```text\n{line}\n```"
+
+
+def short(annotation: Any) -> str:
+    """Write a type without the modules of Python and of minitx."""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"\b(?:collections\.abc|os|pathlib|typing|minitx)(?:\.[a-z_]+)*\.(?=[A-Z])", "", text)
+
+
+def prose(value: Any) -> str:
+    """Return a docstring as Markdown: its errors a paragraph, its example a block."""
+    text, _, example = (inspect.getdoc(value) or "").partition(">>> ")
+    text = re.sub(r"\n+(?=Errors)", "\n\n", text.strip())
+    return f"{text}\n\n```pycon\n>>> {example.strip()}\n```" if example else text
 
 
 def cell(text: str) -> str:
@@ -245,3 +343,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "page": adopt, "body": adopt_body, "groups": groups, "config-keys": config_keys, "model-sizes": model_sizes,
     "recommended": recommended, "commands": commands, "exit-codes": exit_codes,
     "result": partial(record, Result), "test-scores": partial(record, TestScore), "api": api}
+
+
+if __name__ == "__main__":
+    write()

@@ -41,6 +41,22 @@ assert max(first.result.time_split["startup"], second.result.time_split["startup
 """
 
 
+NOTICES = """\
+import warnings, minitx
+warnings.simplefilter("error")  # python -W error
+words = ["data=files", "data.dir=text", "model.size=toy", "trainer.max_steps=2", "decode.max_length_ratio=0.3"]
+assert minitx.train(words, "run").result.status == "finished"
+"""
+MISSING = """\
+import sys, minitx
+try:
+    minitx.train(["data=files", f"data.dir={sys.argv[1]}"])
+except Exception as error:
+    print(type(error).__name__, error)
+print(sorted({"torch", "lightning", "datasets"} & set(sys.modules)))
+"""
+
+
 @pytest.mark.slow
 def test_the_examples_of_the_docstrings_are_true(zygote: Zygote, tmp_path: Path) -> None:
     done = zygote.run(["-c", EXAMPLES], program="python", cwd=tmp_path)
@@ -51,6 +67,27 @@ def test_a_program_trains_twice_and_is_as_it_was(zygote: Zygote, tmp_path: Path)
     write_digits(tmp_path / "text", train=60, other=10)
     done = zygote.run(["-c", TWICE], program="python", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_notice_ends_no_training_where_warnings_are_errors(zygote: Zygote, tmp_path: Path) -> None:
+    write_digits(tmp_path / "text", train=60, other=10)
+    with (tmp_path / "text/train.en").open("ab") as en, (tmp_path / "text/train.de").open("ab") as de:
+        en.write(b"\xff\n")
+        de.write(b"a b\n")
+    done = zygote.run(["-c", NOTICES], program="python", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "minitx: warning: text/train.en: line 61 is not UTF-8" in done.stderr
+
+
+@pytest.mark.parametrize(("folder", "line"), [("nowhere", "data.dir=nowhere: no such folder"),
+                                              (".", ".: no train split for en-de: wants train.en and train.de")])
+def test_text_that_is_missing_is_told_before_torch_is_imported(folder: str, line: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", MISSING, folder], cwd=tmp_path, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, check=True)
+    said, imported = done.stdout.splitlines()
+    assert said.startswith(f"UserError {line}")
+    assert imported == "[]"
+    assert not list(tmp_path.iterdir())
 
 
 def test_to_import_it_is_quick() -> None:

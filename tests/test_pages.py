@@ -223,6 +223,13 @@ def test_python(page: str, shell: Shell) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_the_two_recipes_of_the_embedded_text_are_those_of_conf() -> None:
+    told = " ".join(PAGES["results.md"].split())
+    for words, beginning in (([], "recipe than this table: "), (["experiment=synthetic_lstm"], "`: ")):
+        trainer = compose(words).trainer
+        assert f"{beginning}{trainer.max_steps:,} updates of about {trainer.tokens_per_update:,}" in told
+
+
 # --- README
 
 
@@ -232,7 +239,7 @@ def test_readme_is_one_page() -> None:
 
 def test_readme_leads_to_every_page_that_is_written() -> None:
     """Not what the site alone has: its index, and pages of files that lie elsewhere."""
-    written = {name for name, text in PAGES.items() if not text.startswith("<!-- make: page")} - {"README.md"}
+    written = {name for name, text in PAGES.items() if not text.startswith("<!-- site: page")} - {"README.md"}
     linked = set(re.findall(r"\]\(docs/([\w-]+\.md)", PAGES["README.md"]))
     assert written <= linked
 

@@ -1,4 +1,4 @@
-"""What the site says of keys, commands and results is all that the code has; the site builds, and needs no network."""
+"""What the pages say of keys, commands and results is all that the code has; the site builds, and needs no network."""
 
 import re
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 import reference
 from toys import ROOT
 
+import minitx
 from minitx.cli.main import COMMANDS
 from minitx.config.compose import compose
 from minitx.config.fields import flatten, keys, show
@@ -91,11 +92,77 @@ def test_links_are_those_that_hold_in_docs() -> None:
     assert reference.relink(readme, ROOT) == (
         "[a](story.md#x) [b](architecture.md) [c](../conf/train.yaml) [d](https://e.org/f) [g](#h)")
     assert reference.relink("[a](../README.md) [b](ranks.md)", ROOT / "docs") == "[a](index.md) [b](ranks.md)"
+    assert reference.relink('<source srcset="docs/figures/a.png"><img alt="b" src="docs/figures/c.png">', ROOT) == (
+        '<source srcset="_static/a.png"><img alt="b" src="_static/c.png">')
+
+
+def test_an_argument_that_holds_a_bar_stays_in_its_cell() -> None:
+    assert "| `FOLDER \\| KEY=VALUE` | where to look" in reference.commands()
+
+
+def test_a_usage_is_wrapped_between_its_options() -> None:
+    lines = [line for block in re.findall(r"```text\n(.*?)```", reference.commands(), flags=re.DOTALL)
+             for line in block.splitlines()]
+    assert max(map(len, lines)) <= reference.WIDTH
+    assert all(line.count("[") == line.count("]") for line in lines)
+    assert any(line.startswith("    [") for line in lines), "one at least is long"
+
+
+def test_all_that_an_import_brings_is_described_with_its_errors_and_examples() -> None:
+    text = reference.api()
+    for name in set(minitx.__all__) - {"__version__"}:
+        assert f"### minitx.{name}\n" in text
+    for method in ("minitx.Run.read", "minitx.Run.records", "Translator.translate", "Translator.n_best"):
+        assert f"#### {method}\n\n```text\n{method}(" in text
+    assert "\nErrors: `UserError`" in text
+    assert text.count("```pycon\n>>> ") == 4
+    assert "\nminitx.compose(overrides: Sequence[str] = ()) -> Config\n" in text
+    assert "\n    *,\n    beam_size: int | None = None,\n" in text, "by name alone"
+    assert not re.search(r"\bself\b|_checked|_search", text)
+
+
+# --- on the pages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_is_what_the_code_makes_of_it(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert reference.renew(text) == text, "run: python docs/reference.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_part_that_a_page_asks_for_is_made(page: Path) -> None:
-    assert "<!-- make:" not in reference.fill(page.read_text(encoding="utf-8"))
+    assert not reference.MARKER.search(reference.fill(page.read_text(encoding="utf-8")))
+
+
+def test_a_part_is_renewed_and_what_is_for_readers_without_the_site_is_not() -> None:
+    page = ("a\n<!-- make: exit-codes -->\nold\n<!-- /make -->\nb\n<!-- site: page CHANGELOG.md -->\n"
+            "see there\n<!-- /site -->\n")
+    renewed = reference.renew(page)
+    assert renewed == page.replace("old", reference.exit_codes())
+    assert reference.renew(renewed) == renewed
+    assert reference.fill(page) == f"a\n{reference.exit_codes()}\nb\n{reference.adopt('CHANGELOG.md')}\n"
+
+
+@pytest.mark.parametrize("page", [
+    "a\n<!-- make: exit-codes -->\n", "a\n<!-- /make -->\n", "a\n<!-- make: exit-codes -->\n<!-- /site -->\n"])
+def test_a_marker_without_its_other_half_is_refused(page: str) -> None:
+    for use in (reference.renew, reference.fill):
+        with pytest.raises(ValueError, match=r"line 2: <!-- .*: this marker has no other half"):
+            use(page)
+
+
+def test_pages_that_are_out_of_date_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(reference, "ROOT", tmp_path)
+    monkeypatch.setattr(reference, "DOCS", tmp_path)
+    (tmp_path / "page.md").write_text("<!-- make: exit-codes -->\n<!-- /make -->\n", encoding="utf-8")
+    (tmp_path / "other.md").write_text("no part here\n", encoding="utf-8")
+    reference.write()
+    assert capsys.readouterr().out == "page.md: written from the code\n"
+    assert "| 130 | Ctrl-C" in (tmp_path / "page.md").read_text(encoding="utf-8")
+    reference.write()
+    assert not capsys.readouterr().out
 
 
 # --- the site
@@ -112,8 +179,8 @@ class Requests(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        if tag in ("script", "img", "iframe", "source") and given.get("src"):
-            self.fetched.append(str(given["src"]))
+        if tag in ("script", "img", "iframe", "source"):
+            self.fetched += [str(given[name]) for name in ("src", "srcset") if given.get(name)]
         if tag == "link" and given.get("href"):
             self.fetched.append(str(given["href"]))
         if tag == "img" and not given.get("alt"):
@@ -130,6 +197,8 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
     for page in tmp_path.glob("*.html"):
         read = Requests(page)
         assert not [link for link in read.fetched if re.match(r"(https?:)?//", link)], page.name
+        assert not [link for link in read.fetched if not (page.parent / link.partition("?")[0]).is_file()
+                    and not link.startswith(("#", "data:"))], page.name
         assert not read.images_without_words, page.name
     for sheet in tmp_path.rglob("*.css"):
         assert not re.findall(r"url\([\"']?(?:https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet.name

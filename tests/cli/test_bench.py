@@ -4,15 +4,18 @@
 """
 
 import json
+import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from toys import ROOT
 
 from minitx.cli import main as cli
-from minitx.experiments.costs import complexity, dry_run, step
+from minitx.experiments.costs import complexity, dry_run, scaling, step
 from minitx.experiments.costs.complexity import Grid
 from minitx.experiments.costs.step import ByteCounter, kind_of
 from minitx.experiments.reports.plots import cost_curves
@@ -98,16 +101,16 @@ def test_operators_have_a_kind(operator: str, kind: str) -> None:
 
 
 def test_bytes_are_those_read_and_written_and_views_are_free() -> None:
-    a, table = torch.zeros(100, 10), torch.zeros(1000, 10)
+    a, b, table = torch.zeros(100, 10), torch.zeros(100, 10), torch.zeros(1000, 10)
     with ByteCounter() as counter:
-        a + a
+        a + b
     assert counter.nbytes == 3 * a.nbytes
     with ByteCounter() as counter:
         a.view(10, 100).t()[2:]
     assert counter.nbytes == 0
     with ByteCounter() as counter:
         table.index_select(0, torch.tensor([5]))
-    assert counter.nbytes == 2 * 40
+    assert counter.nbytes == 2 * 40 + 8, "the row, and which it is"
 
 
 TINY = Grid(lengths=(8, 16, 32), widths=(32, 64), length=8, tokens=64, repeats=2)
@@ -175,3 +178,40 @@ def test_a_figure_without_matplotlib_is_refused_at_once(costs: list[str], monkey
     assert cli.main([*costs, "--plot", "cost.svg"]) == Exit.USAGE
     assert ".[report]" in capfd.readouterr().err
     assert not list(Path().iterdir())
+
+
+# --- scaling
+
+
+@pytest.fixture
+def scale(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """One and two ranks over a text whose updates are one micro-batch each."""
+    monkeypatch.setattr(scaling, "cases", lambda cfg: [(1, 1), (2, 1)])
+    before = dict(os.environ)
+    os.environ["PYTHONPATH"] = str(ROOT / "src")
+    yield ["bench", "scaling", "--rounds", "1", *words[2:], "data.max_tokens=4000"]
+    os.environ.clear()  # a measurement leaves there what its ranks need
+    os.environ |= before
+
+
+@pytest.mark.slow
+def test_ranks_are_measured_on_a_small_text(scale: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*scale, "--json"]) == Exit.OK
+    one, two = json.loads(capfd.readouterr().out)
+    assert (one["ranks"], two["ranks"]) == (1, 2)
+    assert min(one["tgt_tokens_per_s"], two["tgt_tokens_per_s"], two["sum_s"]) > 0
+
+
+@pytest.mark.parametrize(("mistake", "code", "message"), [
+    ("trainer.tokens_per_update=1", Exit.USAGE, "trainer.devices=2: no update has more than 1 pair"),
+    ("data.tgt=fr", Exit.DATA, "its other side, train.fr, is missing"),
+    ("data.max_length=2", Exit.DATA, "no training pair is left"),
+    ("trainer.strategy=fsdp2", Exit.USAGE, "trainer.strategy=fsdp2")])
+def test_what_ranks_would_refuse_costs_no_measurement(mistake: str, code: Exit, message: str, scale: list[str],
+                                                      monkeypatch: pytest.MonkeyPatch,
+                                                      capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(scaling, "measure", lambda cfg: pytest.fail("measured"))
+    assert cli.main([*scale, mistake]) == code
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert message in err.splitlines()[-1]

@@ -10,6 +10,8 @@ from published import write_run
 
 from minitx.cli import main as cli
 from minitx.evaluation.metrics import SENTENCE_COLUMNS
+from minitx.evaluation.significance import Comparison
+from minitx.experiments.reports.comparison import System, as_text
 from minitx.experiments.reports.results import make_row, write_row
 from minitx.utils.errors import Exit
 
@@ -167,3 +169,27 @@ def test_a_group_whose_runs_differ_in_more_than_the_seed_is_warned_of(groups: Pa
     other = write_run(tmp_path / "other", overrides=["seed=2", "optim.lr=0.5"])
     assert cli.main(["compare", str(groups / "a1"), str(other), "against", str(groups / "b1")]) == Exit.OK
     assert "these runs differ in more than the seed (optim.lr), and are taken for one system" in capsys.readouterr().err
+
+
+def test_systems_that_have_not_learned_are_told_so_and_one_that_has_is_compared(
+        groups: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, matched in (("a", 1), ("b", 2)):
+        place = write_run(tmp_path / name)
+        statistics = json.loads((place / "sentence_statistics.json").read_text())
+        statistics["sets"] = {"test": [[9, 9, matched if n % 5 else 0, 0, 0, 0] for n in range(100)]}
+        (place / "sentence_statistics.json").write_text(json.dumps(statistics))
+    assert cli.main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == Exit.OK
+    out = capsys.readouterr().out
+    assert ("\n  neither has learned to translate: below 1 BLEU a difference means nothing, whatever its p\n" in out)
+    assert "significant" not in out
+    assert cli.main(["compare", str(groups / "a1"), str(groups / "b1")]) == Exit.OK
+    assert "neither" not in capsys.readouterr().out
+
+
+def test_p_values_that_disagree_are_explained() -> None:
+    found = Comparison((24.0, 25.2), (3, 3), 100, 1.2, (-0.7, 3.3), 0.128, 0.0001, 2.8)
+    system = System("name", {"test": []}, [1, 2, 3])
+    text = as_text(system, replace(system, seeds=[4, 5, 6]), [("test", found)])
+    assert "\n  one p is below 0.05 and one is not: believe the bootstrap: it also asks what other seeds" in text
+    agreed = as_text(system, replace(system, seeds=[4, 5, 6]), [("test", replace(found, p_bootstrap=0.01))])
+    assert "one p is below" not in agreed

@@ -55,7 +55,10 @@ def test_the_real_command_leaves_nothing_but_the_cache(tmp_path: Path) -> None:
     assert done.returncode == Exit.OK, done.stderr
     assert os.listdir(tmp_path) == ["cache"]
     sections = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
-    assert sections == ["versions", "devices", "precision", "storage", "text", "cost", "no problem found"]
+    *sections, too_few, last = sections
+    assert sections == ["versions", "devices", "precision", "storage", "text", "cost"]
+    assert too_few.startswith("warning: 20 updates are too few: this text needs about ")
+    assert last == "no problem found"
     assert "Traceback" not in done.stderr
 
 
@@ -91,6 +94,18 @@ def test_times_follow_from_the_median_update(words: list[str], capfd: pytest.Cap
     assert cost["tgt_tokens_per_s"] == pytest.approx(500 / 6.5)
     assert cost["run_s"] == 100.0
     assert cost["storage_mib"] == 3 * cost["checkpoint_mib"] + 5 == 14
+
+
+@pytest.mark.parametrize(("steps", "said"), [
+    (50, "50 updates are too few"), (300, ""), (5000, "5,000 updates are far too many, ")])
+def test_a_run_that_does_not_suit_its_text_is_warned_of(steps: int, said: str, words: list[str],
+                                                        capfd: pytest.CaptureFixture[str]) -> None:
+    more = [f"trainer.max_steps={steps}", "optim.warmup_steps=10"]
+    code, found = examined([*words, *more], capfd)
+    assert (code, found["problems"]) == (Exit.OK, [])
+    assert [warning[:len(said)] for warning in found["warnings"]] == [said] * bool(said)
+    assert cli.main([*words, *more]) == Exit.OK
+    assert (f"\nwarning: {said}" in capfd.readouterr().out) == bool(said)
 
 
 def test_minutes_bound_a_run_and_a_run_may_be_open(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,14 @@ def test_an_unknown_command_is_told_the_known_ones(capfd: pytest.CaptureFixture[
     assert out == ""
     assert err.count("\n") == 1
     assert all(name in err for name in cli.COMMANDS)
+    assert "; did you mean translate? (" in err
+
+
+@pytest.mark.parametrize(("argv", "meant"), [
+    ("comapre", "compare"), ("bench stpe", "step"), ("translate RUN --precision bf16", "bf16-mixed")])
+def test_of_several_choices_the_nearest_is_suggested(argv: str, meant: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv.split()) == Exit.USAGE
+    assert f"; did you mean {meant}? (" in capfd.readouterr().err
 
 
 def test_report_tells_how_a_row_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,7 @@ def test_what_gpus_would_take_is_arithmetic(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(("words", "why"), [
     (["suite", "headlin"], "headlin: no such suite; did you mean headline? (embedded, headline, positions, verses)"),
     (["suite", "headline", "--size", "medium"], "headline: has no size medium; it has smoke, small, full"),
+    (["suite", "headline", "--measure"], "--measure: is about what would be trained; add --dry-run"),
     (["suite", "headline", "--json"], "--json: is about what would be trained; add --dry-run"),
     (["suite", "headline", "model.dropuot=0"], "unknown key model.dropuot=0; did you mean model.dropout?"),
     (["suite", "headline", "--publish", "--ledger", "resluts"], "resluts: no such folder of published rows"),

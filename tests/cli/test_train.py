@@ -51,6 +51,13 @@ SLIPS = {
     "model.dropuot=0.1": "unknown key model.dropuot=0.1; did you mean model.dropout?",
     "optm.lr=1": "unknown key optm.lr=1; did you mean optim.lr?",
     "lr=0.1": "unknown key lr=0.1; did you mean optim.lr?",
+    "trainer.gpus=2": "unknown key trainer.gpus=2; did you mean trainer.devices?",
+    "epochs=3": "unknown key epochs=3; did you mean trainer.max_steps?",
+    "beam=2": "unknown key beam=2; did you mean decode.beam_size?",
+    "model=rope": "model=rope: no such option; did you mean transformer_rope? "
+                  "(lstm, lstm_attention, transformer, transformer_learned, transformer_nope, transformer_rope)",
+    "data=files data.folder=/text": "data.folder=/text: is a name in $MINITX_DATA; did you mean data.dir=/text?",
+    "data.folder=~/text": "data.folder=~/text: is a name in $MINITX_DATA; did you mean data.dir=~/text?",
     "+foo=1": "unknown key foo=1",
     "trainer=5": "trainer=5: no such option (default)",
     "trainer.max_steps=0": "trainer.max_steps=0: must be at least 1 (stop after this many optimizer steps)",
@@ -265,6 +272,23 @@ def test_a_sweep_is_named_by_what_varies_and_goes_on_where_it_stopped(tmp_path: 
     assert sorted(path.name for path in (tmp_path / "runs/mine").iterdir()) == ["multirun.yaml", *sorted(names)]
     begun = python("stub.py", f"init_from=runs/mine/{names[0]}", "experiment=quick")
     assert "several values need" not in begun.stderr
+
+
+@pytest.mark.parametrize("word", ["hydra.sweep.dir=~/mine", "++hydra.sweep.dir='~/mine'"])
+def test_a_sweep_may_be_below_the_home_folder(word: str, tmp_path: Path) -> None:
+    (tmp_path / "stub.py").write_text(STUB)
+    (tmp_path / "home").mkdir()
+    done = python("stub.py", "--multirun", word, "seed=1,2", MINITX_ALLOCATOR="as it is", HOME=str(tmp_path / "home"))
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "stub.py"]
+    assert sorted(path.name for path in (tmp_path / "home/mine").iterdir()) == ["multirun.yaml", "seed=1", "seed=2"]
+
+
+def test_a_sweep_s_folder_in_a_file_is_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\nhydra: {sweep: {dir: ~/mine}}\n")
+    with pytest.raises(UserError, match=r"^hydra.sweep.dir=~/mine: ~ is the home folder on the command line alone; "):
+        compose(["--config-dir", str(tmp_path), "experiment=mine"])
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

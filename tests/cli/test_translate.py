@@ -2,9 +2,11 @@
 
 import gzip
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from served import COMMAND, ENVIRON, Shouter, start
 import minitx
 from minitx.cli import main as cli
 from minitx.data import lines as reading
+from minitx.data.source_text import SourceText
 from minitx.utils.errors import Exit
 
 
@@ -28,6 +31,23 @@ def test_a_real_run_translates_from_python_and_from_a_file(run_dir: Path, tmp_pa
     assert (tmp_path / "out").read_text().split("\n") == [*(line.replace("\n", " ") for line in wanted), ""]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_hint_is_given_once_at_a_line_of_another_text(run_dir: Path, tmp_path: Path,
+                                                        capfd: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    tokenizer = minitx.load(run).tokenizers.src
+    read = set(chain.from_iterable(tokenizer.encode_batch(["the dog sees the cat"])))
+    SourceText(frozenset(range(tokenizer.vocab_size)) - read, 9.0).save(run)
+    (tmp_path / "in").write_text("the dog\n\nthe quantum dog\nquarks\n")
+    argv = ["translate", str(run), "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    assert cli.main(argv) == Exit.OK
+    assert capfd.readouterr().err == ("minitx: hint: line 3: its words are unlike those of the text that this run "
+                                      "learned from (quantum), so its translation may be nonsense; said once\n")
+    (tmp_path / "in").write_text("the dog\nthe cat sees the dog\n")
+    assert cli.main(argv) == Exit.OK
+    assert capfd.readouterr().err == ""
 
 
 def test_it_can_be_talked_to_through_a_pipe(run_dir: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from minitx.config.compose import compose
-from minitx.config.fields import allowed, keys, nearest, parse, show
+from minitx.config.fields import SYNONYMS, allowed, keys, nearest, parse, show
 from minitx.config.schema import (
     Config,
     ModelConfig,
@@ -165,11 +165,21 @@ def test_names_that_outside_scripts_rely_on() -> None:
     assert set(OUTSIDE.split()) <= set(keys(Config))
 
 
+def test_what_others_call_a_key_is_none_of_ours_and_means_one() -> None:
+    last_words = {name.rpartition(".")[2] for name in keys(Config)}
+    assert not SYNONYMS.keys() & last_words
+    assert set(SYNONYMS.values()) <= last_words
+
+
 def test_small_words() -> None:
     assert show([None, True, 1.5, "a"]) == "[null,true,1.5,a]"
     assert show({"a": False}) == "{a:false}"
     assert nearest("dropuot", ["dropout", "size"]) == "; did you mean dropout?"
     assert nearest("zzz", ["dropout", "size"]) == ""
+    assert nearest("rope", ["lstm", "ropes", "transformer_rope"]) == "; did you mean transformer_rope?"
+    assert nearest("2018", ["test_2018_cut", "test_2018"]) == "; did you mean test_2018?"
+    assert nearest("gpus", ["threads", "devices"]) == "; did you mean devices?"
+    assert nearest("gpus", ["cpus", "threads"]) == "; did you mean cpus?"
     assert allowed(keys(Config)["model.dropout"]) == " [>= 0, < 1]"
     assert allowed(keys(Config)["resume"]) == " [never, auto]"
     assert allowed(keys(Config)["debug"]) == ""

@@ -70,6 +70,37 @@ def test_micro_batches_are_the_fewest_powers_of_two_that_fit(pairs, kw):
             assert max(positions) > kw["max_tokens"]
 
 
+def searched(update: Update, width, max_tokens: int) -> int:
+    """Find how many micro-batches of an update fit by trying one power of two after another."""
+    ordered, m = np.concatenate([batch.rows for batch in update.micro_batches]), 1
+    while True:
+        n = min(m, len(ordered))
+        cuts = [i * len(ordered) // n for i in range(n + 1)]
+        if max((b - a) * width[ordered[a:b]].max() for a, b in zip(cuts, cuts[1:], strict=False)) <= max_tokens:
+            return n
+        m *= 2
+
+
+@given(LENGTHS, SETTINGS, st.integers(1, 9))
+@settings(max_examples=80, deadline=None)
+def test_an_update_has_as_many_micro_batches_as_fit_in_memory_and_one_for_each_rank(pairs, kw, ranks):
+    src, tgt = lengths(pairs)
+    width = -(-np.maximum(src, tgt) // kw["pad_to_multiple"]) * kw["pad_to_multiple"]
+    alone, shared = epoch_plan(src, tgt, **kw), epoch_plan(src, tgt, **kw, min_micro_batches=ranks)
+    for one, several in zip(alone, shared, strict=True):
+        fit, n = searched(one, width, kw["max_tokens"]), len(rows(one))
+        assert [len(batch.rows) for batch in one.micro_batches] == [
+            (i + 1) * n // fit - i * n // fit for i in range(fit)]
+        assert len(several.micro_batches) == min(n, max(fit, ranks))
+        assert max(len(batch.rows) * width[batch.rows].max() for batch in several.micro_batches) <= kw["max_tokens"]
+        assert several.n_tokens == one.n_tokens
+        assert [row for batch in several.micro_batches for row in batch.rows] == [
+            row for batch in one.micro_batches for row in batch.rows], "the same rows in the same order, cut elsewhere"
+        if fit >= ranks:
+            assert [batch.rows.tolist() for batch in several.micro_batches] == [
+                batch.rows.tolist() for batch in one.micro_batches], "ranks change nothing that memory decides"
+
+
 @given(LENGTHS, SETTINGS, st.integers(40, 400))
 @settings(max_examples=80, deadline=None)
 def test_updates_do_not_depend_on_max_tokens(pairs, kw, other):
@@ -82,7 +113,7 @@ def test_updates_do_not_depend_on_max_tokens(pairs, kw, other):
 @settings(max_examples=80, deadline=None)
 def test_deal_covers_every_micro_batch_once_in_equal_rounds(pairs, kw, world_size):
     src, tgt = lengths(pairs)
-    plan = epoch_plan(src, tgt, **kw)
+    plan = epoch_plan(src, tgt, **kw, min_micro_batches=world_size)
     idle = turns = 0
     for update in plan:
         hands = [deal(update, rank, world_size) for rank in range(world_size)]
@@ -100,7 +131,7 @@ def test_deal_covers_every_micro_batch_once_in_equal_rounds(pairs, kw, world_siz
 @settings(max_examples=80, deadline=None)
 def test_every_row_counts_once_in_an_epoch_whatever_the_world(pairs, kw, world_size):
     src, tgt = lengths(pairs)
-    plan = epoch_plan(src, tgt, **kw)
+    plan = epoch_plan(src, tgt, **kw, min_micro_batches=world_size)
     counted = [int(row) for update in plan for rank in range(world_size)
                for index, weight in deal(update, rank, world_size) if weight
                for row in update.micro_batches[index].rows]
@@ -161,7 +192,7 @@ def test_buckets_waste_little():
 
 
 def test_the_examples_in_docstrings_are_true():
-    assert doctest.testmod(batching) == (0, 2)
+    assert doctest.testmod(batching) == (0, 4)
 
 
 def test_planning_does_no_work_in_python_row_by_row():

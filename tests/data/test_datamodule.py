@@ -298,20 +298,50 @@ def test_a_plan_is_made_once_an_epoch(monkeypatch):
     assert made == [1]
 
 
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_an_update_that_is_one_micro_batch_is_split_for_ranks(ranks):
+    def data(**options):
+        return TranslationData(config(max_tokens=4000), corpus(), TOKENIZERS, **options)
+
+    assert {len(update.micro_batches) for update in data().window(0).plan} == {1}
+    shared = data(rank=1, world_size=ranks)
+    assert {len(update.micro_batches) for update in shared.window(0).plan} == {ranks}
+    assert shared.idle_share == 0
+    fewer_now = data(min_micro_batches=ranks)
+    assert [[batch.rows.tolist() for batch in update.micro_batches] for update in fewer_now.window(0).plan] == [
+        [batch.rows.tolist() for batch in update.micro_batches] for update in shared.window(0).plan]
+    assert shared.splits_more_than(1)
+    assert not shared.splits_more_than(ranks)
+
+
+def test_ranks_split_no_update_that_memory_has_split_enough():
+    data = TranslationData(config(max_tokens=125), corpus(), TOKENIZERS, world_size=2)
+    assert all(len(update.micro_batches) >= 2 for update in data.window(0).plan)
+    assert not data.splits_more_than(1)
+
+
 def test_a_rank_that_would_never_work_is_refused():
     with pytest.raises(UserError) as caught:
-        TranslationData(config(max_tokens=4000), corpus(), TOKENIZERS, rank=1, world_size=2)
+        TranslationData(config(1, max_tokens=4000), corpus(), TOKENIZERS, rank=1, world_size=2)
     assert str(caught.value) == (
-        "trainer.devices=2: an update has at most 1 micro-batches, so some ranks would never work; "
-        "lower data.max_tokens (to 125), raise trainer.tokens_per_update, or take fewer trainer.devices")
-    fits = TranslationData(config(max_tokens=125), corpus(), TOKENIZERS, rank=1, world_size=2)
-    assert all(len(update.micro_batches) >= 2 for update in fits.window(0).plan)
+        "trainer.devices=2: no update has more than 1 pair, so some ranks would never work; "
+        "raise trainer.tokens_per_update, or take fewer trainer.devices")
+    with pytest.raises(UserError, match=r"^trainer.devices=99: no update has more than \d+ pairs, so some ranks"):
+        TranslationData(config(max_tokens=4000), corpus(), TOKENIZERS, rank=1, world_size=99)
 
 
 def test_idle_ranks_are_warned_of():
-    with pytest.warns(UserWarning, match=r"ranks are idle \d\d% of their turns; lower data.max_tokens"):
+    with pytest.warns(UserWarning, match=r"^ranks are idle 33% of their turns; raise trainer.tokens_per_update, or "):
         data = TranslationData(config(), corpus(), TOKENIZERS, world_size=3)
     assert data.idle_share > 0.1
+    alike = corpus([("a b c", "a b c")] * 64, fingerprint="a" * 64)
+    length = len(TOKENIZERS.src.encode("a b c")) + 1
+    many = {"tokens_per_update": 10**6, "max_length": length, "pad_to_multiple": 1}
+    with pytest.warns(UserWarning, match=r"; lower data.max_tokens \(to (\d+)\), raise") as warned:
+        TranslationData(config(**many, max_tokens=16 * length), alike, TOKENIZERS, world_size=3)
+    to = int(str(warned[0].message).partition("(to ")[2].partition(")")[0])
+    assert to == 2 * length, "32 micro-batches, and one turn of 33 is idle"
+    assert TranslationData(config(**many, max_tokens=to), alike, TOKENIZERS, world_size=3).idle_share < 0.1
 
 
 def test_lightning_moves_an_update_whole():

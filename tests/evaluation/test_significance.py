@@ -8,7 +8,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.significance import PairedTest
 
 from minitx.evaluation.metrics import bleu_from_sentences, sentence_statistics
-from minitx.evaluation.significance import compare, rounded
+from minitx.evaluation.significance import NEITHER, Comparison, compare, rounded
 
 WORDS = ["the", "old", "dog", "sees", "a", "small", "cat", "and", "runs", "to", "every", "house", "near", "our"]
 
@@ -126,3 +126,40 @@ def test_pairs_of_one_seed_are_those_of_one_run_each() -> None:
     apart, paired = (compare([worse], [better], resamples=4_000, paired=choice) for choice in (False, True))
     assert paired.p_randomisation == pytest.approx(apart.p_randomisation, abs=0.03)
     assert paired.p_bootstrap == apart.p_bootstrap
+
+
+# --- what to make of it
+
+
+def of_tokens(*matched: int, n: int = 100) -> list[list[int]]:
+    """Sentences of ten tokens, all alike but for a few without a match, so that resampling has something to draw."""
+    return [[10, 10, *(matched if i % 5 else (0, 0, 0, 0))] for i in range(n)]
+
+
+def test_where_neither_has_learned_no_difference_is_significant() -> None:
+    found = compare([of_tokens(1, 0, 0, 0)], [of_tokens(2, 0, 0, 0)])
+    assert max(found.bleu) < 1
+    assert max(found.p_bootstrap, found.p_randomisation) < 0.05, "by the tests alone it would be"
+    assert found.verdict == NEITHER
+    assert compare([of_tokens(1, 0, 0, 0)], [of_tokens(9, 8, 7, 6)]).verdict == "significant", "one of them has"
+
+
+def test_runs_that_scatter_more_than_sentences_do_are_not_judged_by_their_sentences() -> None:
+    """Randomisation finds that these runs' outputs differ; the bootstrap, that runs of other seeds need not."""
+    scattered = rows(8, 0.20, 0.32, 0.44, 0.28, 0.40, 0.52)
+    found = compare(scattered[:3], scattered[3:], resamples=2_000)
+    assert found.p_randomisation < 0.05 < found.p_bootstrap
+    assert str(found.which_p).startswith("believe the bootstrap: it also asks what other seeds would give")
+
+
+@pytest.mark.parametrize(("bootstrap", "randomisation", "seeds", "which"), [
+    (0.04, 0.06, 1, "believe randomisation: with one run each the bootstrap's p is one-sided"),
+    (0.06, 0.04, 1, "believe the bootstrap: it asks what other sentences would give"),
+    (0.06, 0.04, 3, "believe the bootstrap: it also asks what other seeds"),
+    (0.04, 0.06, 3, "believe randomisation: the two resample in different ways"),
+    (0.04, 0.001, 3, None), (0.06, 0.9, 1, None)])
+def test_of_two_p_that_disagree_the_larger_is_believed(bootstrap: float, randomisation: float, seeds: int,
+                                                       which: str | None) -> None:
+    found = Comparison((20.0, 21.0), (seeds, seeds), 100, 1.0, (0.1, 1.9), bootstrap, randomisation, 2.0)
+    assert found.which_p is None if which is None else str(found.which_p).startswith(which)
+    assert found.verdict == ("significant" if max(bootstrap, randomisation) < 0.05 else "underpowered")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from minitx.profiling import provenance
-from minitx.profiling.provenance import bf16_units, git_state, hardware, peak_memory_gib
+from minitx.profiling.provenance import bf16_units, code_sha256, git_state, hardware, peak_memory_gib
 
 
 @pytest.mark.parametrize(("tiles", "vectors", "units"), [
@@ -41,6 +41,28 @@ def test_a_processor_is_named_as_its_system_does(tmp_path: Path, monkeypatch: py
     assert hardware(torch.device("mps"))["gpu"] == "Apple M0 machdep.cpu.brand_string (MPS)"
     sysctl.unlink()
     assert hardware(torch.device("cpu"))["cpu"] == (platform.processor() or platform.machine())
+
+
+# --- whose code
+
+
+def test_code_that_differs_in_a_byte_or_a_name_is_told_apart(tmp_path: Path) -> None:
+    def package(name: str, **modules: str) -> str:
+        for module, text in modules.items():
+            path = tmp_path / name / "package" / f"{module}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return code_sha256(tmp_path / name)
+
+    here = package("here", a="x = 1", b="")
+    assert package("there", b="", a="x = 1") == here
+    (tmp_path / "there/package/__pycache__").mkdir()
+    (tmp_path / "there/package/__pycache__/a.pyc").write_bytes(b"made here")
+    assert package("there") == here
+    others = (package("byte", a="x = 2", b=""), package("name", c="x = 1", b=""), package("moved", a="x = ", b="1"),
+              package("more", a="x = 1", b="", c=""))
+    assert len({here, *others}) == 5
+    assert code_sha256() == code_sha256(provenance.PACKAGE)
 
 
 # --- whose commit

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from minitx import load
 from minitx.config.compose import compose
 from minitx.config.schema import as_dict, resolve_size
+from minitx.data.source_text import SourceText
 from minitx.data.tokenizer import TokenizerPair
 from minitx.models.registry import build_model
 from minitx.runs.averaging import average_checkpoints
@@ -54,11 +55,14 @@ def test_the_mean_of_the_newest_whole_ones_serves(begun: Path, tmp_path: Path) -
         torch.testing.assert_close(tensor, (parts[0][name] + parts[1][name]) / 2, rtol=0, atol=1e-7)
     assert heard == [(1, 2), (2, 2)]
     assert len(load(tmp_path / "OUT").translate(["a b"])) == 1
+    assert SourceText.read(tmp_path / "OUT") is None, "the run has none"
     assert len(list((begun / "checkpoints").iterdir())) == 4, "a run may still be training there"
 
 
 def test_the_mean_of_one_is_that_one(begun: Path, tmp_path: Path) -> None:
+    SourceText(frozenset({5}), 2.0).save(begun)
     average_checkpoints(begun, 1, tmp_path / "OUT")
+    assert SourceText.read(tmp_path / "OUT") == SourceText(frozenset({5}), 2.0)
     found = load_file(tmp_path / "OUT/model.safetensors")
     assert all(torch.equal(tensor, found[name]) for name, tensor in saved(begun, 30).items())
 

@@ -10,6 +10,7 @@ from toys import write_digits
 from trials import QUICK, weights
 from zygote import Kill, Zygote
 
+from minitx.data.source_text import SourceText
 from minitx.runs.result import Result
 
 AT_REST = ("trainer.max_steps=10", "optim.lr=1e-12", "optim.warmup_steps=0", "model.dropout=0")  # weights stay put
@@ -41,6 +42,9 @@ def test_it_takes_weights_and_vocabulary_to_another_pair(zygote: Zygote, donor: 
     result = Result.read(run_dir / "result.json")
     assert result.init_from_sha256 == hashlib.sha256((donor / "model.safetensors").read_bytes()).hexdigest()
     assert result.steps == 10
+    known, before = SourceText.read(run_dir), SourceText.read(donor)
+    assert known is not None is not before
+    assert known.unread <= before.unread, "it has read that text, too"
     assert Result.read(donor / "result.json").init_from_sha256 is None
 
 

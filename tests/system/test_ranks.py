@@ -135,6 +135,31 @@ def test_micro_batches_of_another_size_train_the_same(trained: Train, ranks: int
     assert apart(one, trained(ranks, "model.dropout=0", "data.max_tokens=128")) < 1e-5
 
 
+@pytest.mark.parametrize(("ranks", "dropout", "precision", "bound"), [
+    (2, "0", "64-true", 1e-12), (2, "0.1", "64-true", 1e-12),
+    pytest.param(3, "0", "32-true", 1e-5, marks=pytest.mark.slow)])
+def test_an_update_that_is_one_micro_batch_is_split_for_ranks(trained: Train, ranks: int, dropout: str, precision: str,
+                                                              bound: float) -> None:
+    """Dropout is drawn for each micro-batch, so that it follows from the split; without it nothing does."""
+    more = ("data.max_tokens=4000", f"model.dropout={dropout}", f"trainer.precision={precision}")
+    difference = apart(trained(1, *more), trained(ranks, *more))
+    assert difference > 1e-3 if dropout == "0.1" else difference < bound
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("begun", "then", "told"), [(2, 1, False), (1, 2, True)])
+def test_what_dropout_draws_is_settled_by_the_most_ranks_so_far(zygote: Zygote, text: Path, trained: Train,
+                                                                tmp_path: Path, begun: int, then: int,
+                                                                told: bool) -> None:
+    run_dir, more = tmp_path / "run", ("data.max_tokens=4000", "trainer.precision=64-true")
+    assert zygote.run(words(text, run_dir, *more), Kill("after update", 12), begun, on=0).returncode == -9
+    done = check(zygote.run(words(text, run_dir, *more), ranks=then))
+    said = "2 ranks take more micro-batches an update than before, and dropout is drawn for each: from here on the run"
+    assert done.stderr.count(said) == told
+    difference = apart(trained(begun, *more), run_dir)
+    assert difference > 1e-3 if told else difference < 1e-12
+
+
 @pytest.mark.slow
 def test_gradients_may_travel_in_bf16(trained: Train) -> None:
     difference = apart(trained(1), trained(2, "trainer.compress=bf16"))

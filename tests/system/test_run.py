@@ -37,7 +37,7 @@ def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_directory_is_complete(whole: Path, text: Path) -> None:
     names = {path.name for path in whole.iterdir()}
     assert names == {"config.yaml", "tokenizer.json", "model.safetensors", "checkpoints", "hypotheses", "metrics.jsonl",
-                     "result.json", "sentence_statistics.json", ".lock"}
+                     "result.json", "sentence_statistics.json", "source_text.json", ".lock"}
     result = Result.read(whole / "result.json")
     assert (result.status, result.stop_reason, result.steps) == ("finished", "max_steps", 20)
     assert (result.data, result.model, result.src, result.tgt) == ("files", "transformer", "en", "de")

@@ -58,6 +58,29 @@ def test_what_is_said_of_a_short_run(words: tuple[str, ...], planned: float, lin
     assert warnings_of(composed(*words), planned, EPOCH, update_s=0.25) == lines
 
 
+PATIENCE = "trainer.patience=10 to end the run once validation finds nothing better"
+
+
+@pytest.mark.parametrize(("words", "planned", "updates_per_epoch", "lines"), [
+    ((), 5000, 1, ["5,000 updates are far too many, 5,000 passes over this text: it needs about 300, 1m15s at this "
+                   f"speed (trainer.max_steps=300, or {PATIENCE})"]),
+    ((), 3000, 1, []),
+    ((), 10 * 30 * 25, 25, []),
+    ((), 10 * 30 * 25 + 1, 25, ["7,501 updates are far too many, 300 passes over this text: it needs about 750, 3m08s "
+                                f"at this speed (trainer.max_steps=750, or {PATIENCE})"]),
+    ((), 100_000, 10_000, []),
+    (("trainer.patience=3",), 5000, 1, []),
+    (("trainer.target_bleu=30",), 5000, 1, []),
+    (("trainer.target_bleu=30", "trainer.stop_at_target=false", "optim.warmup_steps=3000"), 5000, 1,
+     ["5,000 updates are far too many", "optim.warmup_steps=3000: the learning rate rises"]),
+])
+def test_what_is_said_of_a_run_far_too_long(words: tuple[str, ...], planned: float, updates_per_epoch: int,
+                                            lines: list[str]) -> None:
+    found = warnings_of(composed(*words), planned, updates_per_epoch, update_s=0.25)
+    assert len(found) == len(lines)
+    assert all(one.startswith(line) for one, line in zip(found, lines, strict=True))
+
+
 def told(cfg: Config, steps: Iterator[int] | range, *, ranks: Any = SINGLE) -> list[tuple[int, str]]:
     """Go through updates of a quarter of a second, the first of three, and return each warning with its step."""
     warned: list[tuple[int, str]] = []

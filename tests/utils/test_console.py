@@ -11,7 +11,7 @@ from typing import TextIO
 
 import pytest
 
-from minitx.utils.console import Console, duration, show_warnings, warn_once
+from minitx.utils.console import Console, duration, notify, show_warnings, warn_once
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,6 +99,26 @@ def test_warnings_are_lines_of_the_console() -> None:
         warnings.warn("the disk is slow", stacklevel=1)
     assert isinstance(console.stream, io.StringIO)
     assert console.stream.getvalue() == "minitx: warning: the disk is slow\n"
+
+
+def test_a_notice_is_no_error_even_where_warnings_are() -> None:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("error")
+        notify("the disk is slow", stacklevel=1)
+    assert [(str(one.message), one.filename) for one in warned] == [("the disk is slow", __file__)]
+    console = Console(io.StringIO())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with show_warnings(console):
+            notify("the disk is slow")
+            with pytest.raises(UserWarning, match="of another"):
+                warnings.warn("of another library", stacklevel=1)
+    assert isinstance(console.stream, io.StringIO)
+    assert console.stream.getvalue() == "minitx: warning: the disk is slow\n"
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("ignore")
+        notify("the disk is slow")
+    assert not warned
 
 
 def test_what_holds_for_the_whole_process_is_warned_of_once(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx.utils.tables import aligned, markdown
+from minitx.utils.tables import aligned, bullets, markdown
 
 CELLS = st.text("abc", max_size=5)
 ROWS = st.integers(1, 4).flatmap(lambda columns: st.lists(st.lists(CELLS, min_size=columns, max_size=columns)))
@@ -41,3 +41,8 @@ def test_rows_of_different_lengths_are_no_table() -> None:
 
 def test_a_markdown_table() -> None:
     assert markdown(("a", "b"), [("1", "2"), ("3", "4")]) == "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |"
+
+
+def test_a_markdown_list() -> None:
+    assert bullets(["a", "b"]) == "- a\n- b"
+    assert bullets([]) == ""

@@ -38,11 +38,13 @@ def run(args: argparse.Namespace) -> int:
                 console.clear()
                 sink.write(section_text(section, facts).encode())
                 sink.flush()
+        findings["warnings"] = doctor.warnings
         findings["problems"] = [str(problem) for problem in doctor.problems]
         if args.json:
             console.clear()
             sink.write(json.dumps(findings, indent=1).encode() + b"\n")
         else:
+            warnings = [f"warning: {warning}\n" for warning in findings["warnings"]]
             problems = [f"problem: {problem}\n" for problem in findings["problems"]] or ["no problem found\n"]
-            sink.write("".join(problems).encode())
+            sink.write("".join(warnings + problems).encode())
     return doctor.code

@@ -28,6 +28,7 @@ from minitx.cli import (
     translate,
 )
 from minitx.cli.streams import exit_of, reader_may_leave
+from minitx.config.fields import nearest
 from minitx.training.process import limit_spinning
 from minitx.utils.console import escape_unencodable, ignore_write_errors
 from minitx.utils.errors import Exit, UserError
@@ -102,11 +103,21 @@ def _misplaced(args: argparse.Namespace) -> NoReturn:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises `UserError`, and expands ~ in paths: a shell leaves it in words like --output=~/x."""
+    """A parser that raises `UserError`, suggests the nearest of several choices, and expands ~ in paths.
+
+    (A shell leaves it in words like --output=~/x.)
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.register("type", Path, lambda text: Path(expand_home(text)))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += nearest(str(value), map(str, action.choices or ()))
+            raise
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} ({self.prog} --help shows the usage)")

@@ -31,6 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ledger", type=Path, default=Path("results"), metavar="FOLDER",
                         help="folder of published rows (default: results)")
     parser.add_argument("--dry-run", action="store_true", help="list what would be trained, and how long it would take")
+    parser.add_argument("--measure", action="store_true",
+                        help="with --dry-run: train a few updates of each system of which nothing says how long it "
+                             "takes, and tell; less than a minute each on a machine that is idle")
     parser.add_argument("--on", type=positive_number, metavar="TFLOPS",
                         help="with --dry-run: what it would take of a device with this peak (an H100: 989 in bf16)")
     parser.add_argument("--mfu", type=share, default=30.0, metavar="PCT",
@@ -41,12 +44,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, or list what would be trained."""
     from minitx.experiments.reports.results import require_ledger
-    from minitx.experiments.suites.suite import Suite, as_json, load, plan
+    from minitx.experiments.suites.measured import measure_updates
+    from minitx.experiments.suites.suite import Suite, as_json, expected_s, load, plan
     from minitx.experiments.suites.summary import side_by_side, summary
 
     if args.json and args.on is not None:
         raise UserError("--on: is not part of the JSON; leave --json out")
-    for name in ("json", "on"):
+    for name in ("json", "on", "measure"):
         if getattr(args, name) and not args.dry_run:
             raise UserError(f"--{name}: is about what would be trained; add --dry-run")
     if args.publish:
@@ -56,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     console = Console(every_s=60)
     suite = Suite(jobs, console, args.ledger if args.publish else None)
     if args.dry_run:
-        print(as_json(jobs, suite.states) if args.json else "\n".join(plan(jobs, suite.states)))
+        unknown = [job for job in jobs if not suite.states[job].trained and expected_s(job, suite.states) is None]
+        measured = measure_updates(unknown, console) if args.measure else {}
+        print(as_json(jobs, suite.states, measured) if args.json else "\n".join(plan(jobs, suite.states, measured)))
         if args.on is not None:
             print("\n".join(elsewhere([job for job in jobs if not suite.states[job].trained], args.on, args.mfu)))
         return 0

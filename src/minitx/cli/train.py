@@ -12,7 +12,6 @@ import traceback
 from argparse import Namespace
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,13 +36,12 @@ from minitx.config.compose import (
 )
 from minitx.config.fields import allowed, keys, show, text_word
 from minitx.config.schema import Config, DataConfig
-from minitx.data.corpus import check_text, find_text
 from minitx.distributed.cluster import outer_ranks
 from minitx.runs.directory import job_name
 from minitx.runs.listing import about, table
 from minitx.runs.overview import find_runs
-from minitx.training.launch import launch
-from minitx.training.process import tune_allocator, was_restarted
+from minitx.training.launch import launch, require_text
+from minitx.training.process import tune_allocator
 from minitx.utils.checkout import CONF, MINITX
 from minitx.utils.console import Console, escape_unencodable, ignore_write_errors
 from minitx.utils.errors import Exit, UserError
@@ -90,7 +88,7 @@ def _dispatch(argv: Sequence[str], script: str | None) -> int:
             varying = _check_sweep(app, args)
         else:
             cfg = checked(compose_job(app, args, args.overrides))
-            _check_text(cfg)
+            require_text(cfg)
     if args.cfg or args.info:
         return _run_in_hydra(args, script)
     ignore_write_errors("stdout")  # run directories are what remains, and the exit code is theirs
@@ -112,17 +110,6 @@ def _check_flags(args: Namespace, script: str | None) -> None:
     if args.multirun and outer_ranks():
         raise UserError("--multirun: each rank would run all jobs; let it start the ranks itself, with "
                         "trainer.devices, or start each job with torchrun or srun")
-
-
-def _check_text(cfg: Config) -> None:
-    """Refuse text that is not there. A run that goes on scores the test sets it began with, whatever lies there now.
-
-    Errors: `UserError`. Of ranks that torchrun or srun started, the first to read the text will say so.
-    """
-    check_text(cfg.data)
-    is_done = cfg.resume == "auto" and cfg.run_dir is not None and Path(cfg.run_dir, "result.json").is_file()
-    if not was_restarted() and not outer_ranks() and not is_done:
-        find_text(cfg.data if cfg.resume == "never" else replace(cfg.data, test_sets=[]))
 
 
 # --- sweeps and Hydra's own commands
@@ -148,7 +135,7 @@ def _check_sweep(app: Hydra, args: Namespace) -> frozenset[str]:
         cfg = checked(composed)
         if cfg.data not in texts:
             texts.append(cfg.data)
-            _check_text(cfg)
+            require_text(cfg)
         names.append(str(cfg.run_dir))
     if twice := [name for name in names if names.count(name) > 1]:
         if all(o.key_or_group != "run_dir" for o in parsed):

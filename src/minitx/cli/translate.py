@@ -11,6 +11,7 @@ from minitx.cli.arguments import add_output, add_run, add_search, positive, sear
 from minitx.cli.progress import Meter
 from minitx.cli.streams import created, encode_line, size_bytes
 from minitx.data.lines import arriving_lines, decode_line, open_text
+from minitx.data.source_text import SourceText
 from minitx.training.process import uncollected
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
@@ -18,6 +19,7 @@ from minitx.utils.errors import Exit, UserError
 if TYPE_CHECKING:
     from minitx.decoding.translator import Progress, Translator, Warn
 
+SHOWN = 3  # words of a line in a hint
 HELP = "translate lines"
 DESCRIPTION = ("Translate line by line: as many lines out as in, in order. A line is translated as soon as it arrives, "
                "so another program can send one and wait for the answer.")
@@ -41,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     with open_text(args.input) as source, created(args.output, args.input) as sink:
         with uncollected():
             translator = load(args.model, args.device, args.precision)
+        source_text = SourceText.read(Path(args.model))
         if args.n_best and args.n_best > (args.beam_size or translator.decode.beam_size):
             raise UserError(f"--n-best={args.n_best} is more than the beam holds: add --beam-size={args.n_best}")
         if source.isatty():
@@ -53,12 +56,26 @@ def run(args: argparse.Namespace) -> int:
 
             meter.next_block(first - 1, source.tell() if n_bytes else 0)
             lines = [decode_line(line, partial(warn, row)) for row, line in enumerate(block)]
+            if source_text is not None and (hint := _strange_line(source_text, translator, lines, first)):
+                console.line(hint)
+                source_text = None  # said once
             for text in _outputs(translator, lines, first, args, meter, warn):
                 sink.write(encode_line(text))
             sink.flush()
             first += len(block)
         meter.close()
     return Exit.OK
+
+
+def _strange_line(source_text: SourceText, translator: "Translator", lines: list[str], first: int) -> str | None:
+    """Return a hint at the first line that is unlike the run's text, if any is. first: the first line's number"""
+    tokenizer = translator.tokenizers.src
+    for number, ids in enumerate(tokenizer.encode_batch(lines), first):
+        if words := source_text.strange_words(ids, tokenizer):
+            more = ", ..." if len(words) > SHOWN else ""
+            return (f"minitx: hint: line {number}: its words are unlike those of the text that this run learned from "
+                    f"({', '.join(words[:SHOWN])}{more}), so its translation may be nonsense; said once")
+    return None
 
 
 def _outputs(translator: "Translator", lines: list[str], first: int, args: argparse.Namespace, progress: "Progress",

@@ -6,7 +6,7 @@ Hydra's own entry point prints composition errors and exits, so minitx composes 
 
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache, reduce
 from operator import getitem
@@ -27,13 +27,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from minitx.config.fields import keys, nearest, parse, show, text_word
+from minitx.config.fields import SYNONYMS, keys, nearest, parse, show, text_word
 from minitx.config.schema import Config, ModelConfig, check
 from minitx.utils.checkout import CONF, TRAIN
 from minitx.utils.errors import UserError
 from minitx.utils.files import expand_home
 
 NOT_OF_A_RUN = ("hydra", "suite")  # folders of conf/: Hydra's own, and lists of runs
+SWEEP_DIR = "hydra.sweep.dir"
 # Keys of Hydra's that a run ignores: the values that ask for nothing, ours and Hydra's, and what to do instead.
 IGNORED = {
     "hydra.run.dir": ((".", "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S}"), "name the folder of a run with run_dir"),
@@ -68,7 +69,7 @@ def arguments(argv: Sequence[str]) -> Namespace:
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     args = parser.parse_args(argv)
-    args.overrides = [_as_written(word) for word in args.overrides]
+    args.overrides = [_with_home(_as_written(word)) for word in args.overrides]
     args.config_name = args.config_name or "train"
     args.config_path = str(Path(expand_home(args.config_path or str(CONF))).resolve())
     args.config_dir = args.config_dir and expand_home(args.config_dir)
@@ -109,7 +110,20 @@ def _as_written(word: str) -> str:
 def _text_names() -> frozenset[str]:
     """Return the keys whose values are text, and the groups, whose values are names of files."""
     groups = {name.partition(".")[0] for name in keys(Config) if "." in name}
-    return frozenset({"experiment", *groups, *(name for name, spec in keys(Config).items() if spec["type"] is str)})
+    texts = {name for name, spec in keys(Config).items() if spec["type"] is str}
+    return frozenset({"experiment", SWEEP_DIR, *groups, *texts})
+
+
+def _with_home(word: str) -> str:
+    """Put the home folder in the place of ~ in the folder of a sweep, which Hydra makes itself."""
+    name = word.partition("=")[0]
+    if name.lstrip("+") != SWEEP_DIR:
+        return word
+    with suppress(HydraException):  # refused later
+        folder = OverridesParser.create().parse_override(word).value()
+        if isinstance(folder, str) and folder.startswith("~"):
+            return text_word(name, expand_home(folder))
+    return word
 
 
 @contextmanager
@@ -184,7 +198,8 @@ def _check_name(groups: Mapping[str, list[str]], override: Override) -> None:
     known = [*groups, *keys(Config)]
     if name not in known and not any(key.startswith(name + ".") for key in known):
         leaf = name.rpartition(".")[2]
-        same_leaf = [key for key in known if key.rpartition(".")[2] == leaf and key.count(".") < 2]
+        meant = SYNONYMS.get(leaf, leaf)
+        same_leaf = [key for key in known if key.rpartition(".")[2] == meant and key.count(".") < 2]
         hint = f"; did you mean {same_leaf[0]}?" if same_leaf else nearest(name, known)
         raise UserError(f"unknown key {given.lstrip('+')}{hint}")
 
@@ -220,12 +235,14 @@ def _check_family(app: Hydra, args: Namespace, overrides: Sequence[Override]) ->
 
 
 def _check_hydra(composed: DictConfig, multirun: bool) -> None:
-    """Refuse settings of Hydra's that would change nothing, whether the command line or an experiment has them."""
+    """Refuse settings of Hydra's that do nothing or not what they say, of the command line or of an experiment."""
     values: Any = OmegaConf.to_container(composed, resolve=False, enum_to_str=True)
     for name, (unset, instead) in IGNORED.items():
         value = reduce(getitem, name.split("."), values)
         if value not in unset and not (multirun and name == "hydra.mode"):
             raise UserError(f"{name}={show(value)}: has no effect; {instead}")
+    if (folder := str(values["hydra"]["sweep"]["dir"])).startswith("~"):
+        raise UserError(f"{SWEEP_DIR}={folder}: ~ is the home folder on the command line alone; write it out")
 
 
 def config_groups(app: Hydra) -> dict[str, list[str]]:

@@ -16,6 +16,10 @@ from minitx.utils.errors import UserError
 from minitx.utils.files import expand_home
 
 C = TypeVar("C")
+SYNONYMS = {  # what others call a key of ours, the last word of it
+    "gpus": "devices", "num_gpus": "devices", "batch_size": "tokens_per_update", "epochs": "max_steps",
+    "max_epochs": "max_steps", "learning_rate": "lr", "path": "dir", "layers": "num_layers", "heads": "n_heads",
+}  # fmt: skip
 
 
 def key(doc: str, *, unit: str = "", choices: tuple[str, ...] = (), optional: bool = False, path: bool = False,
@@ -119,8 +123,13 @@ def text_word(name: str, text: str) -> str:
 
 
 def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
-    """Suggest the valid name closest to `name`, ready to end a message; empty if none is close."""
-    close = get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    """Suggest the valid name that `name` is most likely to mean, ready to end a message; empty if none is close.
+
+    One that has `name`, or what we call it (`SYNONYMS`), among its words comes before one that is only spelled alike.
+    """
+    names, meant = list(valid), SYNONYMS.get(name, name)
+    same_word = [candidate for candidate in names if meant in (candidate, *re.split(r"[._-]", candidate))]
+    close = get_close_matches(meant, same_word, n=1, cutoff=0) or get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 

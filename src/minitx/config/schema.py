@@ -359,6 +359,8 @@ def _check_data(data: DataConfig) -> None:
     """Refuse keys that the synthetic text does not have, equal languages, and pairs that fit no micro-batch."""
     if data.source == "synthetic" and data.dir is not None:
         raise UserError(f"data.dir={data.dir}: the synthetic text reads no folder; did you mean data=files?")
+    if data.folder is not None and data.folder.startswith(("/", "~")):
+        raise UserError(f"data.folder={data.folder}: is a name in $MINITX_DATA; did you mean data.dir={data.folder}?")
     if data.source == "synthetic" and data.hold_out is not None:
         raise UserError(f"data.hold_out={data.hold_out}: the synthetic text (data.source) has sets of its own")
     if data.src == data.tgt:

@@ -2,7 +2,8 @@
 
 - An epoch is a list of *updates* of about `tokens_per_update` target tokens; every row is in exactly one.
 - Updates depend on seed, epoch and lengths alone, on neither the world size nor `max_tokens`.
-- An update is split evenly into micro-batches of at most `max_tokens` padded positions, B * max(S, T).
+- An update is split evenly into micro-batches of at most `max_tokens` padded positions, B * max(S, T), and into at
+  least `min_micro_batches` of them, so that each rank has one.
 
 Lengths count tokens with EOS throughout (BOS instead makes the same number). B rows, S and T padded widths.
 """
@@ -37,11 +38,11 @@ class Update:
 
 def epoch_plan(
     src_len: npt.ArrayLike, tgt_len: npt.ArrayLike, *, tokens_per_update: int, max_tokens: int, pad_to_multiple: int,
-    seed: int, epoch: int, window: int = 0,
+    seed: int, epoch: int, window: int = 0, min_micro_batches: int = 1,
 ) -> list[Update]:
     """Plan one epoch over rows of the given lengths: all rows, or those of one window of a text.
 
-    Errors: as in `check_width`.
+    min_micro_batches: of each update; one of fewer rows has one a row. Errors: as in `check_width`.
     """
     src, tgt = np.asarray(src_len, np.int64), np.asarray(tgt_len, np.int64)
     width = _padded(np.maximum(src, tgt), pad_to_multiple)
@@ -51,7 +52,7 @@ def epoch_plan(
     order = _bucketed(src, tgt, n_updates, rng)
     starts = _equal_cuts(tgt[order], n_updates)
     order = _sort_within(order, starts, width)
-    groups = _split(width[order], starts, max_tokens)
+    groups = _split(width[order], starts, max_tokens, min_micro_batches)
     n_tokens = np.add.reduceat(tgt[order], starts) if n_updates else starts
     return [
         Update(tuple(MicroBatch(order[a:b]) for a, b in zip(groups[i], groups[i][1:], strict=False)), int(n_tokens[i]))
@@ -131,28 +132,26 @@ def _sort_within(order: Ints, starts: Ints, width: Ints) -> Ints:
     return order[np.lexsort((width[order], np.cumsum(run)))]
 
 
-def _split(width: Ints, starts: Ints, max_tokens: int) -> list[Ints]:
+def _split(width: Ints, starts: Ints, max_tokens: int, at_least: int = 1) -> list[Ints]:
     """Return the borders of each run's micro-batches: the smallest power of two of them, or one a row, that fits.
 
-    Rows are sorted by width within each run. Five rows of up to 12 tokens take 5 * 12 = 60 positions as one batch,
-    3 * 12 = 36 as the wider of two, and 2 * 12 = 24 as the widest of four; the other two rows take 2 * 8 = 16 as one.
+    There are `at_least` so many, or one a row. Rows are sorted by width within each run: the last of n micro-batches is
+    the widest, and has as many rows as any, ceil(rows / n). So n fit if that one does, and then more fit, too.
 
-    >>> _split(np.array([4, 4, 8, 8, 12, 4, 8]), starts=np.array([0, 5]), max_tokens=24)
+    Five rows of up to 12 tokens take 5 * 12 = 60 positions as one batch, 3 * 12 = 36 as the wider of two, and
+    2 * 12 = 24 as the widest of four; the other two rows take 2 * 8 = 16 as one.
+
+    >>> rows = {"width": np.array([4, 4, 8, 8, 12, 4, 8]), "starts": np.array([0, 5]), "max_tokens": 24}
+    >>> _split(**rows)
     [array([0, 1, 2, 3, 5]), array([5, 7])]
+    >>> _split(**rows, at_least=3)
+    [array([0, 1, 2, 3, 5]), array([5, 6, 7])]
     """
     sizes = np.diff(np.append(starts, len(width)))
-    n_micro = np.zeros(len(starts), np.int64)  # 0 = open
-    m = 1
-    while (n_micro == 0).any():
-        open_ = np.flatnonzero(n_micro == 0)
-        n = np.minimum(m, sizes[open_])
-        run = np.repeat(np.arange(len(open_)), n)
-        group = np.arange(len(run)) - np.repeat(np.cumsum(n) - n, n)
-        first, last = group * sizes[open_][run] // n[run], (group + 1) * sizes[open_][run] // n[run]
-        positions = (last - first) * width[starts[open_][run] + last - 1]  # sorted: the last row is the widest
-        fits = np.maximum.reduceat(positions, np.cumsum(n) - n) <= max_tokens
-        n_micro[open_[fits]] = n[fits]
-        m *= 2
+    rows_that_fit = max_tokens // width[starts + sizes - 1]
+    fewest = -(-sizes // rows_that_fit)
+    power_of_two = 1 << np.frexp(fewest - 1)[1].astype(np.int64)  # frexp has the number of a whole number's bits
+    n_micro = np.minimum(np.maximum(power_of_two, at_least), sizes)
     return [start + np.arange(n + 1) * size // n for start, size, n in zip(starts, sizes, n_micro, strict=True)]
 
 

@@ -1,6 +1,5 @@
 """Planned updates as batches: this rank's share of every update, from a position (epoch, update) on, without end."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import NamedTuple
@@ -26,6 +25,7 @@ from minitx.data.corpus import Corpus
 from minitx.data.encoded import EncodedSplit
 from minitx.data.tokenizer import TokenizerPair
 from minitx.data.windows import Progress, training_text
+from minitx.utils.console import notify
 from minitx.utils.errors import UserError
 
 MAX_IDLE_SHARE = 0.1
@@ -77,13 +77,16 @@ class UpdateStream:
 class TranslationData(pl.LightningDataModule):
     """Serve this rank's micro-batches of each update, from `start` = (epoch, update) on.
 
-    Errors: `UserError` if too few training pairs are left, one fits no micro-batch, or a rank would never work.
+    An update has at least `min_micro_batches`, and one for each rank. Errors: `UserError` if too few training pairs are
+    left, one fits no micro-batch, or a rank would never work.
     """
 
     def __init__(self, cfg: Config, corpus: Corpus, tokenizers: TokenizerPair, *, rank: int = 0, world_size: int = 1,
-                 start: tuple[int, int] = (0, 0), progress: Progress = lambda _: None) -> None:
+                 start: tuple[int, int] = (0, 0), min_micro_batches: int = 1,
+                 progress: Progress = lambda _: None) -> None:
         super().__init__()
         self.cfg, self.rank, self.world_size, self.start = cfg, rank, world_size, start
+        self.min_micro_batches = max(min_micro_batches, world_size)
         self.tokenizer = tokenizers.tgt
         self.text = training_text(cfg, corpus, tokenizers, progress)
         self.cleaning = self.text.cleaning
@@ -101,23 +104,33 @@ class TranslationData(pl.LightningDataModule):
         self._check_work(largest, max(len(update.micro_batches) for update in plan))
 
     def _check_work(self, largest: int, most: int) -> None:
-        if most >= self.world_size and self.idle_share <= MAX_IDLE_SHARE:
-            return
-        remedy = (f"lower data.max_tokens{self._enough(largest)}, raise trainer.tokens_per_update, "
-                  "or take fewer trainer.devices")
+        """Refuse more ranks than the largest update has rows, and warn of ranks that are idle for long."""
+        others = "raise trainer.tokens_per_update, or take fewer trainer.devices"
         if most < self.world_size:
-            raise UserError(f"trainer.devices={self.world_size}: an update has at most {most} micro-batches, "
-                            f"so some ranks would never work; {remedy}")
-        warnings.warn(f"ranks are idle {self.idle_share:.0%} of their turns; {remedy}", stacklevel=3)
+            pairs = f"{most} pair{'s' * (most > 1)}"
+            raise UserError(f"trainer.devices={self.world_size}: no update has more than {pairs}, so some ranks would "
+                            f"never work; {others}")
+        if self.idle_share > MAX_IDLE_SHARE:
+            finer = self._less_idle(largest)
+            notify(f"ranks are idle {self.idle_share:.0%} of their turns; "
+                   + (f"lower data.max_tokens (to {finer:,}), " if finer else "") + others)
 
-    def _enough(self, number: int) -> str:
-        """Return " (to N)", a `max_tokens` at which each rank has one of every update; "" if there is none."""
-        max_tokens, split = self.cfg.data.max_tokens, self._window(self.start[0], number).split
-        while (max_tokens := max_tokens // 2) >= self.cfg.data.max_length:
-            plan = self._plan(split, 0, number, max_tokens)
-            if min(len(update.micro_batches) for update in plan) >= self.world_size:
-                return f" (to {max_tokens:,})" if idle_share(plan, self.world_size) <= MAX_IDLE_SHARE else ""
-        return ""
+    def _less_idle(self, number: int) -> int | None:
+        """Return a `max_tokens` at which ranks are idle for less than is warned of, if there is one."""
+        data, split = self.cfg.data, self._window(self.start[0], number).split
+        max_tokens, widest = data.max_tokens, data.max_length + data.pad_to_multiple
+        while (max_tokens := max_tokens // 2) >= widest:
+            plan = self._plan(split, 0, number, max_tokens=max_tokens)
+            if idle_share(plan, self.world_size) <= MAX_IDLE_SHARE:
+                return max_tokens
+        return None
+
+    def splits_more_than(self, min_micro_batches: int) -> bool:
+        """Tell whether some update has more micro-batches than it would have with this least number of them."""
+        largest = self._updates.index(max(self._updates))
+        split, plan, _ = self._window(self.start[0], largest)
+        other = self._plan(split, self.start[0], largest, min_micro_batches=min_micro_batches)
+        return any(len(a.micro_batches) > len(b.micro_batches) for a, b in zip(plan, other, strict=True))
 
     def window(self, epoch: int, update: int = 0) -> Window:
         """Return the window that holds an update of an epoch; after its last update, the last window.
@@ -137,14 +150,17 @@ class TranslationData(pl.LightningDataModule):
             order = window_order(len(self._updates), self.cfg.seed, epoch)
             begin = sum(self._updates[before] for before in order[:order.index(number)])
             split = self.text.load(number)
-            self._held = epoch, number, Window(split, self._plan(split, epoch, number, self.cfg.data.max_tokens), begin)
+            self._held = epoch, number, Window(split, self._plan(split, epoch, number), begin)
         return self._held[2]
 
-    def _plan(self, split: EncodedSplit, epoch: int, number: int, max_tokens: int) -> list[Update]:
+    def _plan(self, split: EncodedSplit, epoch: int, number: int, *, max_tokens: int | None = None,
+              min_micro_batches: int | None = None) -> list[Update]:
         cfg = self.cfg
         return epoch_plan(
-            split.src_len, split.tgt_len, seed=cfg.seed, epoch=epoch, window=number, max_tokens=max_tokens,
-            tokens_per_update=cfg.trainer.tokens_per_update, pad_to_multiple=cfg.data.pad_to_multiple)
+            split.src_len, split.tgt_len, seed=cfg.seed, epoch=epoch, window=number,
+            tokens_per_update=cfg.trainer.tokens_per_update, pad_to_multiple=cfg.data.pad_to_multiple,
+            max_tokens=max_tokens or cfg.data.max_tokens,
+            min_micro_batches=min_micro_batches or self.min_micro_batches)
 
     def transfer_batch_to_device(self, batch: PlannedUpdate, device: torch.device,
                                  dataloader_idx: int) -> PlannedUpdate:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -19,7 +18,7 @@ from minitx.data.batching import Ints
 from minitx.data.cleaning import Cleaning
 from minitx.data.corpus import Corpus
 from minitx.data.tokenizer import Tokenizer, TokenizerPair
-from minitx.utils.console import warn_once
+from minitx.utils.console import notify, warn_once
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import expand_home, write_atomically
 
@@ -230,7 +229,7 @@ def _load_cached(path: Path) -> EncodedSplit | None:
     except OSError as error:
         _warn_of_cache(path.parent, error)
     except UNREADABLE as error:
-        warnings.warn(f"{path}: a damaged cache file ({error}); the text is encoded again", stacklevel=3)
+        notify(f"{path}: a damaged cache file ({error}); the text is encoded again", stacklevel=3)
     return None
 
 

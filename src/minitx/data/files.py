@@ -9,7 +9,6 @@
 
 import json
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.data.lines import read_lines
+from minitx.utils.console import notify
 from minitx.utils.errors import Exit, UserError
 
 Pair = tuple[str, str]
@@ -143,7 +143,7 @@ def warn_of_left_out(where: str, lacking: Mapping[str, str]) -> None:
     """Name the test sets that lack a language of the pair, and which one each lacks."""
     if lacking:
         names = ", ".join(f"{split} (no {language})" for split, language in lacking.items())
-        warnings.warn(f"{where}: leaves out test sets without this pair: {names}", stacklevel=3)
+        notify(f"{where}: leaves out test sets without this pair: {names}", stacklevel=3)
 
 
 def _classify(name: str, src: str, tgt: str) -> tuple[str, str] | None:

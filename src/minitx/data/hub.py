@@ -7,7 +7,6 @@ try again and again for a minute, and log each try.
 import logging
 import os
 import socket
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from minitx.config.schema import DataConfig
 from minitx.data.files import VALID_NAMES, Pair, table_pairs
+from minitx.utils.console import notify
 from minitx.utils.errors import Exit, UserError
 
 ROWS = 50_000  # of a table in memory at a time; the tables themselves are mapped files
@@ -73,7 +73,7 @@ def download(cfg: DataConfig, why: str | None = None) -> HubSet:
         with _silent_client(), nullcontext() if why is None else _offline():
             tables = _load(cfg)
         if why is not None and "HF_HUB_OFFLINE" not in why:
-            warnings.warn(f"data.hub_id={cfg.hub_id}: {why}, so the copy here is used", stacklevel=2)
+            notify(f"data.hub_id={cfg.hub_id}: {why}, so the copy here is used")
     except ValueError as error:  # no configuration of that name: datasets lists what there is
         pair = cfg.hub_name or f"{cfg.src}-{cfg.tgt} or {cfg.tgt}-{cfg.src}"
         raise UserError(f"data.hub_id={cfg.hub_id}: has no {pair} ({_reason(error)}); data.src and data.tgt name the "

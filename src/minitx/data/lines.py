@@ -11,7 +11,6 @@
 import codecs
 import re
 import sys
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from minitx.utils.console import notify
 from minitx.utils.errors import Exit, UserError
 
 CHUNK_BYTES = 1 << 16  # about a thousand lines: enough to sort by length, few enough for output to begin soon
@@ -64,7 +64,7 @@ def read_lines(path: Path | str, strict: bool = True, limit: int | None = None) 
     if invalid := _first_invalid(data):
         if strict:
             raise UserError(f"{path}: {invalid}", Exit.DATA)
-        warnings.warn(f"{path}: {invalid}; training goes on without such pairs", stacklevel=2)
+        notify(f"{path}: {invalid}; training goes on without such pairs")
     text = data.removeprefix(codecs.BOM_UTF8).decode(errors="strict" if strict else "surrogateescape")
     lines = text.split("\n")
     if lines[-1] == "":

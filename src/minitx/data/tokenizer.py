@@ -25,6 +25,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 PAD_ID, BOS_ID, EOS_ID = SPECIAL_IDS = (0, 1, 2)
 N_SPECIALS = len(SPECIAL_IDS)
+SPACE = "Ġ"  # as byte-level BPE writes it
 MIN_VOCAB, DEFAULT_VOCAB, MAX_VOCAB = 260, 8_000, 65_536
 MAX_WORD = 1_000  # characters: learning takes time in proportion to a word's length squared, so longer ones are cut
 MIN_COUNT = 2  # a pair of tokens seen once in the training text is not worth an entry
@@ -111,6 +112,11 @@ class Tokenizer:
         texts = self.decode_batch([ids[:n] for n in range(len(ids))])
         whole = [text.rstrip("\N{REPLACEMENT CHARACTER}") for text in texts] + [self.decode(ids)]
         return [after[len(before):] for before, after in pairwise(whole)]
+
+    @cached_property
+    def word_beginnings(self) -> frozenset[int]:
+        """The ids of tokens that begin with a space: each word of a text has one of them, its first."""
+        return frozenset(id_ + N_SPECIALS for token, id_ in self._bpe.get_vocab().items() if token[0] == SPACE)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -3,7 +3,6 @@
 Lines are sorted by length and searched in batches of at most `decode.max_tokens` padded source positions a hypothesis.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from minitx.decoding.search import beam, check_beam, greedy
 from minitx.distributed.ranks import SINGLE, Ranks, noop
 from minitx.models.base import Seq2Seq, evaluating
 from minitx.models.precision import computing_in
+from minitx.utils.console import notify
 
 Progress = Callable[[int, int], None]  # lines done, lines in all
 Warn = Callable[[int, str], None]  # index of the line, what happened to it
@@ -130,4 +130,4 @@ def output_limits(src_lengths: Tensor, decode: DecodeConfig, model: Seq2Seq) -> 
 
 def warn_of_line(row: int, what: str) -> None:
     """Warn of a line with a Python warning: for callers that pass no `warn`."""
-    warnings.warn(f"line {row + 1}: {what}", stacklevel=2)
+    notify(f"line {row + 1}: {what}")

@@ -21,6 +21,7 @@ from minitx.utils.errors import UserError
 
 SENTENCE_COLUMNS = ("hypothesis_tokens", "reference_tokens", *(f"matched_{n}" for n in range(1, MAX_NGRAM_ORDER + 1)))
 DEFAULT_TOKENIZER = "13a"
+LEARNED_BLEU = 1.0  # a system below this has not learned to translate
 # 13a splits at spaces and punctuation: a sentence without spaces is one token, and a perfect translation scores 0. So
 # these languages have others. ISO 639 codes, and the country codes cn and jp, which file names often have instead.
 LANGUAGES = {

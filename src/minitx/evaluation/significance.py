@@ -18,13 +18,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from minitx.evaluation.metrics import Counts, Floats, corpus_bleu, with_totals
+from minitx.evaluation.metrics import LEARNED_BLEU, Counts, Floats, corpus_bleu, with_totals
 
 RESAMPLES = 10_000
 AT_ONCE = 500  # resamples in memory
 LEVEL = 0.05
 POWER_SE = 1.960 + 0.842  # standard errors of a difference that is detected at 5 % eight times in ten
 MATTERS = 0.5  # BLEU; a test that may miss a difference this large is underpowered
+NEITHER = "neither has learned to translate"
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,31 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Return "significant" if both tests and the interval agree, else "underpowered" or "not significant"."""
+        """Return "significant" if both tests and the interval agree, else "underpowered" or "not significant".
+
+        Where both systems are below `LEARNED_BLEU`, a difference means nothing, and the verdict is `NEITHER`.
+        """
+        if max(self.bleu) < LEARNED_BLEU:
+            return NEITHER
         beyond_zero = self.interval[0] > 0 or self.interval[1] < 0
         if beyond_zero and max(self.p_bootstrap, self.p_randomisation) < LEVEL:
             return "significant"
         return "underpowered" if self.detectable > MATTERS else "not significant"
+
+    @property
+    def which_p(self) -> str | None:
+        """Say which p to believe, and why, where one of them alone is below `LEVEL`: the larger. None = they agree."""
+        if (self.p_bootstrap < LEVEL) == (self.p_randomisation < LEVEL):
+            return None
+        several = max(self.seeds) > 1
+        if self.p_bootstrap > self.p_randomisation:
+            return ("believe the bootstrap: it also asks what other seeds would give, and randomisation takes these "
+                    "runs as they are" if several else
+                    "believe the bootstrap: it asks what other sentences would give, and randomisation takes these as "
+                    "they are")
+        return ("believe randomisation: the two resample in different ways, and a difference counts that both find"
+                if several else
+                "believe randomisation: with one run each the bootstrap's p is one-sided, about half of the other")
 
 
 def compare(first: npt.ArrayLike, second: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 1,

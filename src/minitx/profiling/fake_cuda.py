@@ -76,26 +76,26 @@ class WaitCounter(TorchDispatchMode):
         if func.namespace == "aten" and func._can_decompose():  # inference mode leaves composed operations whole
             with self:
                 return func.decompose(*args, **kwargs)
-        frame, where = caller()
+        frame = caller()
         if (id(frame), frame.f_lasti) != self.place:
             self.place = None  # `.tolist()` reads its numbers one by one, which is one wait
         if here and (name in READS or there is not None and torch.device(there).type == "cpu"):
-            self.wait(frame, f"{where} {name}")
+            self.wait(frame, name)
             return self.answer(name, args[0])
         crosses = len({t.device.type for t in given if t.dim()} | ({torch.device(there).type} if there else set())) > 1
         if name in ("_to_copy", "copy_") and crosses and not (kwargs.get("non_blocking") or args[2:] == (True,)):
-            self.wait(frame, f"{where} blocking copy")
+            self.wait(frame, "blocking copy")
         if name in ("index_put", "index_put_") and any(i is not None and i.dtype is torch.bool for i in args[1]):
-            self.wait(frame, f"{where} {name} by mask")
+            self.wait(frame, f"{name} by mask")
         try:
             return func(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
-            raise AssertionError(f"{where} {name} waits for the device") from error
+            raise AssertionError(f"{place_of(frame)} {name} waits for the device") from error
 
     def wait(self, frame: Any, what: str) -> None:
         """Count a wait, unless it reads the next number of the same list."""
         if self.place is None:
-            self.waits.places[what] += 1
+            self.waits.places[f"{place_of(frame)} {what}"] += 1
         self.place = id(frame), frame.f_lasti
 
     def answer(self, name: str, asked: Tensor) -> Any:
@@ -111,16 +111,22 @@ class WaitCounter(TorchDispatchMode):
         return yes if asked.dtype is torch.bool or name != "_local_scalar_dense" else asked.dtype.is_floating_point + 0
 
 
-def caller() -> tuple[Any, str]:
-    """Return the innermost frame of minitx on the stack, instruments left out, and its place as text."""
-    def is_watched(file: str) -> bool:
-        return file.startswith(OURS) and not file.startswith(INSTRUMENTS)
-
+def caller() -> Any:
+    """Return the innermost frame of minitx on the stack, instruments left out."""
     frame: Any = sys._getframe(1)
     while not is_watched(frame.f_code.co_filename) and frame.f_back is not None:
         frame = frame.f_back
-    path = Path(frame.f_code.co_filename)
-    return frame, f"{path.stem}.{frame.f_code.co_name}:{frame.f_lineno}"
+    return frame
+
+
+def is_watched(file: str) -> bool:
+    """Tell whether waits in a file are put down to it."""
+    return file.startswith(OURS) and not file.startswith(INSTRUMENTS)
+
+
+def place_of(frame: Any) -> str:
+    """Return a frame's place in the code as text."""
+    return f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}:{frame.f_lineno}"
 
 
 # --- a GPU that is not there
@@ -202,13 +208,14 @@ def run_node(node: Any, given: dict[int, Tensor]) -> tuple[Tensor | None, ...]:
     if hasattr(node, "variable"):
         if given:
             p = node.variable
-            p.grad = given[0] if p.grad is None else p.grad + given[0]
+            p.grad = given[0].detach() if p.grad is None else p.grad.add_(given[0])
         return ()
     results: list[Tensor | None] = [given.get(i) for i in range(len(node._input_metadata))]
     if not isinstance(node, BackwardCFunction):
         gradients = node(*results)
     else:
-        zeros = (torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in node._input_metadata)
+        metadata: Any = node._input_metadata  # type: ignore[attr-defined]
+        zeros = (torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in metadata)
         gradients = node.apply(*(zero if result is None else result
                                  for result, zero in zip(results, zeros, strict=True)))
     return gradients if isinstance(gradients, tuple) else (gradients,)

@@ -9,7 +9,8 @@ KINDS = ("product", "attention", "elementwise", "reduction", "copy")
 class Kernel:
     """One operator of an update and the kernel that it launches; `kind` "view" = none, but the host spends time on it.
 
-    A product of `batch` matrices, [rows, inner] @ [inner, columns]; attention: of B x H heads, [L, d] @ [d, S] and back.
+    A product of `batch` matrices, [rows, inner] @ [inner, columns]; attention: of B x H heads, [L, d] @ [d, S] and
+    back.
     """
 
     name: str  # of the operator, as torch calls it: "aten.mm"

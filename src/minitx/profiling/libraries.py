@@ -5,9 +5,8 @@ T steps, D width of the input, R of the state, H heads, L queries, S keys, d wid
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,19 +24,30 @@ MASK_MULTIPLE = 8  # to which attention's mask is padded, and the width of heads
 # --- LSTM
 
 
-def cudnn_lstm_algorithm(*, sentences: int, steps: int, d_in: int, d_hidden: int, dtype: torch.dtype,
-                         capability: tuple[int, int], packed: bool = False, backward: bool = False) -> str:
-    """Return how cuDNN is asked to run one layer in one direction: "standard", or "persistent", its weights on chip.
+@dataclass(frozen=True)
+class LSTMShape:
+    """One layer in one direction, as one call of cuDNN runs it."""
 
-    packed: sentences of different lengths without padding between them. GPUs with few multiprocessors (A30) are
-    counted as large ones.
+    sentences: int
+    steps: int
+    d_in: int
+    d_hidden: int
+    dtype: torch.dtype
+
+
+def cudnn_lstm_algorithm(shape: LSTMShape, phase: str, capability: tuple[int, int], packed: bool = False) -> str:
+    """Return how cuDNN is asked to run it: "standard", or "persistent", the weights of the recurrence on chip.
+
+    phase: "forward" or "backward"; packed: sentences come as a `PackedSequence`. GPUs of a large capability with few
+    multiprocessors (A30) are taken for large ones.
     """
-    if packed or dtype is torch.float64:
+    sentences, steps = shape.sentences, shape.steps
+    if packed or shape.dtype is torch.float64:
         return "standard"
-    if d_hidden <= (128 if backward else 192) and capability >= (6, 0):
+    if shape.d_hidden <= (192 if phase == "forward" else 128) and capability >= (6, 0):
         return "persistent"
-    fits = d_hidden <= 1024 and d_hidden % 128 == 0 and d_in % 128 == 0
-    if dtype is not torch.float16 or not fits:
+    fits = shape.d_hidden <= 1024 and shape.d_hidden % 128 == 0 and shape.d_in % 128 == 0
+    if shape.dtype is not torch.float16 or not fits:
         return "standard"
     if capability[0] == 7:
         whole = sentences == 8 or (sentences % 16 == 0 and sentences not in (80, 112))
@@ -48,24 +58,23 @@ def cudnn_lstm_algorithm(*, sentences: int, steps: int, d_in: int, d_hidden: int
     return "persistent" if large and sentences % 8 == 0 and sentences <= 128 else "standard"
 
 
-def cudnn_lstm_kernels(*, sentences: int, steps: int, d_in: int, d_hidden: int, dtype: torch.dtype, algorithm: str,
-                       phase: str) -> list[Kernel]:
-    """Return what one call of cuDNN launches for one layer in one direction, "forward" or "backward".
+def cudnn_lstm_kernels(shape: LSTMShape, phase: str, algorithm: str) -> list[Kernel]:
+    """Return what one call of cuDNN launches.
 
     Forwards: a product for all inputs, then the recurrence; "standard" takes a product and a pass over the gates for
     each step. Backwards: the recurrence, then the gradients of the inputs and of all weights, in products over all
     steps. Sources: Appleyard et al. 2016 (sections 3.1 to 3.3), Diamos et al. 2016 (persistent).
     """
-    B, T, D, R, G = sentences, steps, d_in, d_hidden, 4 * d_hidden
-    size = dtype.itemsize
+    B, T, D, R, G = shape.sentences, shape.steps, shape.d_in, shape.d_hidden, 4 * shape.d_hidden
+    size, number_format = shape.dtype.itemsize, FORMATS[shape.dtype]
 
     def product(name: str, rows: int, columns: int, inner: int, weight: int = 0) -> Kernel:
         read = rows * inner + inner * columns + rows * columns
-        return Kernel(f"cudnn.lstm.{name}", "product", phase, FORMATS[dtype], 2.0 * rows * columns * inner,
+        return Kernel(f"cudnn.lstm.{name}", "product", phase, number_format, 2.0 * rows * columns * inner,
                       size * read, (1, rows, columns, inner), weight_bytes=size * weight, launched_by="library")
 
     def gates(name: str, elements: int) -> Kernel:
-        return Kernel(f"cudnn.lstm.{name}", "elementwise", phase, FORMATS[dtype], 0.0, size * elements,
+        return Kernel(f"cudnn.lstm.{name}", "elementwise", phase, number_format, 0.0, size * elements,
                       launched_by="library")
 
     if phase == "forward":  # products of x and h, biases, c; writes h, c, gates for the backward pass
@@ -75,7 +84,7 @@ def cudnn_lstm_kernels(*, sentences: int, steps: int, d_in: int, d_hidden: int, 
         step = [gates("gates", 2 * B * G + 5 * B * R), product("state", B, R, G, weight=R * G)]
         kernels = [*recurrence(step, T, algorithm, size * R * G), product("d_inputs", T * B, D, G),
                    product("d_weight_ih", G, D, T * B), product("d_weight_hh", G, R, T * B),
-                   Kernel("cudnn.lstm.d_biases", "reduction", phase, FORMATS[dtype], 0.0,
+                   Kernel("cudnn.lstm.d_biases", "reduction", phase, number_format, 0.0,
                           size * (T * B * G + 2 * G), launched_by="library")]
     first, *others = kernels
     return [replace(first, launched_by="operator"), *others]
@@ -138,18 +147,18 @@ def fused_attention(backend: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor 
     if backend == "flash":
         spare, scale = -width % MASK_MULTIPLE, width ** -0.5
         q, k, v = (F.pad(t, (0, spare)) if spare else t for t in (q, k, v))
-        out: Tensor = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, is_causal, False, scale=scale)[0]
-        return out[..., :width] if spare else out
+        out, *_ = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, is_causal, False, scale=scale)
+        return cast(Tensor, out[..., :width] if spare else out)
     if mask is not None and backend == "efficient":
         spare = -mask.shape[-1] % MASK_MULTIPLE
         mask = F.pad(mask, (0, spare))[..., :mask.shape[-1]] if spare else mask
         mask = mask.expand(*q.shape[:3], k.shape[2])
-    operator = {"cudnn": partial(aten._scaled_dot_product_cudnn_attention, return_debug_mask=False),
-                "efficient": aten._scaled_dot_product_efficient_attention,
-                "math": aten._scaled_dot_product_attention_math}[backend]
     if backend == "math":
-        return operator(q, k, v, mask, 0.0, is_causal)[0]
-    return operator(q, k, v, mask, True, 0.0, is_causal)[0]
+        out, _ = aten._scaled_dot_product_attention_math(q, k, v, mask, 0.0, is_causal)
+    else:
+        operator = getattr(aten, f"_scaled_dot_product_{backend}_attention")
+        out, *_ = operator(q, k, v, mask, True, 0.0, is_causal)
+    return cast(Tensor, out)
 
 
 # --- both
@@ -186,13 +195,11 @@ class GPULibraries(TorchFunctionMode):
             torch.zeros(sum(w.numel() for w in weights), dtype=x.dtype, device=x.device)
             weights = [torch.empty_like(w, dtype=x.dtype).copy_(w) for w in weights]
         x = (x.transpose(0, 1) if batch_first else x).contiguous()
-        shape = {"steps": x.shape[0], "sentences": x.shape[1], "d_in": x.shape[2], "d_hidden": h.shape[2],
-                 "dtype": x.dtype}
+        shape = LSTMShape(x.shape[1], x.shape[0], x.shape[2], h.shape[2], x.dtype)
 
         def record(phase: str) -> None:
-            algorithm = cudnn_lstm_algorithm(**shape, capability=self.capability, packed=self.packed,
-                                             backward=phase == "backward")
-            self.record(cudnn_lstm_kernels(**shape, algorithm=algorithm, phase=phase))
+            algorithm = cudnn_lstm_algorithm(shape, phase, self.capability, self.packed)
+            self.record(cudnn_lstm_kernels(shape, phase, algorithm))
 
         y, h, c = apply_function(_CudnnLSTM, x, h, c, *weights, record)
         return y.transpose(0, 1) if batch_first else y, h, c

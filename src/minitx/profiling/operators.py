@@ -1,9 +1,9 @@
-"""What an operator of torch does on a GPU: its kind, its products, the bytes that it moves, the kernels that it launches.
+"""What an operator of torch does on a GPU: its kind, its products, the bytes that it moves, its launches.
 
 An operator that no table and no rule knows is an error. Launches follow torch's sources for CUDA (ATen/native/cuda).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from math import ceil, prod
 from typing import Any
@@ -25,19 +25,16 @@ ATTENTION = ATTENTION_FORWARD | {f"{name}_backward" for name in ATTENTION_FORWAR
 FILLS = {"fill_", "zero_", "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like",
          "new_full", "scalar_tensor", "arange", "eye", "normal_", "uniform_", "random_", "bernoulli_", "randperm"}
 LOOKUPS = {"embedding", "index_select", "index", "gather", "take", "take_along_dim"}  # read only what they write
-PLACES = {"put_", "index_put", "index_put_", "_index_put_impl_", "index_copy_", "index_fill_", "scatter_", "scatter_add_",
-          "index_add_"}  # write only what they are given
+PLACES = {"put_", "index_put", "index_put_", "_index_put_impl_", "index_copy_", "index_add_", "scatter_",
+          "scatter_add_"}  # write only what they are given
 COPIES = FILLS | LOOKUPS | PLACES | {
     "_to_copy", "copy_", "clone", "cat", "stack", "repeat", "constant_pad_nd", "triu_", "tril_", "triu", "tril",
-    "select_backward", "slice_backward", "_local_scalar_dense", "nonzero", "_foreach_copy_", "_pin_memory", "roll",
-    "flip", "select_scatter", "slice_scatter", "expand_copy"}
-REDUCTIONS = {"softmax", "_softmax", "_softmax_backward_data", "_log_softmax", "_log_softmax_backward_data", "native_layer_norm",
-              "native_layer_norm_backward", "embedding_dense_backward", "_foreach_norm", "cumsum", "sort", "topk",
-              "equal"}
-ELEMENTWISE = {"native_dropout", "floor_divide", "_fused_adamw_", "_fused_adam_"}
-FOREACH = {"_foreach_add", "_foreach_sub", "_foreach_mul", "_foreach_div", "_foreach_lerp", "_foreach_sqrt",
-           "_foreach_addcmul", "_foreach_addcdiv", "_foreach_neg", "_foreach_zero", "_foreach_non_finite_check_and_unscale"}
-READ_ONLY = {"_fused_adamw_": ("grads", "state_steps"), "_fused_adam_": ("grads", "state_steps")}
+    "select_backward", "slice_backward", "_local_scalar_dense", "nonzero", "_foreach_copy_"}
+REDUCTIONS = {"softmax", "_softmax", "_safe_softmax", "_softmax_backward_data", "_log_softmax",
+              "_log_softmax_backward_data", "native_layer_norm", "native_layer_norm_backward",
+              "embedding_dense_backward", "_foreach_norm", "cumsum"}
+ELEMENTWISE = {"native_dropout", "floor_divide", "_fused_adamw_"}  # and all that begin with "_foreach"
+READ_ONLY = {"_fused_adamw_": "grads"}  # which it would write if it were to undo a scaling
 FORMATS = {torch.float16: "half", torch.bfloat16: "half", torch.float32: "float", torch.float64: "double"}
 
 CHUNK = 2**16  # elements that one block of a fused optimizer or a foreach operator takes (MultiTensorApply.cuh)
@@ -64,7 +61,7 @@ def kind_of(operator: Any) -> str:
                         ("elementwise", ELEMENTWISE)):
         if name in names:
             return kind
-    if name.rstrip("_") in FOREACH:
+    if name.startswith("_foreach"):
         return "elementwise"
     tags = set(family_tags(name))
     if torch.Tag.pointwise in tags:
@@ -112,7 +109,8 @@ def products_of(operator: Any) -> int:
     return 1 if name not in ATTENTION else 5 if name.endswith("_backward") else 2
 
 
-def varlen_work(operator: Any, args: Arguments, q_starts: Sequence[int], k_starts: Sequence[int]) -> tuple[Product, float]:
+def varlen_work(operator: Any, args: Arguments, q_starts: Sequence[int], k_starts: Sequence[int]) -> tuple[
+        Product, float]:
     """Return what `product_of` and `flop_of` do, of attention over packed sentences that begin at these rows.
 
     The shape is that of the longest sentence, for as many of them as make the same work.
@@ -138,16 +136,16 @@ def bytes_of(operator: Any, args: Arguments, kwargs: Mapping[str, Any], result: 
         return 0
     name = name_of(operator)
     if name in LOOKUPS:
-        return 2 * _stored([result]) + _stored(t for t in tensors_in(args) if not t.is_floating_point())
+        return 2 * _stored(tensors_in(result)) + _stored(t for t in tensors_in(args) if not t.is_floating_point())
     if name in PLACES:
         _, *indices, values = tensors_in((args, kwargs))
         if not indices:  # a number for all of the places
-            return _stored([values]) + values.numel() * args[0].element_size()
+            return _stored([values]) + values.numel() * int(args[0].element_size())
         return _stored(indices) + 2 * _stored([values])
-    written, read = list(tensors_in(result)), list[Any]()
+    written, read = list[Any](tensors_in(result)), list[Any]()
     for argument, value in named_arguments(operator, args, kwargs):
         changes = argument.alias_info is not None and argument.alias_info.is_write
-        if changes and argument.name not in READ_ONLY.get(name, ()):
+        if changes and argument.name != READ_ONLY.get(name):
             written.append(value)
         if not argument.is_out and not (changes and name in FILLS | {"copy_", "_foreach_copy_"}):
             read.append(value)
@@ -156,7 +154,7 @@ def bytes_of(operator: Any, args: Arguments, kwargs: Mapping[str, Any], result: 
 
 def is_free(operator: Any) -> bool:
     """Tell whether an operator runs no kernel: it looks at a tensor in another way, or sets memory aside."""
-    return operator.is_view or name_of(operator) in ALLOCATES
+    return bool(operator.is_view) or name_of(operator) in ALLOCATES
 
 
 def named_arguments(operator: Any, args: Arguments, kwargs: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
@@ -173,7 +171,7 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
     return (t for t in tree_leaves(values) if isinstance(t, Tensor))
 
 
-def _stored(tensors: Any) -> int:
+def _stored(tensors: Iterable[Tensor]) -> int:
     """Add up what these tensors hold, each once, and what is expanded once, too."""
     def elements(t: Tensor) -> int:
         if t.layout is not torch.strided:
@@ -205,7 +203,7 @@ def launches_of(operator: Any, args: Arguments, kwargs: Mapping[str, Any], argum
 LAUNCHES = {  # of an operator, if not one
     "select_backward": 2, "slice_backward": 2,  # zeros, and a copy into them
     "native_layer_norm_backward": 2,  # by the input; by scale and shift
-    "logsumexp": 7,  # composed of others
+    "logsumexp": 7, "_safe_softmax": 5,  # composed of others
     "_varlen_attn_backward": 3, "_scaled_dot_product_flash_attention_backward": 3,  # products with the result; all
     "_scaled_dot_product_cudnn_attention_backward": 3,                              # gradients; a cast of the queries'
     "_scaled_dot_product_efficient_attention_backward": 3,

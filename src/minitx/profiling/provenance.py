@@ -1,5 +1,6 @@
 """What a result depends on besides the config: code, packages, machine."""
 
+import hashlib
 import os
 import platform
 import resource
@@ -43,6 +44,14 @@ def git_state(root: Path = CHECKOUT or PACKAGE) -> tuple[str | None, bool | None
         return commit, bool(git("status", "--porcelain", "--", *CODE))
     except (OSError, subprocess.CalledProcessError):
         return None, None
+
+
+def code_sha256(package: Path = PACKAGE) -> str:
+    """Hash the modules and word lists of a package, names included: what runs, whatever its commit or its version."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in package.rglob("*") if path.suffix in (".py", ".tsv")):
+        digest.update(f"{path.relative_to(package).as_posix()} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from minitx.config.saved import freeze, read_config
+from minitx.data.source_text import SourceText
 from minitx.data.tokenizer import TokenizerPair
 from minitx.models.registry import build_model
 from minitx.runs.checkpoint import load_tensors, save_model, whole_checkpoints
@@ -22,7 +23,7 @@ def average_checkpoints(run_dir: Path, last: int, out: Path,
 
     Errors: `UserError` if RUN has fewer than `last`, if OUT is not empty or cannot be written.
     """
-    cfg, tokenizers = read_config(run_dir), TokenizerPair.load(run_dir)
+    cfg, tokenizers, source_text = read_config(run_dir), TokenizerPair.load(run_dir), SourceText.read(run_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: {'is not empty' if out.is_dir() else 'is a file'}; name a new folder", Exit.STORAGE)
     tensors, steps = mean(run_dir / "checkpoints", last, progress, warn)
@@ -37,6 +38,8 @@ def average_checkpoints(run_dir: Path, last: int, out: Path,
         out.mkdir(parents=True, exist_ok=True)
         freeze(replace(cfg, run_dir=str(out)), out)
         tokenizers.save(out)
+        if source_text is not None:
+            source_text.save(out)
         save_model(out, model)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}", Exit.STORAGE) from error

@@ -29,7 +29,7 @@ from minitx.runs.compatibility import init_from
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
-FORMAT = 4
+FORMAT = 5
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{64})\.safetensors")
 _LEFTOVER = re.compile(r"\..+\.\d+")  # what a killed writer left beside the file it meant
 

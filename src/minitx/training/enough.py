@@ -1,4 +1,4 @@
-"""Whether a run is long enough to learn from its text: a rule of thumb, told at the start, and what follows at the end.
+"""Whether a run is as long as its text needs: a rule of thumb, told at the start, and what follows at the end.
 
 What a text needs is what its yaml recommends, or `PASSES` over it, if that is less: a small text is learned sooner.
 """
@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from minitx.config.schema import Config, DecodeConfig, TrainerConfig
+from minitx.evaluation.metrics import LEARNED_BLEU
 from minitx.training.callbacks import RunContext
 from minitx.training.coordination import share_done
 from minitx.training.state import RunState
@@ -19,9 +20,9 @@ from minitx.utils.console import duration
 PASSES = 30  # over the training text
 FEWEST = 300  # updates, however small the text
 TOO_FEW = 0.25  # of the updates that a text needs: a run shorter than that is warned
+TOO_MANY = 10  # times `PASSES` over it, or `FEWEST`: a run longer than that is warned
 LONG_WARM_UP = 0.5  # of a run: one that warms up for longer is warned
 MEASURED = 5  # updates after which a run's speed is known
-LEARNED_BLEU = 1.0  # below this in validation nothing has been learned
 
 
 def updates_needed(cfg: Config, updates_per_epoch: int) -> int:
@@ -38,7 +39,7 @@ def updates_planned(state: RunState, limits: TrainerConfig) -> float:
 
 
 class LongEnough(pl.Callback):
-    """Warn, as soon as the speed is known, of a run that is too short for its text, or for its own warm-up."""
+    """Warn, as soon as the speed is known, of a run that does not suit its text, or its own warm-up."""
 
     def __init__(self, run: RunContext) -> None:
         self.run = run
@@ -69,10 +70,20 @@ def warnings_of(cfg: Config, planned: float, updates_per_epoch: int, update_s: f
     if cfg.init_from is None and planned < TOO_FEW * needed:
         found.append(f"{planned:,.0f} updates are too few: this text needs about {needed:,}, "
                      f"{duration(needed * update_s)} at this speed ({_remedy(cfg.trainer, needed, update_s)})")
+    if planned > TOO_MANY * max(FEWEST, PASSES * updates_per_epoch) and not ends_by_itself(cfg.trainer):
+        passes = planned / updates_per_epoch
+        found.append(f"{planned:,.0f} updates are far too many, {passes:,.0f} passes over this text: it needs about "
+                     f"{needed:,}, {duration(needed * update_s)} at this speed (trainer.max_steps={needed}, or "
+                     "trainer.patience=10 to end the run once validation finds nothing better)")
     if cfg.optim.warmup_steps > LONG_WARM_UP * planned:
         found.append(f"optim.warmup_steps={cfg.optim.warmup_steps}: the learning rate rises for more than half of the "
                      f"run's {planned:,.0f} updates; optim.warmup_steps={ceil(planned / 10)} would suit them")
     return found
+
+
+def ends_by_itself(limits: TrainerConfig) -> bool:
+    """Tell whether what validation finds ends the run, and its other limits are only the latest end."""
+    return limits.patience is not None or limits.target_bleu is not None and limits.stop_at_target
 
 
 def _remedy(limits: TrainerConfig, needed: int, update_s: float) -> str:

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from minitx.config.schema import Config
-from minitx.data.corpus import check_text
 from minitx.distributed.cluster import outer_ranks
-from minitx.training.launch import launch_here
+from minitx.training.launch import launch_here, require_text
 from minitx.training.process import limit_spinning
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import ensure_home
@@ -31,7 +30,7 @@ def train_in_process(cfg: Config) -> Path:
     if ranks := outer_ranks():
         raise UserError(f"minitx.train: this process is one of {ranks} ranks that torchrun or srun started, and each "
                         "would train by itself; start train.py with them, or set trainer.devices")
-    check_text(cfg.data)
+    require_text(cfg)
     ensure_home()
     with _process_restored():
         run_dir, code = launch_here(cfg)

@@ -8,10 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from minitx.config.schema import Config, resolve_size
+from minitx.data.corpus import check_text, find_text
 from minitx.distributed.cluster import outer_exit_code, outer_ranks
 from minitx.runs.directory import open_run_dir, remove_run_dir
 from minitx.runs.warm_start import adopt
-from minitx.training.process import set_threads, uncollected
+from minitx.training.process import set_threads, uncollected, was_restarted
 from minitx.utils.errors import Exit, UserError
 
 
@@ -58,6 +59,17 @@ def launch_here(cfg: Config) -> tuple[Path, int]:
         learned = any((run_dir / name).exists() for name in ("checkpoints", "metrics.jsonl"))
         if is_new and refused in (Exit.USAGE, Exit.DATA) and not learned:
             remove_run_dir(run_dir)  # this run made all that is in it
+
+
+def require_text(cfg: Config) -> None:
+    """Refuse text that is not there. A run that goes on scores the test sets it began with, whatever lies there now.
+
+    Errors: `UserError`. Of ranks that torchrun or srun started, the first to read the text will say so.
+    """
+    check_text(cfg.data)
+    is_done = cfg.resume == "auto" and cfg.run_dir is not None and Path(cfg.run_dir, "result.json").is_file()
+    if not was_restarted() and not outer_ranks() and not is_done:
+        find_text(cfg.data if cfg.resume == "never" else replace(cfg.data, test_sets=[]))
 
 
 def resolve(cfg: Config, ranks: int = 0) -> Config:

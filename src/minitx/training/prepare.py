@@ -13,6 +13,8 @@ from minitx.config.saved import freeze, read_settings
 from minitx.config.schema import Config, DataConfig, as_dict
 from minitx.data.corpus import Corpus, load_corpus
 from minitx.data.datamodule import TranslationData
+from minitx.data.source_text import NAME as SOURCE_TEXT
+from minitx.data.source_text import SourceText
 from minitx.data.tokenizer import TokenizerPair
 from minitx.distributed.ranks import Ranks
 from minitx.evaluation.metrics import bleu_tokenizer
@@ -80,7 +82,12 @@ def prepare(cfg: Config, run_dir: Path, console: Console, signals: Signals, rank
         if saved:
             refuse_others(facts, saved.meta["identity"], run_dir)
         data = TranslationData(cfg, corpus, tokenizers, rank=ranks.rank, world_size=ranks.size,
-                               start=(state.epoch, state.update), progress=partial(show_or_stop, console, signals))
+                               start=(state.epoch, state.update), min_micro_batches=state.min_micro_batches,
+                               progress=partial(show_or_stop, console, signals))
+        if saved and cfg.model.dropout and data.splits_more_than(state.min_micro_batches):
+            console.warn(f"{ranks.size} ranks take more micro-batches an update than before, and dropout is drawn for "
+                         "each: from here on the run differs from one on fewer ranks")
+        state.min_micro_batches = data.min_micro_batches
     ranks.agree(**facts, precision=state.precision, step=str(state.step), bleu_tokenizer=tokenizer)
     task = build_task(cfg, tokenizers, state, device=device, ranks=ranks,
                       weights=saved.section("model") if saved else None)
@@ -92,6 +99,7 @@ def prepare(cfg: Config, run_dir: Path, console: Console, signals: Signals, rank
         restore(task, state, saved, run_dir, console, ranks)
     if ranks.is_main:
         freeze(cfg, run_dir)  # when a run is resumed, some settings may have changed
+        note_source_text(cfg, run_dir, data, tokenizers)
     logger = LoggerGuard.open(cfg.logger, run_dir, as_dict(cfg), state.step, console.warn) if ranks.is_main else None
     run = RunContext(cfg, run_dir, state, clock, console, Agreement(ranks, signals), data.updates_per_epoch, facts,
                      corpus.test_sets, peak(device, state.precision).of(ranks.size), logger)
@@ -129,6 +137,20 @@ def warn_of_other_pair(cfg: Config, pairs: Sequence[tuple[str, str]], tokenizers
         cut.append(f"{sum(map(len, tokenizer.encode_batch(texts))) / max(1, words):.1f} tokens a word in {language}")
     console.warn(f"init_from={cfg.init_from}: its vocabulary is of {'-'.join(before)}, the text is {'-'.join(now)}: "
                  f"{', '.join(cut)}")
+
+
+def note_source_text(cfg: Config, run_dir: Path, data: TranslationData, tokenizers: TokenizerPair) -> None:
+    """Write down, once, what the run's source text is made of: of a streamed one, the window that comes first.
+
+    A run that begins with another's weights has that one's text, too; where that is not known, nothing is written.
+    """
+    if (run_dir / SOURCE_TEXT).exists():
+        return
+    before = None if cfg.init_from is None else SourceText.read(Path(cfg.init_from))
+    if cfg.init_from is not None and before is None:
+        return
+    found = SourceText.measure(data.window(*data.start).split, tokenizers.src)
+    (found if before is None else found.joined(before)).save(run_dir)
 
 
 def note_code(state: RunState) -> None:

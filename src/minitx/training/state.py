@@ -16,6 +16,7 @@ class RunState:
     positions: int = 0  # rows that were computed for them, filler included
     flop: float | None = 0.0  # operations on real tokens, forwards and backwards; None = the model does not count them
     nonfinite: int = 0  # updates skipped
+    min_micro_batches: int = 1  # of an update: as many as the most ranks that have trained it so far
     git_sha: str | None = None  # the code that trains it
     git_dirty: bool | None = None  # whether that is not, all of it, this one commit
     startup_s: float = 0.0

@@ -9,12 +9,13 @@ import torch
 from minitx.config.fields import text_word
 from minitx.config.schema import config_sha256
 from minitx.data.tokenizer import DEFAULT_VOCAB, entries_for
+from minitx.evaluation.metrics import LEARNED_BLEU
 from minitx.profiling.peak import Peak
 from minitx.profiling.process import cores
 from minitx.profiling.provenance import environment, hardware, peak_memory_gib, versions
 from minitx.runs.result import LENGTH_BOUNDS, SEARCH, Result, TestScore
 from minitx.training import time_to_target
-from minitx.training.enough import LEARNED_BLEU, search_settings
+from minitx.training.enough import search_settings
 from minitx.training.prepare import Prepared
 from minitx.training.status import status_of
 from minitx.training.telemetry import measured
@@ -130,7 +131,7 @@ def summary(result: Result, run_dir: Path) -> str:
     lines.append(f"{'MFU':>16}  " + (f"n/a ({result.not_measured.get('mfu_pct')})" if result.mfu_pct is None else
                  f"{result.mfu_pct:.1f} % of {Peak(result.peak_tflops, str(result.peak_source))}"))
     if result.disturbed:
-        lines.append(f"{'disturbed':>16}  {disturbance_advice(result)}")
+        lines.append(f"{'other processes':>16}  {taken_by_others(result)}")
     if result.target_bleu is not None:
         lines.append(f"{'to target':>16}  {time_to_target.describe(result)}")
     for name, entry in result.test.items():
@@ -149,14 +150,12 @@ def summary(result: Result, run_dir: Path) -> str:
     return "\n".join(lines)
 
 
-def disturbance_advice(result: Result) -> str:
-    """Say how much of the cores other processes took from a disturbed run, and what helps."""
+def taken_by_others(result: Result) -> str:
+    """Say how much of the cores other processes took from a disturbed run; with too few left for it, what helps."""
     assert result.other_cpu_pct is not None
     cores: int = result.hardware["cores"]
     taken = result.other_cpu_pct / 100 * cores
     left = max(1, cores - round(taken))
-    remedies = ["stop them", "start them with nice"]
-    if result.device == "cpu" and result.world_size == 1 and left < result.threads:
-        remedies.append(f"leave them their cores (trainer.threads={left})")
-    return (f"other processes took {taken:.1f} of {cores} cores ({result.other_cpu_pct:.0f} %), so its times are not "
-            f"to be published; {', '.join(remedies[:-1])} or {remedies[-1]}")
+    crowded = result.device == "cpu" and result.world_size == 1 and left < result.threads
+    return (f"took {taken:.1f} of {cores} cores ({result.other_cpu_pct:.0f} %): alone this would be faster"
+            + (f", and beside them trainer.threads={left} might be" if crowded else ""))

@@ -12,7 +12,7 @@ import torch
 from minitx.config.schema import Config, config_sha256
 from minitx.distributed.ranks import Ranks
 from minitx.distributed.worker import run_rank, serve
-from minitx.profiling.provenance import git_state, versions
+from minitx.profiling.provenance import code_sha256, git_state, versions
 from minitx.runs.directory import open_run_dir
 from minitx.training.build import choose_device
 from minitx.training.train import train
@@ -52,7 +52,7 @@ def open_together(cfg: Config, ranks: Ranks) -> Config:
 
 def agree(cfg: Config, ranks: Ranks) -> None:
     """See that all ranks have one config, one code and one run directory. Errors: `UserError` on all of them."""
-    ranks.agree(config=config_sha256(cfg), commit=str(git_state()[0]), torch=versions()["torch"])
+    ranks.agree(config=config_sha256(cfg), commit=str(git_state()[0]), code=code_sha256(), torch=versions()["torch"])
     assert cfg.run_dir is not None
     sees_it = ranks.all_gather(Path(cfg.run_dir).is_dir())
     if not all(sees_it):

@@ -124,10 +124,23 @@ def show_warnings(console: Console) -> Iterator[None]:
         yield
 
 
+def notify(text: str, stacklevel: int = 2) -> None:
+    """Give a Python warning of what does not stop us; where warnings are errors (python -W error), it is still shown.
+
+    A training of hours does not end because its cache is not writable. stacklevel: as of `warnings.warn`
+    """
+    try:
+        warnings.warn(text, stacklevel=stacklevel + 1)
+    except UserWarning:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn(text, stacklevel=stacklevel + 1)
+
+
 @cache
 def warn_once(text: str) -> None:
-    """Warn, the first time that this process has to say so."""
-    warnings.warn(text, stacklevel=3)
+    """Warn as `notify` does, the first time that this process has to say so."""
+    notify(text, stacklevel=3)
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Rows of cells as lines of text: aligned for a terminal, or as Markdown."""
+"""Rows of cells as lines of text: aligned for a terminal, or as Markdown; a list in Markdown."""
 
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
@@ -23,3 +23,8 @@ def aligned(rows: Sequence[Row], align: str = "<>", min_widths: Sequence[int] = 
 def markdown(head: Row, rows: Iterable[Row]) -> str:
     """Return a Markdown table, without a line feed at its end."""
     return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """Return a Markdown list, without a line feed at its end; "" for no texts."""
+    return "\n".join(f"- {text}" for text in texts)

@@ -1,6 +1,7 @@
 """README's picture and table, and the story: each number is the ledger's or a study's, and none is told without it."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -71,7 +72,9 @@ def test_all_that_is_told_of_must_be_there(rows: list[Row]) -> None:
     blocks = make_blocks([], {})
     for name in ("front", *(f"story_{step}" for step in story.STEPS)):
         assert blocks[name]().startswith("Not measured yet: ")
-    assert "front" not in [picture.name for picture in pictures(rows, {}, {})]
+    assert {"front", "front-narrow"}.isdisjoint(picture.name for picture in pictures(rows, {}, {}))
+    named = [picture.name for picture in pictures(rows, {}, STUDIES)]
+    assert named[:2] == ["front", "front-narrow"]
 
 
 def test_any_order_of_rows_tells_the_same_and_other_recipes_are_left_out(rows: list[Row]) -> None:
@@ -87,14 +90,18 @@ def test_the_table_has_a_line_a_system_with_the_tables_own_cells(evidence: Evide
     assert lines[2] == "| LSTM | 90.0 | 90.0 | 2.5 % | 90 + 64 L |"
     assert lines[4].endswith("| 48.5 % | - |"), "its chain was not counted"
     assert lines[5].endswith("| 99.5 % | 90 |")
-    assert "10 minutes of training each, mean ± deviation of one seed (A Processor, 2 threads, 32-true)" in lines[-1]
-    assert "counted at width 128" in lines[-1]
+    captions, embedded, operators = lines[-3:]
+    assert "10 minutes of training each, mean ± deviation of one seed (A Processor, 2 threads, 32-true)" in captions
+    assert embedded == "- Embedded text: 800 updates, one seed (A Processor, 2 threads, 32-true)."
+    assert operators.endswith("counted at width 128.")
 
 
-def test_the_picture_shows_these_numbers(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("draw", [front.draw, front.draw_narrow])
+def test_the_picture_shows_these_numbers(draw: Callable[[Evidence], bytes], evidence: Evidence,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
     monkeypatch.setitem(FORMS, "svg", lambda figure: drawn.append(figure) or b"")
-    front.draw(evidence)
+    draw(evidence)
     bleu, roles, chains = drawn[0].axes
     expected = [interval([evidence.rows["headline"][model][0].sentences["test_2016_flickr"]], resamples=RESAMPLES)
                 for model in NAMES]
@@ -109,7 +116,8 @@ def test_the_picture_shows_these_numbers(evidence: Evidence, monkeypatch: pytest
 
 
 def test_the_same_numbers_give_the_same_picture(evidence: Evidence) -> None:
-    assert front.draw(evidence, "png") == front.draw(evidence, "png")
+    for draw in (front.draw, front.draw_narrow):
+        assert draw(evidence, "png") == draw(evidence, "png")
     assert "LSTM 2.5 %" in front.describe(evidence)
 
 

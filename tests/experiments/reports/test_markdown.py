@@ -102,6 +102,8 @@ def test_each_figure_that_the_report_draws_is_there_and_each_that_is_linked(publ
         for text, link in re.findall(r"!\[(.*?)\]\((.*?)\)", page.read_text(encoding="utf-8"), flags=re.DOTALL):
             assert text
             assert (page.parent / link).is_file(), f"{page.name}: {link}"
+        for link in re.findall(r'<(?:img|source) [^>]*src(?:set)?="(.*?)">', page.read_text(encoding="utf-8")):
+            assert (page.parent / link).is_file(), f"{page.name}: {link}"
 
 
 # --- any
@@ -119,12 +121,14 @@ def test_a_table_shows_its_rows_their_conditions_and_their_commands(rows: list[R
         f"| en-de | transformer† | 1,234,567 | {end}",
         f"| en-de | transformer | 1,234,567 | {end}",
         "",
-        "Hardware: A Processor, 2 cores, 2 threads, 32-true.",
-        "Seed: 1; 2; 10.",
-        "Search: beam 5, length penalty 1.0.",
-        f"BLEU: `{rows[0].result.test['test_2016_flickr']['bleu_signature']}`.",
-        "Versions: torch 2.13.0, lightning 2.6.6.",
-        "† Trained with code that is in no commit.",
+        "Conditions:",
+        "",
+        "- Hardware: A Processor, 2 cores, 2 threads, 32-true.",
+        "- Seed: 1; 2; 10.",
+        "- Search: beam 5, length penalty 1.0.",
+        f"- BLEU: `{rows[0].result.test['test_2016_flickr']['bleu_signature']}`.",
+        "- Versions: torch 2.13.0, lightning 2.6.6.",
+        "- † Trained with code that is in no commit.",
         "",
         "```",
         "python train.py experiment=multi30k_30min_lstm",
@@ -183,7 +187,7 @@ def test_runs_of_a_machine_share_the_highest_peak_that_one_measured(tmp_path: Pa
     other = replace(rows[2], result=replace(rows[2].result, hardware={"gpu": "A GPU", "cores": 16, "cpu": "A CPU"}))
     text = render(TABLES["headline"], rows[:2])
     assert "| 15.5 ± 0.7 % |" in text
-    assert "\nMFU: of 2 TFLOP/s, the most that one of these runs measured.\n" in text
+    assert "\n- MFU: of 2 TFLOP/s, the most that one of these runs measured.\n" in text
     assert "| 40.0 % |" in render(TABLES["headline"], [other])
     assert "MFU" not in render(TABLES["headline"], [rows[3]])
     assert "MFU: " not in render(TABLES["positions_bible"], rows)

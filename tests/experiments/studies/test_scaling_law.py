@@ -24,6 +24,7 @@ from minitx.experiments.studies.scaling_law import (
     judge_estimate,
     judge_exponent,
     judge_prediction,
+    law_text,
     n_weights,
 )
 from minitx.models.registry import build_model
@@ -147,3 +148,13 @@ def test_it_is_stored_shown_and_drawn(found: dict[str, Any]) -> None:
     lines = list(scaling_law.table(found))
     assert sum("misses the largest by" in line for line in lines) == 2 * len(FLOOR)
     assert sum("published" in line for line in lines) == len(scaling_law.PUBLISHED)
+
+
+def test_a_fit_without_an_estimate_or_a_floor_is_said_to_have_none() -> None:
+    fit = {"exponent": 0.3, "exponent_error": 0.05, "constant": 1.2, "constant_error": None}
+    assert law_text(fit, floor=True) == "exponent 0.300 +- 0.050, floor 1.200 (no error)"
+    assert law_text(fit | {"constant": -1.2}, floor=True) == (
+        "exponent 0.300 +- 0.050, no floor (constant -1.200 (no error))")
+    assert law_text(fit | {"exponent": 0.01}, floor=True) == (
+        "no estimate: the exponent lies at the edge of those tried, 0.01")
+    assert law_text(fit | {"exponent": 0.01, "constant": 0.0}, floor=False) == "exponent 0.010 +- 0.050"

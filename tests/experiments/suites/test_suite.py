@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -19,6 +20,7 @@ from minitx.config.compose import compose
 from minitx.data.corpus import load_corpus
 from minitx.experiments.reports.results import make_row
 from minitx.experiments.suites import suite as suites
+from minitx.experiments.suites.measured import measure_updates
 from minitx.experiments.suites.suite import (
     SUITES,
     Job,
@@ -305,7 +307,42 @@ def test_the_time_it_takes_is_what_it_took_before(jobs: list[Job]) -> None:
 
 def test_what_is_not_known_is_said(jobs: list[Job]) -> None:
     assert list(plan(jobs, {job: State("waiting") for job in jobs}))[-1] == (
-        "4 of 4 to train; of 4 it is not known how long")
+        "4 of 4 to train; of 4 it is not known how long; with --measure a few updates of each system tell")
+
+
+def test_what_was_measured_is_told_with_what_it_leaves_out(jobs: list[Job]) -> None:
+    states, measured = {job: State("waiting") for job in jobs}, {"synthetic_lstm": 60.0, "quick.lstm": 30.0}
+    *_, total, about = plan(jobs, states, measured)
+    assert total == "4 of 4 to train: about 3m00s"
+    assert about == ("measured on this machine as it is now, updates alone: validation and the test sets come on top "
+                     "(synthetic_lstm, quick.lstm)")
+    assert [entry["expected_s"] for entry in json.loads(suites.as_json(jobs, states, measured))] == [60, 30, 60, 30]
+    states[jobs[0]] = State("finished", make_row(write_run(jobs[0].run_dir, wall_s=200.0)).result)
+    assert expected_s(jobs[2], states, measured) == 200.0, "a whole run of the same system knows better"
+    assert expected_s(jobs[1], states, measured) == 30.0, "and another system's does not"
+
+
+def test_the_doctor_examines_each_system_once(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answers = list[list[str]](), [{"cost": {"run_s": 12.5}}, {"cost": {"run_s": None}}]
+
+    def examined(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(words)
+        return subprocess.CompletedProcess(words, 0, json.dumps(answers[len(asked) - 1]), "")
+
+    monkeypatch.setattr(subprocess, "run", examined)
+    assert measure_updates(jobs, Console(StringIO())) == {"synthetic_lstm": 12.5}, "nothing bounds the other"
+    assert [words[5:] for words in asked] == [["--json", *job.words] for job in jobs[:2]]
+
+
+@pytest.mark.parametrize(("out", "err", "why"), [
+    ('{"problems": ["data: no text here"]}', "", "data: no text here"),
+    ("", "minitx: error: unknown key a=1\n", "unknown key a=1")])
+def test_a_system_that_cannot_be_trained_cannot_be_measured(out: str, err: str, why: str, jobs: list[Job],
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, Exit.DATA, out, err))
+    with pytest.raises(UserError, match=f"^synthetic_lstm: cannot be measured: {why}$") as slip:
+        measure_updates(jobs, Console(StringIO()))
+    assert slip.value.code == Exit.DATA
 
 
 def test_a_run_that_never_reached_its_goal_is_censored(jobs: list[Job]) -> None:

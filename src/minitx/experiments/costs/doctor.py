@@ -24,6 +24,7 @@ from minitx.profiling.peak import matmul_gflops, peak
 from minitx.profiling.provenance import hardware, versions
 from minitx.runs.directory import RUNS, check_run_dir
 from minitx.training.build import build_task, build_tokenizers, choose_device, choose_precision
+from minitx.training.enough import warnings_of
 from minitx.training.process import ALLOCATOR
 from minitx.training.state import RunState
 from minitx.utils.checkout import CONSTRAINTS
@@ -55,6 +56,7 @@ class Doctor:
         self.tokenizers: TokenizerPair | None = None
         self.data: TranslationData | None = None
         self.problems: list[UserError] = []
+        self.warnings: list[str] = []  # that the run would give, too
 
     @property
     def code(self) -> Exit:
@@ -212,6 +214,8 @@ class Doctor:
                                 trainer.max_minutes and trainer.max_minutes * 60,
                                 trainer.max_pflop and a_second and 1e15 * trainer.max_pflop / a_second) if end]
         run_s = min(ends) if ends else None
+        if run_s:
+            self.warnings += warnings_of(self.cfg, run_s / middle, updates_per_epoch, middle)
         steps = f"{run_s / middle:,.0f} steps, {run_s / middle / updates_per_epoch:.1f} epochs" if run_s else ""
         yield Fact("run_s", run_s, f"{duration(run_s)}  {steps}; validation and tests not included" if run_s else
                    "unknown: none of trainer.max_steps, max_minutes and max_pflop is set")

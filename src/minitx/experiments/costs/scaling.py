@@ -73,15 +73,36 @@ def compare(cfg: Config, rounds: int, weak: bool, console: Console) -> list[Scal
 
     weak: let updates grow with the ranks. Errors: `UserError` if a measurement fails
     """
-    measured: dict[tuple[int, int], list[ScalingPoint]] = {case: [] for case in cases(cfg)}
+    configs = [configured(cfg, *case, weak) for case in cases(cfg)]
+    console.line(f"reading {cfg.choices.data}, {cfg.data.src}-{cfg.data.tgt} ...")
+    try_out(configs)
+    measured: list[list[ScalingPoint]] = [[] for _ in configs]
     for number in range(rounds):
-        for (ranks, threads), points in measured.items():
-            console.live(f"round {number + 1}/{rounds}: {ranks} ranks of {threads} threads ...")
-            tokens = cfg.trainer.tokens_per_update * (ranks if weak else 1)
-            trainer = replace(cfg.trainer, devices=ranks, threads=threads, tokens_per_update=tokens, max_restarts=0)
-            points.append(measure(replace(cfg, trainer=trainer)))
+        for case, points in zip(configs, measured, strict=True):
+            ranks, threads = case.trainer.devices, case.trainer.threads
+            shares = f"{ranks} rank{'s' * (ranks != 1)} of {threads} thread{'s' * (threads != 1)}"
+            console.live(f"round {number + 1}/{rounds}: {shares} ...")
+            points.append(measure(case))
     return [replace(points[0], **{name: median(getattr(point, name) for point in points) for name in MEDIANS})
-            for points in measured.values()]
+            for points in measured]
+
+
+def configured(cfg: Config, ranks: int, threads: int, weak: bool) -> Config:
+    """Return the config of one case."""
+    tokens = cfg.trainer.tokens_per_update * (ranks if weak else 1)
+    return replace(cfg, trainer=replace(cfg.trainer, devices=ranks, threads=threads, tokens_per_update=tokens,
+                                        max_restarts=0))
+
+
+def try_out(configs: Sequence[Config]) -> None:
+    """Read the text and build the model, as the ranks of each case will. Errors: `UserError` for what they refuse"""
+    cfg = configs[0]
+    corpus = load_corpus(cfg.data)
+    with TemporaryDirectory(prefix="minitx-") as folder:
+        tokenizers = build_tokenizers(cfg, corpus, Path(folder))
+    for case in configs:
+        TranslationData(case, corpus, tokenizers, world_size=case.trainer.devices)
+    build_task(cfg, tokenizers, RunState(precision="32-true"))
 
 
 def measure(cfg: Config) -> ScalingPoint:

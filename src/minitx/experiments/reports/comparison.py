@@ -8,8 +8,8 @@ from pathlib import Path
 
 from minitx.config import saved
 from minitx.config.fields import nearest
-from minitx.evaluation.metrics import SENTENCE_COLUMNS, bleu_from_sentences
-from minitx.evaluation.significance import LEVEL, MATTERS, Comparison, compare, rounded
+from minitx.evaluation.metrics import LEARNED_BLEU, SENTENCE_COLUMNS, bleu_from_sentences
+from minitx.evaluation.significance import LEVEL, MATTERS, NEITHER, Comparison, compare, rounded
 from minitx.experiments.reports import results
 from minitx.runs.listing import differences
 from minitx.runs.overview import read_run
@@ -153,6 +153,10 @@ def as_text(first: System, second: System, comparisons: list[tuple[str, Comparis
             "approximate randomisation",
             f"  {result.verdict}{_reason(result)}",
         ]
+        if result.verdict == NEITHER:
+            continue
+        if (which_p := result.which_p) is not None:
+            lines.append(f"  one p is below {LEVEL:g} and one is not: {which_p}")
         if len(of_seeds := by_seed(first, second, test)) > 1:
             lines.append("  difference by seed: " + ", ".join(f"{seed}: {d:+.2f}" for seed, d in of_seeds.items()))
         if min(result.seeds) == 1:
@@ -170,6 +174,8 @@ def by_seed(first: System, second: System, test: str) -> dict[int, float]:
 
 
 def _reason(result: Comparison) -> str:
+    if result.verdict == NEITHER:
+        return f": below {LEARNED_BLEU:g} BLEU a difference means nothing, whatever its p"
     criterion = f"both p must be below {LEVEL:g}, and the interval without 0"
     if result.verdict == "significant":
         return f" ({criterion})"

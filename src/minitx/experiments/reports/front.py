@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 from minitx.experiments.reports.evidence import CAPTIONS, MISSING, NAMES, Evidence, counted_seeds
-from minitx.experiments.reports.plots import FORMS, INK, machine, new_figure, styles
+from minitx.experiments.reports.plots import FORMS, INK, machine, new_figure, note_below, styles
 from minitx.experiments.reports.study_plots import powers_of_two
 from minitx.experiments.reports.tables import COLUMNS
-from minitx.utils.tables import markdown
+from minitx.utils.tables import bullets, markdown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ def table(evidence: Evidence | None) -> str:
     lines = [[name, *(COLUMNS[column](rows) or "-" for column, rows in (
         ("test_2016_flickr BLEU", captions[model]), ("test BLEU", embedded[model]), ("roles right", embedded[model]))),
         chain(evidence, model)] for model, name in NAMES.items()]
-    return f"{markdown(HEAD, lines)}\n\n{conditions(evidence)}"
+    return f"{markdown(HEAD, lines)}\n\n{bullets(conditions(evidence))}"
 
 
 def chain(evidence: Evidence, model: str) -> str:
@@ -35,17 +35,18 @@ def chain(evidence: Evidence, model: str) -> str:
     return f"{constant:g} + {a_token:g} L" if a_token else f"{constant:g}"
 
 
-def conditions(evidence: Evidence) -> str:
+def conditions(evidence: Evidence) -> list[str]:
     """Say what was trained for how long on what, and what was counted."""
     captions, embedded = evidence.rows["headline"], evidence.rows["embedded"]
     seeds = max(len(rows) for rows in captions.values())
     minutes = {round(row.result.train_s / 60) for rows in captions.values() for row in rows}
     steps = {row.result.steps for rows in embedded.values() for row in rows}
     study = evidence.lengths
-    return (f"Captions: Multi30k, English to German, {_one(minutes)} minutes of training each, mean ± deviation of "
-            f"{counted_seeds(seeds)} ({evidence.hardware('headline')}). Embedded text: {_one(steps)} updates, one seed "
-            f"({evidence.hardware('embedded')}). Operators that wait for one another, for a sentence of L tokens, "
-            f"forwards and backwards: counted at width {study['sizes']['d_model']}.")
+    return [f"Captions: Multi30k, English to German, {_one(minutes)} minutes of training each, mean ± deviation of "
+            f"{counted_seeds(seeds)} ({evidence.hardware('headline')}).",
+            f"Embedded text: {_one(steps)} updates, one seed ({evidence.hardware('embedded')}).",
+            "Operators in a row: those that wait for one another in a sentence of L tokens, forwards and backwards, "
+            f"counted at width {study['sizes']['d_model']}."]
 
 
 def _one(values: set[int]) -> str:
@@ -58,14 +59,30 @@ def _one(values: set[int]) -> str:
 def draw(evidence: Evidence, form: str = "svg") -> bytes:
     """Draw BLEU on captions, shares of roles, and chains of operators, side by side. form: one of `plots.FORMS`"""
     with new_figure(9.8, 3.0) as figure:
-        bleu, roles, operators = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
+        bleu, roles, chains = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
         draw_bleu(bleu, evidence)
-        draw_roles(roles, evidence)
-        draw_chains(operators, evidence)
-        study = evidence.lengths["conditions"]
-        figure.supxlabel(f"Left: {evidence.hardware('headline')}. Middle: {evidence.hardware('embedded')}. Right: "
-                         f"{machine(study)}, {study['precision']}.", fontsize=7, x=0.01, ha="left")
+        draw_roles(roles, evidence, [""] * len(NAMES))
+        draw_chains(chains, evidence)
+        note_below(figure, " ".join(machines(evidence, "Left", "Middle", "Right")))
         return FORMS[form](figure)
+
+
+def draw_narrow(evidence: Evidence, form: str = "svg") -> bytes:
+    """Draw the same, one below another: for screens on which the letters of three panels in a row are too small."""
+    with new_figure(3.6, 8.4) as figure:
+        bleu, roles, chains = figure.subplots(3, 1)
+        draw_bleu(bleu, evidence)
+        draw_roles(roles, evidence, list(NAMES.values()))
+        draw_chains(chains, evidence)
+        note_below(figure, "\n".join(machines(evidence, "Above", "Middle", "Below")))
+        return FORMS[form](figure)
+
+
+def machines(evidence: Evidence, *panels: str) -> list[str]:
+    """Say what each panel was measured on. panels: where they are"""
+    study = evidence.lengths["conditions"]
+    where = (evidence.hardware("headline"), evidence.hardware("embedded"), f"{machine(study)}, {study['precision']}")
+    return [f"{panel}: {what}." for panel, what in zip(panels, where, strict=True)]
 
 
 def draw_bleu(axes: "Axes", evidence: Evidence) -> None:
@@ -78,10 +95,10 @@ def draw_bleu(axes: "Axes", evidence: Evidence) -> None:
     axes.set_xlabel("BLEU on captions, 95 % interval")
 
 
-def draw_roles(axes: "Axes", evidence: Evidence) -> None:
-    """Draw a bar for each system: how often it told who did what to whom."""
+def draw_roles(axes: "Axes", evidence: Evidence, names: list[str]) -> None:
+    """Draw a bar for each system: how often it told who did what to whom. names: beside the bars"""
     shares = [evidence.score("embedded", model, "minimal_pairs", "role_accuracy_pct") for model in NAMES]
-    draw_bars(axes, shares, "{:.1f} %", [""] * len(shares))
+    draw_bars(axes, shares, "{:.1f} %", names)
     axes.axvline(50, color=INK, linewidth=0.8, linestyle="--")
     axes.text(52, 0.45, "at most, if blind to order", fontsize=7)
     axes.set_title("What positions are worth", loc="left", fontweight="bold")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitx.experiments.reports import findings, front, results, story
+from minitx.experiments.reports import durations, findings, front, results, story
 from minitx.experiments.reports.evidence import gather
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.study_plots import FIGURES
@@ -40,9 +40,9 @@ def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
 
 
 def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult]) -> Blocks:
-    """Return every block that a page may show: tables, claims of studies, README's table, steps of the story."""
+    """Return every block that a page may show: tables, claims of studies, README's table, the story, the times."""
     evidence = gather(rows, studies)
-    return {"front": partial(front.table, evidence),
+    return {"front": partial(front.table, evidence), "durations": partial(durations.render, rows),
             **{f"story_{step}": partial(story.render, step, evidence) for step in story.STEPS},
             **{name: partial(render, table, rows) for name, table in TABLES.items()},
             **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES}}

@@ -67,7 +67,7 @@ class Part:
 class Section:
     """What a section of the page shows, or how to make it where it is missing; `this` in a text is code.
 
-    about: the sentence below its table, or, where it has none, below its heading
+    about: the sentence below its table, or, where it has none, below its heading. notes: the conditions
     """
 
     name: str
@@ -76,6 +76,7 @@ class Section:
     missing: str = ""
     head: Sequence[str] = ()
     cells: Sequence[Sequence[str]] = ()
+    comparisons: Sequence[str] = ()
     notes: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
     parts: Sequence[Part] = ()
@@ -151,9 +152,10 @@ def rendered(title: str, about: str, sections: Sequence[Section], console: Conso
 
 def pictures(rows: Sequence[Row], maps: Mapping[str, AttentionMaps],
              studies: Mapping[str, StudyResult]) -> Iterator[Picture]:
-    """Yield README's picture, if all that it shows was measured, and every figure of a ledger's page."""
+    """Yield README's picture, wide and narrow, if all of it was measured, and every figure of a ledger's page."""
     if (evidence := gather(rows, studies)) is not None:
-        yield Picture("front", front.CAPTION, front.describe(evidence), partial(front.draw, evidence))
+        for name, draw in (("front", front.draw), ("front-narrow", front.draw_narrow)):
+            yield Picture(name, front.CAPTION, front.describe(evidence), partial(draw, evidence))
     for name, table in TABLES.items():
         yield from of_table(name, table, rows)
     for name, of_name in maps.items():
@@ -220,7 +222,7 @@ def _table(name: str, table: Table, rows: Sequence[Row]) -> Section:
         return Section(name, *heading, missing=render(table, rows))
     chosen = [row for line in lines for row in line]
     return Section(name, *heading, "", *scores_first(*grid(table, lines)),
-                   notes=[*comparisons(table, lines), *conditions(table, chosen)],
+                   comparisons=list(comparisons(table, lines)), notes=conditions(table, chosen),
                    pictures=list(of_table(name, table, rows)),
                    commands="\n".join(dict.fromkeys(row.command for row in chosen)))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from minitx.experiments.fits import fit_law
 from minitx.experiments.reports.plots import FAINT, FORMS, INK, legend_above, machine, new_figure, note_below, styles
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ MIN_SHARE = 1e-12  # of a gradient: the axis ends there
 STAGES = {"initial": "drawn at random", "trained": "trained to remember"}
 MEASURES = (("seconds", "time", 1e3, "ms, forwards and backwards"), ("peak_bytes", "memory", 2**-20, "MiB at most"))
 DEPTH = "steps that wait for one another", "operators one after another"
-STYLES = {"power": "--", "power and floor": ":"}
+LAWS = (("a power", False, "--"), ("a power and a floor", True, ":"))  # name, whether it has a floor, style
 SCALES = {"size": ("weights", "Loss by size", "weights N, but for the vocabulary's"),
           "text": ("text_tokens", "Loss by text", "target tokens of text, D")}
 
@@ -107,24 +108,26 @@ def draw_retention(panels: Sequence["Axes"], systems: Mapping[str, Any], chance:
 
 
 def scaling_law(found: Mapping[str, Any], form: str = "svg") -> bytes:
-    """Draw the loss over model size and over text, both axes logarithmic, with the two fitted laws."""
+    """Draw the loss over model size and over text, both axes logarithmic, and what two laws predict of the largest."""
     return draw_panels(len(SCALES), lambda panels: draw_scaling(panels, found["laws"]), found,
                        f"{found['sizes']['updates']:,} updates of about {found['tokens_per_update']:,} target tokens, "
                        f"data={found['data']}", form)
 
 
 def draw_scaling(panels: Sequence["Axes"], laws: Mapping[str, Any]) -> None:
-    """Draw the measured points, and each law from the smallest to the largest."""
+    """Draw the measured points, and each law, fitted to all but the largest and drawn on to where it predicts that."""
     ((colour, marker),) = styles(["transformer"])
     for axes, (name, (key, title, label)) in zip(panels, SCALES.items(), strict=True):
-        points = laws[name]["points"]
-        x = [point[key] for point in points]
-        axes.plot(x, [point["loss"] for point in points], color=colour, marker=marker, linestyle="", label="measured")
+        x, losses = ([point[of] for point in laws[name]["points"]] for of in (key, "loss"))
+        axes.plot(x[:-1], losses[:-1], color=colour, marker=marker, linestyle="", label="measured, fitted to")
+        axes.plot(x[-1:], losses[-1:], color=colour, marker=marker, linestyle="", markerfacecolor="none",
+                  markersize=7, label=f"measured, to be predicted: {losses[-1]:.2f}")
         smooth = [x[0] * (x[-1] / x[0]) ** (i / 100) for i in range(101)]
-        for law, style in STYLES.items():
-            fit = laws[name]["fits"][law]
-            axes.plot(smooth, [fit["factor"] * n ** -fit["exponent"] + fit["constant"] for n in smooth], color=INK,
-                      linestyle=style, label=law_text(fit, "N" if name == "size" else "D"))
+        for form, floor, style in LAWS:
+            law = fit_law(x[:-1], losses[:-1], floor=floor)
+            none = " (it finds none)" if floor and law.constant <= 0 else ""
+            axes.plot(smooth, [law.at(n) for n in smooth], color=INK, linestyle=style, marker="x", markevery=[100],
+                      label=f"{form}{none}: {law.at(x[-1]):.2f}, {100 * (law.at(x[-1]) / losses[-1] - 1):+.1f} %")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
@@ -133,17 +136,6 @@ def draw_scaling(panels: Sequence["Axes"], laws: Mapping[str, Any]) -> None:
         axes.set_xlabel(label)
         axes.set_ylabel("held-out loss, nats a token")
         legend_above(axes, title)
-
-
-def law_text(fit: Mapping[str, Any], n: str) -> str:
-    """Write a law with its errors, N^-0.21 ± 0.02 + 0.50 ± 0.10, and how far the last point is from its prediction."""
-    def text(what: str) -> str:
-        error = fit[f"{what}_error"]
-        return f"{fit[what]:.2f}" + ("" if error is None else f" ± {error:.2f}")
-
-    floor = f" + {text('constant')}".replace("+ -", "- ") if fit["constant"] else ""
-    return (f"{n}^-{text('exponent')}{floor}\n"
-            f"misses the last by {100 * fit['miss']:+.1f} %")
 
 
 def powers_of_two(axes: "Axes", ticks: Sequence[int], label: str) -> None:

@@ -14,7 +14,7 @@ from minitx.evaluation.significance import compare, interval, rounded
 from minitx.experiments.reports.results import Row, refuse_duplicates
 from minitx.runs.result import DISTURBED_PCT, Result, searched
 from minitx.utils.console import duration
-from minitx.utils.tables import markdown
+from minitx.utils.tables import bullets, markdown
 
 Cell = Callable[[Sequence[Row]], str | None]  # from the rows of a line; None = not known of each of them
 UNCOMMITTED, DISTURBED = "†", "‡"
@@ -242,9 +242,9 @@ def render(table: Table, rows: Sequence[Row]) -> str:
         return f"No rows yet: `{_first_step(table)}` trains them, `minitx report runs/RUN` puts one here."
     chosen = [row for line in lines for row in line]
     head, cells = grid(table, lines)
-    compared = [f"- {text}" for text in comparisons(table, lines)]
+    compared, known = (bullets(texts) for texts in (comparisons(table, lines), conditions(table, chosen)))
     commands = dict.fromkeys(row.command for row in chosen)
-    return "\n".join([markdown(head, cells), *(["", *compared] if compared else []), "", *conditions(table, chosen), "",
+    return "\n".join([markdown(head, cells), "", *([compared, ""] if compared else []), "Conditions:", "", known, "",
                       "```", *commands, "```"])
 
 

@@ -21,6 +21,7 @@ from minitx.data.tokenizer import TokenizerPair
 from minitx.experiments.costs.complexity import width_of, with_width
 from minitx.experiments.costs.dry_run import fit_until_stopped
 from minitx.experiments.fits import (
+    EXPONENTS,
     Claim,
     Interval,
     confidence_interval,
@@ -206,9 +207,9 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
                   f"{point['trained_tokens']:,.0f}", f"{point['loss']:.3f}", ", ".join(map(str, point["updates"]))]
                  for point in found["laws"][name]["points"]]
         for form, fit in found["laws"][name]["fits"].items():
-            exponents.append((name, form, f"exponent {with_error(fit, 'exponent')}, floor "
-                                          f"{with_error(fit, 'constant')}, leaves {100 * fit['residual']:.2f} % (rms), "
-                                          f"misses the largest by {100 * fit['miss']:+.2f} %"))
+            exponents.append((name, form, f"{law_text(fit, floor=FLOOR[form])}, leaves {100 * fit['residual']:.2f} % "
+                                          f"(rms); fitted to the others it misses the largest by "
+                                          f"{100 * fit['miss']:+.2f} %"))
         for other in found["published"]:
             if other["of"] == name:
                 floor = "none" if other["constant"] is None else f"{other['constant']:g}"
@@ -216,6 +217,17 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
                                   f"exponent {other['exponent']:g}, floor {floor}: {other['source']}"))
     yield from aligned(rows)
     yield from aligned(exponents, "<")
+
+
+def law_text(fit: Mapping[str, Any], *, floor: bool) -> str:
+    """Say what a fit to all points found. floor: whether it could have one; a negative constant is none"""
+    if fit["exponent"] in EXPONENTS[floor]:
+        return f"no estimate: the exponent lies at the edge of those tried, {fit['exponent']:g}"
+    exponent = f"exponent {with_error(fit, 'exponent')}"
+    if not floor:
+        return exponent
+    return f"{exponent}, " + (f"floor {with_error(fit, 'constant')}" if fit["constant"] > 0 else
+                              f"no floor (constant {with_error(fit, 'constant')})")
 
 
 def with_error(fit: Mapping[str, Any], what: str) -> str:

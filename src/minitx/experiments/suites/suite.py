@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -223,14 +224,20 @@ class Suite:
         return duration(sum(left.values()) - min(running_s, left.get(now, 0.0)))
 
 
-def expected_s(job: Job, states: Mapping[Job, State]) -> float | None:
-    """Estimate a run's seconds: from its system's other seeds, its limit in minutes, or the suite's other runs."""
+def expected_s(job: Job, states: Mapping[Job, State], measured: Mapping[str, float] = MappingProxyType({})
+               ) -> float | None:
+    """Estimate a run's seconds: from its system's other seeds, its limit in minutes, or the suite's other runs.
+
+    measured: of its updates, by system, which are better than other systems' runs
+    """
     results = [(other, state.result) for other, state in states.items() if state.result is not None]
     alike = [result.wall_s for other, result in results if other.system == job.system]
     if alike:
         return fmean(alike)
     if job.cfg.trainer.max_minutes is not None:
         return OVERHEAD * 60 * job.cfg.trainer.max_minutes
+    if job.system in measured:
+        return measured[job.system]
     return fmean(result.wall_s for _, result in results) if results else None
 
 
@@ -297,19 +304,26 @@ def line(job: Job, state: State) -> str:
     return f"{text}\n    {state.why}" if state.why else text
 
 
-def plan(jobs: Sequence[Job], states: Mapping[Job, State]) -> Iterator[str]:
-    """Yield what a suite would do: each run's state, the time it would take, and its command."""
-    expected = {job: expected_s(job, states) for job in jobs if not states[job].trained}
+def plan(jobs: Sequence[Job], states: Mapping[Job, State], measured: Mapping[str, float] = MappingProxyType({})
+         ) -> Iterator[str]:
+    """Yield what a suite would do: each run's state, the time it would take, and its command. measured: `expected_s`"""
+    expected = {job: expected_s(job, states, measured) for job in jobs if not states[job].trained}
     guesses = ("" if job not in expected else "?" if (seconds := expected[job]) is None else duration(seconds)
                for job in jobs)
     yield from aligned([(states[job].state, guess, job.command) for job, guess in zip(jobs, guesses, strict=True)],
                        "<><")
     known = [seconds for seconds in expected.values() if seconds is not None]
     yield (f"{len(expected)} of {len(jobs)} to train" + (f": about {duration(sum(known))}" if known else "")
-           + (f"; of {len(expected) - len(known)} it is not known how long" if len(known) < len(expected) else ""))
+           + (f"; of {len(expected) - len(known)} it is not known how long" if len(known) < len(expected) else "")
+           + ("" if len(known) == len(expected) or measured else "; with --measure a few updates of each system tell"))
+    if measured:
+        yield ("measured on this machine as it is now, updates alone: validation and the test sets come on top "
+               f"({', '.join(measured)})")
 
 
-def as_json(jobs: Sequence[Job], states: Mapping[Job, State]) -> str:
-    """Write how far a suite is, for programs."""
+def as_json(jobs: Sequence[Job], states: Mapping[Job, State], measured: Mapping[str, float] = MappingProxyType({})
+            ) -> str:
+    """Write how far a suite is, for programs. measured: as for `expected_s`"""
     return json.dumps([{"system": job.system, "seed": job.cfg.seed, "command": job.command, "run_dir": str(job.run_dir),
-                        "state": states[job].state, "expected_s": expected_s(job, states)} for job in jobs], indent=1)
+                        "state": states[job].state, "expected_s": expected_s(job, states, measured)}
+                       for job in jobs], indent=1)
