@@ -241,7 +241,7 @@ def render(table: Table, rows: Sequence[Row]) -> str:
     if not lines:
         return f"No rows yet: `{_first_step(table)}` trains them, `minitx report runs/RUN` puts one here."
     chosen = [row for line in lines for row in line]
-    head, cells = grid(table, lines)
+    head, cells = scores_first(*grid(table, lines))
     compared, known = (bullets(texts) for texts in (comparisons(table, lines), conditions(table, chosen)))
     commands = dict.fromkeys(row.command for row in chosen)
     return "\n".join([markdown(head, cells), "", *([compared, ""] if compared else []), "Conditions:", "", known, "",
