@@ -14,7 +14,7 @@ import torch
 from minitx.experiments.prediction.published import LSTMLayer, Product
 from minitx.profiling.devices import Device
 from minitx.profiling.kernels import Kernel
-from minitx.profiling.libraries import cudnn_lstm_kernels
+from minitx.profiling.libraries import LSTMShape, cudnn_lstm_kernels
 from minitx.profiling.timeline import BYTES, Constants, Pace
 
 FITTED = ("tensor_intensity", "plain_intensity", "memory", "product_us", "step_us")
@@ -49,10 +49,10 @@ def product_us(product: Product, pace: Pace) -> float:
 
 def layer_us(layer: LSTMLayer, pace: Pace) -> tuple[float, float, float]:
     """Return the predicted microseconds of a layer's steps forwards, backwards, and of its weights' gradient."""
+    shape = LSTMShape(layer.sentences, layer.steps, layer.hidden, layer.hidden, FORMATS[layer.dtype])
+
     def took(phase: str, names: tuple[str, ...]) -> float:
-        kernels = cudnn_lstm_kernels(sentences=layer.sentences, steps=layer.steps, d_in=layer.hidden,
-                                     d_hidden=layer.hidden, dtype=FORMATS[layer.dtype], algorithm="standard",
-                                     phase=phase)
+        kernels = cudnn_lstm_kernels(shape, phase, "standard")
         return 1e6 * sum(pace.kernel(kernel)[0] for kernel in kernels if kernel.name.rpartition(".")[2] in names)
 
     steps = ("state", "gates")

@@ -11,9 +11,8 @@ from math import exp, log, sqrt
 from statistics import fmean, stdev
 
 from minitx.experiments.fits import T95
-from minitx.experiments.reports.results import Row
 
-STEP, BLEU = 0, 3  # columns of a row's curve
+Curve = Sequence[Sequence[float]]  # of a published run: updates, seconds, loss and BLEU at each validation
 
 
 @dataclass(frozen=True)
@@ -25,25 +24,24 @@ class Minutes:
     high: float
 
 
-def updates_to(row: Row, bleu: float) -> float | None:
-    """Return the updates after which a run's validation BLEU reached a value, on a line between two validations."""
-    before = 0.0, 0.0
-    for point in row.curve:
-        now = point[STEP], point[BLEU]
-        if now[1] >= bleu:
-            return before[0] + (now[0] - before[0]) * (bleu - before[1]) / (now[1] - before[1])
-        before = now
+def updates_to(curve: Curve, bleu: float) -> float | None:
+    """Return the updates after which validation BLEU reached a value, on a line between two validations."""
+    step, reached = 0.0, 0.0
+    for next_step, *_, found in curve:
+        if found >= bleu:
+            return step + (next_step - step) * (bleu - reached) / (found - reached)
+        step, reached = next_step, found
     return None
 
 
-def minutes_to(rows: Sequence[Row], bleu: float, update_s: float, spread: float) -> Minutes | None:
-    """Return the minutes that these seeds of a system would need, or None where one did not reach the BLEU.
+def minutes_to(curves: Sequence[Curve], bleu: float, update_s: float, spread: float) -> Minutes | None:
+    """Return the minutes that the seeds of a system would need, or None where one did not reach the BLEU.
 
     update_s: predicted; spread: standard deviation of the logarithm of predicted over measured speeds
     """
-    updates = [updates_to(row, bleu) for row in rows]
+    updates = [updates_to(curve, bleu) for curve in curves]
     known = [n for n in updates if n is not None]
-    if len(known) < len(rows) or not known:
+    if len(known) < len(curves) or not known:
         return None
     logs = [log(n * update_s / 60) for n in known]
     seeds = T95[len(logs) - 2] * stdev(logs) / sqrt(len(logs)) if len(logs) > 1 else 0.0

@@ -95,7 +95,7 @@ def fit_trainings(trainings: Sequence[Training], constants: Constants) -> Fitted
     def residuals(trial: Constants) -> Floats:
         return np.array([log(1 + each.error) for each in predict(loops, replace(fitted, loop=trial))])
 
-    return replace(fitted, loop=fit(fitted.loop, ("gap_us",), residuals))
+    return replace(fitted, loop=fit(fitted.loop, ("gap_us",), residuals)) if loops else fitted
 
 
 def fit_fleet(trainings: Sequence[Training]) -> tuple[float, float]:
@@ -110,8 +110,10 @@ def fit_fleet(trainings: Sequence[Training]) -> tuple[float, float]:
             lost.append(1 - one_s / t.update_s)
     a, b = np.array(slopes), np.array(lost)
     exposed, uneven = np.linalg.lstsq(a, b, rcond=None)[0]
-    if uneven < 0:
-        exposed, uneven = a[:, 0] @ b / (a[:, 0] @ a[:, 0]), 0.0
+    if exposed < 0 or uneven < 0:  # one of the two explains all that is lost
+        alone = (a.T @ b) / (a * a).sum(axis=0)
+        left = ((b[:, None] - a * alone) ** 2).sum(axis=0)
+        exposed, uneven = np.where(left == left.min(), alone, 0.0)
     return float(exposed), float(uneven)
 
 

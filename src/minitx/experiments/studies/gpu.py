@@ -188,8 +188,9 @@ def times_to_quality(speeds: Sequence[Mapping[str, Any]], spread: float) -> Iter
         if speed["case"] != "small":
             continue
         system = speed["system"].removesuffix("_cell_loop")
-        seeds = [row for row in rows if row.result.experiment == "headline_small" and row.result.model == system]
-        updates = [updates_to(row, TARGET) for row in seeds]
+        seeds = [row.curve for row in rows
+                 if row.result.experiment == "headline_small" and row.result.model == system]
+        updates = [updates_to(curve, TARGET) for curve in seeds]
         at_worst = minutes_to(seeds, TARGET, speed["update_ms"] / 1e3, spread)
         yield {"system": speed["system"], "device": speed["device"], "gpus": speed["gpus"], "bleu": TARGET,
                "updates": updates, "minutes": None if at_worst is None else asdict(at_worst),
