@@ -147,6 +147,9 @@ class LSTMConfig(ModelConfig, family="lstm"):
                          choices=("none", "additive", "dot"))
     bidirectional: bool = key("read the source both ways, each with half of d_hidden")
     input_feeding: bool = key("feed the last attentional state back in (Luong et al. 2015): slower to train")
+    cell_loop: bool | None = key("compute each LSTM as a loop over cells, as most code of 2017 did: one product of "
+                                 "input and state a step, then gate by gate; slower, and the same but for rounding; "
+                                 "null = fused", optional=True)
 
     sizes = {
         "toy": {"num_layers": 1, "d_model": 32, "d_hidden": 36},
@@ -162,6 +165,25 @@ class LSTMConfig(ModelConfig, family="lstm"):
             raise UserError(f"model.d_hidden={self.d_hidden}: must be even, since model.bidirectional=true halves it")
         if self.input_feeding and self.attention == "none":
             raise UserError("model.input_feeding=true: needs an attention to feed back; model.attention=none has none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GNMTConfig(ModelConfig, family="gnmt"):
+    """The keys of GNMT (Wu et al. 2016); its `big` is the published one, of little over half as many parameters."""
+
+    num_layers: int | None = key("encoder layers, and as many decoder layers", ge=2)
+    cell_loop: bool | None = key("compute each LSTM as a loop over cells, and run the decoder a target step at a time "
+                                 "through all layers, attention included, as most code of 2017 did: slower, and the "
+                                 "same but for rounding and the order in which dropout is drawn; null = fused",
+                                 optional=True)
+
+    sizes = {
+        "toy": {"num_layers": 2, "d_model": 22},
+        "tiny": {"num_layers": 2, "d_model": 136},
+        "small": {"num_layers": 2, "d_model": 320},
+        "base": {"num_layers": 3, "d_model": 768},
+        "big": {"num_layers": 4, "d_model": 1024},
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

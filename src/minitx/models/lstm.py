@@ -5,6 +5,7 @@
 - attention "none": those final states are all that the decoder ever sees of the source
 - attention "dot" (Luong's general, scaled) or "additive" (Bahdanau et al. 2015), for all target steps at once
 - input feeding, by option, gives each step the attentional vector of the last: it trains one step at a time
+- each layer is one fused operator, or by option a loop over cells, as most code of 2017 had it: slower, and the same
 - what is projected has the width of an embedding, so that one matrix can serve as both
 
 B sentences, S source and T target tokens, N packed rows, K hypotheses a sentence, D d_model, R d_hidden, L layers.
@@ -28,18 +29,18 @@ class LSTMSeq2Seq(RecurrentSeq2Seq):
     """Translate by recurrence. `src_vocab_size` and `tgt_vocab_size` must agree where embeddings are tied."""
 
     def __init__(self, *, src_vocab_size: int, tgt_vocab_size: int, num_layers: int, d_model: int, d_hidden: int,
-                 dropout: float, attention: str, bidirectional: bool, input_feeding: bool,
+                 dropout: float, attention: str, bidirectional: bool, input_feeding: bool, cell_loop: bool | None,
                  tie_embeddings: bool) -> None:
         super().__init__()
         self.num_layers, self.d_hidden, self.input_feeding = num_layers, d_hidden, input_feeding
         self.src_embed = nn.Embedding(src_vocab_size, d_model)
         self.tgt_embed = self.src_embed if tie_embeddings else nn.Embedding(tgt_vocab_size, d_model)
         self.dropout = Dropout(dropout)
-        widths = [d_model, *[d_hidden] * (num_layers - 1)]
-        self.encoder = nn.ModuleList(EncoderLayer(width, d_hidden, bidirectional) for width in widths)
+        widths, loop = [d_model, *[d_hidden] * (num_layers - 1)], bool(cell_loop)
+        self.encoder = nn.ModuleList(EncoderLayer(width, d_hidden, bidirectional, loop) for width in widths)
         self.bridges = nn.ModuleList(Linear(d_hidden, 2 * d_hidden) for _ in range(num_layers))
         widths[0] += d_model if input_feeding else 0
-        self.decoder = nn.ModuleList(Recurrence(width, d_hidden) for width in widths)
+        self.decoder = nn.ModuleList(Recurrence(width, d_hidden, loop) for width in widths)
         self.attention = None if attention == "none" else ATTENTION[attention](d_hidden)
         self.combine = Linear(d_hidden if self.attention is None else 2 * d_hidden, d_model)
         self.output = Linear(d_model, tgt_vocab_size, bias=False)
