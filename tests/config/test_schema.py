@@ -134,6 +134,18 @@ def test_settings_that_are_wrong_together_name_both_keys(
     assert all(key in str(caught.value) for key in both)
 
 
+def test_a_key_of_several_families_is_declared_alike() -> None:
+    """It has one line in the reference."""
+    specs = [(spec.name, spec.type, dict(spec.metadata)) for member in ModelConfig.members.values()
+             for spec in fields(member)]
+    assert all(one == other for one in specs for other in specs if one[0] == other[0])
+
+
+def test_a_single_layer_of_gnmt_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^model\.num_layers=1: must be at least 2 for model\.family=gnmt"):
+        compose(["model=gnmt", "model.num_layers=1"])
+
+
 def test_a_width_of_ones_own_wins_over_the_size(cfg: Config) -> None:
     assert isinstance(cfg.model, TransformerConfig)
     resolved = resolve_size(replace(cfg.model, size="small", d_ff=96))

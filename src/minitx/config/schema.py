@@ -16,6 +16,9 @@ from minitx.utils.errors import UserError
 SEARCH_PRECISIONS = ("bf16-mixed",)
 BLEU_TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores200")  # as sacreBLEU names them
 SIZES = ("toy", "tiny", "small", "base", "big")
+CELL_LOOP = ("compute each LSTM as a loop over cells, one product of input and state a step and then gate by gate, and "
+             "GNMT's decoder a target step at a time through all layers, as most code of 2017 did: slower, and the "
+             "same but for rounding and the order in which GNMT draws dropout; null = fused")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +150,7 @@ class LSTMConfig(ModelConfig, family="lstm"):
                          choices=("none", "additive", "dot"))
     bidirectional: bool = key("read the source both ways, each with half of d_hidden")
     input_feeding: bool = key("feed the last attentional state back in (Luong et al. 2015): slower to train")
-    cell_loop: bool | None = key("compute each LSTM as a loop over cells, as most code of 2017 did: one product of "
-                                 "input and state a step, then gate by gate; slower, and the same but for rounding; "
-                                 "null = fused", optional=True)
+    cell_loop: bool | None = key(CELL_LOOP, optional=True)
 
     sizes = {
         "toy": {"num_layers": 1, "d_model": 32, "d_hidden": 36},
@@ -171,11 +172,8 @@ class LSTMConfig(ModelConfig, family="lstm"):
 class GNMTConfig(ModelConfig, family="gnmt"):
     """The keys of GNMT (Wu et al. 2016); its `big` is the published one, of little over half as many parameters."""
 
-    num_layers: int | None = key("encoder layers, and as many decoder layers", ge=2)
-    cell_loop: bool | None = key("compute each LSTM as a loop over cells, and run the decoder a target step at a time "
-                                 "through all layers, attention included, as most code of 2017 did: slower, and the "
-                                 "same but for rounding and the order in which dropout is drawn; null = fused",
-                                 optional=True)
+    num_layers: int | None = key("encoder layers, and as many decoder layers", ge=1)
+    cell_loop: bool | None = key(CELL_LOOP, optional=True)
 
     sizes = {
         "toy": {"num_layers": 2, "d_model": 22},
@@ -184,6 +182,12 @@ class GNMTConfig(ModelConfig, family="gnmt"):
         "base": {"num_layers": 3, "d_model": 768},
         "big": {"num_layers": 4, "d_model": 1024},
     }
+
+    def check(self, data: DataConfig) -> None:
+        """Refuse a single layer: it has none above it to read what it finds."""
+        if self.num_layers == 1:
+            raise UserError("model.num_layers=1: must be at least 2 for model.family=gnmt, whose second layer reads "
+                            "what the first one attends to")
 
 
 @dataclass(frozen=True, kw_only=True)
