@@ -36,6 +36,9 @@ FAMILIES = {  # by name: arguments of train.py
     "lstm additive": ["model=lstm_attention", "model.attention=additive"],
     "lstm dot fed": ["model=lstm_attention", "model.input_feeding=true"],
     "lstm additive fed": ["model=lstm_attention", "model.attention=additive", "model.input_feeding=true"],
+    "lstm dot cells": ["model=lstm_attention", "model.cell_loop=true"],
+    "gnmt": ["model=gnmt"],
+    "gnmt cells": ["model=gnmt", "model.cell_loop=true"],
 }
 
 

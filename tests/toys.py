@@ -12,6 +12,7 @@ from torch import Tensor
 
 from minitx.data.batch import Batch, Packed, collate
 from minitx.models.base import Seq2Seq
+from minitx.models.gnmt import GNMT
 from minitx.models.lstm import LSTMSeq2Seq
 from minitx.models.transformer import Transformer
 
@@ -37,8 +38,17 @@ def tiny_lstm(seed: int = 0, **changes: Any) -> LSTMSeq2Seq:
     settings: dict[str, Any] = {
         "src_vocab_size": SIZES["vocab"], "tgt_vocab_size": SIZES["vocab"], "d_model": SIZES["d_model"],
         "d_hidden": 12, "num_layers": 2, "dropout": 0.0, "attention": "none", "bidirectional": True,
-        "input_feeding": False, "tie_embeddings": True}
+        "input_feeding": False, "cell_loop": None, "tie_embeddings": True}
     return LSTMSeq2Seq(**settings | changes).eval()
+
+
+def tiny_gnmt(seed: int = 0, **changes: Any) -> GNMT:
+    """A model in evaluation mode, small enough for float64 proofs, with a residual layer on both sides."""
+    torch.manual_seed(seed)
+    settings: dict[str, Any] = {
+        "src_vocab_size": SIZES["vocab"], "tgt_vocab_size": SIZES["vocab"], "d_model": SIZES["d_model"],
+        "num_layers": 3, "dropout": 0.0, "cell_loop": None, "tie_embeddings": True}
+    return GNMT(**settings | changes).eval()
 
 
 POSITIONS = ("sinusoidal", "learned", "rope", "none")
@@ -51,6 +61,9 @@ FAMILIES: dict[str, Callable[..., Seq2Seq]] = {
     **{f"lstm {kind}": partial(tiny_lstm, attention=kind) for kind in ("additive", "dot")},
     **{f"lstm {kind} fed": partial(tiny_lstm, attention=kind, input_feeding=True) for kind in ("additive", "dot")},
     "lstm dot one way": partial(tiny_lstm, attention="dot", bidirectional=False),
+    "lstm dot cells": partial(tiny_lstm, attention="dot", cell_loop=True),
+    "gnmt": tiny_gnmt,
+    "gnmt cells": partial(tiny_gnmt, cell_loop=True),
 }
 
 

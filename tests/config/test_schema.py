@@ -74,7 +74,7 @@ def test_no_key_has_a_default_and_each_has_a_doc() -> None:
     ({"optim__shedule": "wsd"}, "unknown key optim.shedule=wsd; did you mean optim.schedule?"),
     ({"optim": 3}, "optim=3: is a group of keys, not a value"),
     ({"model__size": "smal"}, "model.size=smal: must be one of toy, tiny, small, base, big; did you mean small?"),
-    ({"model__family": "lstn"}, "model.family=lstn: must be one of transformer, lstm; did you mean lstm?"),
+    ({"model__family": "lstn"}, "model.family=lstn: must be one of transformer, lstm, gnmt; did you mean lstm?"),
 ])  # fmt: skip
 def test_a_wrong_value_is_named_in_one_line(cfg: Config, change: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -89,10 +89,12 @@ def test_a_missing_key_is_named(cfg: Config) -> None:
         parse(Config, values)
 
 
-OPTIONAL = {"data__bleu_tokenizer": "char", "checkpoint__average": 2, "trainer__max_pflop": 1.5}
+OPTIONAL = {"data__bleu_tokenizer": "char", "checkpoint__average": 2, "trainer__max_pflop": 1.5,
+            "model__cell_loop": True}
 
 
-def test_an_optional_key_may_be_missing_and_is_hashed_only_if_it_is_set(cfg: Config) -> None:
+def test_an_optional_key_may_be_missing_and_is_hashed_only_if_it_is_set() -> None:
+    cfg = compose(["model=lstm"])
     assert {name.replace(".", "__") for name, spec in keys(Config).items() if spec["optional"]} == set(OPTIONAL)
     older = as_dict(cfg)
     for path in OPTIONAL:
@@ -130,6 +132,18 @@ def test_settings_that_are_wrong_together_name_both_keys(
     with pytest.raises(UserError) as caught:
         check(changed(cfg, **change))
     assert all(key in str(caught.value) for key in both)
+
+
+def test_a_key_of_several_families_is_declared_alike() -> None:
+    """It has one line in the reference."""
+    specs = [(spec.name, spec.type, dict(spec.metadata)) for member in ModelConfig.members.values()
+             for spec in fields(member)]
+    assert all(one == other for one in specs for other in specs if one[0] == other[0])
+
+
+def test_a_single_layer_of_gnmt_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^model\.num_layers=1: must be at least 2 for model\.family=gnmt"):
+        compose(["model=gnmt", "model.num_layers=1"])
 
 
 def test_a_width_of_ones_own_wins_over_the_size(cfg: Config) -> None:

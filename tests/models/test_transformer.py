@@ -3,13 +3,18 @@
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from models.plain_transformer import PlainTransformer
 from toys import POSITIONS, SIZES, all_logits, random_batch, tiny_transformer
 
+from minitx.config.compose import compose
+from minitx.config.schema import resolve_size
 from minitx.data.batch import collate, pack
+from minitx.models.registry import build_model
+from minitx.models.transformer import Transformer
 
 
 @pytest.mark.parametrize(("pos_encoding", "pre_norm", "tied"), list(product(POSITIONS, (True, False), (True, False))))
@@ -51,3 +56,15 @@ def test_target_order_is_sensed_even_without_positions() -> None:
     src, tgt = pack([[3, 4, 2]] * 2, 0), pack([[1, 5, 6, 7], [1, 6, 5, 7]], 0)
     one, other = all_logits(model, src, tgt)[:, -1]
     assert (one - other).abs().max() > 1e-3
+
+
+def test_the_big_experiment_has_the_operations_that_published_speeds_are_of() -> None:
+    """NVIDIA's DeepLearningExamples, PyTorch/Translation/Transformer: 33,708 entries, sides of equal length."""
+    cfg = resolve_size(compose(["experiment=headline_big", "model=transformer"]).model)
+    with torch.device("meta"):
+        model = build_model(cfg, src_vocab_size=33_708, tgt_vocab_size=33_708)
+    assert isinstance(model, Transformer)
+    matrix = 1024 * 1024  # attention has 4, feed-forward 2 * 4
+    assert sum(model.multiply_adds) == 6 * (4 + 8) * matrix + 6 * (4 + 4 + 8) * matrix + 1024 * 33_708
+    lengths = np.full(100, 27)
+    assert model.flops(lengths, lengths) / (2 * lengths.sum()) == pytest.approx(211.7e6, rel=0.01)

@@ -58,6 +58,13 @@ def test_the_widths_count_and_not_their_name(donor: Path) -> None:
     adopt(asked("model.size=small", "model.d_model=128", "model.d_ff=512", "model.num_layers=2"))
 
 
+def test_weights_of_either_way_to_compute_an_lstm_will_do(donor: Path) -> None:
+    make_run(Path("FUSED"), "model=gnmt")
+    make_run(Path("LOOP"), "model=gnmt", "model.cell_loop=true")
+    for words in (["init_from=FUSED", "model.cell_loop=true"], ["init_from=LOOP"]):
+        adopt(asked("model=gnmt", *words))
+
+
 def test_each_key_that_does_not_fit_is_named_with_what_to_write(donor: Path) -> None:
     with pytest.raises(UserError) as caught:
         adopt(asked("model.d_ff=256", "model.pos_encoding=rope"))

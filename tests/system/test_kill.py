@@ -21,7 +21,8 @@ from minitx.runs.result import Result
 
 STEPS = 20  # a checkpoint every 5, a validation every 10, a record every 2
 WIDTHS = {"transformer": QUICK[:4], "lstm": ("model.d_model=32", "model.d_hidden=32", "model.num_layers=1"),
-          "lstm_attention": ("model.d_model=32", "model.d_hidden=32", "model.num_layers=1")}
+          "lstm_attention": ("model.d_model=32", "model.d_hidden=32", "model.num_layers=1"),
+          "gnmt": ("model.d_model=32", "model.num_layers=2")}
 # place: times it is drawn, times a run gets there
 PLACES = {"after update": (6, STEPS), "checkpoint write": (5, 4), "before fsync": (2, 4), "after fsync": (1, 4),
           "before rename": (2, 4), "after rename": (2, 4), "before prune": (1, 2), "model write": (1, 1),
@@ -107,7 +108,7 @@ def test_its_updates_have_several_micro_batches(uninterrupted: Callable[..., Pat
 
 
 @pytest.mark.parametrize("model", [
-    "transformer", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lstm", "lstm_attention"))])
+    "transformer", *(pytest.param(name, marks=pytest.mark.slow) for name in WIDTHS if name != "transformer")])
 def test_a_killed_run_of_each_family_resumes(zygote: Zygote, text: Path, uninterrupted: Callable[..., Path],
                                              tmp_path: Path, model: str) -> None:
     run_dir = tmp_path / "run"

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 import torch
-from toys import SPECIALS, tiny_lstm, tiny_transformer
+from toys import SPECIALS, tiny_gnmt, tiny_lstm, tiny_transformer
 
 from minitx.data.batch import collate, collate_src
 from minitx.decoding.search import greedy
@@ -24,6 +24,7 @@ LEARNERS: dict[str, tuple[Callable[[], Seq2Seq], int, float, int]] = {  # model,
     "lstm": (partial(lstm, d_hidden=192), 600, 5e-3, 97),  # one state holds the source: a digit is lost now and then
     "lstm additive": (partial(lstm, attention="additive"), 200, 1e-2, 99),
     "lstm dot": (partial(lstm, attention="dot"), 200, 1e-2, 99),
+    "gnmt": (partial(tiny_gnmt, seed=1, d_model=96), 300, 5e-3, 99),
 }
 CANNOT: dict[str, str] = {}  # families that lack what these tasks need, and what that is
 QUICK = (("transformer", "reverse"), ("lstm dot", "reverse"))

@@ -211,13 +211,15 @@ def test_all_stop_at_the_same_limit(zygote: Zygote, text: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["lstm", "lstm_attention"])
+@pytest.mark.parametrize(("model", "width"), [
+    ("lstm", "model.d_hidden=32"), ("lstm_attention", "model.d_hidden=32"), ("gnmt", "model.num_layers=2")])
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_each_family_trains_on_ranks(zygote: Zygote, text: Path, tmp_path: Path, model: str, strategy: str) -> None:
+def test_each_family_trains_on_ranks(zygote: Zygote, text: Path, tmp_path: Path, model: str, width: str,
+                                     strategy: str) -> None:
     ends = []
     for ranks in (1, 2):
         run_dir = tmp_path / str(ranks)
-        family = [word for word in words(text, run_dir, f"model={model}", "model.d_hidden=32", "trainer.max_steps=15")
+        family = [word for word in words(text, run_dir, f"model={model}", width, "trainer.max_steps=15")
                   if not word.startswith(("model.d_ff", "model.n_heads"))]
         check(zygote.run([*family, *([f"trainer.strategy={strategy}"] if ranks > 1 else [])], ranks=ranks))
         ends.append(run_dir)

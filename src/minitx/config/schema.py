@@ -16,6 +16,9 @@ from minitx.utils.errors import UserError
 SEARCH_PRECISIONS = ("bf16-mixed",)
 BLEU_TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores200")  # as sacreBLEU names them
 SIZES = ("toy", "tiny", "small", "base", "big")
+CELL_LOOP = ("compute each LSTM as a loop over cells, one product of input and state a step and then gate by gate, and "
+             "GNMT's decoder a target step at a time through all layers, as most code of 2017 did: slower, and the "
+             "same but for rounding and the order in which GNMT draws dropout; null = fused")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +150,7 @@ class LSTMConfig(ModelConfig, family="lstm"):
                          choices=("none", "additive", "dot"))
     bidirectional: bool = key("read the source both ways, each with half of d_hidden")
     input_feeding: bool = key("feed the last attentional state back in (Luong et al. 2015): slower to train")
+    cell_loop: bool | None = key(CELL_LOOP, optional=True)
 
     sizes = {
         "toy": {"num_layers": 1, "d_model": 32, "d_hidden": 36},
@@ -162,6 +166,28 @@ class LSTMConfig(ModelConfig, family="lstm"):
             raise UserError(f"model.d_hidden={self.d_hidden}: must be even, since model.bidirectional=true halves it")
         if self.input_feeding and self.attention == "none":
             raise UserError("model.input_feeding=true: needs an attention to feed back; model.attention=none has none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GNMTConfig(ModelConfig, family="gnmt"):
+    """The keys of GNMT (Wu et al. 2016); its `big` is the published one, of little over half as many parameters."""
+
+    num_layers: int | None = key("encoder layers, and as many decoder layers", ge=1)
+    cell_loop: bool | None = key(CELL_LOOP, optional=True)
+
+    sizes = {
+        "toy": {"num_layers": 2, "d_model": 22},
+        "tiny": {"num_layers": 2, "d_model": 136},
+        "small": {"num_layers": 2, "d_model": 320},
+        "base": {"num_layers": 3, "d_model": 768},
+        "big": {"num_layers": 4, "d_model": 1024},
+    }
+
+    def check(self, data: DataConfig) -> None:
+        """Refuse a single layer: it has none above it to read what it finds."""
+        if self.num_layers == 1:
+            raise UserError("model.num_layers=1: must be at least 2 for model.family=gnmt, whose second layer reads "
+                            "what the first one attends to")
 
 
 @dataclass(frozen=True, kw_only=True)

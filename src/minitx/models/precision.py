@@ -73,6 +73,17 @@ def tile_weight(weight: Tensor) -> Tensor:
     return block.casts[key]
 
 
+def join_weights(left: Tensor, right: Tensor) -> Tensor:
+    """Return two matrices side by side, inside `computing_in` the same tensor each time: a loop uses it every step."""
+    block = _block.get()
+    if block is None:
+        return torch.cat([left, right], dim=1)
+    key = id(left), f"beside {id(right)}"
+    if key not in block.casts:
+        block.casts[key] = torch.cat([left, right], dim=1)
+    return block.casts[key]
+
+
 def at_least_fp32(x: Tensor) -> Tensor:
     """Return bf16 and fp16 as fp32, and finer types as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -11,6 +11,7 @@ from minitx.models.base import Seq2Seq
 MODELS = {  # family: module of this package, class in it
     "transformer": "transformer.Transformer",
     "lstm": "lstm.LSTMSeq2Seq",
+    "gnmt": "gnmt.GNMT",
 }
 
 

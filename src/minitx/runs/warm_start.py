@@ -9,7 +9,8 @@ from minitx.config.saved import read_settings
 from minitx.config.schema import Config, ModelConfig, TokenizerConfig, resolve_size
 from minitx.utils.errors import UserError
 
-SHAPELESS = ("dropout", "size")  # keys of `model` that trained weights do not depend on, widths being written out
+# Keys of `model` that trained weights do not depend on, widths being written out.
+SHAPELESS = ("dropout", "size", "cell_loop")
 
 
 def adopt(cfg: Config) -> Config:

@@ -8,7 +8,7 @@ from minitx.models.registry import build_model
 from minitx.training.launch import resolve
 
 
-@pytest.mark.parametrize("model", ["lstm", "lstm_attention", "transformer", "transformer_nope"])
+@pytest.mark.parametrize("model", ["lstm", "lstm_attention", "gnmt", "transformer", "transformer_nope"])
 def test_parameters_are_counted_without_a_model(model: str) -> None:
     cfg = resolve(compose([f"model={model}", "model.size=tiny", "tokenizer.vocab_size=500"]))
     real = build_model(cfg.model, src_vocab_size=500, tgt_vocab_size=500)
