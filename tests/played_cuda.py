@@ -48,9 +48,10 @@ def reference_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor
     return scores.masked_fill(~mask, -math.inf).softmax(-1) @ v.double()
 
 
-def varlen_attn(query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, cu_seq_k: Tensor, max_q: int, max_k: int,
-                *, return_aux: Any = None, scale: float | None = None, window_size: tuple[int, int] = (-1, -1)) -> Tensor:
-    """Do what torch's function of this name says that it does, sentence by sentence; it takes what torch 2.11's does."""
+def varlen_attn(query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, cu_seq_k: Tensor, max_q: int,
+                max_k: int, *, return_aux: Any = None, scale: float | None = None,
+                window_size: tuple[int, int] = (-1, -1)) -> Tensor:
+    """Do what torch's function of this name says that it does, a sentence at a time. It takes what 2.11's does."""
     assert (return_aux, scale) == (None, None)
     assert window_size in ((-1, -1), (-1, 0))
     assert cu_seq_q.dtype is cu_seq_k.dtype is torch.int32

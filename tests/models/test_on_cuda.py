@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from toys import FAMILIES, random_batch, tiny_lstm, tiny_transformer
 
 from minitx.data.batch import Batch
-from minitx.decoding.search import beam, greedy
+from minitx.decoding.search import _likeliest, beam, greedy
 from minitx.models import attention, lstm
 from minitx.models.base import Seq2Seq
 from minitx.models.dropout import Dropout
-from minitx.models.layers import LayerNorm
+from minitx.models.layers import LayerNorm, has_tiles
 from minitx.models.precision import computing_in
 from minitx.training.loss import linear_cross_entropy
 
@@ -112,6 +112,20 @@ def test_what_is_found_is_what_a_cpu_finds(make: Any, beam_size: int) -> None:
     expected = found(make().double(), random_batch(5))
     with played_gpu():
         assert found(make().to(CUDA).double(), random_batch(5).to(CUDA)) == expected
+
+
+def test_tricks_with_the_bits_of_bf16_are_the_cpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles, and comparing as integers."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    x = torch.randn(9, 40).bfloat16()
+    x[::2] = x[::2].round()  # many are equal, and in a row below none is positive
+    x[1] = -x[1].abs()
+    assert has_tiles(x)
+    with played_gpu():
+        assert not has_tiles(x)
+        found = _likeliest(x.clone())
+    assert found.tolist() == [row.tolist().index(row.max()) for row in x]
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
