@@ -102,6 +102,7 @@ DRIVER: dict[str, Any] = {  # of `torch.cuda`, by name: what it answers
     "max_memory_allocated": lambda device=None: 3 * GIB, "reset_peak_memory_stats": lambda device=None: None,
     "mem_get_info": lambda device=None: (79 * GIB, 80 * GIB), "Event": Event,
     "get_rng_state": lambda device: torch.get_rng_state(), "set_rng_state": lambda state, device: None,
+    "manual_seed_all": lambda seed: None, "is_current_stream_capturing": lambda: False,
 }  # fmt: skip
 
 
