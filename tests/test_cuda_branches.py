@@ -126,8 +126,8 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
         ["cfg.trainer.accelerator == 'gpu'"],
         "training/test_process.py::test_before_torch_is_there_a_gpu_is_known_by_its_device_file", "the answer"),
     "training.summary._warn_of_ranks": (["prepared.device.type == 'cpu'"], TRAINS, "losses with the CPU's"),
-    "training.summary.disturbance_advice": (
-        ["result.device == 'cpu'"], "training/test_summary.py::test_a_disturbed_run_says_what_would_help", "the line"),
+    "training.summary.taken_by_others": (
+        ["result.device == 'cpu'"], "training/test_summary.py::test_a_disturbed_run_says_so_in_a_plain_line", "the line"),
 }
 RECORDER = """\
 import os
