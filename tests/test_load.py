@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from played_cuda import CUDA, played_gpu
 
 import minitx
 from minitx.utils.errors import UserError
@@ -38,3 +39,15 @@ def test_what_is_no_run_device_or_precision_is_refused(arguments: dict[str, Any]
     with pytest.raises(error) as refused:
         minitx.load(**{"run_dir": "run"} | arguments)
     assert str(refused.value) == message
+
+
+def test_a_gpu_is_taken_by_its_name_or_where_it_is_there(run_dir: Path) -> None:
+    lines = ["1 2", ""]
+    expected = minitx.load(run_dir).translate(lines)
+    with played_gpu():
+        for device in ("auto", "cuda", "cuda:0", CUDA):
+            translator = minitx.load(run_dir, device)
+            assert translator.device.type == "cuda"
+            assert translator.translate(lines) == expected
+        with pytest.raises(UserError, match="^device=cuda:1: PyTorch sees 1 GPUs here; use auto, cpu, cuda.:index. or"):
+            minitx.load(run_dir, "cuda:1")

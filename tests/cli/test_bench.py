@@ -9,9 +9,12 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from played_cuda import played_gpu
+from torch.profiler import ProfilerActivity
 from toys import ROOT
 
 from minitx.cli import main as cli
@@ -74,6 +77,47 @@ def test_what_is_unknown_is_said_to_be(words: list[str], monkeypatch: pytest.Mon
     monkeypatch.setattr(step, "peak", lambda device, precision: Peak(None, "no reason"))
     assert cli.main(words) == Exit.OK
     assert re.search(r"^    mfu_pct +n/a \(no reason\)$", capfd.readouterr().out, re.MULTILINE)
+
+
+class Profile:
+    """Stand in for torch's profiler on a GPU: two operators and what the user marked, in microseconds."""
+
+    seen: tuple[int, int] = (300, 100)  # of the GPU, by the product and by the loss
+
+    def __init__(self, activities: list[ProfilerActivity], **_: object) -> None:
+        assert activities == [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+
+    def __enter__(self) -> "Profile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def key_averages(self) -> list[SimpleNamespace]:
+        def event(key: str, gpu_us: int, kind: str = "CPU", marked: bool = False) -> SimpleNamespace:
+            return SimpleNamespace(key=key, flops=3e6 * (key == "aten::mm"), device_type=SimpleNamespace(name=kind),
+                                   is_user_annotation=marked, self_cpu_time_total=7, cpu_time_total=7,
+                                   self_device_time_total=gpu_us, device_time_total=gpu_us)
+
+        product, loss = self.seen
+        return [event("aten::mm", product), event("_LinearCrossEntropy", loss), event("sgemm_kernel", 999, "CUDA"),
+                event("a mark", 999, marked=True)]
+
+
+def test_on_a_gpu_kernels_are_timed_by_the_gpu(words: list[str], monkeypatch: pytest.MonkeyPatch,
+                                               capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(step, "profile", Profile)
+    with played_gpu():
+        assert cli.main([*words, "--json"]) == Exit.OK
+        found = json.loads(capfd.readouterr().out)
+        monkeypatch.setattr(Profile, "seen", (0, 0))
+        assert cli.main([*words, "--json"]) == Exit.USAGE
+        (message,) = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
+    kernels = found["kernels"]
+    assert list(kernels) == ["matmul", "loss"]
+    assert kernels["matmul"] == pytest.approx({"share_pct": 75.0, "ms": 0.1, "gflops": 10.0})
+    assert kernels["loss"]["share_pct"] == found["update"]["forward"]["loss_pct_of_kernels"] == pytest.approx(25.0)
+    assert message.startswith("minitx: error: the profiler saw no kernel on the GPU: ")
 
 
 @pytest.mark.parametrize(("mistake", "message"), [

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from played_cuda import CUDA, NAME, played_gpu
 from served import COMMAND, ENVIRON
 
 from minitx.cli import main as cli
@@ -228,6 +229,38 @@ def test_a_gpu_that_is_not_there_outweighs_the_rest(words: list[str], tmp_path: 
     assert code == Exit.USAGE
     assert len(found["problems"]) == 2
     assert found["problems"][0].startswith("trainer.accelerator=gpu: torch sees no GPU here")
+
+
+def test_a_gpu_is_listed_timed_and_chosen_and_its_memory_is_that_of_the_updates(
+        words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    reset: list[torch.device] = []
+    monkeypatch.setattr(doctor, "dry_run", dry_run.dry_run)
+    for name, value in (("MAX_UPDATES", 2), ("WARM_UP", 1)):
+        monkeypatch.setattr(dry_run, name, value)
+    with played_gpu(reset_peak_memory_stats=reset.append):
+        assert cli.main(words) == Exit.OK
+        text = capfd.readouterr().out
+        code, found = examined(words, capfd)
+    assert (code, found["problems"]) == (Exit.OK, [])
+    assert found["devices"]["cuda:0"] == {"gpu": NAME, "memory_gib": 80.0, "free_gib": 79.0}
+    assert found["devices"]["chosen"] == "cuda:0"
+    assert found["precision"]["cuda"] == {"fp32_gflops": 100.0, "bf16_gflops": 100.0}
+    assert found["precision"]["chosen"] == "bf16-mixed"
+    assert "bf16-mixed, by auto: the GPU has units for bf16 products" in text
+    assert reset == [CUDA] * 2, "what came before the updates is not counted"
+    assert found["cost"]["peak_memory_gib"] == 3.0
+    assert "3.00  of the updates" in text
+
+
+def test_more_ranks_than_gpus_are_not_started(words: list[str], monkeypatch: pytest.MonkeyPatch,
+                                              capfd: pytest.CaptureFixture[str]) -> None:
+    """One GPU suffices for the config, but not for two ranks to meet on."""
+    monkeypatch.setattr(doctor, "run_ranks", lambda *_: pytest.fail("they would fail on the GPU that is not there"))
+    with played_gpu():
+        code, found = examined([*words, "--distributed"], capfd)
+    assert code == Exit.USAGE
+    assert found["problems"] == ["--distributed: 2 ranks take a GPU each, and torch sees 1 here; "
+                                 "trainer.accelerator=cpu lets them meet on the CPU"]
 
 
 def test_memory_that_does_not_suffice_is_a_problem(words: list[str], monkeypatch: pytest.MonkeyPatch,

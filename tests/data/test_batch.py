@@ -4,6 +4,7 @@ import ast
 import re
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,3 +134,17 @@ def test_a_batch_moves_whole() -> None:
 
 def tensors(packed: Packed) -> list[torch.Tensor]:
     return [value for value in vars(packed).values() if isinstance(value, torch.Tensor)]
+
+
+def test_what_goes_to_a_gpu_is_pinned_first_and_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned, moved = list[torch.Tensor](), list[tuple[Any, ...]]()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: (pinned.append(x), x.clone())[1])
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, *given, **options: (moved.append((x, given, options)), x)[1])
+    batch = random_batch(3)
+    batch.to("cuda")
+    assert len(pinned) == len(moved) == 13
+    assert {(given, *options.items()) for _, given, options in moved} == {(("cuda",), ("non_blocking", True))}
+    assert not {id(x) for x in pinned} & {id(x) for x, *_ in moved}, "what is moved is the pinned copy"
+    pinned.clear()
+    batch.to("cpu")
+    assert not pinned

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import distributed
 from torch.distributed import HashStore
 
-from minitx.distributed.ranks import SINGLE, Ranks, noop, peers_lost
+from minitx.distributed.cluster import FOLDER
+from minitx.distributed.ranks import SINGLE, Ranks, join, noop, peers_lost
 from minitx.utils.errors import Exit, UserError
 
 SIZE = 3
@@ -101,3 +104,19 @@ def test_a_rank_that_holds_something_else_is_named(monkeypatch: pytest.MonkeyPat
     (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None), (OSError("broken pipe"), None)])
 def test_errors_that_another_rank_causes(error: Exception, cause: str | None) -> None:
     assert peers_lost(error) == cause
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_a_rank_on_a_gpu_takes_its_own_and_gradients_travel_over_nccl(on_gpu: bool, tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", 3), ("WORLD_SIZE", 4), ("LOCAL_RANK", 1), ("LOCAL_WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    taken, groups = list[int](), list[tuple[object, ...]]()
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(distributed, "init_process_group",
+                        lambda backend, store, rank, world_size, timeout: groups.append((backend, rank, world_size)))
+    ranks = join(5, on_gpu=on_gpu)
+    assert (ranks.rank, ranks.size, ranks.local_rank, ranks.hosts) == (3, 4, 1, 2)
+    assert taken == ([1] if on_gpu else [])
+    assert groups == [("cpu:gloo,cuda:nccl" if on_gpu else "gloo", 3, 4)], "numbers and objects stay with the CPUs"

@@ -7,8 +7,12 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import distributed
 
+from minitx.config.compose import compose
 from minitx.distributed import worker
+from minitx.distributed.ranks import SINGLE, Ranks
 from minitx.distributed.worker import end_with_parent
 from minitx.utils.errors import UserError
 
@@ -38,3 +42,21 @@ def test_a_parent_that_is_gone_already_ends_it_at_once(monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "getppid", lambda: next(parents))
     with pytest.raises(UserError, match="the process that started this rank is gone"):
         end_with_parent()
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_rank_joins_with_the_device_that_it_was_given(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[bool] = []
+
+    def join(timeout_s: float, *, on_gpu: bool) -> Ranks:
+        joined.append(on_gpu)
+        return SINGLE
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(worker, "join", join)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    given: list[torch.device] = []
+    code = worker.run_rank(compose([]), lambda cfg, ranks, device, folder: (given.append(device), 0)[1],
+                           lambda trainer, local_rank: torch.device(kind, local_rank))
+    assert (code, joined, given) == (0, [kind == "cuda"], [torch.device(kind, 1)])

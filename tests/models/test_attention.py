@@ -1,16 +1,15 @@
 """Attention against slower ways of computing the same, sentence by sentence."""
 
-import math
 from collections.abc import Callable
-from inspect import signature
-from typing import Any
+from inspect import Parameter, signature
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from played_cuda import reference_attention, varlen_attn
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
+from torch.nn.attention import varlen
 from toys import some
 
 from minitx.data.batch import Packed, pack
@@ -32,11 +31,6 @@ def packed_of(*lengths: int, recurring: bool = False) -> Packed:
 
 def doubles(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-
-
-def reference_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    scores = (q.double() @ k.double().transpose(-2, -1)) / math.sqrt(q.shape[-1])
-    return scores.masked_fill(~mask, -math.inf).softmax(-1) @ v.double()
 
 
 DTYPES = pytest.mark.parametrize(
@@ -95,29 +89,18 @@ def by_sentence(q: Tensor, k: Tensor, v: Tensor, tgt: Packed, src: Packed, n_hea
     return torch.cat(found)
 
 
-def reference_varlen(*args: Any, **options: Any) -> Tensor:
-    """Do what `varlen_attn` says that it does, anywhere."""
-    called = signature(varlen_attn).bind(*args, **options)
-    called.apply_defaults()
-    q, k, v, starts_q, starts_k, max_q, max_k = called.args
-    left, right = called.arguments["window_size"]
-    assert (left, right) in ((-1, -1), (-1, 0))
-    assert starts_q.dtype is starts_k.dtype is torch.int32
-    assert (starts_q[-1], starts_k[-1]) == (len(q), len(k)), "no row is left out: it would hold what memory held"
-    found = []
-    for (a, b), (c, d) in zip(*(zip(s, s[1:], strict=False) for s in (starts_q, starts_k)), strict=True):
-        assert 0 < b - a <= max_q
-        assert 0 < d - c <= max_k
-        mask = torch.ones(b - a, d - c, dtype=torch.bool)
-        heads = (rows.transpose(0, 1) for rows in (q[a:b], k[c:d], v[c:d]))
-        found.append(reference_attention(*heads, mask.tril() if right == 0 else mask).transpose(0, 1))
-    return torch.cat(found)
-
-
 class Elsewhere(Tensor):
     """Say that it lies on a GPU, and compute here."""
 
     device = torch.device("cuda")
+
+
+def test_the_kernel_that_is_played_takes_what_torchs_takes() -> None:
+    """torch 2.11's alone: what later ones take beside that is not asked for."""
+    played, real = (signature(function).parameters for function in (varlen_attn, varlen.varlen_attn))
+    assert [(name, real[name].kind, real[name].default) for name in played] == [
+        (name, parameter.kind, parameter.default) for name, parameter in played.items()]
+    assert all(real[name].default is not Parameter.empty for name in real.keys() - played.keys())
 
 
 Placed = Callable[[Tensor], Tensor]
@@ -127,7 +110,7 @@ Placed = Callable[[Tensor], Tensor]
 def placed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Placed:
     """Have a tensor attend as on a CPU, or as on a GPU, whose kernel for packed sentences is played."""
     monkeypatch.setattr(attention, "has_varlen", lambda q, head_dim: request.param == "gpu with varlen")
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", reference_varlen)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     return Tensor.clone if request.param == "cpu" else lambda x: x.as_subclass(Elsewhere)
 
 
@@ -225,7 +208,8 @@ def test_cross_attention_is_torch_multihead_attention() -> None:
 
 
 @pytest.mark.parametrize(("head_dim", "dtype", "found"), [
-    (64, torch.bfloat16, True), (64, torch.float32, False), (50, torch.bfloat16, False), (512, torch.bfloat16, False)])
+    (64, torch.bfloat16, True), (64, torch.float32, False), (50, torch.bfloat16, False),
+    (192, torch.float16, True), (200, torch.bfloat16, False), (512, torch.bfloat16, False)])
 def test_the_kernel_for_packed_sentences_is_not_asked_for_what_it_refuses(
         head_dim: int, dtype: torch.dtype, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))

@@ -1,9 +1,10 @@
 """What a device could do at most: by its name where a maker says so, else measured, else unknown and why."""
 
-from itertools import accumulate
+from itertools import accumulate, count
 
 import pytest
 import torch
+from played_cuda import played_gpu
 
 from minitx.profiling import peak as peaks
 from minitx.profiling.peak import Peak, data_sheet, peak, sweep
@@ -132,3 +133,29 @@ def test_the_speed_of_memory_is_that_of_the_fastest_slice(monkeypatch: pytest.Mo
     seconds = iter([0.5] * 15 + [0.001] + [0.5] * 1000)
     monkeypatch.setattr(peaks, "time_s", lambda copy, device: (copy(), next(seconds))[1])
     assert peaks.copy_gb_per_s(CPU) == pytest.approx(2e-9 * 400 / 0.001), "a sixteenth of 6,400 bytes"
+
+
+def test_a_gpu_is_waited_for_before_the_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch returns at once; the product is done when the host has waited for it."""
+    seconds, waited = count(), list[object]()
+    monkeypatch.setattr(peaks, "perf_counter", lambda: float(next(seconds)))
+    with played_gpu(synchronize=lambda device: (waited.append(device), next(seconds))):
+        assert peaks.time_s(lambda: None, CUDA) == 2.0
+        assert peaks.time_s(lambda: None, CPU) == 1.0
+    assert waited == [CUDA]
+
+
+def test_a_gpu_that_is_on_no_sheet_is_measured_and_other_programs_of_the_cpu_do_not_matter(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, {256: 60.0, 512: 90.0, 1024: 80.0}, 500, 30_000)
+    with played_gpu(get_device_name=lambda device: "NVIDIA B1000"):
+        found = peak(CUDA, "bf16-mixed")
+    assert found.source == "measured"
+    assert machine.now_ns < 0.6e9, "it did not look for a quiet moment"
+
+
+def test_a_gpu_copies_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "COPIED", 1600)
+    monkeypatch.setattr(peaks, "time_s", lambda copy, device: (copy(), 0.5)[1])
+    with played_gpu():
+        assert peaks.copy_gb_per_s(CUDA) == pytest.approx(2e-9 * 6400 / 0.5)

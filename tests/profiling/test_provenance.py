@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from played_cuda import CUDA, NAME, played_gpu
 
 from minitx.profiling import provenance
 from minitx.profiling.provenance import bf16_units, code_sha256, git_state, hardware, peak_memory_gib
@@ -30,6 +31,15 @@ def test_the_most_memory_is_in_the_units_of_the_system(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=most))
     assert peak_memory_gib(torch.device("cpu")) == peak_memory_gib(torch.device("mps")) == 3.0
+
+
+def test_a_gpu_is_named_and_its_own_memory_counted() -> None:
+    with played_gpu():
+        found = hardware(CUDA)
+        assert peak_memory_gib(CUDA) == 3.0
+    assert (found["gpu"], found["gpu_memory_gib"]) == (NAME, 80.0)
+    assert found["cuda"] == torch.version.cuda
+    assert found.keys() - hardware(torch.device("cpu")).keys() == {"gpu", "gpu_memory_gib", "cuda"}
 
 
 def test_a_processor_is_named_as_its_system_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pynvml
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from played_cuda import played_gpu
 
 from minitx.profiling import utilisation
 from minitx.profiling.utilisation import GPU, Ticks, Usage, Watch, cpu_usage, read_ticks
@@ -154,6 +156,34 @@ def test_what_is_not_permitted_is_none_and_the_rest_is_told() -> None:
     (NVML("nvmlDeviceGetHandleByUUID"), "RuntimeError: Insufficient Permissions")])
 def test_a_gpu_that_is_not_to_be_measured_costs_the_run_nothing(nvml: NVML, why: str) -> None:
     found = usage_of(nvml)
+    assert (found.busy_pct, found.energy_wh, found.gpu_memory_gib, found.other_cpu_pct) == (None, None, None, 10.0)
+    assert found.reasons == dict.fromkeys(("busy_pct", "energy_wh", "gpu_memory_gib"), why)
+
+
+@pytest.mark.usefixtures("clock")
+def test_torchs_gpu_is_found_by_its_uuid() -> None:
+    counters = iter([Ticks(0, 0, 0), Ticks(100, 200, 80)])
+    with played_gpu(), Watch(torch.device("cuda", 0), ticks=lambda: next(counters)) as watch:
+        while watch.gpu is not None and not watch.gpu.power_w:
+            pass  # the thread looks at once
+        assert watch.usage() == Usage(10.0, 75.0, 10.0, pytest.approx(0.01), 5.0, {})
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(("error", "why"), [
+    (pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND), "NVMLError_LibraryNotFound: NVML Shared Library Not Found"),
+    (pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION), "NVMLError_NoPermission: Insufficient Permissions"),
+    (ImportError("no\npynvml"), "ImportError: no pynvml")], ids=["library", "permission", "module"])
+def test_without_nvml_a_gpu_has_no_figures_and_the_reason_is_told(error: Exception, why: str,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise error
+
+    counters = iter([Ticks(0, 0, 0), Ticks(100, 200, 80)])
+    with played_gpu():
+        monkeypatch.setattr(pynvml, "nvmlInit", fail)
+        with Watch(CUDA, ticks=lambda: next(counters)) as watch:
+            found = watch.usage()
     assert (found.busy_pct, found.energy_wh, found.gpu_memory_gib, found.other_cpu_pct) == (None, None, None, 10.0)
     assert found.reasons == dict.fromkeys(("busy_pct", "energy_wh", "gpu_memory_gib"), why)
 

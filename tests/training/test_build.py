@@ -6,6 +6,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from played_cuda import CUDA, played_gpu
 from toys import write_digits
 
 from minitx.config.compose import CONF, compose
@@ -64,6 +65,22 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(UserError, match="trainer.accelerator=gpu: torch sees no GPU"):
         build.choose_device(trainer(accelerator="gpu"))
     assert build.choose_device(trainer(accelerator="auto")).type == "cpu"
+
+
+def test_a_gpu_is_taken_where_it_is_there_and_each_rank_has_its_own() -> None:
+    with played_gpu(device_count=lambda: 2):
+        for accelerator in ("auto", "gpu"):
+            assert build.choose_device(trainer(accelerator=accelerator), 1) == torch.device("cuda", 1)
+        assert build.choose_device(trainer(accelerator="cpu")).type == "cpu"
+        with pytest.raises(UserError, match="^trainer.devices=3: torch sees 2 GPUs here; take fewer, or trainer.acc"):
+            build.choose_device(trainer(), 2)
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_a_gpu_computes_in_bf16_where_it_has_units_for_it(units: bool) -> None:
+    """Older ones only emulate it, which is slower than fp32."""
+    with played_gpu(is_bf16_supported=lambda including_emulation: units or including_emulation):
+        assert build.choose_precision(trainer(), CUDA) == ("bf16-mixed" if units else "32-true")
 
 
 def test_an_apple_gpu_is_taken_only_where_it_is_asked_for_and_there(monkeypatch: pytest.MonkeyPatch) -> None:

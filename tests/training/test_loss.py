@@ -1,12 +1,14 @@
 """The summed loss of a projection against torch's own, and its gradients against torch's and finite differences."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from played_cuda import played_gpu
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,6 +48,23 @@ def test_it_is_torchs_loss_and_gradient(n: int, filler: int, vocab: int, smoothi
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
     assert (ours[0][n:] == 0).all()
+
+
+@pytest.mark.parametrize(("place", "chunks"), [("cpu", 4), ("cuda", 2)])
+def test_a_gpu_takes_more_rows_at_once(place: str, chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its chunks are larger, the loss and the gradients are the same."""
+    monkeypatch.setattr(module, "AT_ONCE", 4 * 8)
+    monkeypatch.setattr(module, "AT_ONCE_ON_GPU", 8 * 8)
+    softmax, taken = torch.softmax, list[int]()
+    monkeypatch.setattr(torch, "softmax", lambda x, *given, **out: (taken.append(len(x)), softmax(x, *given, **out))[1])
+    features, weight, labels = drawn(14, 2, 8)
+    with played_gpu() if place == "cuda" else nullcontext():
+        loss, _ = linear_cross_entropy(features, weight, labels, 0.1)
+    assert len(taken) == chunks
+    expected = reference(features, weight, labels, 0.1)
+    torch.testing.assert_close(loss, expected, atol=1e-10, rtol=1e-10)
+    for one, other in zip(*(torch.autograd.grad(total, (features, weight)) for total in (loss, expected)), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:

@@ -1,5 +1,6 @@
 """What moves the weights: matrices by Muon where asked for, all else exactly as AdamW has it."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from played_cuda import played_gpu
 from torch import Tensor
 from toys import tiny_lstm, tiny_transformer
 
@@ -45,6 +47,27 @@ def test_all_but_matrices_moves_as_adamw_has_it(make: type[Seq2Seq]) -> None:
         assert torch.equal(adamw[name], muon[name]) != is_matrix, name
         step = (muon[name] - p).square().mean().sqrt() / OPTIM.lr
         assert 0.1 < step < 4, name  # one learning rate for both: 3 steps of about 0.2 to 1 of it
+
+
+@pytest.mark.parametrize("place", ["cpu", "cuda"])
+def test_what_is_fused_is_adamws_formula(place: str) -> None:
+    """Decoupled decay, of matrices alone; both moments corrected (Loshchilov & Hutter 2019, algorithm 2)."""
+    with played_gpu() if place == "cuda" else nullcontext():
+        model = tiny_transformer().double().to(place)
+        optimizer = build_optimizer(model, OPTIM, torch.float64)
+        before = [p.detach().clone() for p in model.parameters()]
+        gradients = [[torch.randn_like(p) for p in before] for _ in range(3)]
+        for step in gradients:
+            for p, grad in zip(model.parameters(), step, strict=True):
+                p.grad = grad.clone()
+            optimizer.step()
+    assert all(group["fused"] for group in optimizer.param_groups)
+    for i, (p, found) in enumerate(zip(before, model.parameters(), strict=True)):
+        m = v = torch.zeros_like(p)
+        for t, step in enumerate(gradients, 1):
+            m, v = 0.9 * m + 0.1 * step[i], 0.98 * v + 0.02 * step[i]**2
+            p = p * (1 - 0.01 * 0.1 * (p.dim() > 1)) - 0.01 * (m / (1 - 0.9**t)) / ((v / (1 - 0.98**t)).sqrt() + 1e-9)
+        torch.testing.assert_close(found.detach(), p, atol=1e-12, rtol=1e-12)
 
 
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 9))

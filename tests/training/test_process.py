@@ -4,10 +4,12 @@ import gc
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from toys import ROOT
 
+from minitx.config.compose import compose
 from minitx.training import process
 
 PROGRAM = "from minitx.training.process import limit_spinning; limit_spinning(); import torch"
@@ -35,3 +37,13 @@ def test_what_is_imported_is_not_looked_through_and_our_own_program_keeps_it(mon
     with pytest.raises(ZeroDivisionError), process.uncollected():
         raise ZeroDivisionError
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(("accelerator", "devices", "found"), [
+    ("gpu", [], True), ("auto", ["nvidia0"], True), ("auto", [], False), ("cpu", ["nvidia0"], False)])
+def test_before_torch_is_there_a_gpu_is_known_by_its_device_file(accelerator: str, devices: list[str], found: bool,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = compose([f"trainer.accelerator={accelerator}"])
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter(devices))
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert process._on_gpu(cfg) == found

@@ -1,6 +1,6 @@
 """The number format of activations, and weights cast to it. Each thread has its own, so threads can share a model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -53,35 +53,39 @@ def finest(device: torch.device) -> torch.dtype:
 
 def cast_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a weight in another type, inside `computing_in` the same tensor each time: decoding uses it every step."""
-    block = _block.get()
-    if weight.dtype is dtype or block is None:
-        return weight.to(dtype)
-    key = id(weight), dtype
-    if key not in block.casts:
-        block.casts[key] = weight.to(dtype)
-    return block.casts[key]
+    return weight if weight.dtype is dtype else _once(weight, dtype, lambda: weight.to(dtype))
+
+
+def cast_together(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Return weights in another type, one after the other in one buffer; inside `computing_in` the same each time."""
+    if all(weight.dtype is dtype for weight in weights):
+        return list(weights)
+    flat = _once(weights[0], f"{dtype} together", lambda: torch.cat([weight.flatten() for weight in weights]).to(dtype))
+    parts = flat.split([weight.numel() for weight in weights])
+    return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
 
 def tile_weight(weight: Tensor) -> Tensor:
     """Return a matrix in bf16, inside `computing_in` laid out for the CPU's tiles: oneDNN else does so at each use."""
+    if _block.get() is None:
+        return weight.bfloat16()
+    return _once(weight, "tiles", lambda: torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16()))
+
+
+def _once(weight: Tensor, kind: torch.dtype | str, make: Callable[[], Tensor]) -> Tensor:
+    """Make a cast of a weight, but inside `computing_in` return the one that was made there before."""
     block = _block.get()
     if block is None:
-        return weight.bfloat16()
-    key = id(weight), "tiles"
+        return make()
+    key = id(weight), kind
     if key not in block.casts:
-        block.casts[key] = torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16())
+        block.casts[key] = make()
     return block.casts[key]
 
 
 def join_weights(left: Tensor, right: Tensor) -> Tensor:
     """Return two matrices side by side, inside `computing_in` the same tensor each time: a loop uses it every step."""
-    block = _block.get()
-    if block is None:
-        return torch.cat([left, right], dim=1)
-    key = id(left), f"beside {id(right)}"
-    if key not in block.casts:
-        block.casts[key] = torch.cat([left, right], dim=1)
-    return block.casts[key]
+    return _once(left, f"beside {id(right)}", lambda: torch.cat([left, right], dim=1))
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from minitx.models.attention import SourceAttention, attend
 from minitx.models.base import Seq2Seq
 from minitx.models.dropout import Dropout
 from minitx.models.layers import Linear
-from minitx.models.precision import cast_weight, join_weights, to_compute_dtype
+from minitx.models.precision import cast_together, cast_weight, join_weights, to_compute_dtype
 
 
 class RecurrentSeq2Seq(Seq2Seq):
@@ -57,12 +57,11 @@ class Recurrence(nn.LSTM):
             state = zeros, zeros
         if self.cell_loop:
             return self.loop(x, state)
-        weights, settings = self.all_weights[0], (True, 1, 0.0, self.training, False, True)
-        if x.device.type == "cpu" or not torch.is_grad_enabled():  # a search casts them once
-            y, h, c = torch.lstm(x, state, [cast_weight(weight, x.dtype) for weight in weights], *settings)
-        else:  # cuDNN wants its weights in one buffer, and autocast casts them into one
-            with torch.autocast(x.device.type, x.dtype, enabled=x.dtype is not weights[0].dtype):
-                y, h, c = torch.lstm(x, state, [*weights], *settings)
+        if x.device.type == "cuda":  # cuDNN wants one buffer. Autocast would make it, but in fp16, whatever it is told
+            weights = cast_together(self.all_weights[0], x.dtype)
+        else:
+            weights = [cast_weight(weight, x.dtype) for weight in self.all_weights[0]]
+        y, h, c = torch.lstm(x, state, weights, True, 1, 0.0, self.training, False, True)
         return y, (h, c)
 
     def loop(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:

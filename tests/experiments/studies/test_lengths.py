@@ -10,6 +10,7 @@ import torch
 from experiments.studies.conftest import families
 from hypothesis import given
 from hypothesis import strategies as st
+from played_cuda import CUDA, GIB, played_gpu
 
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.studies import lengths
@@ -24,6 +25,7 @@ from minitx.experiments.studies.lengths import (
     depth_law,
     family_task,
     fit_growth,
+    free_bytes,
     grows,
     longest_chain,
     serial_depth,
@@ -257,3 +259,10 @@ def test_all_claims_are_made() -> None:
     assert [claim.holds for claim in claims(found)] == [None] * 4 + [True, True, False, True]
     short = timed(transformer=(lambda n: n * n, 7), lstm=(lambda n: n, 12))
     assert [claim.holds for claim in claims(short)][-2:] == [None, True], "512 tokens were not measured"
+
+
+def test_what_is_free_is_the_gpus_or_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lengths, "available_bytes", lambda: 7 * GIB)
+    with played_gpu():
+        assert free_bytes(CUDA) == 79 * GIB
+        assert free_bytes(torch.device("cpu")) == 7 * GIB

@@ -132,6 +132,10 @@ class Doctor:
     def ranks(self) -> Iterator[Fact]:
         """Start the ranks that the config asks for, two at least. Errors: `UserError` if they cannot work together"""
         cfg = replace(self.cfg, trainer=replace(self.cfg.trainer, devices=max(2, self.cfg.trainer.devices)))
+        gpus = torch.cuda.device_count()
+        if self.device is not None and self.device.type == "cuda" and cfg.trainer.devices > gpus:
+            raise UserError(f"--distributed: {cfg.trainer.devices} ranks take a GPU each, and torch sees {gpus} here; "
+                            "trainer.accelerator=cpu lets them meet on the CPU")
         with TemporaryDirectory() as folder:
             code = run_ranks(cfg, Path(folder), "minitx.distributed.bandwidth")
             if code != Exit.OK:

@@ -23,6 +23,7 @@ from minitx.training.callbacks import training_flop
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 from minitx.utils.console import Console
+from minitx.utils.errors import UserError
 
 PROFILED = 3  # updates, after one of warm-up and one whose bytes are counted
 # Kinds of kernel by operator: the first pattern that matches. All that a fused kernel does counts as matmul; products
@@ -176,10 +177,11 @@ class KernelProfiler(pl.Callback):
     def facts(self) -> Iterator[Fact]:
         """Yield for each kind: its share of the time in kernels, its milliseconds an update, its slowest operator."""
         by_kind: defaultdict[str, list[tuple[float, float, str]]] = defaultdict(list)  # seconds, FLOP, operator
-        for event in self._operators():
-            seconds = 1e-6 * (event.self_device_time_total if self.on_gpu else event.self_cpu_time_total)
+        events, total = self._operators()
+        for event in events:
+            seconds = 1e-6 * getattr(event, self._own)
             by_kind[kind_of(event.key)].append((seconds / PROFILED, event.flops / PROFILED, event.key))
-        total = sum(seconds for rows in by_kind.values() for seconds, _, _ in rows)
+        total *= 1e-6 / PROFILED
         for kind, rows in sorted(by_kind.items(), key=lambda item: -sum(row[0] for row in item[1])):
             seconds, flop = sum(row[0] for row in rows), sum(row[1] for row in rows)
             slowest = max(rows)
@@ -190,17 +192,28 @@ class KernelProfiler(pl.Callback):
 
     def loss_pct(self) -> float:
         """Return the share of the time in kernels that goes to the loss and its gradients."""
-        events = self._operators()
-        own, whole = (("self_device_time_total", "device_time_total") if self.on_gpu else
-                      ("self_cpu_time_total", "cpu_time_total"))
-        loss = sum(getattr(event, whole) for event in events if event.key == LOSS)
-        return float(100 * loss / sum(getattr(event, own) for event in events))
+        events, total = self._operators()
+        whole = self._own.removeprefix("self_")
+        return float(100 * sum(getattr(event, whole) for event in events if event.key == LOSS) / total)
 
-    def _operators(self) -> list[Any]:
-        """Return the profile of each operator that was called."""
+    @property
+    def _own(self) -> str:
+        """Name the microseconds that an operator took by itself, as the profiler calls them."""
+        return "self_device_time_total" if self.on_gpu else "self_cpu_time_total"
+
+    def _operators(self) -> tuple[list[Any], float]:
+        """Return the profile of each operator that was called, and the microseconds of all kernels.
+
+        Errors: `UserError` where the driver shows the profiler no kernel
+        """
         assert self.profiler is not None
-        return [event for event in self.profiler.key_averages()
-                if event.device_type.name == "CPU" and not event.is_user_annotation]
+        events = [event for event in self.profiler.key_averages()
+                  if event.device_type.name == "CPU" and not event.is_user_annotation]
+        total = float(sum(getattr(event, self._own) for event in events))
+        if not total:
+            raise UserError("the profiler saw no kernel on the GPU: its driver may keep them from users, or another "
+                            "profiler runs; trainer.accelerator=cpu takes an update apart on the CPU")
+        return events, total
 
 
 def kind_of(operator: str) -> str:
