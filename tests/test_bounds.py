@@ -30,6 +30,18 @@ PRIVATE = {  # by package: what is used, and the file whose tests would fail wit
         "torch.ops.mkldnn._is_mkldnn_bf16_supported": "models/test_model_layers.py",
         "torch.ops.mkldnn._linear_pointwise": "models/test_model_layers.py",
         "torch.ops.mkldnn._reorder_linear_weight": "models/test_precision.py",
+        "torch._ops.OpOverload._can_decompose": "profiling/test_recorder.py",
+        "torch._ops.OpOverload._schema": "profiling/test_operators.py",
+        "torch._subclasses.fake_tensor.DataDependentOutputException": "profiling/test_fake_cuda.py",
+        "torch._subclasses.fake_tensor.DynamicOutputShapeException": "profiling/test_fake_cuda.py",
+        "torch._subclasses.fake_tensor.FakeTensor": "profiling/test_recorder.py",
+        "torch._subclasses.fake_tensor.FakeTensorMode": "profiling/test_fake_cuda.py",
+        "torch._subclasses.fake_tensor.unset_fake_temporarily": "profiling/test_fake_cuda.py",
+        "torch.UntypedStorage._cdata": "profiling/test_recorder.py",
+        "torch._C._FunctionBase._input_metadata": "profiling/test_fake_cuda.py",
+        "torch._C._FunctionBase._sequence_nr": "profiling/test_fake_cuda.py",
+        "torch.ops.aten._scaled_dot_product_attention_math": "profiling/test_libraries.py",
+        "torch.ops.aten._scaled_dot_product_flash_attention": "profiling/test_libraries.py",
         "torch.utils._python_dispatch.TorchDispatchMode": "experiments/studies/test_lengths.py",
         "torch.utils._pytree.tree_leaves": "experiments/studies/test_lengths.py",
     },
@@ -78,7 +90,7 @@ def found(name: str) -> bool:
             rest.insert(0, parts.pop())
     for part in rest[:-1]:
         owner = getattr(owner, part)
-    sets = inspect.getsource(owner.__init__) if isinstance(owner, type) else ""
+    sets = inspect.getsource(owner.__init__) if inspect.isfunction(getattr(owner, "__init__", None)) else ""
     return hasattr(owner, rest[-1]) or f"self.{rest[-1]} = " in sets
 
 

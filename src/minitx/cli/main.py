@@ -5,6 +5,7 @@ line of `train.py`, which Hydra parses: its words are passed on as they are.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,9 @@ from minitx.training.process import limit_spinning
 from minitx.utils.console import escape_unencodable, ignore_write_errors
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import expand_home
+
+
+INVALID_CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")  # as argparse says it
 
 
 class Command(Protocol):
@@ -112,14 +116,9 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**options)
         self.register("type", Path, lambda text: Path(expand_home(text)))
 
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        try:
-            super()._check_value(action, value)
-        except argparse.ArgumentError as error:
-            error.message += nearest(str(value), map(str, action.choices or ()))
-            raise
-
     def error(self, message: str) -> NoReturn:
+        if choice := INVALID_CHOICE.search(message):
+            message += nearest(choice[1], [name.strip("'") for name in choice[2].split(", ")])
         raise UserError(f"{message} ({self.prog} --help shows the usage)")
 
 

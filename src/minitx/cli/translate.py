@@ -11,12 +11,12 @@ from minitx.cli.arguments import add_output, add_run, add_search, positive, sear
 from minitx.cli.progress import Meter
 from minitx.cli.streams import created, encode_line, size_bytes
 from minitx.data.lines import arriving_lines, decode_line, open_text
-from minitx.data.source_text import SourceText
 from minitx.training.process import uncollected
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
 
 if TYPE_CHECKING:
+    from minitx.data.source_text import SourceText
     from minitx.decoding.translator import Progress, Translator, Warn
 
 SHOWN = 3  # words of a line in a hint
@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     with open_text(args.input) as source, created(args.output, args.input) as sink:
         with uncollected():
             translator = load(args.model, args.device, args.precision)
+        from minitx.data.source_text import SourceText  # imports tokenizers, as loading a run does
+
         source_text = SourceText.read(Path(args.model))
         if args.n_best and args.n_best > (args.beam_size or translator.decode.beam_size):
             raise UserError(f"--n-best={args.n_best} is more than the beam holds: add --beam-size={args.n_best}")
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _strange_line(source_text: SourceText, translator: "Translator", lines: list[str], first: int) -> str | None:
+def _strange_line(source_text: "SourceText", translator: "Translator", lines: list[str], first: int) -> str | None:
     """Return a hint at the first line that is unlike the run's text, if any is. first: the first line's number"""
     tokenizer = translator.tokenizers.src
     for number, ids in enumerate(tokenizer.encode_batch(lines), first):
