@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from fake_cuda import CHECKS, CUDA, SENTENCES, TEXT, backward, fake_gpu
+from fake_cuda import CHECKS, SENTENCES, TEXT
 from families import FAMILIES, Workbench, workbench
 from torch import Tensor, nn
+
+from minitx.profiling.fake_cuda import CUDA, backward, fake_gpu
 
 
 class Squares(torch.autograd.Function):
