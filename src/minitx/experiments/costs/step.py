@@ -9,15 +9,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
 from minitx.config.schema import Config
 from minitx.experiments.costs.doctor import Doctor, Fact
 from minitx.experiments.costs.dry_run import DryRun, dry_run, fit_until_stopped
+from minitx.profiling.operators import bytes_of
 from minitx.profiling.peak import copy_gb_per_s, peak
 from minitx.training.build import build_task, build_trainer, choose_precision
 from minitx.training.callbacks import training_flop
@@ -42,7 +41,6 @@ KINDS = {
     "other": r"",
 }  # fmt: skip
 LOSS = "_LinearCrossEntropy"  # as the profiler names it: `training.loss` in one
-LOOKUPS = re.compile(r"embedding|index|gather|scatter")  # these read as much as they write, not their whole input
 GIB = 2**30
 
 
@@ -220,8 +218,5 @@ class ByteCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not func.is_view:
-            written = sum(t.nbytes for t in tree_leaves(result) if isinstance(t, Tensor))
-            read = sum(t.nbytes for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
-            self.nbytes += written + (written if LOOKUPS.search(func.name()) else read)
+        self.nbytes += bytes_of(func, args, kwargs or {}, result)
         return result
