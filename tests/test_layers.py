@@ -12,9 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src" / "minitx"
 LAYERS = (  # from top to bottom: a folder imports only those below it. What each is for, its `__init__.py` says
-    "cli", ".", "experiments/suites", "experiments/studies", "experiments/reports", "experiments/costs",
-    "experiments", "training", "evaluation", "decoding", "runs", "models", "distributed", "data", "data/synthetic",
-    "config", "profiling", "utils",
+    "cli", ".", "experiments/suites", "experiments/studies", "experiments/reports", "experiments/prediction",
+    "experiments/costs", "experiments", "training", "evaluation", "decoding", "runs", "models", "distributed", "data",
+    "data/synthetic", "config", "profiling", "utils",
 )  # fmt: skip
 ROW = {name: row for row, name in enumerate(reversed(LAYERS))}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}
