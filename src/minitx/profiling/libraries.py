@@ -63,7 +63,7 @@ def cudnn_lstm_kernels(shape: LSTMShape, phase: str, algorithm: str) -> list[Ker
 
     Forwards: a product for all inputs, then the recurrence; "standard" takes a product and a pass over the gates for
     each step. Backwards: the recurrence, then the gradients of the inputs and of all weights, in products over all
-    steps. Sources: Appleyard et al. 2016 (sections 3.1 to 3.3), Diamos et al. 2016 (persistent).
+    steps. Sources: Appleyard et al. 2016; persistent: Diamos et al. 2016.
     """
     B, T, D, R, G = shape.sentences, shape.steps, shape.d_in, shape.d_hidden, 4 * shape.d_hidden
     size, number_format = shape.dtype.itemsize, FORMATS[shape.dtype]
@@ -101,25 +101,38 @@ def recurrence(step: Sequence[Kernel], steps: int, algorithm: str, weight: int) 
 
 
 class _CudnnLSTM(torch.autograd.Function):
-    """One layer, one direction, T steps of a batch. x: [T, B, D], h, c: [1, B, R] --> y: [T, B, R], h, c"""
+    """One layer, one direction, as torch calls cuDNN. x: [B, T, D], h, c: [1, B, R] --> y: [B, T, R], h, c
+
+    cuDNN wants steps first, and each of its calls has its inputs copied so.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor,
                 record: Callable[[str], None]) -> tuple[Tensor, Tensor, Tensor]:
         ctx.record = record
         ctx.save_for_backward(x, w_ih, w_hh, b_ih, b_hh)
+        steps_first(x)
+        y = x.new_empty(x.shape[1], x.shape[0], h.shape[2]).transpose(0, 1)
         record("forward")
-        return x.new_empty(*x.shape[:2], h.shape[2]), torch.empty_like(h), torch.empty_like(c)
+        return y, torch.empty_like(h), torch.empty_like(c)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
-        dy.contiguous()
+        steps_first(x)
+        steps_first(dy)
+        dx = torch.empty_like(x.transpose(0, 1), memory_format=torch.contiguous_format).transpose(0, 1)
+        steps_first(x)  # once for what comes from the recurrence, once for the gradients of the weights
         buffer = x.new_zeros(sum(w.numel() for w in weights))
         ctx.record("backward")
         parts = buffer.split([w.numel() for w in weights])
-        return (torch.empty_like(x), torch.empty_like(dh), torch.empty_like(dc),
+        return (dx, torch.empty_like(dh), torch.empty_like(dc),
                 *(part.view(w.shape) for part, w in zip(parts, weights, strict=True)), None)
+
+
+def steps_first(x: Tensor) -> Tensor:
+    """[B, T, .] --> [T, B, .], copied unless it lay so"""
+    return x.transpose(0, 1).contiguous()
 
 
 # --- attention
@@ -187,22 +200,21 @@ class GPULibraries(TorchFunctionMode):
     def lstm(self, x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], has_biases: bool, num_layers: int,
              dropout: float, train: bool, bidirectional: bool, batch_first: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Stand in for `torch.lstm`. Errors: NotImplementedError for what no model here asks of one call."""
-        if num_layers > 1 or bidirectional or dropout or not has_biases:
-            raise NotImplementedError("several layers, or both directions, in one call of cuDNN's LSTM")
+        if num_layers > 1 or bidirectional or dropout or not has_biases or not batch_first:
+            raise NotImplementedError("several layers, both directions, or steps first, in one call of cuDNN's LSTM")
         h, c = state
         if torch.is_autocast_enabled("cuda"):  # to fp16, whatever format was asked for (AutocastRNN.cpp)
             x, h, c = (t.to(torch.float16) for t in (x, h, c))
             torch.zeros(sum(w.numel() for w in weights), dtype=x.dtype, device=x.device)
             weights = [torch.empty_like(w, dtype=x.dtype).copy_(w) for w in weights]
-        x = (x.transpose(0, 1) if batch_first else x).contiguous()
-        shape = LSTMShape(x.shape[1], x.shape[0], x.shape[2], h.shape[2], x.dtype)
+        shape = LSTMShape(x.shape[0], x.shape[1], x.shape[2], h.shape[2], x.dtype)
 
         def record(phase: str) -> None:
             algorithm = cudnn_lstm_algorithm(shape, phase, self.capability, self.packed)
             self.record(cudnn_lstm_kernels(shape, phase, algorithm))
 
-        y, h, c = apply_function(_CudnnLSTM, x, h, c, *weights, record)
-        return y.transpose(0, 1) if batch_first else y, h, c
+        found: tuple[Tensor, Tensor, Tensor] = apply_function(_CudnnLSTM, x, h, c, *weights, record)
+        return found
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
                   is_causal: bool = False) -> Tensor:
