@@ -4,6 +4,7 @@ A kernel's own time is that of a CUDA graph of many, which no host slows down.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -16,7 +17,7 @@ from gpu_speed import attention, time_adamw, time_ms
 from torch import Tensor, nn
 
 from minitx.models.registry import build_model
-from minitx.profiling.peak import synchronize
+from minitx.profiling.peak import synchronize, timings
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # rows, inner, columns: layers of the sizes base and big at 4,096 and 16,384 tokens, the vocabulary, a step of an LSTM
@@ -27,11 +28,26 @@ TOY_PRODUCTS = [(64, 16, 32)]
 COPIED = [2**power for power in (16, 20, 22, 24, 26, 28, 30)]  # bytes
 STATES = [(960, 512), (480, 512), (1024, 128), (1664, 256)]  # of an LSTM: width, sentences
 STEPS = (16, 64)  # their difference is the cost of a step
+WARM_S = 0.3
 CALLS = 200  # issued without waiting: fewer than a GPU's queue takes
 
 
 def jobs(device: torch.device, toys: bool) -> Iterator[Job]:
-    """Yield what is measured, the most valuable first."""
+    """Yield what is measured, the most valuable first; each begins with a GPU that has left its idle clock."""
+    for job in measurements(device, toys):
+        yield replace(job, work=partial(warmed, device, job.work))
+
+
+def warmed(device: torch.device, work: Callable[[], Result]) -> Result:
+    """Keep a GPU busy for a moment, then do the work."""
+    if device.type == "cuda":
+        a = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)
+        timings(lambda: a @ a, device, WARM_S)
+    return work()
+
+
+def measurements(device: torch.device, toys: bool) -> Iterator[Job]:
+    """Yield what is measured."""
     repeats = 2 if toys else 20
     yield Job("launches", partial(launches, device), 3)
     yield Job("host", partial(host, device, repeats), 4)

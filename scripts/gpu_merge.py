@@ -21,7 +21,7 @@ CODE = {"git_sha", "git_dirty"}  # a part may be made anew once it is mended
 TOP = Path(__file__).resolve().parents[1]
 UPDATE = ("system", "size", "precision", "compile", "update_ms", "tgt_tokens_per_s", "mfu_pct", "busy_pct",
           "memory_gib", "energy_wh", "sentences", "src_len", "tgt_len", "vocab_size", "params", "flop", "seconds",
-          "updates", "peak_tflops", "peak_source")  # `energy_wh` and `seconds` are those of so many `updates`
+          "updates", "peak_tflops", "peak_source", "overrides")  # `energy_wh`, `seconds`: of so many `updates`
 
 
 def merge(folder: Path) -> dict[str, Any]:

@@ -77,16 +77,26 @@ def main(argv: list[str] | None = None) -> int:
     until = monotonic() + args.seconds
     if args.leader:
         end_at_eof()
+    try:
+        return int(not work_on(args, until))
+    except UserError as error:
+        print(f"gpu_run: error: {error}", file=sys.stderr)
+        return int(error.code)
+
+
+def work_on(args: argparse.Namespace, until: float) -> bool:
+    """Do a part's jobs until then (`monotonic`), and return whether the device can still be used.
+
+    Errors: `UserError` without a GPU, or if the part's file holds rows of other conditions.
+    """
     device = torch.device(args.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("torch sees no GPU here; --device cpu --toys is a rehearsal")
     commit, dirty = git_state()
     conditions = {"toys": args.toys, "device": device.type, "hardware": hardware(device), "versions": versions(),
                   "git_sha": commit or args.commit, "git_dirty": dirty}
     jobs = PARTS[args.part](Setting(device, args.toys, args.scratch))
-    try:
-        return int(not work_through(jobs, args.out, conditions, until, Console(sys.stdout), partial(usable, device)))
-    except UserError as error:
-        print(f"gpu_part: error: {error}", file=sys.stderr)
-        return int(error.code)
+    return work_through(jobs, args.out, conditions, until, Console(sys.stdout), partial(usable, device))
 
 
 if __name__ == "__main__":

@@ -88,6 +88,8 @@ def run_part(plan: Plan, part: str, until: float) -> None:
             plan.console.line(f"  {row}")
             sheet = sheet.add(row)
             sheet.write(path)
+        if child.returncode == Exit.USAGE:  # it has said what is wrong, and would say so of each part
+            sys.exit(int(Exit.USAGE))
         if child.returncode == 0 or len(sheet.rows) == before:
             if not sheet.rows:
                 plan.console.line(f"  {part}: {why} before its first row")
@@ -119,7 +121,7 @@ def stop(number: int, _: FrameType | None) -> None:
 
 
 def main(argv: list[str] | None = None, worker: Path = WORKER) -> int:
-    """Run all parts, each by the program `worker`. Exit code 1 if a row failed."""
+    """Run all parts, each by the program `worker`. Exit code 1 if a row failed, 2 without a GPU."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu_run")),
                         help="folder for a file a part (default: $OUT, else %(default)s)")

@@ -45,6 +45,11 @@ class Shape:
     src_len: int
     tgt_len: int
 
+    @property
+    def positions(self) -> int:
+        """Return the padded positions of the batch."""
+        return self.sentences * max(self.src_len, self.tgt_len)
+
 
 SHAPES = {"small": Shape(128, 16, 16), "base": Shape(512, 32, 32), "big": Shape(256, 32, 32)}
 TOY, TOY_VOCABULARY = Shape(4, 4, 6), 260
@@ -63,14 +68,20 @@ class Case:
     def __str__(self) -> str:
         return f"{self.system}, {self.size}, {self.precision}{', compiled' if self.compiled else ''}"
 
-    def config(self, toys: bool) -> Config:
-        """Compose the config. Errors: `Unseen` if this version lacks a key or an option of it."""
-        words = [f"experiment=headline_{self.size}", *SYSTEMS[self.system], f"trainer.precision={self.precision}",
-                 f"model.size={'toy' if toys else self.size}"]
-        try:
-            return composed(*words, *(["trainer.compile=true"] if self.compiled else []))
-        except UserError as error:
-            raise Unseen(f"not in this version: {error}") from error
+    def words(self, toys: bool) -> list[str]:
+        """Return the arguments of train.py; the batch is one micro-batch."""
+        sizes = ["model.size=toy"] if toys else [f"model.size={self.size}",
+                                                 f"data.max_tokens={SHAPES[self.size].positions}"]
+        return [f"experiment=headline_{self.size}", *SYSTEMS[self.system], *sizes,
+                f"trainer.precision={self.precision}", *(["trainer.compile=true"] if self.compiled else [])]
+
+
+def config(words: list[str]) -> Config:
+    """Compose a config. Errors: `Unseen` if this version lacks a key or an option of it."""
+    try:
+        return composed(*words)
+    except UserError as error:
+        raise Unseen(f"not in this version: {error}") from error
 
 
 def cases() -> Iterator[Case]:
@@ -98,7 +109,8 @@ def jobs(device: torch.device, toys: bool) -> Iterator[Job]:
 
 def measure(case: Case, device: torch.device, toys: bool) -> Result:
     """Time the update of a case."""
-    cfg, shape = case.config(toys), TOY if toys else SHAPES[case.size]
+    words, shape = case.words(toys), TOY if toys else SHAPES[case.size]
+    cfg = config(words)
     vocab_size = TOY_VOCABULARY if toys else cfg.tokenizer.vocab_size or VOCABULARY
     sizes = cast(TokenizerPair, SimpleNamespace(src=SimpleNamespace(vocab_size=vocab_size),
                                                 tgt=SimpleNamespace(vocab_size=vocab_size)))
@@ -108,7 +120,8 @@ def measure(case: Case, device: torch.device, toys: bool) -> Result:
     planned = [equal_update(shape, vocab_size, cfg.data.pad_to_multiple, rng, n) for n in range(BATCHES)]
     values = time_updates(task, planned, device, 0.0 if toys else MEASURE_S)
     params = sum(p.numel() for p in task.model.parameters())
-    row = {"system": case.system, "size": case.size, "precision": case.precision, "compile": case.compiled}
+    row = {"system": case.system, "size": case.size, "precision": case.precision, "compile": case.compiled,
+           "overrides": words}
     return update_text(values), row | values | vars(shape) | {"vocab_size": vocab_size, "params": params}
 
 

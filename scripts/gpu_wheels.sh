@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 version=${PYTHON_VERSION:-3.12}
 most_mib=60
-packages="click colorama datasets hydra-core joblib lxml nvidia-ml-py omegaconf portalocker PyYAML regex sacrebleu
+packages="click cloudpickle colorama datasets hydra-core joblib lxml nvidia-ml-py omegaconf portalocker PyYAML regex sacrebleu
     sacremoses safetensors tabulate tokenizers tqdm typing_extensions"
 platforms=""
 for glibc in 2_34 2_28 2_27 2_26 2_24 2_17 2_12 2_5; do

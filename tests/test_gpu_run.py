@@ -226,6 +226,17 @@ def test_shares_of_the_time_pass_on_what_is_left(tmp_path: Path) -> None:
     assert plan.share_s("updates") == pytest.approx(540 * 215 / (215 + 200), abs=1)
 
 
+@pytest.mark.slow
+def test_without_a_gpu_it_says_so_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("here is a GPU")
+    with pytest.raises(SystemExit, match="2"):
+        gpu_run.main(["--out", str(tmp_path)])
+    assert capfd.readouterr().err.splitlines()[-1].startswith("gpu_run: error: torch sees no GPU here")
+
+
 @pytest.mark.parametrize(("words", "what"), [
     (["--device", "cpu"], "add --toys"), (["--parts", "checks,chekcs"], "chekcs: is none of checks, updates")])
 def test_a_wrong_option_is_one_line(words: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
