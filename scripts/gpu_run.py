@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -27,10 +27,11 @@ from gpu_rows import Row, Sheet, failed
 from minitx.utils.console import Console, duration
 from minitx.utils.errors import Exit
 
-SHARES = {"checks": 80, "updates": 215, "constants": 45, "trainings": 200}  # of the time, in seconds of 540
+SHARES = {"checks": 80, "updates": 215, "constants": 45, "trainings": 200}  # of the time, such as seconds of 540
 WORKER = Path(__file__).with_name("gpu_part.py")
 LOOKS_S = 0.2  # between two looks at a part's process
 LATE_S = 5.0  # that a part may take longer, for the row that it is at
+LATE = "its time was up"  # then that row is as good as not begun
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def run_part(plan: Plan, part: str, until: float) -> None:
     """Run a part's process, and another one each time that a row has ended it, until then (`monotonic`)."""
     path = plan.path(part)
     while (left := until - monotonic()) > 0:
-        before = len(Sheet.read(path).rows)
+        sheet = replace(Sheet.read(path), running=None)  # what an earlier start was at when it was killed
+        sheet.write(path)
+        before = len(sheet.rows)
         child = subprocess.Popen([*plan.program, part, "--out", str(path), "--seconds", str(left), "--leader"],
                                  stdin=subprocess.PIPE, start_new_session=True)
         try:
@@ -83,7 +86,7 @@ def run_part(plan: Plan, part: str, until: float) -> None:
         finally:
             end(child)
         sheet = Sheet.read(path)
-        if sheet.running is not None:
+        if sheet.running is not None and why != LATE:
             row = Row(sheet.running.name, "failed", why, round(sheet.running.age_s, 2), {})
             plan.console.line(f"  {row}")
             sheet = sheet.add(row)
@@ -101,7 +104,7 @@ def watch(child: "subprocess.Popen[bytes]", path: Path, until: float) -> str:
     while (code := child.poll()) is None:
         running = Sheet.read(path).running
         if monotonic() > until:
-            return "was not ready when the part's time was up"
+            return LATE
         if running is not None and running.age_s > running.limit_s:
             return f"hung: not ready after {duration(running.limit_s)}"
         time.sleep(LOOKS_S)
@@ -125,7 +128,7 @@ def main(argv: list[str] | None = None, worker: Path = WORKER) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu_run")),
                         help="folder for a file a part (default: $OUT, else %(default)s)")
-    parser.add_argument("--seconds", type=float, default=540, help="that all may take (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=535, help="that all may take (%(default)g)")
     parser.add_argument("--parts", default=",".join(SHARES), help="which, with commas (%(default)s)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal")
     parser.add_argument("--toys", action="store_true", help="tiny models, a moment each: a rehearsal")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
+from math import isfinite
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -141,7 +142,7 @@ def time_updates(task: TranslationTask, planned: Sequence[PlannedUpdate], device
             usage = watch.usage()
         seconds = perf_counter() - began
     assert task.stats is not None
-    assert task.stats.finite, f"the loss is {task.stats.loss_sum / task.stats.n_tokens} after so many updates"
+    assert isfinite(task.stats.loss_sum), f"the loss is {task.stats.loss_sum} after {task.state.step} updates"
     counted, reference = [training_flop(task.model, update) for update in timed], peak(device, task.precision)
     flop = None if None in counted else sum(counted)  # type: ignore[arg-type]
     return {"update_ms": 1000 * seconds / len(timed),

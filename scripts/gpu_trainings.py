@@ -17,7 +17,7 @@ from minitx.utils.checkout import TOP
 
 SYSTEMS = ("transformer", "lstm_attention", "lstm", "transformer_nope")  # the most valuable first
 TRAIN_S = 24.0  # of updates alone
-AROUND_S = 24.0  # for start, text, validations and test
+AROUND_S = 20.0  # for start, text, validations and test
 FIELDS = ("status", "stop_reason", "precision", "params", "steps", "epochs", "tokens", "best_valid_bleu", "best_step",
           "valid_loss", "train_s", "eval_s", "wall_s", "target_bleu", "time_to_target_s", "tgt_tokens_per_s", "mfu_pct",
           "busy_pct", "energy_wh", "peak_memory_gib", "gpu_memory_gib", "time_split", "not_measured", "config_sha256")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -162,11 +163,25 @@ def test_killed_in_the_middle_and_started_again(number: signal.Signals, worker: 
     wait_for(lambda: not is_alive(before["updates"].rows[0].values["pid"]))
     assert [row.name for row in before["updates"].rows] == ["first"]
     (out / "second").touch()
+    assert before["updates"].running is not None  # and a day passes
+    replace(before["updates"], running=replace(before["updates"].running, since=0.0)).write(out / "updates.json")
     assert subprocess.run([sys.executable, "-c", program], env=ENVIRON).returncode == 0
     assert Sheet.read(out / "constants.json") == before["constants"]
     after = Sheet.read(out / "updates.json")
     assert after.rows[0] == before["updates"].rows[0]
     assert [(row.name, row.status) for row in after.rows] == [("first", "ok"), ("slow", "ok"), ("last", "ok")]
+
+
+@pytest.mark.slow
+def test_a_row_that_the_end_of_the_time_cuts_off_is_not_failed(worker: Path, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_run, "LATE_S", 0.2)
+    worker.write_text(WORKER.replace("HANGS_S = 0.5", "HANGS_S = 60").replace("slow, 300", "slow, 0.1"))
+    assert run(worker, tmp_path, "--parts", "updates", "--seconds", "6") == 0
+    assert Sheet.read(tmp_path / "updates.json").missing == ["slow", "last"]
+    (tmp_path / "second").touch()
+    assert run(worker, tmp_path, "--parts", "updates", "--seconds", "60") == 0
+    assert Sheet.read(tmp_path / "updates.json").is_done
 
 
 def test_failed_rows_are_tried_again_if_asked_for(worker: Path, tmp_path: Path) -> None:
