@@ -43,5 +43,5 @@ docs: setup  ## the tables of its pages that are made from the code; the site, i
 	$(BIN)/python -m sphinx -q -E -W --keep-going -n docs build/docs
 
 clean:  ## what can be made again; runs/ stays
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv build dist wheels .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,17 +8,17 @@ lists the checks that it cannot run; `--device cpu` runs those that need none, o
 import argparse
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from time import monotonic, perf_counter
-from typing import Any
+from time import monotonic
 
 import gpu_numbers as numbers
 import gpu_speed as speed
 import torch
 from families import FAMILIES, Workbench, workbench
+from gpu_rows import Job, Result, Row, Unseen, failed, take
 
 from minitx.profiling.provenance import hardware, versions
 from minitx.profiling.utilisation import find_gpu
@@ -29,21 +29,10 @@ TOY = ("experiment=quick", "data.train_size=200", "trainer.tokens_per_update=256
 REAL = ("data.train_size=20_000", "model.size=base", "data.max_tokens=16384", "trainer.tokens_per_update=16384",
         "optim.warmup_steps=20")
 PLAIN = ("transformer", "lstm", "lstm dot")  # trained and timed: the others differ from these in a detail only
-Check = Callable[[], tuple[str, dict[str, Any]]]
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
-@dataclass(frozen=True)
-class Row:
-    """The outcome of a check."""
-
-    check: str
-    status: str  # ok, failed, unseen
-    text: str
-    seconds: float
-    values: dict[str, Any]
-
-
-def facts(device: torch.device) -> tuple[str, dict[str, Any]]:
+def facts(device: torch.device) -> Result:
     """Return hardware and versions."""
     values = hardware(device) | versions()
     if device.type == "cuda":
@@ -51,7 +40,7 @@ def facts(device: torch.device) -> tuple[str, dict[str, Any]]:
     return ", ".join(f"{name} {value}" for name, value in values.items()), values
 
 
-def nvml(device: torch.device) -> tuple[str, dict[str, Any]]:
+def nvml(device: torch.device) -> Result:
     """Read the GPU's own counters."""
     gpu = find_gpu(device)
     gpu.sample()
@@ -59,44 +48,42 @@ def nvml(device: torch.device) -> tuple[str, dict[str, Any]]:
     return ", ".join(f"{name} {value}" for name, value in values.items()), values
 
 
-def checks(bench: Workbench, real: Workbench, device: torch.device, toys: bool) -> dict[str, tuple[bool, Check]]:
-    """Return each check by its name, and whether it needs a GPU. bench: small models; real: models that are timed"""
-    found: dict[str, tuple[bool, Check]] = {"facts": (False, partial(facts, device))}
-    for family in FAMILIES:
-        for precision in ("32-true", "bf16-mixed"):
-            found[f"gradients, {family}, {precision}"] = (
-                False, partial(numbers.gradients, bench, device, family, precision))
+def on_gpu(device: torch.device, work: Callable[[], Result]) -> Callable[[], Result]:
+    """Return a job's work if the device is a GPU, else what says that it needs one."""
+    def unseen() -> Result:
+        raise Unseen("needs a GPU")
+
+    return work if device.type == "cuda" else unseen
+
+
+def number_checks(bench: Workbench, device: torch.device, toys: bool) -> Iterator[Job]:
+    """Yield what compares a GPU with the CPU, on small models: the plain families first."""
+    yield Job("facts", partial(facts, device))
+    yield Job("NVML", on_gpu(device, partial(nvml, device)))
+    families = [*PLAIN, *(family for family in FAMILIES if family not in PLAIN)]
+    for family in families:
+        for precision in PRECISIONS:
+            yield Job(f"gradients, {family}, {precision}", partial(numbers.gradients, bench, device, family, precision))
+        yield Job(f"waits, {family}", on_gpu(device, partial(numbers.waits, bench, device, family, "bf16-mixed")))
         for name, beam_size in (("greedy", 1), ("beam", 4)):
-            found[f"{name}, {family}"] = False, partial(numbers.search, bench, device, family, beam_size)
-        found[f"waits, {family}"] = True, partial(numbers.waits, bench, device, family, "bf16-mixed")
-    count = 3 if toys else numbers.UPDATES
+            yield Job(f"{name}, {family}", partial(numbers.search, bench, device, family, beam_size))
+        for precision in PRECISIONS if family in PLAIN else ():
+            yield Job(f"training, {family}, {precision}",
+                      partial(numbers.training, bench, device, family, precision, 3 if toys else numbers.UPDATES), 8)
+
+
+def speed_checks(bench: Workbench, device: torch.device, toys: bool) -> Iterator[Job]:
+    """Yield what times a device."""
+    repeats, measure_s = (2, 0.0) if toys else (20, 3.0)
+    yield Job("attention kernels", partial(speed.attention, device, repeats))
+    yield Job("AdamW", partial(speed.optimizers, bench, device, repeats))
+    yield Job("copies", on_gpu(device, partial(speed.copies, device)))
     for family in PLAIN:
-        for precision in ("32-true", "bf16-mixed"):
-            found[f"training, {family}, {precision}"] = (
-                False, partial(numbers.training, bench, device, family, precision, count))
-    repeats = 2 if toys else 20
-    found |= {"attention kernels": (False, partial(speed.attention, device, repeats)),
-              "AdamW": (False, partial(speed.optimizers, real, device, repeats)),
-              "copies": (True, partial(speed.copies, device)),
-              "NVML": (True, partial(nvml, device))}
-    for family in PLAIN:
-        for precision in ("32-true", "bf16-mixed"):
-            found[f"update, {family}, {precision}"] = (
-                False, partial(speed.step, real, device, family, precision, 2 if toys else 20))
+        for precision in PRECISIONS:
+            yield Job(f"update, {family}, {precision}",
+                      partial(speed.step, bench, device, family, precision, measure_s), 10)
         for name, beam_size in (("greedy", 1), ("beam 5", 5)):
-            found[f"{name} speed, {family}"] = False, partial(speed.decoding, real, device, family, beam_size)
-    return found
-
-
-def run(name: str, check: Check) -> Row:
-    """Run one check, and return its outcome even if it raises an error."""
-    began = perf_counter()
-    try:
-        text, values = check()
-        status = "ok"
-    except Exception as error:
-        status, text, values = "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", {}
-    return Row(name, status, text, round(perf_counter() - began, 2), values)
+            yield Job(f"{name} speed, {family}", partial(speed.decoding, bench, device, family, beam_size))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -107,25 +94,28 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("gpu_check.json"), help="file for all values (%(default)s)")
     args = parser.parse_args(argv)
     console, device = Console(sys.stdout), torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        names = checks(None, None, device, toys=True)  # type: ignore[arg-type]  # only for the names
-        console.line("torch sees no GPU here, so this is unseen:")
-        console.line("\n".join(f"  {name}" for name in names if args.only in name))
-        return 0
     toys = device.type == "cpu"
+
+    def checks(bench: Workbench, real: Workbench) -> list[Job]:
+        jobs = (*number_checks(bench, device, toys), *speed_checks(real, device, toys))
+        return [job for job in jobs if args.only in job.name]
+
+    if device.type == "cuda" and not torch.cuda.is_available():
+        console.line("torch sees no GPU here, so this is unseen:")
+        nothing: Workbench = None  # type: ignore[assignment]  # only for the names
+        console.line("\n".join(f"  {job.name}" for job in checks(nothing, nothing)))
+        return 0
     console.line("generating text ...")
     bench = workbench(*TOY, sentences=4 if toys else 64)
-    real = bench if toys else workbench(*REAL, sentences=256)
-    found = {name: check for name, check in checks(bench, real, device, toys).items() if args.only in name}
+    found = checks(bench, bench if toys else workbench(*REAL, sentences=256))
     rows, eta = list[Row](), Eta(len(found))
-    for name, (needs_gpu, check) in found.items():
-        console.live(f"[{len(rows) + 1}/{len(found)}] {name} ...{eta(len(rows))}")
-        rows.append(Row(name, "unseen", "needs a GPU", 0.0, {}) if toys and needs_gpu else run(name, check))
-        console.line(f"{rows[-1].status:7} {name:44} {rows[-1].text}")
+    for job in found:
+        console.live(f"[{len(rows) + 1}/{len(found)}] {job.name} ...{eta(len(rows))}")
+        rows.append(take(job))
+        console.line(str(rows[-1]))
     args.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    failed = [row.check for row in rows if row.status == "failed"]
-    console.line(f"{len(rows)} checks in {duration(monotonic() - eta.began)}, {len(failed)} failed; {args.out}")
-    return int(bool(failed))
+    console.line(f"{len(rows)} checks in {duration(monotonic() - eta.began)}, {len(failed(rows))} failed; {args.out}")
+    return int(bool(failed(rows)))
 
 
 if __name__ == "__main__":

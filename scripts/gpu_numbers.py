@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from families import Workbench, without_trainer
+from gpu_rows import Result
 from torch import Tensor
 
 from minitx.data.datamodule import PlannedUpdate
@@ -55,7 +56,7 @@ def one_step(bench: Workbench, family: str, precision: str, device: torch.device
     return task.stats.loss_sum / task.stats.n_tokens, recorder.gradient
 
 
-def gradients(bench: Workbench, device: torch.device, family: str, precision: str) -> tuple[str, dict[str, Any]]:
+def gradients(bench: Workbench, device: torch.device, family: str, precision: str) -> Result:
     """Compare an update's loss and gradient with the CPU's in fp32."""
     (loss, expected), (found_loss, found) = (one_step(bench, family, p, d)
                                              for p, d in (("32-true", CPU), (precision, device)))
@@ -66,7 +67,7 @@ def gradients(bench: Workbench, device: torch.device, family: str, precision: st
     return f"loss off by {loss_error:.1e}, gradient by {error:.1e}", {"loss_error": loss_error, "gradient_error": error}
 
 
-def search(bench: Workbench, device: torch.device, family: str, beam_size: int) -> tuple[str, dict[str, Any]]:
+def search(bench: Workbench, device: torch.device, family: str, beam_size: int) -> Result:
     """Count the hypotheses that differ from the CPU's, in fp32."""
     found = [bench.translator(bench.task(family, "32-true", "model.dropout=0").to(place), family, place, LIMIT)
              .translate(bench.sources, beam_size=beam_size) for place in (CPU, device)]
@@ -88,7 +89,7 @@ def losses(bench: Workbench, family: str, precision: str, device: torch.device, 
 
 
 def training(bench: Workbench, device: torch.device, family: str, precision: str,
-             count: int = UPDATES) -> tuple[str, dict[str, Any]]:
+             count: int = UPDATES) -> Result:
     """Train some updates on both, and compare the last losses; rounding makes them drift apart a little."""
     expected = losses(bench, family, "32-true", CPU, count)
     found = losses(bench, family, precision, device, count)
@@ -114,7 +115,7 @@ def record_waits(device: torch.device) -> Iterator[list[str]]:
             places += [f"{w.filename.rpartition('/')[2]}:{w.lineno}" for w in caught if WAITS in str(w.message)]
 
 
-def waits(bench: Workbench, device: torch.device, family: str, precision: str) -> tuple[str, dict[str, Any]]:
+def waits(bench: Workbench, device: torch.device, family: str, precision: str) -> Result:
     """Count the waits of an update; one is allowed, for loss and norm."""
     first, second = updates(bench, 2)
     task = bench.task(family, precision).to(device)

@@ -1,6 +1,8 @@
 """Time a GPU: attention kernels, optimizers, copies, whole updates, search."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
+from math import isfinite
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -9,19 +11,22 @@ import torch
 import torch.nn.functional as F
 from families import Workbench, without_trainer
 from gpu_numbers import LIMIT, updates
-from torch import Tensor
+from gpu_rows import Result
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from minitx.profiling.peak import peak
+from minitx.data.datamodule import PlannedUpdate
+from minitx.profiling.peak import peak, synchronize
 from minitx.profiling.provenance import peak_memory_gib
 from minitx.profiling.utilisation import Watch
 from minitx.training.callbacks import training_flop
+from minitx.training.task import TranslationTask
 
 BACKENDS = {"math": SDPBackend.MATH, "flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
             "efficient": SDPBackend.EFFICIENT_ATTENTION}
 SHAPES = [(512, 4, 16, 64), (128, 4, 64, 64), (32, 8, 256, 64), (8, 16, 1024, 64)]  # B, H, L, d
 SMALL = [(4, 2, 8, 8)]  # for a CPU
-Result = tuple[str, dict[str, Any]]
+NVML_EVERY_S = 0.1  # it looks at the GPU up to six times a second, by its kind
 
 
 def time_ms(device: torch.device, work: Callable[[], object], repeats: int) -> float:
@@ -81,15 +86,20 @@ def time_or_none(device: torch.device, work: Callable[[], object], repeats: int)
 
 
 def optimizers(bench: Workbench, device: torch.device, repeats: int) -> Result:
+    """Time a step of AdamW on a Transformer's weights."""
+    return time_adamw(list(bench.task("transformer", "32-true").to(device).model.parameters()), device, repeats)
+
+
+def time_adamw(parameters: list[nn.Parameter], device: torch.device, repeats: int) -> Result:
     """Time an AdamW step, fused, foreach, and one tensor after the other."""
-    parameters = list(bench.task("transformer", "32-true").to(device).model.parameters())
     for p in parameters:
         p.grad = torch.randn_like(p)
     kinds: dict[str, dict[str, bool]] = {"fused": {"fused": True}, "foreach": {"foreach": True},
                                          "single": {"foreach": False}}
     ms = {name: time_ms(device, torch.optim.AdamW(parameters, lr=1e-3, **kind).step, repeats)
           for name, kind in kinds.items()}
-    return ", ".join(f"{name} {value:.3f} ms" for name, value in ms.items()), {"ms": ms}
+    text = ", ".join(f"{name} {value:.3f} ms" for name, value in ms.items())
+    return text, {"ms": ms, "params": sum(p.numel() for p in parameters)}
 
 
 def copies(device: torch.device) -> Result:
@@ -106,35 +116,60 @@ def copies(device: torch.device) -> Result:
     return ", ".join(f"{name} {ms:.3f} ms of the host" for name, ms in host_ms.items()) + " for 64 MiB", host_ms
 
 
-def step(bench: Workbench, device: torch.device, family: str, precision: str, count: int) -> Result:
-    """Time whole updates, whose batches are made beforehand."""
-    task = bench.task(family, precision).to(device)
-    planned = updates(bench, count + 3)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    seconds: list[float] = []
-    with without_trainer(task, device), Watch(device) as watch:
-        for update in planned:
-            began = perf_counter()
-            task.training_step(update, 0)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds.append(perf_counter() - began)
-            task.state.step += 1
-        usage = watch.usage()
-    timed, total_s = planned[3:], sum(seconds[3:])
-    speed = sum(update.n_tokens for update in timed) / total_s
-    counted = [training_flop(task.model, update) for update in timed]
-    flop = None if None in counted else sum(counted)
-    reference = peak(device, precision)
-    mfu = reference.mfu_pct(flop, total_s)
-    memory = peak_memory_gib(device)
-    values = {"update_ms": 1000 * total_s / count, "tgt_tokens_per_s": speed, "mfu_pct": mfu, "memory_gib": memory,
-              "peak_tflops": reference.tflops, "peak_source": reference.source, "busy_pct": usage.busy_pct,
-              "energy_wh": usage.energy_wh}
-    share = "n/a" if mfu is None else f"{mfu:.1f} %"
-    text = f"{values['update_ms']:.1f} ms, {speed:,.0f} target tokens/s, MFU {share} of {reference}, {memory:.2f} GiB"
-    return text, values
+def step(bench: Workbench, device: torch.device, family: str, precision: str, measure_s: float) -> Result:
+    """Time whole updates of a text, whose batches are made beforehand."""
+    values = time_updates(bench.task(family, precision).to(device), updates(bench, 20), device, measure_s)
+    return update_text(values), values
+
+
+def time_updates(task: TranslationTask, planned: Sequence[PlannedUpdate], device: torch.device,
+                 measure_s: float) -> dict[str, Any]:
+    """Train on planned updates, in turn and again, for `measure_s`: at least 5 of them, after a third of that.
+
+    The host does not wait between two updates, but where training does. NVML looks up to a second back, so the warm-up
+    takes a second at least where its figures are to count.
+    """
+    queue = cycle(planned)
+    with without_trainer(task, device):
+        train_for(task, queue, measure_s / 3, at_least=3)
+        synchronize(device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        began = perf_counter()
+        with Watch(device, every_s=NVML_EVERY_S) as watch:
+            timed = train_for(task, queue, measure_s, at_least=5)
+            synchronize(device)
+            usage = watch.usage()
+        seconds = perf_counter() - began
+    assert task.stats is not None
+    assert isfinite(task.stats.loss_sum), f"the loss is {task.stats.loss_sum} after {task.state.step} updates"
+    counted, reference = [training_flop(task.model, update) for update in timed], peak(device, task.precision)
+    flop = None if None in counted else sum(counted)  # type: ignore[arg-type]
+    return {"update_ms": 1000 * seconds / len(timed),
+            "tgt_tokens_per_s": sum(update.n_tokens for update in timed) / seconds,
+            "mfu_pct": reference.mfu_pct(flop, seconds), "busy_pct": usage.busy_pct,
+            "memory_gib": peak_memory_gib(device), "energy_wh": usage.energy_wh, "seconds": seconds,
+            "updates": len(timed), "flop": flop, "peak_tflops": reference.tflops, "peak_source": reference.source,
+            "not_measured": usage.reasons}
+
+
+def train_for(task: TranslationTask, queue: Iterator[PlannedUpdate], seconds: float, *,
+              at_least: int) -> list[PlannedUpdate]:
+    """Train until so many seconds are over, and return the updates."""
+    began, done = perf_counter(), list[PlannedUpdate]()
+    while len(done) < at_least or perf_counter() - began < seconds:
+        done.append(next(queue))
+        task.training_step(done[-1], 0)
+        task.state.step += 1
+    return done
+
+
+def update_text(values: dict[str, Any]) -> str:
+    """Say in a line what `time_updates` found."""
+    mfu, busy, memory = (values[name] for name in ("mfu_pct", "busy_pct", "memory_gib"))
+    return (f"{values['update_ms']:.2f} ms, {values['tgt_tokens_per_s']:,.0f} target tokens/s, "
+            f"MFU {'n/a' if mfu is None else f'{mfu:.1f} %'}, busy {'n/a' if busy is None else f'{busy:.0f} %'}, "
+            f"{memory:.2f} GiB")
 
 
 def decoding(bench: Workbench, device: torch.device, family: str, beam_size: int) -> Result:

@@ -8,6 +8,7 @@ import gpu_numbers
 import pytest
 import torch
 from families import workbench
+from gpu_rows import Job, take
 
 CPU = torch.device("cpu")
 
@@ -20,7 +21,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, obj
                  "copies"):
         assert gpu_check.main(["--device", "cpu", "--only", word, "--out", str(path)]) == 0
         rows += json.loads(path.read_text())
-    return {row["check"]: row for row in rows}
+    return {row["name"]: row for row in rows}
 
 
 @pytest.mark.slow
@@ -31,7 +32,7 @@ def test_all_that_needs_no_gpu_runs_on_toys(figures: dict[str, dict[str, object]
 
 
 def test_a_failure_hides_no_other() -> None:
-    row = gpu_check.run("this one", lambda: [][0])
+    row = take(Job("this one", lambda: [][0]))
     assert (row.status, row.text.partition(":")[0]) == ("failed", "IndexError")
 
 

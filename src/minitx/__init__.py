@@ -7,12 +7,12 @@ makes a translator of a run, `evaluate` scores one on any text. Importing minitx
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minitx.runs.run import Run
+from minitx.utils.checkout import own_version
 from minitx.utils.files import expand_home
 
 if TYPE_CHECKING:
@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "__version__", "compose", "evaluate", "load", "train"]
 
-try:
-    __version__ = version("minitx")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0"
+__version__ = own_version()
 
 
 def compose(overrides: Sequence[str] = ()) -> "Config":

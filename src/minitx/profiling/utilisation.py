@@ -164,11 +164,11 @@ def find_gpu(device: torch.device) -> GPU:
 
 
 class Watch:
-    """Measure usage from `with` on. The CPU is read at the start and in `usage`; a GPU by a thread, once a second."""
+    """Measure usage from `with` on. The CPU is read at the start and in `usage`; a GPU by a thread, every so often."""
 
-    def __init__(self, device: torch.device, *, ticks: Callable[[], Ticks] = read_ticks,
+    def __init__(self, device: torch.device, *, every_s: float = EVERY_S, ticks: Callable[[], Ticks] = read_ticks,
                  gpu: Callable[[torch.device], GPU] = find_gpu) -> None:
-        self.device, self._ticks = device, ticks
+        self.device, self._every_s, self._ticks = device, every_s, ticks
         self.gpu: GPU | None = None
         self.why = "only a GPU's is measured" if device.type == "cpu" else "NVML covers only NVIDIA GPUs"
         if device.type == "cuda":
@@ -220,5 +220,5 @@ class Watch:
     def _sample(self) -> None:
         assert self.gpu is not None
         self.gpu.sample()
-        while not self._over.wait(EVERY_S):
+        while not self._over.wait(self._every_s):
             self.gpu.sample()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.config.fields import show, text_word
+from minitx.utils.checkout import own_version
 from minitx.utils.errors import Exit, UserError
 
 MAY_CHANGE = ("run_dir", "resume", "debug", "choices", "checkpoint", "logger", "data.dir",
@@ -27,7 +28,7 @@ def refuse_other_settings(asked: Mapping[str, Any], frozen: Mapping[str, Any], r
 def identity(data_sha256: str, tokenizer_sha256: str) -> dict[str, str]:
     """Return what a checkpoint must share with the run that resumes from it, besides the settings."""
     return {"data_sha256": data_sha256, "tokenizer_sha256": tokenizer_sha256,
-            "minitx": version("minitx"), "torch": version("torch").partition("+")[0]}
+            "minitx": own_version(), "torch": version("torch").partition("+")[0]}
 
 
 def refuse_others(now: Mapping[str, str], saved: Mapping[str, str], run_dir: Path) -> None:

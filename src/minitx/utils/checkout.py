@@ -4,6 +4,9 @@ A wheel carries conf/ and constraints.txt inside the package (setup.py puts them
 top, where people read and edit them.
 """
 
+import tomllib
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -13,3 +16,13 @@ CONF = (CHECKOUT or PACKAGE) / "conf"
 CONSTRAINTS = (CHECKOUT or PACKAGE) / "constraints.txt"
 TRAIN = "python train.py" if CHECKOUT else "minitx train"  # what a person types
 MINITX = ("-P", "-m", "minitx")  # the same for the interpreter; -P: no module of the folder one is in comes first
+
+
+@cache
+def own_version() -> str:
+    """Return minitx's version: the installed one's, or that of a source tree that was never installed."""
+    try:
+        return version("minitx")
+    except PackageNotFoundError:
+        project: dict[str, str] = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return project["version"]

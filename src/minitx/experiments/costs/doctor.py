@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from minitx.training.build import build_task, build_tokenizers, choose_device, c
 from minitx.training.enough import warnings_of
 from minitx.training.process import ALLOCATOR
 from minitx.training.state import RunState
-from minitx.utils.checkout import CONSTRAINTS
+from minitx.utils.checkout import CONSTRAINTS, own_version
 from minitx.utils.console import Console, duration
 from minitx.utils.errors import Exit, UserError
 
@@ -81,7 +80,7 @@ class Doctor:
     def versions(self) -> Iterator[Fact]:
         """Compare installed packages with constraints.txt."""
         pinned = read_constraints(CONSTRAINTS)
-        for name, installed in {"minitx": version("minitx"), **versions()}.items():
+        for name, installed in {"minitx": own_version(), **versions()}.items():
             wanted = pinned.get(name)
             differs = wanted is not None and wanted != installed.partition("+")[0]  # 2.13.0+cpu is 2.13.0
             yield Fact(name, {"installed": installed, "pinned": wanted},
