@@ -6,7 +6,7 @@ waves (NVIDIA, Matrix Multiplication Background User's Guide, DU-09799, sections
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import ceil
@@ -35,10 +35,11 @@ class Constants:
     product_us: float = 8.5  # of a product, on top of its work
     kernel_us: float = 2.0  # of any other kernel
     step_us: float = 17.6  # of each of the two kernels of a step of cuDNN's LSTM
-    gap_us: float = 0.0  # before each kernel, of a host that issues no operator before the last is done
+    gap_us: float = 0.0  # in which the device waits before each kernel, for a host that waits for it in turn
     operator_us: float = 8.0  # of the host, to issue an operator that launches a kernel
     view_us: float = 2.0  # of the host, for one that launches none
     launch_us: float = 3.0  # of the host, to launch one more kernel from inside a library
+    update_us: float = 200.0  # of the host, between two updates: Lightning's loop
 
 
 @dataclass(frozen=True)
@@ -53,27 +54,39 @@ class Model:
 
 
 WHOLE = Model()
+# What no published training tests: how fast the host and the smallest kernels are. Between these a GPU of today lies.
+FAST = Constants(product_us=3.0, step_us=4.0, operator_us=4.0, view_us=1.0, launch_us=2.0, update_us=100.0)
+SLOW = Constants(operator_us=16.0, view_us=4.0, launch_us=5.0, update_us=400.0)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a kernel takes: seconds of work, seconds on top of it, and the share of the multiprocessors with work."""
+
+    work_s: float
+    floor_s: float
+    share: float
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds until the next kernel can begin."""
+        return self.work_s + self.floor_s
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """One update as predicted. Seconds."""
+    """One update as predicted. Seconds.
+
+    Of a kernel's floor, only as much as the smallest kernel takes is sure to be a running kernel: the rest may be a
+    wait between two. So the share of the time in which some kernel runs, as NVML counts it, lies between two figures.
+    """
 
     seconds: float
-    busy_s: float  # in which some kernel runs, as NVML counts it
-    occupied_s: float  # the same, each kernel weighed by its share of the multiprocessors
+    busy_s: float  # all of a floor counted
+    surely_busy_s: float  # of a floor, `Constants.kernel_us` alone
+    occupied_s: float  # work alone, weighed by its share of the multiprocessors
     by_kind: dict[str, float] = field(default_factory=dict)  # of kernels
     launches: int = 0
-
-    @property
-    def busy_pct(self) -> float:
-        """Return the share of the time in which some kernel runs, in %."""
-        return 100 * self.busy_s / self.seconds
-
-    @property
-    def occupied_pct(self) -> float:
-        """Return the mean share of multiprocessors that have work, in %."""
-        return 100 * self.occupied_s / self.seconds
 
 
 def peak_flops(device: Device, dtype: str, tf32: bool) -> tuple[float, bool]:
@@ -94,22 +107,23 @@ class Pace:
     model: Model = WHOLE
     tf32: bool = False  # whether products of fp32 may round their factors
 
-    def kernel(self, kernel: Kernel) -> tuple[float, float]:
-        """Return the seconds of a kernel, and the share of the multiprocessors that it occupies."""
+    def kernel(self, kernel: Kernel) -> "Taken":
+        """Return how long a kernel takes, and how much of the device."""
         moved, blocks, arithmetic = self.memory_s(kernel), kernel.nbytes / BLOCK, 0.0
         if kernel.product is not None:
-            arithmetic, blocks = self.product_s(kernel.product, kernel.dtype, kernel.flop)
-        return (max(moved, arithmetic) + self.floor_s(kernel),
-                min(1.0, max(1.0, blocks) / self.device.multiprocessors))
+            tf32 = self.tf32 or kernel.launched_by == "library"  # cuDNN rounds factors unless it is told not to
+            arithmetic, blocks = self.product_s(kernel.product, kernel.dtype, kernel.flop, tf32)
+        return Taken(max(moved, arithmetic), self.floor_s(kernel),
+                     min(1.0, max(1.0, blocks) / self.device.multiprocessors))
 
     def floor_s(self, kernel: Kernel) -> float:
         """Return the seconds that a kernel takes on top of its work."""
         if not self.model.floors:
             return 0.0
-        if kernel.launched_by == "library":
+        if kernel.launched_by == "library" or kernel.steps > 1:
             return 1e-6 * self.constants.step_us * kernel.steps
-        alone = self.constants.kernel_us if kernel.product is None else self.constants.product_us
-        return 1e-6 * kernel.launches * (alone + self.constants.gap_us)
+        return 1e-6 * kernel.launches * (
+            self.constants.kernel_us if kernel.product is None else self.constants.product_us)
 
     def memory_s(self, kernel: Kernel) -> float:
         """Return the seconds in which its bytes are moved, from the cache if they fit there."""
@@ -128,12 +142,12 @@ class Pace:
         """Return the bytes a second from the L2 cache."""
         return 1e9 * self.device.l2_bytes_per_clock * self.device.clock_ghz * self.constants.memory
 
-    def product_s(self, product: tuple[int, int, int, int], dtype: str, flop: float) -> tuple[float, float]:
+    def product_s(self, product: tuple[int, int, int, int], dtype: str, flop: float, tf32: bool) -> tuple[float, float]:
         """Return the seconds of products by the best choice of tiles, and its number of blocks.
 
         flop: of all of them; attention has more than one product of that shape
         """
-        peak, on_tensor_units = peak_flops(self.device, dtype, self.tf32)
+        peak, on_tensor_units = peak_flops(self.device, dtype, tf32)
         half_at = self.constants.tensor_intensity if on_tensor_units else self.constants.plain_intensity
         cache_bytes_s = self.cache_bytes_s if self.model.cache else float("inf")
         if not self.model.tiles:
@@ -172,23 +186,31 @@ def timeline(kernels: Sequence[Kernel], pace: Pace) -> Timeline:
     """Predict one of many updates, of which each waits for its own end where the host reads the loss."""
     took = {kernel: pace.kernel(kernel) for kernel in set(kernels) if kernel.kind != "view"}
     issue = {kernel: host_s(kernel, pace) for kernel in set(kernels)}
+    gap = 1e-6 * pace.constants.gap_us
     host = device = began = 0.0
     for _ in range(2):  # the first fills the queue
         began = max(host, device)
+        host += 1e-6 * pace.constants.update_us if pace.model.host else 0.0
         for kernel in kernels:
             host += issue[kernel]
             if kernel in took:
-                device = max(host, device) + took[kernel][0]
+                device = max(host, device + gap) + took[kernel].seconds
             if kernel.host_waits:
                 host = max(host, device)
+    return _summary(max(host, device) - began, [kernel for kernel in kernels if kernel in took], took, pace)
+
+
+def _summary(seconds: float, kernels: Sequence[Kernel], took: Mapping[Kernel, Taken], pace: Pace) -> Timeline:
     by_kind = defaultdict[str, float](float)
-    occupied_s, launches = 0.0, 0
+    surely = occupied = 0.0
     for kernel in kernels:
-        if kernel in took:
-            seconds, share = took[kernel]
-            by_kind[kernel.kind] += seconds
-            occupied_s, launches = occupied_s + seconds * share, launches + kernel.launches
-    return Timeline(max(host, device) - began, sum(by_kind.values()), occupied_s, dict(by_kind), launches)
+        taken = took[kernel]
+        by_kind[kernel.kind] += taken.seconds
+        least_s = taken.floor_s if kernel.steps > 1 else 1e-6 * pace.constants.kernel_us * kernel.launches
+        surely += taken.work_s + min(taken.floor_s, least_s)
+        occupied += taken.work_s * taken.share
+    return Timeline(seconds, sum(by_kind.values()), surely, occupied, dict(by_kind),
+                    sum(kernel.launches for kernel in kernels))
 
 
 def host_s(kernel: Kernel, pace: Pace) -> float:

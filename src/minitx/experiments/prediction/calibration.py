@@ -44,7 +44,7 @@ def product_us(product: Product, pace: Pace) -> float:
     moved = BYTES[product.dtype] * (rows * inner + inner * columns + rows * columns)
     kernel = Kernel("mm", "product", "forward", product.dtype, 2.0 * rows * columns * inner, moved,
                     (1, rows, columns, inner))
-    return 1e6 * pace.kernel(kernel)[0]
+    return 1e6 * pace.kernel(kernel).seconds
 
 
 def layer_us(layer: LSTMLayer, pace: Pace) -> tuple[float, float, float]:
@@ -53,7 +53,7 @@ def layer_us(layer: LSTMLayer, pace: Pace) -> tuple[float, float, float]:
 
     def took(phase: str, names: tuple[str, ...]) -> float:
         kernels = cudnn_lstm_kernels(shape, phase, "standard")
-        return 1e6 * sum(pace.kernel(kernel)[0] for kernel in kernels if kernel.name.rpartition(".")[2] in names)
+        return 1e6 * sum(pace.kernel(kernel).seconds for kernel in kernels if kernel.name.rpartition(".")[2] in names)
 
     steps = ("state", "gates")
     return took("forward", steps), took("backward", steps), took("backward", ("d_weight_hh", "d_biases"))

@@ -8,7 +8,8 @@ predicted from kernels as our code launches them on a V100, which comes nearest.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from math import log, sqrt
+from itertools import combinations
+from math import log
 from statistics import median
 
 import numpy as np
@@ -19,7 +20,7 @@ from minitx.experiments.prediction.calibration import Floats, fit
 from minitx.experiments.prediction.published import Training
 from minitx.experiments.prediction.update import record_update
 from minitx.profiling.devices import by_name
-from minitx.profiling.fleet import Fleet
+from minitx.profiling.fleet import Fleet, mean_largest
 from minitx.profiling.kernels import Kernel
 from minitx.profiling.timeline import WHOLE, Constants, Model, Pace, timeline
 from minitx.training.launch import resolve
@@ -38,8 +39,7 @@ class Fitted:
 
     kernels: Constants
     loop: Constants
-    exposed: float
-    uneven: float
+    fleet: Mapping[str, float]  # exposed, uneven and fixed_s of `Fleet`
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ def predict(trainings: Iterable[Training], fitted: Fitted, model: Model = WHOLE)
         device = by_name(training.device)
         constants = fitted.loop if training.system == LOOP else fitted.kernels
         one_s = timeline(kernels, Pace(device, constants, model, training.precision == "tf32")).seconds
-        fleet = Fleet(device, GPUS_OF_A_MACHINE, exposed=fitted.exposed, uneven=fitted.uneven)
+        fleet = Fleet(device, GPUS_OF_A_MACHINE, **fitted.fleet)
         yield Prediction(training, fleet.update_s(one_s, gradient_bytes, training.gpus))
 
 
 def fit_trainings(trainings: Sequence[Training], constants: Constants) -> Fitted:
     """Fit what whole trainings alone can tell: TensorFlow's loop, and what several GPUs lose."""
-    fitted = Fitted(constants, replace(constants, gap_us=5.0), *fit_fleet(trainings))
+    fitted = Fitted(constants, replace(constants, gap_us=5.0), fit_fleet(trainings))
     loops = [training for training in trainings if training.system == LOOP]
 
     def residuals(trial: Constants) -> Floats:
@@ -98,23 +98,30 @@ def fit_trainings(trainings: Sequence[Training], constants: Constants) -> Fitted
     return replace(fitted, loop=fit(fitted.loop, ("gap_us",), residuals)) if loops else fitted
 
 
-def fit_fleet(trainings: Sequence[Training]) -> tuple[float, float]:
-    """Fit `exposed` and `uneven` of `Fleet` by what each training of several GPUs loses against that of one."""
+def fit_fleet(trainings: Sequence[Training]) -> dict[str, float]:
+    """Fit the constants of `Fleet` by what trainings of several GPUs lose against those of one; none is negative."""
     alone = {(t.system, t.device, t.precision): t.update_s for t in trainings if t.gpus == 1}
-    slopes, lost = list[tuple[float, float]](), list[float]()
+    slopes, lost = list[tuple[float, ...]](), list[float]()
     for t in trainings:
         if t.gpus > 1:
             one_s, gradient_bytes = alone[t.system, t.device, t.precision], kernels_of(t)[1]
             exchange_s = Fleet(by_name(t.device), GPUS_OF_A_MACHINE).exchange_s(gradient_bytes, t.gpus)
-            slopes.append((exchange_s / t.update_s, one_s * sqrt(2 * log(t.gpus)) / t.update_s))
+            slopes.append((exchange_s / t.update_s, one_s * mean_largest(t.gpus) / t.update_s, 1 / t.update_s))
             lost.append(1 - one_s / t.update_s)
-    a, b = np.array(slopes), np.array(lost)
-    exposed, uneven = np.linalg.lstsq(a, b, rcond=None)[0]
-    if exposed < 0 or uneven < 0:  # one of the two explains all that is lost
-        alone = (a.T @ b) / (a * a).sum(axis=0)
-        left = ((b[:, None] - a * alone) ** 2).sum(axis=0)
-        exposed, uneven = np.where(left == left.min(), alone, 0.0)
-    return float(exposed), float(uneven)
+    return dict(zip(("exposed", "uneven", "fixed_s"), least_squares(np.array(slopes), np.array(lost)), strict=True))
+
+
+def least_squares(a: Floats, b: Floats) -> list[float]:
+    """Return what solves a x = b best without a negative number, by trying which are 0. a: [n, k], b: [n]"""
+    best, found = float("inf"), [0.0] * a.shape[1]
+    for size in range(1, a.shape[1] + 1):
+        for chosen in combinations(range(a.shape[1]), size):
+            x = np.zeros(a.shape[1])
+            x[list(chosen)] = np.linalg.lstsq(a[:, chosen], b, rcond=None)[0]
+            left = float(((a @ x - b) ** 2).sum())
+            if x.min() >= 0 and left < best:
+                best, found = left, x.tolist()
+    return found
 
 
 def errors(predictions: Sequence[Prediction]) -> tuple[float, float]:
@@ -126,9 +133,8 @@ def errors(predictions: Sequence[Prediction]) -> tuple[float, float]:
 def refit(trainings: Sequence[Training]) -> Fitted:
     """Fit on whole trainings alone, of a device of which no kernels were published; plain units are then a guess."""
     alone = [training for training in trainings if training.gpus == 1 and training.system != LOOP]
-    exposed, uneven = fit_fleet(trainings)
 
     def residuals(trial: Constants) -> Floats:
-        return np.array([log(1 + each.error) for each in predict(alone, Fitted(trial, trial, exposed, uneven))])
+        return np.array([log(1 + each.error) for each in predict(alone, Fitted(trial, trial, {}))])
 
     return fit_trainings(trainings, fit(GUESS, ("tensor_intensity", "memory", "step_us"), residuals))

@@ -116,8 +116,7 @@ def test(fitted: Fitted, unseen: Sequence[Training]) -> dict[str, Any]:
              "precision": p.training.precision, "published": p.training.tokens_per_s, "predicted": p.tokens_per_s,
              "error": p.error, "source": p.training.source} for p in predictions]
     without = {part: errors(list(predict(unseen, fitted, model))) for part, model in WITHOUT.items()}
-    return {"constants": asdict(fitted.kernels), "gap_us": fitted.loop.gap_us, "exposed": fitted.exposed,
-            "uneven": fitted.uneven, "rows": rows, "median": middle, "worst": worst, "without": without,
+    return {"constants": asdict(fitted.kernels), "gap_us": fitted.loop.gap_us, "fleet": dict(fitted.fleet), "rows": rows, "median": middle, "worst": worst, "without": without,
             "spread": sqrt(fmean(log(1 + p.error) ** 2 for p in predictions))}
 
 
