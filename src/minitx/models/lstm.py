@@ -70,7 +70,8 @@ class LSTMSeq2Seq(Seq2Seq):
 
     def encode(self, src: Packed) -> Tensor:
         """Read the source. --> memory [B, S, L*R]: the states of each layer, side by side"""
-        x, outputs = src.pad(self.embed(self.src_embed, src.ids)), list[Tensor]()
+        x = src.pad(self.embed(self.src_embed, src.ids))
+        outputs: list[Tensor] = []
         for layer in self.encoder:
             x = layer(x if not outputs else self.dropout(x), src)
             outputs.append(x)
@@ -252,4 +253,4 @@ def reversal(src: Packed) -> Tensor:
 def reorder(x: Tensor, order: Tensor) -> Tensor:
     """Take each sentence's states in an order that is its own inverse. x: [B, S, R], order: [B, S] --> [B, S, R]"""
     flat = (torch.arange(len(x), device=x.device)[:, None] * x.shape[1] + order).flatten()
-    return gather_rows(x.flatten(0, 1), flat, flat).view(x.shape)
+    return gather_rows(x.flatten(0, 1), flat).view(x.shape)

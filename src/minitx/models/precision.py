@@ -53,8 +53,7 @@ def finest(device: torch.device) -> torch.dtype:
 
 def cast_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a weight in another type, inside `computing_in` the same tensor each time: decoding uses it every step."""
-    block = _block.get()
-    if weight.dtype is dtype or block is None:
+    if weight.dtype is dtype or torch.compiler.is_compiling() or (block := _block.get()) is None:
         return weight.to(dtype)
     key = id(weight), dtype
     if key not in block.casts:
