@@ -11,8 +11,8 @@ from torch import Tensor
 
 from minitx.profiling.process import waiting_s
 
-# Dense TFLOP/s of products in bf16 (sums in fp32), tf32, fp32; half of what a sheet gives "with sparsity" alone.
-SHEETS: dict[str, tuple[float | None, float | None, float]] = {
+# Dense TFLOP/s of products in 16 bits (sums in fp32), tf32, fp32; half of what a sheet gives "with sparsity" alone.
+SHEETS: dict[str, tuple[float, float | None, float]] = {
     r"H100( SXM\d?)?( 80GB HBM3)?": (989.4, 494.7, 66.9),  # NVIDIA H100 Tensor Core GPU Architecture, V1.04, table 2
     r"H100 PCIe": (756.0, 378.0, 51.2),  # the same table
     r"H100 NVL": (835.5, 417.5, 60.0),  # NVIDIA H100 Tensor Core GPU, datasheet (1,671 and 835 with sparsity)
@@ -22,14 +22,16 @@ SHEETS: dict[str, tuple[float | None, float | None, float]] = {
     r"L4": (121.0, 60.0, 30.3),  # NVIDIA L4 Tensor Core GPU, datasheet (242 and 120 with sparsity)
     r"L40S": (362.05, 183.0, 91.6),  # NVIDIA L40S, datasheet
     r"A10": (125.0, 62.5, 31.2),  # NVIDIA A10 Tensor Core GPU, datasheet
-    r"V100-SXM2.*": (None, None, 15.7),  # NVIDIA V100 Tensor Core GPU, datasheet
-    r"V100-PCIE.*": (None, None, 14.0),  # the same
-    r"T4": (None, None, 8.1),  # NVIDIA T4, datasheet
+    r"V100-SXM2.*": (125.0, None, 15.7),  # NVIDIA V100 Tensor Core GPU, datasheet
+    r"V100-PCIE.*": (112.0, None, 14.0),  # the same
+    r"T4": (65.0, None, 8.1),  # NVIDIA T4, datasheet
     r"GeForce RTX 3090": (71.0, 35.6, 35.6),  # NVIDIA Ampere GA102 GPU Architecture, V2.1, appendix A
     r"RTX A6000": (154.8, 77.4, 38.7),  # the same, appendix B
     r"GeForce RTX 4090": (165.2, 82.6, 82.6),  # NVIDIA Ada GPU Architecture, V2.1, appendix A
 }
-DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+FP16_ALONE = r"V100.*|T4"  # their 16 bits are fp16; all others take bf16 as fast
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16,
+          "bf16-true": torch.bfloat16, "64-true": torch.float64}
 SIDES = (256, 512, 1024, 2048, 4096, 8192)  # of the square products that are measured
 WINDOW_S, SWEEP_S, LIMIT_S = 0.002, 0.4, 2.0  # of one size at a time; of all; of all where no window is quiet
 QUIET = 0.05  # of a window that our threads may wait for a core, because of other programs
@@ -78,11 +80,11 @@ def data_sheet(name: str, dtype: torch.dtype) -> float | None:
     if " MIG " in name:
         return None  # a slice of the device has a share of it
     found = next((figures for pattern, figures in SHEETS.items() if re.fullmatch(pattern, name)), None)
-    if found is None or dtype not in (torch.bfloat16, torch.float32):
+    if found is None or dtype not in (torch.bfloat16, torch.float16, torch.float32):
         return None
-    bf16, tf32, fp32 = found
-    if dtype is torch.bfloat16:
-        return bf16
+    half, tf32, fp32 = found
+    if dtype is not torch.float32:
+        return None if dtype is torch.bfloat16 and re.fullmatch(FP16_ALONE, name) else half
     return tf32 if tf32 is not None and torch.get_float32_matmul_precision() != "highest" else fp32
 
 
