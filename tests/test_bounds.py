@@ -71,7 +71,7 @@ def private_uses() -> Iterator[str]:
 
 
 def found(name: str) -> bool:
-    """Tell whether a dotted name leads to something: a module's, a class's, or what a class's constructor sets."""
+    """Tell whether a dotted name leads to something: a module, its, a class's, or what a class's constructor sets."""
     parts, rest = name.split("."), list[str]()
     while True:
         try:
@@ -82,7 +82,7 @@ def found(name: str) -> bool:
     for part in rest[:-1]:
         owner = getattr(owner, part)
     sets = inspect.getsource(owner.__init__) if isinstance(owner, type) else ""
-    return hasattr(owner, rest[-1]) or f"self.{rest[-1]} = " in sets
+    return not rest or hasattr(owner, rest[-1]) or f"self.{rest[-1]} = " in sets
 
 
 def test_every_private_use_is_listed() -> None:

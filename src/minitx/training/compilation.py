@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -35,8 +36,7 @@ class Compiled:
         self.is_warm = self.is_on = self.has_failed = False
         found = parts(model)
         for part in found:
-            code = torch.compile(part.forward, backend=BACKEND, dynamic=True, fullgraph=True)
-            part.forward = self._either(part.forward, code)
+            part.forward = MethodType(self._either(type(part).forward), part)
         if not found:
             warnings.warn("trainer.compile=true does nothing: all that this model's layers do are recurrences, which "
                           "are one call of a library each", stacklevel=2)
@@ -51,8 +51,10 @@ class Compiled:
             features: Tensor = self.model(src, tgt)
         return features
 
-    def _either(self, plain: Callable[..., Any], code: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a layer's forward pass: compiled where it is asked for, and as long as that works."""
+    def _either(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a kind of layer's forward pass: compiled where it is asked for, and as long as that works."""
+        code = torch.compile(plain, backend=BACKEND, dynamic=True, fullgraph=True)
+
         def forward(*inputs: Any, **options: Any) -> Any:
             if not self.is_on or self.has_failed:
                 return plain(*inputs, **options)
