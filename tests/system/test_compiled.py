@@ -50,10 +50,9 @@ def test_ranks_with_compiled_layers_train_what_one_does_without(zygote: Zygote, 
                                                                 strategy: str) -> None:
     """Without dropout, whose masks differ."""
     runs = []
-    for ranks in (1, 2):
+    for ranks, more in ((1, ["trainer.compile=null"]), (2, ["trainer.compile=true", f"trainer.strategy={strategy}"])):
         runs.append(tmp_path / str(ranks))
-        asked = words(text, runs[-1], "model.dropout=0", "trainer.max_steps=20", f"trainer.strategy={strategy}",
-                      f"trainer.compile={'null' if ranks == 1 else 'true'}")
+        asked = words(text, runs[-1], "model.dropout=0", "trainer.max_steps=20", *more)
         done = check(zygote.run(["-c", AS_TRACED.format(words=asked)], program="python", ranks=ranks, deadline_s=900))
     assert "step 1: 2 graphs compiled, in " in done.stderr
     assert "trainer.compile" not in done.stderr

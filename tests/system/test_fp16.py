@@ -52,9 +52,9 @@ main()
 def test_ranks_agree_on_the_scale_and_train_what_one_does(zygote: Zygote, text: Path, tmp_path: Path,
                                                           strategy: str) -> None:
     runs = []
-    for ranks in (1, 2):
+    for ranks, of_these in ((1, "ddp"), (2, strategy)):
         runs.append(tmp_path / str(ranks))
-        asked = words(text, runs[-1], *FP16, "trainer.max_steps=20", f"trainer.strategy={strategy}")
+        asked = words(text, runs[-1], *FP16, "trainer.max_steps=20", f"trainer.strategy={of_these}")
         code = OVERFLOWING.format(first=TOO_MUCH, words=asked)
         check(zygote.run(["-c", code], program="python", ranks=ranks))
     assert scales(runs[0])[-1] == scales(runs[1])[-1]

@@ -87,7 +87,7 @@ class TranslationTask(pl.LightningModule):
 
     def training_step(self, planned: PlannedUpdate, _: int) -> None:
         """Accumulate the update's gradient, clip it, step; skip the step if anything is not finite."""
-        lr, scale = self.optim.lr * self.lr_factor(), self.state.loss_scale or 1.0
+        lr, scale = self.optim.lr * self.lr_factor(), self.state.loss_scale
         optimizer, model = cast(Any, self.optimizers()), self.compiled or self.model
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -98,14 +98,15 @@ class TranslationTask(pl.LightningModule):
             with explain_out_of_memory(turn.batch):
                 loss_sum, nll_sum = self.losses(model, turn.batch.to(self.device), self.optim.label_smoothing)
                 self.phases.mark("backward")
-                share = scale * turn.weight * self.ranks.size / planned.n_tokens  # ranks average their gradients
+                factor = self.ranks.size if scale is None else scale  # ranks average their gradients
+                share = turn.weight * factor / planned.n_tokens
                 self.sync_gradients(now=turn is planned.turns[-1])
                 self.manual_backward(loss_sum * (share + 0 * loss_sum.detach()))  # what is not finite reaches all ranks
             sums += torch.stack([loss_sum.detach(), nll_sum]) * turn.weight
         self.phases.mark("optimizer")
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        if scale != 1:
-            torch._foreach_mul_(gradients, 1 / scale)
+        if scale is not None:  # the factor of the ranks comes in now: what fits fp16 does not depend on their number
+            torch._foreach_mul_(gradients, self.ranks.size / scale)
         norm = whole(get_total_norm(gradients))
         loss_total, nll_total, grad_norm = torch.cat([sums, norm[None].to(sums)]).tolist()
         finite = isfinite(grad_norm)  # the same on all ranks
