@@ -1,6 +1,5 @@
 """The layers as compiled code while they train (`trainer.compile`): one code for all sizes, and what it took."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from minitx.data.batch import Packed
 from minitx.models.base import Attention, Seq2Seq, evaluating
+from minitx.utils.console import notify
 
 BACKEND = "inductor"  # torch's own compiler: Triton for GPUs, C++ for CPUs
 MOST_VARIANTS = 16  # of one layer's code; more would mean that a size was taken for a constant
@@ -38,8 +38,8 @@ class Compiled:
         for part in found:
             part.forward = MethodType(self._either(type(part).forward), part)
         if not found:
-            warnings.warn("trainer.compile=true does nothing: all that this model's layers do are recurrences, which "
-                          "are one call of a library each", stacklevel=2)
+            notify("trainer.compile=true does nothing: all that this model's layers do are recurrences, which are one "
+                   "call of a library each", stacklevel=2)
 
     def __call__(self, src: Packed, tgt: Packed) -> Tensor:
         """Compute what the model does. --> [N, D]"""
@@ -63,8 +63,8 @@ class Compiled:
             except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
                 self.has_failed = True
                 reason = " ".join(str(error).split())[:200]
-                warnings.warn(f"trainer.compile=true: layers cannot be compiled here, so they are trained as they are: "
-                              f"{reason}", stacklevel=2)
+                notify("trainer.compile=true: layers cannot be compiled here, so they are trained as they are: "
+                       f"{reason}", stacklevel=2)
                 return plain(*inputs, **options)
 
         return forward
@@ -91,10 +91,11 @@ class Compiled:
         handler.register_end_callback(end)
         self.is_on = True
         try:
+            # DDP's optimizer takes no function with a gradient of its own; sizes that are equal now may differ soon
             with (_dynamo.config.patch(recompile_limit=MOST_VARIANTS, fail_on_recompile_limit_hit=True,
-                                       optimize_ddp=False),  # which takes no function that has its own gradient
+                                       optimize_ddp=False),
                   config.patch(force_non_lazy_backward_lowering=True),
-                  symbols.patch(use_duck_shape=False)):  # type: ignore[attr-defined]  sizes equal now may differ soon
+                  symbols.patch(use_duck_shape=False)):  # type: ignore[attr-defined]
                 yield
         finally:
             self.is_on = False
