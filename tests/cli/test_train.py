@@ -63,8 +63,8 @@ SLIPS = {
     "trainer.max_steps=0": "trainer.max_steps=0: must be at least 1 (stop after this many optimizer steps)",
     "trainer.max_steps=many": "trainer.max_steps=many: must be a whole number (stop after this many optimizer steps)",
     "optim.lr=-1": "optim.lr=-1.0: must be greater than 0 (peak learning rate of AdamW)",
-    "trainer.precision=bf16": "trainer.precision=bf16: must be one of auto, 32-true, bf16-mixed, bf16-true, 64-true; "
-                              "did you mean bf16-true?",
+    "trainer.precision=bf16": "trainer.precision=bf16: must be one of auto, 32-true, bf16-mixed, 16-mixed, bf16-true, "
+                              "64-true; did you mean bf16-true?",
     "model.n_heads=3": "model.n_heads=3: must divide model.d_model=128 into equal even parts",
     "~optim": "optim is missing: AdamW, loss and schedule",
     "data=files": "data=files needs data.dir: a folder with train.en, train.de, val.en ...",
@@ -87,7 +87,8 @@ SLIPS = {
     "seed=18446744073709551616": "seed=18446744073709551616: must be at most 18,446,744,073,709,551,615 "
                                  "(seed of weights, order and dropout)",
     "seed=-1": "seed=-1: must be at least 0 (seed of weights, order and dropout)",
-    "trainer.precision=3_2": "trainer.precision=3_2: must be one of auto, 32-true, bf16-mixed, bf16-true, 64-true",
+    "trainer.precision=3_2": "trainer.precision=3_2: must be one of auto, 32-true, bf16-mixed, 16-mixed, bf16-true, "
+                             "64-true",
     "--multirun run_dir=2024_05,2024_05": "run_dir=2024_05: shared by 2 jobs; leave it out, or name it by what varies: "
                                           "run_dir='runs/${choices.model}-${seed}'",
     "--multirun init_from=range(1,3)": "init_from=1: must be text, in quotes if it looks like a number (run "

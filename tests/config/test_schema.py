@@ -90,7 +90,7 @@ def test_a_missing_key_is_named(cfg: Config) -> None:
 
 
 OPTIONAL = {"data__bleu_tokenizer": "char", "checkpoint__average": 2, "trainer__max_pflop": 1.5,
-            "model__cell_loop": True}
+            "model__cell_loop": True, "trainer__compile": True}
 
 
 def test_an_optional_key_may_be_missing_and_is_hashed_only_if_it_is_set() -> None:

@@ -28,6 +28,14 @@ def test_a_sheet_is_of_the_device_by_exactly_that_name(name: str, bf16: float | 
     assert data_sheet(name, torch.float64) is None
 
 
+@pytest.mark.parametrize(("name", "fp16"), [
+    ("Tesla V100-SXM2-16GB", 125.0), ("Tesla V100-PCIE-32GB", 112.0), ("Tesla T4", 65.0), ("NVIDIA L4", 121.0)])
+def test_16_bits_are_fp16_where_there_is_no_bf16(monkeypatch: pytest.MonkeyPatch, name: str, fp16: float) -> None:
+    assert data_sheet(name, torch.float16) == fp16
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak(CUDA, "16-mixed") == Peak(fp16, "data sheet")
+
+
 def test_tf32_counts_where_torch_may_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     assert data_sheet("NVIDIA H100 PCIe", torch.float32) == 378.0

@@ -85,22 +85,34 @@ def test_in_fp32_it_is_exact_but_for_rounding(monkeypatch: pytest.MonkeyPatch, a
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=["mixed", "true"])
-def test_bf16_logits_are_summed_in_fp32(weights: torch.dtype) -> None:
+@pytest.mark.parametrize(("half", "weights"), [
+    (torch.bfloat16, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)])
+def test_logits_in_16_bits_are_summed_in_fp32(half: torch.dtype, weights: torch.dtype) -> None:
     """Each token's rounding is its own: the sum is far more exact than a token is."""
     features, weight, labels = drawn(2000, 9, 50, torch.float32)
-    x, w = features.detach().bfloat16().requires_grad_(), weight.detach().to(weights).requires_grad_()
+    x, w = features.detach().to(half).requires_grad_(), weight.detach().to(weights).requires_grad_()
     loss, nll = linear_cross_entropy(x, w, labels, 0.1)
     assert loss.dtype is nll.dtype is torch.float32
-    expected = reference(x, w.bfloat16(), labels, 0.1)
+    expected = reference(x, w.to(half), labels, 0.1)
     assert loss.item() == pytest.approx(expected.item(), rel=5e-5)
     ours, theirs = torch.autograd.grad(loss, (x, w)), torch.autograd.grad(expected, (x, w))
-    assert [gradient.dtype for gradient in ours] == [torch.bfloat16, weights]
+    assert [gradient.dtype for gradient in ours] == [half, weights]
     for one, other in zip(ours, theirs, strict=True):
         assert F.cosine_similarity(one.double().flatten(), other.double().flatten(), dim=0) > 0.9999
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_fp16_knows_the_loss_of_a_label_whose_probability_it_does_not_have() -> None:
+    """Below 6e-8 there is only 0; the sum of all exponentials is known from the likeliest entry."""
+    features = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float16, requires_grad=True)
+    weight = torch.tensor([[0.0, 0.0], [25.0, 0.5], [12.0, 1.0], [24.0, 0.25]], dtype=torch.float16)
+    labels = torch.tensor([0, 2])
+    loss, nll = linear_cross_entropy(features, weight, labels, 0.1)
+    assert loss.dtype is torch.float32
+    assert nll.item() == pytest.approx(reference(features, weight, labels, 0.0).item(), rel=1e-4)
+    assert loss.item() == pytest.approx(reference(features, weight, labels, 0.1).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_a_label_that_cannot_be_costs_much_but_not_infinity(dtype: torch.dtype) -> None:
     features = torch.full((1, 4), 1e3, dtype=dtype, requires_grad=True)
     weight = torch.tensor([[1.0] * 4, [-1.0] * 4], dtype=dtype, requires_grad=True)

@@ -110,6 +110,20 @@ def test_weights_stay_exact_where_products_are_rounded() -> None:
     assert {value.dtype for moments in optimizer.state.values() for value in moments.values()} == {torch.float32}
 
 
+def test_a_gradient_below_fp16s_range_still_moves_a_matrix() -> None:
+    model = tiny_transformer()
+    p = model.encoder[0].feed_forward[0].weight  # type: ignore[index, union-attr]
+    grad, before = 1e-7 * torch.randn(p.shape), p.detach().clone()
+    moves = []
+    for dtype in (torch.float32, torch.float16):
+        with torch.no_grad():
+            p.copy_(before)
+        p.grad = grad.clone()
+        build_optimizer(model, MUON, dtype).step()
+        moves.append((p.detach() - before).flatten())
+    assert torch.cosine_similarity(*moves, dim=0) > 0.99
+
+
 @pytest.mark.parametrize("optim", [OPTIM, MUON], ids=["adamw", "muon"])
 def test_it_goes_on_from_what_a_checkpoint_holds(optim: OptimConfig) -> None:
     def task(seed: int) -> tuple[TranslationTask, torch.optim.Optimizer]:

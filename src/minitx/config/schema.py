@@ -226,8 +226,11 @@ class TrainerConfig:
                             "them has failed", unit="times", ge=0)
     timeout_s: float = key("seconds after which a rank no longer waits for the others", unit="seconds", gt=0)
     threads: int | None = key("CPU threads per rank; null = cores / ranks", unit="threads", ge=1)
-    precision: str = key("number format; auto = bf16 where it is fast",
-                         choices=("auto", "32-true", "bf16-mixed", "bf16-true", "64-true"))
+    precision: str = key("number format; auto = bf16 where it is fast; 16-mixed = fp16 and a scaled loss, for GPUs "
+                         "that have no bf16",
+                         choices=("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"))
+    compile: bool | None = key("compile the model for training; it takes a minute or more before the first update. "
+                               "null = false", optional=True)
     tokens_per_update: int = key("non-padding target tokens per optimizer step", unit="tokens", ge=1)
     max_steps: int | None = key("stop after this many optimizer steps", unit="updates", ge=1)
     horizon_steps: int | None = key("step at which the learning rate's decay ends; null = max_steps, or the step "

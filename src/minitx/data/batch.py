@@ -7,17 +7,18 @@ there and then, by index. Masks are made here and nowhere else: True = a real to
 B sentences, L places of the longest (S of sources, T of targets), N rows, D any width, H heads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from minitx.utils.autograd import apply_function
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class Packed:
     mask: Tensor  # [B, L] bool; an idle sentence, there for its shape alone, counts its first place
     starts: Tensor  # [sentences + 2] int32, of each sentence in [N], the filler being one more, and N
     n_tokens: int  # real ones: the first rows
-    _head_indices: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # of these, once asked for
 
     def to(self, device: torch.device | str) -> "Packed":
         """Copy the tensors to a device; the host does not wait."""
@@ -55,15 +56,19 @@ class Packed:
         """Return L, the places of the longest sentence."""
         return self.rows.shape[1]
 
-    @cached_property
+    @property
     def lengths(self) -> Tensor:
         """Return the real tokens of each sentence, or 1 if it is idle. [B]"""
-        return self.mask.sum(1)
+        return self._once("lengths", lambda: self.mask.sum(1))
 
-    @cached_property
+    @property
     def bias(self) -> Tensor:
         """Return what attention adds to its scores: -inf at padding, else 0. [B, 1, 1, L] fp32"""
-        return torch.zeros(self.mask.shape, device=self.mask.device).masked_fill_(~self.mask, -torch.inf)[:, None, None]
+        def make() -> Tensor:
+            zeros = torch.zeros(self.mask.shape, device=self.mask.device)
+            return zeros.masked_fill_(~self.mask, -torch.inf)[:, None, None]
+
+        return self._once("bias", make)
 
     def pad(self, x: Tensor) -> Tensor:
         """Set sentences side by side. [N, D] --> [B, L, D], padding being whatever the last row is"""
@@ -75,14 +80,24 @@ class Packed:
 
     def head_indices(self, n_heads: int, parts: int) -> tuple[Tensor, Tensor]:
         """Return which of [N, parts, H] each entry of [parts, B, H, L] is, and the inverse; both flat."""
-        if (n_heads, parts) not in self._head_indices:
+        def make() -> tuple[Tensor, Tensor]:
             (B, L), device = self.rows.shape, self.rows.device
             part, head = torch.arange(parts, device=device)[:, None], torch.arange(n_heads, device=device)
             sentence, place = (t[:, None, None] for t in (self.slots // L, self.slots % L))
             index = (self.rows[:, None] * parts + part[:, None, None]) * n_heads + head[:, None]
             inverse = ((part * B + sentence) * n_heads + head) * L + place
-            self._head_indices[n_heads, parts] = index.flatten(), inverse.flatten()
-        return self._head_indices[n_heads, parts]
+            return index.flatten(), inverse.flatten()
+
+        return self._once((n_heads, parts), make)
+
+    def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what is made of this, and keep it; compiled code makes it anew, where that costs nothing."""
+        if torch.compiler.is_compiling():
+            return make()
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
 
 
 def to_device(x: Tensor, device: torch.device | str) -> Tensor:
@@ -92,10 +107,11 @@ def to_device(x: Tensor, device: torch.device | str) -> Tensor:
     return x.to(device, non_blocking=True)
 
 
-def gather_rows(x: Tensor, rows: Tensor, inverse: Tensor, real: int | None = None) -> Tensor:
+def gather_rows(x: Tensor, rows: Tensor, inverse: Tensor | None = None, real: int | None = None) -> Tensor:
     """Take rows of x. The gradient is gathered by the inverse index, which is faster than scattering it.
 
-    inverse: where each row of x went. real: only so many rows of x, the first, have a gradient; None = all.
+    inverse: where each row of x went; None = `rows` is its own inverse. real: only so many rows of x, the first, have a
+    gradient; None = all.
     """
     result: Tensor = apply_function(_GatherRows, x, rows, inverse, real)
     return result
@@ -103,9 +119,9 @@ def gather_rows(x: Tensor, rows: Tensor, inverse: Tensor, real: int | None = Non
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor, inverse: Tensor, real: int | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rows: Tensor, inverse: Tensor | None, real: int | None) -> Tensor:
         ctx.real = real
-        ctx.save_for_backward(inverse)
+        ctx.save_for_backward(rows if inverse is None else inverse)
         return x.index_select(0, rows)
 
     @staticmethod

@@ -13,7 +13,7 @@ from minitx.data.batch import Packed, gather_rows
 from minitx.models.base import Attention
 from minitx.models.layers import Linear, RotaryPositions
 from minitx.models.precision import at_least_fp32
-from minitx.utils.autograd import apply_function
+from minitx.utils.autograd import apply_function, on_cpu
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -21,7 +21,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 
     bias: fp32, -inf = do not attend, broadcast to [B, H, L, S]. Source: Vaswani et al. 2017, equation 1.
     """
-    if q.device.type == "cpu":
+    if on_cpu(q):
         out: Tensor = apply_function(_Attention, q, k, v, bias)
         return out
     return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
@@ -29,7 +29,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 
 def self_attention(qkv: Tensor, packed: Packed, n_heads: int, *, causal: bool = False) -> Tensor:
     """Let each token attend to its sentence, or to what comes before it there. [N, 3D] --> [N, D]"""
-    if qkv.device.type == "cpu":
+    if on_cpu(qkv):
         out: Tensor = apply_function(_PackedAttention, qkv, None, packed, packed, n_heads, causal)
         return out
     if has_varlen(qkv, qkv.shape[1] // (3 * n_heads)):
@@ -43,7 +43,7 @@ def self_attention(qkv: Tensor, packed: Packed, n_heads: int, *, causal: bool = 
 
 def cross_attention(q: Tensor, kv: Tensor, tgt: Packed, src: Packed, n_heads: int) -> Tensor:
     """Let each target's tokens attend to its source. q: [N, D], kv: [N of src, 2D] --> [N, D]"""
-    if q.device.type == "cpu":
+    if on_cpu(q):
         out: Tensor = apply_function(_PackedAttention, q, kv, tgt, src, n_heads, False)
         return out
     if has_varlen(q, q.shape[1] // n_heads):
@@ -59,7 +59,15 @@ def has_varlen(q: Tensor, head_dim: int) -> bool:
     Of heads wider than 192 only some of these GPUs take the gradient.
     """
     return (q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16) and head_dim % 8 == 0
-            and head_dim <= 192 and torch.cuda.get_device_capability(q.device) >= (8, 0))
+            and head_dim <= 192 and _capability(q.device) >= (8, 0))
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    """Return a GPU's compute capability; a compiler knows a GPU's properties alone."""
+    if torch.compiler.is_compiling():
+        properties = torch.cuda.get_device_properties(device)
+        return properties.major, properties.minor
+    return torch.cuda.get_device_capability(device)
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, tgt: Packed, src: Packed, causal: bool) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.utils.autograd import apply_function
+from minitx.utils.autograd import apply_function, on_cpu
 
 LEVELS = 2**16  # p is rounded to a part of these, and the scale is that of the rounded p: the mean is exact
 
@@ -27,14 +27,14 @@ class Dropout(nn.Module):
         """Drop elements in training mode only. --> as x"""
         if not self.training or self.p == 0:
             return x
-        if x.device.type != "cpu":
+        if not on_cpu(x):
             return F.dropout(x, self.p)
         dropped: Tensor = apply_function(_Dropout, None, x, self.p)
         return dropped
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Return x + dropout(y)."""
-        if not self.training or self.p == 0 or y.device.type != "cpu":
+        if not self.training or self.p == 0 or not on_cpu(y):
             return x + self(y)
         total: Tensor = apply_function(_Dropout, x, y, self.p)
         return total

@@ -74,7 +74,8 @@ class GNMT(RecurrentSeq2Seq):
 
         x: [B or B*K, T, D], states: h and c of each layer --> as x, the states after them
         """
-        after, context = list[Tensor](), x
+        after: list[Tensor] = []
+        context = x
         for number, (lstm, h, c) in enumerate(zip(self.decoder, states[0::2], states[1::2], strict=True)):
             read = self.dropout(torch.cat([x, context], dim=-1)) if number > 0 else x
             y, (h, c) = lstm(read, (h[None], c[None]))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitx.models.precision import cast_weight, finest, tile_weight
-from minitx.utils.autograd import apply_function
+from minitx.utils.autograd import apply_function, on_cpu
 
 
 class Linear(nn.Linear):
@@ -20,14 +20,14 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """[..., D in] --> [..., D out]"""
         bias = None if self.bias is None else cast_weight(self.bias, x.dtype)
-        if torch.is_inference_mode_enabled() and has_tiles(x):
+        if has_tiles(x) and torch.is_inference_mode_enabled():
             return tile_product(x, tile_weight(self.weight), bias, "none")
         return F.linear(x, cast_weight(self.weight, x.dtype), bias)
 
 
 def has_tiles(x: Tensor) -> bool:
     """Return whether oneDNN has bf16 kernels of its own for such a tensor."""
-    return (x.device.type == "cpu" and x.dtype is torch.bfloat16 and torch.backends.mkldnn.is_available()
+    return (on_cpu(x) and x.dtype is torch.bfloat16 and torch.backends.mkldnn.is_available()
             and bool(torch.backends.mkldnn.enabled) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
@@ -56,7 +56,7 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] --> [..., D]"""
-        if torch.is_inference_mode_enabled() and has_tiles(x):
+        if has_tiles(x) and torch.is_inference_mode_enabled():
             w1, b1, w2, b2 = self.parameters()
             wide = tile_product(x, tile_weight(w1), cast_weight(b1, x.dtype), "relu")
             return tile_product(wide, tile_weight(w2), cast_weight(b2, x.dtype), "none")

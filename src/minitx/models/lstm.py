@@ -50,7 +50,8 @@ class LSTMSeq2Seq(RecurrentSeq2Seq):
 
     def encode(self, src: Packed) -> Tensor:
         """Read the source. --> memory [B, S, L*R]: the states of each layer, side by side"""
-        x, outputs = src.pad(self.embed(self.src_embed, src.ids)), list[Tensor]()
+        x = src.pad(self.embed(self.src_embed, src.ids))
+        outputs: list[Tensor] = []
         for layer in self.encoder:
             x = layer(x if not outputs else self.dropout(x), src)
             outputs.append(x)

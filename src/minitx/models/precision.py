@@ -74,8 +74,7 @@ def tile_weight(weight: Tensor) -> Tensor:
 
 def _once(weight: Tensor, kind: torch.dtype | str, make: Callable[[], Tensor]) -> Tensor:
     """Make a cast of a weight, but inside `computing_in` return the one that was made there before."""
-    block = _block.get()
-    if block is None:
+    if torch.compiler.is_compiling() or (block := _block.get()) is None:
         return make()
     key = id(weight), kind
     if key not in block.casts:

@@ -11,7 +11,8 @@ from torch import Tensor
 from minitx.profiling.devices import device_named
 from minitx.profiling.process import waiting_s
 
-DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16,
+          "bf16-true": torch.bfloat16, "64-true": torch.float64}
 SIDES = (256, 512, 1024, 2048, 4096, 8192)  # of the square products that are measured
 WINDOW_S, SWEEP_S, LIMIT_S = 0.002, 0.4, 2.0  # of one size at a time; of all; of all where no window is quiet
 QUIET = 0.05  # of a window that our threads may wait for a core, because of other programs

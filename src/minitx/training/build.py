@@ -98,7 +98,7 @@ def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState, *, devic
         plain = deepcopy(model).requires_grad_(False)
         shard(model.to(device), device)
     return TranslationTask(model, cfg.optim, state=state, precision=state.precision, seed=cfg.seed, ranks=ranks,
-                           plain=plain)
+                           plain=plain, compiles=bool(cfg.trainer.compile))
 
 
 def build_strategy(trainer: TrainerConfig, ranks: Ranks) -> Strategy | str:

@@ -14,6 +14,7 @@ from minitx.distributed.ranks import Ranks
 from minitx.models.base import Seq2Seq
 from minitx.profiling.peak import Peak
 from minitx.profiling.timers import Clock
+from minitx.training.compilation import Made
 from minitx.training.coordination import Agreement, out_of_time, share_done
 from minitx.training.loggers import LoggerGuard
 from minitx.training.schedule import decay_begins
@@ -86,13 +87,16 @@ class Bookkeeping(pl.Callback):
         self.positions += positions(batch)
         flop = training_flop(pl_module.model, batch)
         state.flop = None if state.flop is None or flop is None else state.flop + flop
-        state.nonfinite += not stats.finite
+        state.overflows += stats.overflowed
+        state.nonfinite += not (stats.finite or stats.overflowed)
         state.train_s = self.run.clock.seconds("train")
         self.fix_horizon()
         self.pending.append(stats)
         if not stats.finite:
-            self.run.console.line(f"step {state.step}: loss or gradient is not finite; update skipped "
-                                  f"({state.nonfinite} of at most {self.run.cfg.trainer.max_nonfinite})")
+            why = (f"a gradient does not fit fp16; update skipped, loss scale halved to {state.loss_scale:,.0f}"
+                   if stats.overflowed else "loss or gradient is not finite; update skipped "
+                   f"({state.nonfinite} of at most {self.run.cfg.trainer.max_nonfinite})")
+            self.run.console.line(f"step {state.step}: {why}")
         every = self.run.cfg.trainer.log_every_n_steps, self.run.cfg.checkpoint.every_n_steps
         if not stats.finite or any(state.step % n == 0 for n in every):  # a resumed run then writes the same records
             self.write()
@@ -140,7 +144,8 @@ class Bookkeeping(pl.Callback):
             lr=pending[-1].lr, nonfinite=state.nonfinite, **gradient_norms(finite, self.run.cfg.optim.clip_norm),
             tgt_tokens_per_s=(state.tokens - before.tokens) / seconds if seconds else None,
             tgt_positions_per_s=(state.positions - before.positions) / seconds if seconds else None,
-            mfu_pct=self.run.peak.mfu_pct(flop, seconds))
+            mfu_pct=self.run.peak.mfu_pct(flop, seconds),
+            **({} if state.loss_scale is None else {"loss_scale": state.loss_scale, "overflows": state.overflows}))
         self.pending, self.positions, self.before = [], 0, replace(state)
 
 
@@ -161,6 +166,26 @@ def gradient_norms(finite: list[UpdateStats], clip_norm: float | None) -> dict[s
     clipped = [clip_norm is not None and norm > clip_norm for norm in norms]
     return {"grad_norm": sum(norms) / len(norms) if norms else None, "grad_norm_max": max(norms, default=None),
             "clipped_pct": 100 * sum(clipped) / len(norms) if norms else None}
+
+
+class Compilation(pl.Callback):
+    """Say what the compiler made for an update, where layers are compiled, and how long it took."""
+
+    def __init__(self, run: RunContext) -> None:
+        self.run, self.said = run, Made(0, 0.0)
+
+    @override
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        assert isinstance(pl_module, TranslationTask)
+        if pl_module.compiled is None or (made := pl_module.compiled.made) == self.said:
+            return
+        graphs, seconds = made.graphs - self.said.graphs, made.seconds - self.said.seconds
+        again = " more" if self.said.graphs else ""
+        self.said = made
+        self.run.console.line(f"step {self.run.state.step}: {graphs}{again} graph{'s' * (graphs != 1)} compiled, in "
+                              f"{duration(seconds)}")
+        self.run.record("compile", graphs=graphs, seconds=round(seconds, 3))
 
 
 class Progress(pl.Callback):

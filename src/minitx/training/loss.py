@@ -45,9 +45,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if df is None or dw is None:
                 log_sum = logits[:len(y)].to(exact).logsumexp(-1)
             else:
+                in_fp16 = logits.dtype is torch.float16  # p_y may then be 0, but not the largest p
+                top, column = logits[:len(y)].max(-1) if in_fp16 else (logit_y, y)
                 p = torch.softmax(logits, -1, out=logits)
                 p_y = p.take(label_at).to(exact)
-                log_sum = logit_y - p_y.clamp(min=torch.finfo(exact).tiny).log()  # to the precision of p
+                p_top = p.take(label_at - y + column).to(exact) if in_fp16 else p_y
+                log_sum = top.to(exact) - p_top.clamp(min=torch.finfo(exact).tiny).log()  # to the precision of p
                 p.put_(label_at, (p_y - (1 - smoothing)).to(p.dtype))  # `scatter_` copies all of p
                 p[len(y):] = 0
                 torch.mm(p, W, out=df[start:start + rows])

@@ -63,7 +63,10 @@ class Muon(torch.optim.AdamW):
         averages = [self._average(p) for p in matrices]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         ahead = torch._foreach_lerp(gradients, averages, momentum)  # Nesterov's: one step further
-        directions = orthogonal(torch.stack(ahead).to(self.dtype)).to(matrices[0].dtype)
+        stacked = torch.stack(ahead)
+        if self.dtype is torch.float16:  # where small gradients would vanish
+            stacked = normalised(stacked)
+        directions = orthogonal(stacked.to(self.dtype)).to(matrices[0].dtype)
         torch._foreach_mul_(matrices, 1 - lr * weight_decay)
         torch._foreach_add_(matrices, list(directions), alpha=-lr * RMS * math.sqrt(max(matrices[0].shape)))
         for p in matrices:
@@ -81,8 +84,14 @@ def orthogonal(x: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     is_tall = x.shape[1] > x.shape[2]
     x = x.mT if is_tall else x
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    x = normalised(x)
     for _ in range(ITERATIONS):
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x.mT if is_tall else x
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Give each matrix the norm 1, so that no singular value is larger. [K, m, n] --> as x"""
+    norm: Tensor = x.norm(dim=(1, 2), keepdim=True)
+    return x / norm.clamp(min=1e-7)

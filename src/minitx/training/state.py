@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass
 class RunState:
-    """Count a run's progress. `step` counts planned updates, those skipped as non-finite included."""
+    """Count a run's progress. `step` counts planned updates, those that were skipped included."""
 
     epoch: int = 0
     update: int = 0  # updates of this epoch that are done: with `epoch`, the position in the plan
@@ -17,6 +17,9 @@ class RunState:
     flop: float | None = 0.0  # operations on real tokens, forwards and backwards; None = the model does not count them
     nonfinite: int = 0  # updates skipped
     min_micro_batches: int = 1  # of an update: as many as the most ranks that have trained it so far
+    overflows: int = 0  # updates skipped since a gradient did not fit fp16, which is part of its use
+    loss_scale: float | None = None  # by which the loss is multiplied for fp16's sake; None = it is not
+    fitting: int = 0  # updates since it last changed
     git_sha: str | None = None  # the code that trains it
     git_dirty: bool | None = None  # whether that is not, all of it, this one commit
     startup_s: float = 0.0

@@ -21,6 +21,8 @@ from minitx.models.base import Seq2Seq
 from minitx.models.precision import computing_in, finest
 from minitx.profiling.timers import Phases
 from minitx.runs.checkpoint import load_tensors, model_tensors
+from minitx.training import loss_scale
+from minitx.training.compilation import Compiled
 from minitx.training.ema import EMA
 from minitx.training.loss import linear_cross_entropy
 from minitx.training.optimizer import build_optimizer
@@ -28,7 +30,9 @@ from minitx.training.schedule import lr_factor
 from minitx.training.state import RunState
 from minitx.utils.errors import UserError
 
-DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.float32, "16-mixed": torch.float32,
+          "bf16-true": torch.bfloat16, "64-true": torch.float64}  # of weights
+ACTIVATIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # where these have another type
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class UpdateStats:
     grad_norm: float
     lr: float
     finite: bool
+    overflowed: bool = False  # not finite, but a smaller loss scale may help
 
 
 class TranslationTask(pl.LightningModule):
@@ -51,14 +56,20 @@ class TranslationTask(pl.LightningModule):
     """
 
     def __init__(self, model: Seq2Seq, optim: OptimConfig, *, state: RunState, precision: str, seed: int,
-                 ranks: Ranks = SINGLE, plain: Seq2Seq | None = None) -> None:
-        """plain: where each rank holds a part of the model, a whole one to gather its weights in"""
+                 ranks: Ranks = SINGLE, plain: Seq2Seq | None = None, compiles: bool = False) -> None:
+        """plain: where each rank holds a part of the model, a whole one to gather its weights in
+
+        compiles: whether its layers are compiled code while they train
+        """
         super().__init__()
         self.automatic_optimization = False
         self.model, self.ranks = model.to(DTYPES[precision]), ranks
         self.plain = [] if plain is None else [plain]  # in a list: its weights are not this module's own
         self.optim, self.state, self.precision, self.seed = optim, state, precision, seed
-        self.compute_dtype = torch.bfloat16 if precision == "bf16-mixed" else None  # None = that of the weights
+        self.compute_dtype = ACTIVATIONS.get(precision)  # None = that of the weights
+        if self.compute_dtype is torch.float16 and state.loss_scale is None:
+            state.loss_scale = loss_scale.FIRST
+        self.compiled = Compiled(self.model) if compiles else None
         self.ema = None if optim.ema_decay is None else EMA(self.model, optim.ema_decay)
         self.stats: UpdateStats | None = None  # of the last update
         self.phases = Phases(torch.device("cpu"))
@@ -76,8 +87,8 @@ class TranslationTask(pl.LightningModule):
 
     def training_step(self, planned: PlannedUpdate, _: int) -> None:
         """Accumulate the update's gradient, clip it, step; skip the step if anything is not finite."""
-        lr = self.optim.lr * self.lr_factor()
-        optimizer: Any = self.optimizers()
+        lr, scale = self.optim.lr * self.lr_factor(), self.state.loss_scale
+        optimizer, model = cast(Any, self.optimizers()), self.compiled or self.model
         for group in optimizer.param_groups:
             group["lr"] = lr
         sums = torch.zeros(2, dtype=finest(self.device), device=self.device)  # loss, nll
@@ -85,27 +96,31 @@ class TranslationTask(pl.LightningModule):
             self.phases.mark("forward")
             seed_dropout(self.seed, planned.epoch, planned.update, turn.number)
             with explain_out_of_memory(turn.batch):
-                loss_sum, nll_sum = self.losses(self.model, turn.batch.to(self.device), self.optim.label_smoothing)
+                loss_sum, nll_sum = self.losses(model, turn.batch.to(self.device), self.optim.label_smoothing)
                 self.phases.mark("backward")
-                share = turn.weight * self.ranks.size / planned.n_tokens  # between ranks, gradients are averaged
+                factor = self.ranks.size if scale is None else scale  # ranks average their gradients
+                share = turn.weight * factor / planned.n_tokens
                 self.sync_gradients(now=turn is planned.turns[-1])
                 self.manual_backward(loss_sum * (share + 0 * loss_sum.detach()))  # what is not finite reaches all ranks
             sums += torch.stack([loss_sum.detach(), nll_sum]) * turn.weight
         self.phases.mark("optimizer")
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if scale is not None:  # the factor of the ranks comes in now: what fits fp16 does not depend on their number
+            torch._foreach_mul_(gradients, self.ranks.size / scale)
         norm = whole(get_total_norm(gradients))
         loss_total, nll_total, grad_norm = torch.cat([sums, norm[None].to(sums)]).tolist()
         finite = isfinite(grad_norm)  # the same on all ranks
+        overflowed = loss_scale.settle(self.state, finite)
         if finite:
             if self.optim.clip_norm is not None:
                 clip_grads_with_norm_(self.model.parameters(), self.optim.clip_norm, norm)
             optimizer.step()
             if self.ema is not None:
-                self.ema.update(self.state.step - self.state.nonfinite)
+                self.ema.update(self.state.step - self.state.nonfinite - self.state.overflows)
         optimizer.zero_grad()
         self.phases.mark(None)
         n_tokens = sum(turn.batch.n_tokens for turn in planned.turns if turn.weight)
-        self.stats = UpdateStats(loss_total, nll_total, n_tokens, grad_norm, lr, finite)
+        self.stats = UpdateStats(loss_total, nll_total, n_tokens, grad_norm, lr, finite, overflowed)
 
     def sync_gradients(self, now: bool) -> None:
         """Have the next backward pass average the ranks' gradients, or only add to this rank's."""
@@ -141,7 +156,7 @@ class TranslationTask(pl.LightningModule):
         return lr_factor(self.optim.schedule, self.state.step, warmup_steps=self.optim.warmup_steps,
                          horizon=self.state.horizon_steps, decay_fraction=self.optim.decay_fraction)
 
-    def losses(self, model: Seq2Seq, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
+    def losses(self, model: Seq2Seq | Compiled, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
         """Return loss_sum and nll_sum over the real target tokens."""
         with computing_in(self.compute_dtype):
             features = model(batch.src, batch.tgt)  # --> [N, D]

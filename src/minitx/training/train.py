@@ -17,7 +17,7 @@ from minitx.runs.checkpoint import load_model
 from minitx.runs.directory import held, is_finished, storage_errors
 from minitx.runs.result import TestScore
 from minitx.training.build import build_strategy, build_trainer
-from minitx.training.callbacks import Bookkeeping, Progress, Stopping
+from minitx.training.callbacks import Bookkeeping, Compilation, Progress, Stopping
 from minitx.training.checkpointing import Checkpoints, Restore
 from minitx.training.enough import LongEnough, has_learned, search_settings
 from minitx.training.prepare import Prepared, prepare
@@ -87,7 +87,7 @@ def loop(prepared: Prepared, validation: Validation, stopping: Stopping) -> None
     run, ranks = prepared.run, prepared.run.ranks
     ours = os.getppid() if ranks.size > 1 else os.getpid()  # count the other ranks' CPU time as ours
     watch = Watch(prepared.device, ticks=partial(read_ticks, root=ours))
-    callbacks = [Restore(prepared.moments), Bookkeeping(run), LongEnough(run), validation, stopping,
+    callbacks = [Restore(prepared.moments), Bookkeeping(run), Compilation(run), LongEnough(run), validation, stopping,
                  Telemetry(run, prepared.data, watch), Checkpoints(run), Progress(run)]
     with watch:
         trainer = build_trainer(prepared.device, callbacks, strategy=build_strategy(run.cfg.trainer, ranks),

@@ -5,7 +5,7 @@ The code that was timed in 2020 is not ours: it padded sentences and kept attent
 predicted from kernels as our code launches them on a V100, which comes nearest.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations

@@ -10,21 +10,21 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from math import inf, log, sqrt
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from minitx.config.compose import compose
 from minitx.config.schema import Config
 from minitx.experiments.costs.complexity import with_width
 from minitx.experiments.fits import Claim, judge
-from minitx.experiments.prediction.calibration import calibrate
+from minitx.experiments.prediction.calibration import calibrate, layer_us, product_us
 from minitx.experiments.prediction.published import Training, kernels, trainings
 from minitx.experiments.prediction.quality import minutes_to, updates_to
 from minitx.experiments.prediction.speed import Speed, Work, precision_on, predict_speed, work
 from minitx.experiments.prediction.validation import WITHOUT, Fitted, errors, fit_trainings, predict, refit
 from minitx.experiments.reports.results import read_rows
 from minitx.profiling.devices import by_name
-from minitx.profiling.timeline import Constants
+from minitx.profiling.timeline import Constants, Pace
 from minitx.training.launch import resolve
 from minitx.utils.console import Console
 from minitx.utils.errors import UserError
@@ -90,7 +90,7 @@ def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> d
     shapes = len(sizes.widths) + len(sizes.lengths)
     progress = Progress(console, float(len(sizes.systems) * (len(sizes.cases) * len(sizes.devices) + shapes)))
     speeds = list(predict_cases(sizes, constants, progress))
-    found = {"constants": asdict(constants), "tests": tests, "speeds": speeds,
+    found = {"constants": asdict(constants), "tests": tests, "kernels": kernel_errors(constants), "speeds": speeds,
              "quality": list(times_to_quality(speeds, tests["v100 to a100"]["spread"])),
              "by_width": list(predict_widths(sizes, constants, progress)),
              "by_length": list(predict_lengths(sizes, constants, progress))}
@@ -111,13 +111,37 @@ def validate(published: Sequence[Training], constants: Constants, console: Conso
 def test(fitted: Fitted, unseen: Sequence[Training]) -> dict[str, Any]:
     """Predict trainings that no constant was fitted on."""
     predictions = list(predict(unseen, fitted))
-    middle, worst = errors(predictions)
     rows = [{"system": p.training.system, "device": p.training.device, "gpus": p.training.gpus,
              "precision": p.training.precision, "published": p.training.tokens_per_s, "predicted": p.tokens_per_s,
              "error": p.error, "source": p.training.source} for p in predictions]
-    without = {part: errors(list(predict(unseen, fitted, model))) for part, model in WITHOUT.items()}
-    return {"constants": asdict(fitted.kernels), "gap_us": fitted.loop.gap_us, "fleet": dict(fitted.fleet), "rows": rows, "median": middle, "worst": worst, "without": without,
-            "spread": sqrt(fmean(log(1 + p.error) ** 2 for p in predictions))}
+    alone = [log(1 + p.error) for p in predictions if p.training.gpus == 1]  # the others repeat their errors
+    middle, worst = errors(predictions)
+    return {"constants": asdict(fitted.kernels), "gap_us": fitted.loop.gap_us, "fleet": dict(fitted.fleet),
+            "rows": rows, "median": middle, "worst": worst,
+            "without": {part: errors(list(predict(unseen, fitted, model))) for part, model in WITHOUT.items()},
+            "spread": sqrt(fmean(error**2 for error in alone)), "freedom": len(alone)}
+
+
+def kernel_errors(constants: Constants) -> dict[str, Any]:
+    """Compare single kernels with what was measured: on the V100 that they were fitted on, and on a T4, unseen."""
+    found = dict[str, Any]()
+    for name in ("v100", "t4"):
+        products, layers = kernels(PUBLISHED, name)
+        pace = Pace(by_name(name), constants)
+        for dtype in ("half", "float"):
+            ratios = [product_us(p, pace) / p.us for p in products if p.dtype == dtype]
+            found[f"{name}, products, {dtype}"] = share_of(ratios)
+        for place, what in enumerate(("forward", "backward")):
+            ratios = [layer_us(layer, pace)[place] / (layer.forward_us, layer.backward_us)[place] for layer in layers]
+            if ratios:
+                found[f"{name}, LSTM layers, {what}"] = share_of(ratios)
+    return found
+
+
+def share_of(ratios: Sequence[float]) -> dict[str, Any]:
+    """Summarise predicted over measured times."""
+    return {"kernels": len(ratios), "median_ratio": median(ratios),
+            "median_error": median(abs(ratio - 1) for ratio in ratios)}
 
 
 # --- what our systems should do
