@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import exp, log, sqrt
 from statistics import fmean, stdev
 
-from minitx.experiments.fits import T95
+from minitx.experiments.fits import student
 
 Curve = Sequence[Sequence[float]]  # of a published run: updates, seconds, loss and BLEU at each validation
 
@@ -34,16 +34,14 @@ def updates_to(curve: Curve, bleu: float) -> float | None:
     return None
 
 
-def minutes_to(curves: Sequence[Curve], bleu: float, update_s: float, spread: float) -> Minutes | None:
-    """Return the minutes that the seeds of a system would need, or None where one did not reach the BLEU.
+def minutes_to(updates: Sequence[float | None], update_s: float, spread: float, freedom: int) -> Minutes | None:
+    """Return the minutes that a system's seeds need for so many updates, or None where one did not get there.
 
-    update_s: predicted; spread: standard deviation of the logarithm of predicted over measured speeds
+    update_s: predicted; spread: deviation of the logarithm of predicted over published speeds, of `freedom` trainings
     """
-    updates = [updates_to(curve, bleu) for curve in curves]
-    known = [n for n in updates if n is not None]
-    if len(known) < len(curves) or not known:
+    logs = [log(n * update_s / 60) for n in updates if n is not None]
+    if len(logs) < len(updates) or not logs:
         return None
-    logs = [log(n * update_s / 60) for n in known]
-    seeds = T95[len(logs) - 2] * stdev(logs) / sqrt(len(logs)) if len(logs) > 1 else 0.0
-    half, middle = sqrt(seeds**2 + (1.96 * spread) ** 2), fmean(logs)
+    seeds = student(len(logs) - 1) * stdev(logs) / sqrt(len(logs)) if len(logs) > 1 else 0.0
+    half, middle = sqrt(seeds**2 + (student(freedom) * spread) ** 2), fmean(logs)
     return Minutes(exp(middle), exp(middle - half), exp(middle + half))
