@@ -31,9 +31,9 @@ class Fleet:
     per_machine: int = 8
     between_gb_s: float = 200.0  # each way: 8 InfiniBand HDR ports of 25 GB/s a machine
     hop_us: float = 10.0
-    exposed: float = 0.0
-    uneven: float = 0.0
-    fixed_s: float = 0.0
+    exposed: float = 0.793
+    uneven: float = 0.0577
+    fixed_s: float = 0.016
 
     def exchange_s(self, gradient_bytes: float, gpus: int) -> float:
         """Return r(n): a ring in each machine, one between machines, and a tree's latency."""
