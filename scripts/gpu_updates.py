@@ -20,7 +20,7 @@ from minitx.config.schema import Config
 from minitx.data.batch import collate
 from minitx.data.datamodule import PlannedUpdate, Turn
 from minitx.data.tokenizer import BOS_ID, EOS_ID, N_SPECIALS, PAD_ID, TokenizerPair
-from minitx.experiments.costs.estimate import VOCABULARY
+from minitx.experiments.prediction.update import VOCABULARY
 from minitx.training.build import build_task
 from minitx.training.state import RunState
 from minitx.utils.errors import UserError

@@ -1,0 +1,32 @@
+"""What bounds an update: where the device waits, and what takes the seconds of its kernels."""
+
+from collections.abc import Sequence
+
+from minitx.profiling.kernels import Kernel
+from minitx.profiling.timeline import Pace, Timeline
+
+LIMITS = {  # what a second is lost to, and that in words
+    "host": "the host, which issues operators more slowly than the GPU runs them",
+    "recurrence": "steps of recurrence, each of which waits for the one before",
+    "starts": "small kernels: starting and ending them takes longer than their work",
+    "products": "the arithmetic of products",
+    "memory": "bytes to and from memory",
+}
+
+
+def seconds_by_limit(kernels: Sequence[Kernel], pace: Pace, found: Timeline) -> dict[str, float]:
+    """Return the seconds of one update by what they are lost to; they add up to those of its timeline.
+
+    A kernel's work is lost to the slower of its arithmetic and its bytes; its floor to recurrence where a library
+    launches it step by step, else to its start.
+    """
+    seconds = dict.fromkeys(LIMITS, 0.0)
+    for kernel in kernels:
+        if kernel.kind == "view":
+            continue
+        floor, moved = pace.floor_s(kernel), pace.memory_s(kernel)
+        work = pace.kernel(kernel)[0] - floor
+        seconds["recurrence" if kernel.launched_by == "library" else "starts"] += floor
+        seconds["products" if work > moved else "memory"] += work
+    seconds["host"] = max(0.0, found.seconds - found.busy_s)
+    return seconds
