@@ -42,10 +42,10 @@ def add_output(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"where {what}, all or nothing")
 
 
-def add_gpu(parser: argparse.ArgumentParser, required: bool = False) -> None:
-    """Add the kind of GPU that is predicted, and how many of them."""
+def add_gpu(parser: argparse.ArgumentParser, required: bool = False, when: str = "") -> None:
+    """Add the kind of GPU that is predicted, and how many of them. when: before what it does, in its help"""
     parser.add_argument("--on", type=gpu, metavar="GPU", required=required,
-                        help="predict what it would take of this GPU, such as h100; an unknown name lists them all")
+                        help=f"{when}predict for this GPU, such as h100; an unknown name lists all that are known")
     parser.add_argument("--gpus", type=positive, metavar="N",
                         help="of them, which share each update (default: trainer.devices)")
 

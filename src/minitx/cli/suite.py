@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--measure", action="store_true",
                         help="with --dry-run: train a few updates of each system of which nothing says how long it "
                              "takes, and tell; less than a minute each on a machine that is idle")
-    add_gpu(parser)
+    add_gpu(parser, when="with --dry-run: ")
     add_json(parser)
 
 
@@ -95,7 +95,7 @@ def elsewhere(jobs: "Sequence[Job]", device: "Device", gpus: int | None, console
         ends = ("-", "-") if found.hours is None else (f"{found.updates:,.0f}", f"{found.hours:,.2f}")
         rows.append((f"  {system}", str(runs[system]), str(found.speed.gpus), f"{found.work.params:,}",
                      f"{1e3 * found.speed.seconds:,.1f}", f"{found.speed.tgt_tokens_per_s:,.0f}",
-                     f"{found.speed.busy_pct:.0f} %", *ends, found.ended_by))
+                     f"{found.speed.surely_busy_pct:.0f} to {found.speed.busy_pct:.0f} %", *ends, found.ended_by))
         hours += runs[system] * found.speed.gpus * (found.hours or 0.0)
         progress(f"predicting: {system}")
     yield (f"predicted for {device.name}, to within {100 * EXPECTED_ERROR:.0f} % (a standard deviation): sentences of "

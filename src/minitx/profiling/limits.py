@@ -18,15 +18,14 @@ def seconds_by_limit(kernels: Sequence[Kernel], pace: Pace, found: Timeline) -> 
     """Return the seconds of one update by what they are lost to; they add up to those of its timeline.
 
     A kernel's work is lost to the slower of its arithmetic and its bytes; its floor to recurrence where a library
-    launches it step by step, else to its start.
+    launches a kernel for each step, or one kernel takes them all, else to its start.
     """
     seconds = dict.fromkeys(LIMITS, 0.0)
     for kernel in kernels:
-        if kernel.kind == "view":
-            continue
-        floor, moved = pace.floor_s(kernel), pace.memory_s(kernel)
-        work = pace.kernel(kernel)[0] - floor
-        seconds["recurrence" if kernel.launched_by == "library" else "starts"] += floor
-        seconds["products" if work > moved else "memory"] += work
+        if kernel.kind != "view":
+            taken = pace.kernel(kernel)
+            step_by_step = kernel.launched_by == "library" or kernel.steps > 1
+            seconds["recurrence" if step_by_step else "starts"] += taken.floor_s
+            seconds["products" if taken.work_s > pace.memory_s(kernel) else "memory"] += taken.work_s
     seconds["host"] = max(0.0, found.seconds - found.busy_s)
     return seconds

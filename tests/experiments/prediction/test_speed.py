@@ -24,6 +24,7 @@ from minitx.experiments.prediction.speed import (
 from minitx.experiments.prediction.update import record_update
 from minitx.models.registry import build_model
 from minitx.profiling.devices import by_name
+from minitx.profiling.fleet import Fleet
 from minitx.training.launch import resolve
 
 H100 = by_name("h100")
@@ -84,7 +85,8 @@ def test_gpus_share_an_update(unrecorded: list[int], gpus: int, turns: int, sent
     assert (gpus * done.tgt_tokens, gpus * done.flop) == (pytest.approx(512), pytest.approx(alone.flop))
     fast = predict_speed(done, H100, gpus)
     assert fast.tgt_tokens_per_s == pytest.approx(512 / fast.seconds)
-    assert (fast.seconds > fast.one.seconds) == (gpus > 1), "they wait for one another"
+    assert fast.seconds == Fleet(H100).update_s(fast.one.seconds, 4.0 * done.params, gpus), "they wait for one another"
+    assert fast.graphed_s == Fleet(H100).update_s(fast.graphed.seconds, 4.0 * done.params, gpus)
     assert fast.mfu_pct == pytest.approx(100 * alone.flop / gpus / fast.seconds / 989.4e12)
     assert sum(fast.by_limit_s.values()) == pytest.approx(fast.one.seconds)
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from minitx.data.tokenizer import DEFAULT_VOCAB
 from minitx.experiments.costs.doctor import Fact
 from minitx.experiments.prediction.speed import EXPECTED_ERROR
-from minitx.experiments.prediction.training import Estimate, interval
+from minitx.experiments.prediction.training import Estimate
 from minitx.profiling.limits import LIMITS
 from minitx.utils.console import duration
 
@@ -38,7 +39,8 @@ def _gpu(found: Estimate) -> Iterator[Fact]:
 
 def _model(found: Estimate) -> Iterator[Fact]:
     choices, state_gb = found.cfg.choices, found.state_bytes / 1e9
-    yield Fact("params", found.work.params, f"{found.work.params:,}  {choices.model} {found.cfg.model.size}")
+    guess = "" if found.cfg.tokenizer.vocab_size else f", if the text gives a vocabulary of {DEFAULT_VOCAB:,}"
+    yield Fact("params", found.work.params, f"{found.work.params:,}  {choices.model} {found.cfg.model.size}{guess}")
     fits = "" if state_gb < found.device.memory_gb else "; more than it has"
     yield Fact("state_gb", state_gb, f"{state_gb:.2f}  of {found.device.memory_gb:g}: weights, gradients and their "
                                      f"moments; activations come on top and are not predicted{fits}")
@@ -56,10 +58,14 @@ def _update(found: Estimate) -> Iterator[Fact]:
 def _predicted(found: Estimate) -> Iterator[Fact]:
     speed = found.speed
     yield Fact("expected_error_pct", 100 * EXPECTED_ERROR, f"{100 * EXPECTED_ERROR:.0f}  {ERROR_IS}")
-    yield Fact("update_ms", 1e3 * speed.seconds, f"{short(1e3 * speed.seconds)}")
+    seconds = (found.fast.seconds, speed.seconds, found.slow.seconds)
+    fast, usual, slow = (short(1e3 * each) for each in seconds)
+    yield Fact("update_ms", dict(zip(("fast", "usual", "slow"), (1e3 * each for each in seconds), strict=True)),
+               f"{usual}  ({fast} to {slow}: no published training tests how fast host and small kernels are)")
     yield Fact("tgt_tokens_per_s", speed.tgt_tokens_per_s, f"{speed.tgt_tokens_per_s:,.0f}")
-    yield Fact("busy_pct", speed.busy_pct, f"{speed.busy_pct:.0f}  of the time in which some kernel runs, as NVML "
-                                           "counts it")
+    least, most = speed.surely_busy_pct, speed.busy_pct
+    yield Fact("busy_pct", {"least": least, "most": most},
+               f"{least:.0f} to {most:.0f}  of the time in which some kernel runs, as NVML counts it")
     yield Fact("occupied_pct", speed.occupied_pct, f"{speed.occupied_pct:.0f}  of the multiprocessors that have work, "
                                                    "on average")
     if speed.mfu_pct is not None:
@@ -96,11 +102,12 @@ def _training(found: Estimate, price: float | None) -> Iterator[Fact]:
                                   "does not count operations")
         return
     by_time = found.ended_by.startswith("trainer.max_minutes")
-    low, high = interval(updates if by_time else hours)
-    between = f" ({short(low)} to {short(high)} in 95 of 100 cases)" if by_time else ""
+    few, many = found.factors
+    between = f" ({short(updates / many)} to {short(updates / few)})" if by_time else ""
     yield Fact("updates", updates, f"{short(updates)}{between}  {found.ended_by}")
-    between = "" if by_time else f" ({duration(3600 * low)} to {duration(3600 * high)} in 95 of 100 cases)"
-    yield Fact("hours", {"expected": hours, "low": hours if by_time else low, "high": hours if by_time else high},
+    low, high = (hours, hours) if by_time else (few * hours, many * hours)
+    between = "" if by_time else f" ({duration(3600 * low)} to {duration(3600 * high)})"
+    yield Fact("hours", {"usual": hours, "low": low, "high": high},
                f"{short(hours)}  {duration(3600 * hours)}{between}; {LEFT_OUT}")
     if price is not None:
         cost = hours * price * found.speed.gpus

@@ -53,8 +53,13 @@ class Speed:
 
     @property
     def busy_pct(self) -> float:
-        """Return the share of the time in which some kernel runs, in %."""
+        """Return the share of the time in which some kernel runs, in %, at most: the waits of small kernels count."""
         return 100 * self.one.busy_s / self.seconds
+
+    @property
+    def surely_busy_pct(self) -> float:
+        """Return the same at least."""
+        return 100 * self.one.surely_busy_s / self.seconds
 
     @property
     def occupied_pct(self) -> float:

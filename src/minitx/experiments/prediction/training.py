@@ -16,6 +16,7 @@ from minitx.experiments.prediction.speed import (
     work,
 )
 from minitx.profiling.devices import Device
+from minitx.profiling.timeline import FAST, SLOW, Constants
 from minitx.utils.errors import Exit, UserError
 
 SENTENCE = 30  # tokens on either side, EOS included: about the mean of news text
@@ -32,6 +33,8 @@ class Estimate:
     micro_batches: int  # of an update, all GPUs together
     work: Work
     speed: Speed
+    fast: Speed  # with the fastest host, and the fastest small kernels, that are likely
+    slow: Speed  # with the slowest
     updates: float | None  # None = it cannot be told when the training ends
     ended_by: str  # the key that ends it
 
@@ -44,6 +47,15 @@ class Estimate:
     def hours(self) -> float | None:
         """Return the hours of all updates."""
         return None if self.updates is None else self.updates * self.speed.seconds / 3600
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """Return the factors on `speed.seconds` in between which an update should be.
+
+        To the interval of the error of predictions is added what they do not test: how fast host and small kernels are.
+        """
+        error = exp(1.96 * EXPECTED_ERROR)
+        return self.fast.seconds / self.speed.seconds / error, self.slow.seconds / self.speed.seconds * error
 
     @property
     def state_bytes(self) -> float:
@@ -63,10 +75,10 @@ def estimate(cfg: Config, device: Device, gpus: int = 1, length: int = SENTENCE)
     sentences = max(1, round(cfg.trainer.tokens_per_update / length))
     cfg = shared(cfg, gpus, sentences, length)
     done = work(cfg, device, sentences, length, precision_on(cfg, device), gpus)
-    speed = predict_speed(done, device, gpus)
+    speed, fast, slow = (predict_speed(done, device, gpus, constants) for constants in (Constants(), FAST, SLOW))
     updates, ended_by = end(cfg, speed.seconds, None if done.flop is None else gpus * done.flop)
-    return Estimate(cfg, device, length, sentences, len(micro_batches(cfg, sentences, length)), done, speed, updates,
-                    ended_by)
+    return Estimate(cfg, device, length, sentences, len(micro_batches(cfg, sentences, length)), done, speed, fast,
+                    slow, updates, ended_by)
 
 
 def shared(cfg: Config, gpus: int, sentences: int, length: int) -> Config:
@@ -98,9 +110,3 @@ def end(cfg: Config, update_s: float, update_flop: float | None) -> tuple[float 
         return None, ""
     key = min(known, key=known.__getitem__)
     return known[key], f"trainer.{key}={getattr(trainer, key)}"
-
-
-def interval(value: float) -> tuple[float, float]:
-    """Return the limits in which 95 of 100 such times should lie, by the error of predictions."""
-    factor = exp(1.96 * EXPECTED_ERROR)
-    return value / factor, value * factor
