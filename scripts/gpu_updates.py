@@ -19,8 +19,7 @@ from gpu_speed import time_updates, update_text
 from minitx.config.schema import Config
 from minitx.data.batch import collate
 from minitx.data.datamodule import PlannedUpdate, Turn
-from minitx.data.tokenizer import BOS_ID, EOS_ID, N_SPECIALS, PAD_ID, TokenizerPair
-from minitx.experiments.costs.estimate import VOCABULARY
+from minitx.data.tokenizer import BOS_ID, DEFAULT_VOCAB, EOS_ID, N_SPECIALS, PAD_ID, TokenizerPair
 from minitx.training.build import build_task
 from minitx.training.state import RunState
 from minitx.utils.errors import UserError
@@ -114,7 +113,7 @@ def measure(case: Case, device: torch.device, toys: bool) -> Result:
     cfg = config(words)
     if case.compiled and device.type == "cpu":
         raise Unseen("needs a GPU: on a CPU it compiles for minutes")
-    vocab_size = TOY_VOCABULARY if toys else cfg.tokenizer.vocab_size or VOCABULARY
+    vocab_size = TOY_VOCABULARY if toys else cfg.tokenizer.vocab_size or DEFAULT_VOCAB
     sizes = cast(TokenizerPair, SimpleNamespace(src=SimpleNamespace(vocab_size=vocab_size),
                                                 tgt=SimpleNamespace(vocab_size=vocab_size)))
     state = RunState(precision=case.precision, horizon_steps=cfg.trainer.max_steps)

@@ -32,7 +32,8 @@ NO_TORCH = (
     "training.resume", "utils.checkout", "utils.console", "utils.errors", "utils.files",
 )  # fmt: skip
 # Commands that compose a config, to train, measure or look at a text, and what they share.
-TRIES = {"cli.prepare", "cli.sample", "cli.train", "cli.doctor", "cli.bench", "cli.study", "cli.suite"}
+TRIES = {"cli.prepare", "cli.sample", "cli.train", "cli.doctor", "cli.estimate", "cli.bench", "cli.study",
+         "cli.suite"}
 # What `minitx.compose` and `minitx.train` import late; `minitx.load` and `minitx.evaluate`, beside them, serve.
 TRAINS = {"config.compose", "training.in_process"}
 

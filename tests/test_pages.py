@@ -118,7 +118,7 @@ def check_minitx(words: list[str]) -> None:
         assert not words or words[0] in cli.COMMANDS
         return
     args = cli._parse(words)
-    if words[0] in ("doctor", "bench") and not any("," in word for word in args.overrides):
+    if words[0] in ("doctor", "estimate", "bench") and not any("," in word for word in args.overrides):
         compose(args.overrides)
 
 

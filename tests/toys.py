@@ -15,6 +15,7 @@ from minitx.models.base import Seq2Seq
 from minitx.models.gnmt import GNMT
 from minitx.models.lstm import LSTMSeq2Seq
 from minitx.models.transformer import Transformer
+from minitx.profiling.kernels import Kernel
 
 Item = TypeVar("Item")
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,6 +93,21 @@ def all_logits(model: Seq2Seq, src: Packed, tgt: Packed) -> Tensor:
 def some(element: st.SearchStrategy[Item]) -> st.SearchStrategy[list[Item]]:
     """A few, or so many that idle sentences stand beside them where sizes recur."""
     return st.lists(element, min_size=1, max_size=4) | st.lists(element, min_size=17, max_size=35)
+
+
+def recorded_update(micro_batches: int) -> list[Kernel]:
+    """Kernels as an update of so many micro-batches would launch: of each kind one, and a step of a recurrence."""
+    def kernel(name: str, kind: str, phase: str, **more: Any) -> Kernel:
+        return Kernel(name, kind, phase, "half", 1e9 * (kind == "product"), 1e7, **more)
+
+    forward = kernel("mm", "product", "forward", product=(1, 500, 1000, 1000))
+    backward = [kernel("step", "product", "backward", product=(1, 500, 1000, 1000), launched_by="library"),
+                Kernel("t", "view", "backward", "half", 0.0, 0.0, launches=0)]
+    added = kernel("add_", "elementwise", "backward")  # to the gradients of the micro-batches before
+    optimizer = kernel("adamw", "elementwise", "optimizer", launches=3, host_waits=True)
+    zeros = kernel("zeros", "copy", "optimizer")
+    later = (micro_batches - 1) * [forward, *backward, added]
+    return [zeros, forward, *backward, *later, optimizer]
 
 
 def write_digits(folder: Path, *, train: int = 400, other: int = 40, languages: tuple[str, str] = ("en", "de")) -> Path:

@@ -5,7 +5,9 @@ from math import inf, nan
 from pathlib import Path
 from typing import Any
 
+from minitx.config.fields import nearest
 from minitx.config.schema import SEARCH_PRECISIONS
+from minitx.profiling.devices import DEVICES, Device
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +42,14 @@ def add_output(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"where {what}, all or nothing")
 
 
+def add_gpu(parser: argparse.ArgumentParser, required: bool = False, when: str = "") -> None:
+    """Add the kind of GPU that is predicted, and how many of them. when: before what it does, in its help"""
+    parser.add_argument("--on", type=gpu, metavar="GPU", required=required,
+                        help=f"{when}predict for this GPU, such as h100; an unknown name lists all that are known")
+    parser.add_argument("--gpus", type=positive, metavar="N",
+                        help="of them, which share each update (default: trainer.devices)")
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the choice of JSON."""
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -60,12 +70,12 @@ def positive_number(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
-    """Parse a percentage above 0, at most 100."""
-    value = positive_number(text)
-    if value > 100:
-        raise argparse.ArgumentTypeError(f"{text}: must be a share in %, at most 100")
-    return value
+def gpu(text: str) -> Device:
+    """Return the GPU of a name."""
+    known = {device.name: device for device in DEVICES}
+    if text.lower() not in known:
+        raise argparse.ArgumentTypeError(f"{text}: no such GPU{nearest(text.lower(), known)} ({', '.join(known)})")
+    return known[text.lower()]
 
 
 def not_negative(text: str) -> float:

@@ -18,6 +18,7 @@ from minitx.cli import (
     bench,
     compare,
     doctor,
+    estimate,
     evaluate,
     plot,
     report,
@@ -54,7 +55,7 @@ class Command(Protocol):
 COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "score": score, "average": average,
                                 "attention": attention, "sample": sample, "runs": runs, "plot": plot,
                                 "compare": compare, "suite": suite, "report": report, "study": study,
-                                "doctor": doctor, "bench": bench}
+                                "doctor": doctor, "estimate": estimate, "bench": bench}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

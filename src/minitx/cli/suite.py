@@ -1,19 +1,22 @@
 """`minitx suite`: several systems, several seeds, one table."""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minitx.cli.arguments import add_json, positive_number, share
+from minitx.cli.arguments import add_gpu, add_json
 from minitx.cli.streams import reader_may_leave
 from minitx.utils.console import Console, show_warnings
 from minitx.utils.errors import UserError
+from minitx.utils.progress import Progress
 from minitx.utils.tables import aligned
 
 if TYPE_CHECKING:
     from minitx.experiments.suites.suite import Job
+    from minitx.profiling.devices import Device
 
 HELP = "train a list of systems, each with several seeds, and compare them"
 DESCRIPTION = ("Train every system of a suite with every seed, one after the other, each in a process of its own. "
@@ -34,10 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--measure", action="store_true",
                         help="with --dry-run: train a few updates of each system of which nothing says how long it "
                              "takes, and tell; less than a minute each on a machine that is idle")
-    parser.add_argument("--on", type=positive_number, metavar="TFLOPS",
-                        help="with --dry-run: what it would take of a device with this peak (an H100: 989 in bf16)")
-    parser.add_argument("--mfu", type=share, default=30.0, metavar="PCT",
-                        help="the share of that peak that does useful work (30)")
+    add_gpu(parser, when="with --dry-run: ")
     add_json(parser)
 
 
@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json and args.on is not None:
         raise UserError("--on: is not part of the JSON; leave --json out")
+    if args.gpus is not None and args.on is None:
+        raise UserError(f"--gpus {args.gpus}: of which kind? Add --on")
     for name in ("json", "on", "measure"):
         if getattr(args, name) and not args.dry_run:
             raise UserError(f"--{name}: is about what would be trained; add --dry-run")
@@ -64,7 +66,10 @@ def run(args: argparse.Namespace) -> int:
         measured = measure_updates(unknown, console) if args.measure else {}
         print(as_json(jobs, suite.states, measured) if args.json else "\n".join(plan(jobs, suite.states, measured)))
         if args.on is not None:
-            print("\n".join(elsewhere([job for job in jobs if not suite.states[job].trained], args.on, args.mfu)))
+            left = [job for job in jobs if not suite.states[job].trained]
+            lines = list(elsewhere(left, args.on, args.gpus, console))
+            console.clear()
+            print("\n".join(lines))
         return 0
     with show_warnings(console):
         code = suite.run()
@@ -74,18 +79,26 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def elsewhere(jobs: "Sequence[Job]", tflops: float, mfu_pct: float) -> "Iterator[str]":
-    """Yield what each run would take of a device of that peak, and all of them together."""
-    from minitx.experiments.costs.estimate import SENTENCE, estimate  # imports torch: seconds
+def elsewhere(jobs: "Sequence[Job]", device: "Device", gpus: int | None, console: Console) -> "Iterator[str]":
+    """Yield what each run of a system should take of GPUs, and all runs together.
 
-    rows, total = list[tuple[str, ...]](), 0.0
-    yield f"by arithmetic, on a device of {tflops:g} TFLOP/s of which {mfu_pct:g} % do useful work:"
-    for job in jobs:
-        found = estimate(job.cfg)
-        hours = found.hours(tflops, mfu_pct)
-        total += hours or 0.0
-        work = "limited by time" if hours is None else f"{found.flop:.2g} operations, {hours:,.1f} hours"
-        rows.append((f"  {job.system}", str(job.cfg.seed), f"{found.params:,} parameters", work))
-    yield from aligned(rows, "<>><")
-    if total:
-        yield f"  {total:,.0f} device-hours in all; sentences of {SENTENCE} tokens, updates alone"
+    gpus: for each run; None = as its config says
+    """
+    from minitx.experiments.prediction.speed import EXPECTED_ERROR  # imports torch and Lightning: seconds
+    from minitx.experiments.prediction.training import SENTENCE, estimate
+
+    runs, configs = Counter(job.system for job in jobs), {job.system: job.cfg for job in jobs}
+    progress, hours = Progress(console, float(len(configs))), 0.0
+    rows = [("  system", "runs", "GPUs", "parameters", "update ms", "tokens/s", "busy", "updates", "hours", "ended by")]
+    for system, cfg in configs.items():
+        found = estimate(cfg, device, gpus or cfg.trainer.devices)
+        ends = ("-", "-") if found.hours is None else (f"{found.updates:,.0f}", f"{found.hours:,.2f}")
+        rows.append((f"  {system}", str(runs[system]), str(found.speed.gpus), f"{found.work.params:,}",
+                     f"{1e3 * found.speed.seconds:,.1f}", f"{found.speed.tgt_tokens_per_s:,.0f}",
+                     f"{found.speed.surely_busy_pct:.0f} to {found.speed.busy_pct:.0f} %", *ends, found.ended_by))
+        hours += runs[system] * found.speed.gpus * (found.hours or 0.0)
+        progress(f"predicting: {system}")
+    yield (f"predicted for {device.name}, to within {100 * EXPECTED_ERROR:.0f} % (a standard deviation): sentences of "
+           f"{SENTENCE} tokens, updates alone, hours of one run")
+    yield from aligned(rows, "<>>>>>>>><")
+    yield f"  {hours:,.1f} GPU-hours in all" + (", besides those of runs without an end" * ("-" in chain(*rows)))

@@ -12,8 +12,7 @@ from minitx.config.schema import Config
 from minitx.data.batch import Batch, collate
 from minitx.data.batching import epoch_plan
 from minitx.data.datamodule import PlannedUpdate, Turn
-from minitx.data.tokenizer import BOS_ID, EOS_ID, N_SPECIALS, PAD_ID
-from minitx.experiments.costs.estimate import VOCABULARY
+from minitx.data.tokenizer import BOS_ID, DEFAULT_VOCAB, EOS_ID, N_SPECIALS, PAD_ID
 from minitx.models.registry import build_model
 from minitx.profiling.fake_cuda import CUDA, backward, fake_gpu
 from minitx.profiling.kernels import Kernel
@@ -68,7 +67,7 @@ def batch_of(cfg: Config, src: Any, tgt: Any) -> Batch:
 
 def vocabulary(cfg: Config) -> int:
     """Return the entries of either vocabulary; a usual number where the text decides."""
-    return cfg.tokenizer.vocab_size or VOCABULARY
+    return cfg.tokenizer.vocab_size or DEFAULT_VOCAB
 
 
 def build_task(cfg: Config, precision: str, capability: tuple[int, int]) -> "_Task":

@@ -15,9 +15,9 @@ from statistics import median
 import numpy as np
 
 from minitx.config.compose import compose
-from minitx.experiments.costs.estimate import estimate
 from minitx.experiments.prediction.calibration import Floats, fit
 from minitx.experiments.prediction.published import Training
+from minitx.experiments.prediction.speed import without_weights
 from minitx.experiments.prediction.update import record_update
 from minitx.profiling.devices import by_name
 from minitx.profiling.fleet import Fleet, mean_largest
@@ -68,7 +68,8 @@ def recorded(words: tuple[str, ...], sentences: int, src_len: int, tgt_len: int,
     cfg = resolve(compose(["logger=none", "trainer.accelerator=cpu", "data.max_tokens=1000000", *words]))
     kernels = record_update(cfg, sentences, src_len, tgt_len, precision="bf16-mixed" if half else "32-true",
                             capability=PADDED)
-    return tuple(kernels), estimate(cfg).params * (2 if half else 4)
+    params = sum(p.numel() for p in without_weights(cfg).parameters())
+    return tuple(kernels), params * (2 if half else 4)
 
 
 def kernels_of(training: Training) -> tuple[tuple[Kernel, ...], int]:
