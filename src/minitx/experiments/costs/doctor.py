@@ -223,8 +223,8 @@ class Doctor:
         steps = f"{run_s / middle:,.0f} steps, {run_s / middle / updates_per_epoch:.1f} epochs" if run_s else ""
         yield Fact("run_s", run_s, f"{duration(run_s)}  {steps}; validation and tests not included" if run_s else
                    "unknown: none of trainer.max_steps, max_minutes and max_pflop is set")
-        yield Fact("elsewhere", "minitx estimate", "minitx estimate, with the same words and --on h100, predicts it for "
-                                                   "a GPU that is not here")
+        yield Fact("elsewhere", "minitx estimate", "minitx estimate, with the same words and --on h100, predicts it "
+                                                   "for a GPU that is not here")
 
     def size_facts(self, measured: DryRun) -> Iterator[Fact]:
         """Report memory, and the storage that a run needs. Errors: `UserError` if the disk has less"""

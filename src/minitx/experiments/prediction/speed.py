@@ -79,7 +79,7 @@ def work(cfg: Config, device: Device, sentences: int, length: int, precision: st
 
     Two micro-batches are recorded at most: the others launch what the second does. Errors: as in `micro_batches`
     """
-    sizes = micro_batches(cfg, sentences, length)
+    sizes = micro_batches(cfg, sentences, length, gpus)
     turns = ceil(len(sizes) / gpus)
     kernels = repeated(record_update(cfg, min(turns, 2) * max(sizes), length, length, precision=precision,
                                      capability=device.capability), turns)
@@ -96,11 +96,12 @@ def without_weights(cfg: Config) -> Seq2Seq:
         return build_model(cfg.model, src_vocab_size=vocabulary(cfg), tgt_vocab_size=vocabulary(cfg))
 
 
-def micro_batches(cfg: Config, sentences: int, length: int) -> list[int]:
+def micro_batches(cfg: Config, sentences: int, length: int, gpus: int) -> list[int]:
     """Return the sentences of each micro-batch of an update. Errors: `UserError` if one fits no micro-batch"""
     lengths = np.full(sentences, length)
     update, = epoch_plan(lengths, lengths, tokens_per_update=sentences * length, max_tokens=cfg.data.max_tokens,
-                         pad_to_multiple=cfg.data.pad_to_multiple, seed=cfg.seed, epoch=0)
+                         pad_to_multiple=cfg.data.pad_to_multiple, seed=cfg.seed, epoch=0,
+                         min_micro_batches=gpus)
     return [len(micro_batch.rows) for micro_batch in update.micro_batches]
 
 
@@ -117,13 +118,14 @@ def repeated(kernels: Sequence[Kernel], turns: int) -> Sequence[Kernel]:
     return [*kernels[:end], *chain.from_iterable([kernels[begin:end]] * (turns - 2)), *kernels[end:]]
 
 
-def predict_speed(done: Work, device: Device, gpus: int = 1, constants: Constants | None = None) -> Speed:
-    """Predict an update in which each of several GPUs does such work."""
-    constants = constants or Constants()
+def predict_speed(done: Work, device: Device, gpus: int = 1, constants: Constants | None = None,
+                  fleet: Fleet | None = None) -> Speed:
+    """Predict an update in which each of several GPUs does such work. fleet: default, as published trainings lost"""
+    constants, fleet = constants or Constants(), fleet or Fleet(device)
     tf32 = torch.get_float32_matmul_precision() != "highest"
     eager, graph = (Pace(device, constants, Model(host=host), tf32) for host in (True, False))
     one, graphed = timeline(done.kernels, eager), timeline(done.kernels, graph)
-    seconds, graphed_s = (Fleet(device).update_s(found.seconds, done.gradient_bytes, gpus) for found in (one, graphed))
+    seconds, graphed_s = (fleet.update_s(found.seconds, done.gradient_bytes, gpus) for found in (one, graphed))
     peak, _ = peak_flops(device, FORMATS[done.precision], tf32)
     return Speed(gpus, seconds, one, graphed, gpus * done.tgt_tokens / seconds,
                  None if done.flop is None else 100 * done.flop / seconds / peak, graphed_s,

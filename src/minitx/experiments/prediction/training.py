@@ -1,7 +1,7 @@
 """What a whole training should take on GPUs that are not here: the updates that end it, times the seconds of one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, exp
 
 from minitx.config.schema import Config
@@ -73,19 +73,16 @@ def estimate(cfg: Config, device: Device, gpus: int = 1, length: int = SENTENCE)
     if cfg.trainer.strategy != "ddp" and gpus > 1:
         raise UserError(f"trainer.strategy={cfg.trainer.strategy}: its exchange is not predicted yet; leave it out")
     sentences = max(1, round(cfg.trainer.tokens_per_update / length))
-    cfg = shared(cfg, gpus, sentences, length)
+    check_shares(cfg, gpus, sentences, length)
     done = work(cfg, device, sentences, length, precision_on(cfg, device), gpus)
     speed, fast, slow = (predict_speed(done, device, gpus, constants) for constants in (Constants(), FAST, SLOW))
     updates, ended_by = end(cfg, speed.seconds, None if done.flop is None else gpus * done.flop)
-    return Estimate(cfg, device, length, sentences, len(micro_batches(cfg, sentences, length)), done, speed, fast,
+    return Estimate(cfg, device, length, sentences, len(micro_batches(cfg, sentences, length, gpus)), done, speed, fast,
                     slow, updates, ended_by)
 
 
-def shared(cfg: Config, gpus: int, sentences: int, length: int) -> Config:
-    """Return the config with `data.max_tokens` so low that each GPU has a micro-batch, as a training asks for.
-
-    Errors: `UserError`
-    """
+def check_shares(cfg: Config, gpus: int, sentences: int, length: int) -> None:
+    """Refuse sentences that fit no micro-batch, and fewer of them than GPUs. Errors: `UserError`"""
     if (width := ceil(length / cfg.data.pad_to_multiple) * cfg.data.pad_to_multiple) > cfg.data.max_tokens:
         raise UserError(f"data.max_tokens={cfg.data.max_tokens}: a sentence of {length} tokens takes {width} padded "
                         "positions; raise it to that, or lower --length", Exit.DATA)
@@ -93,9 +90,6 @@ def shared(cfg: Config, gpus: int, sentences: int, length: int) -> Config:
         raise UserError(f"trainer.tokens_per_update={cfg.trainer.tokens_per_update}: an update has {sentences} "
                         f"sentences of {length} tokens, so some of {gpus} GPUs would never work; raise it, or take "
                         "fewer")
-    while len(micro_batches(cfg, sentences, length)) < gpus:
-        cfg = replace(cfg, data=replace(cfg.data, max_tokens=cfg.data.max_tokens // 2))
-    return cfg
 
 
 def end(cfg: Config, update_s: float, update_flop: float | None) -> tuple[float | None, str]:

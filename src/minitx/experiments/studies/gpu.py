@@ -21,10 +21,11 @@ from minitx.experiments.fits import Claim, judge
 from minitx.experiments.prediction.calibration import calibrate, layer_us, product_us
 from minitx.experiments.prediction.published import Training, kernels, trainings
 from minitx.experiments.prediction.quality import minutes_to, updates_to
-from minitx.experiments.prediction.speed import Work, precision_on, predict_speed, work
+from minitx.experiments.prediction.speed import Work, predict_speed, work
 from minitx.experiments.prediction.validation import WITHOUT, Fitted, errors, fit_trainings, predict, refit
 from minitx.experiments.reports.results import read_rows
 from minitx.profiling.devices import Device, by_name
+from minitx.profiling.fleet import Fleet
 from minitx.profiling.timeline import FAST, SLOW, Constants, Pace
 from minitx.training.launch import resolve
 from minitx.utils.console import Console
@@ -161,8 +162,12 @@ def config(*words: str) -> Config:
 @cache
 def recorded(words: tuple[str, ...], sentences: int, length: int, device: str) -> Work:
     """Record an update; GPUs of one generation launch the same."""
-    cfg = config(*words)
-    return work(cfg, by_name(device), sentences, length, precision_on(cfg, by_name(device)))
+    return work(config(*words), by_name(device), sentences, length, mixed(by_name(device)))
+
+
+def mixed(device: Device) -> str:
+    """Return the mixed precision for which a device has units."""
+    return "bf16-mixed" if device.has_bf16 else "16-mixed"
 
 
 def predict_cases(sizes: Sizes, constants: Constants, progress: Progress) -> Iterator[dict[str, Any]]:
@@ -180,7 +185,8 @@ def predict_cases(sizes: Sizes, constants: Constants, progress: Progress) -> Ite
 
 def as_values(done: Work, device: Device, gpus: int, constants: Constants) -> dict[str, Any]:
     """Predict an update as expected, and with the fastest and the slowest host and small kernels, ready for JSON."""
-    expected, fast, slow = (predict_speed(done, device, gpus, constants=each) for each in (constants, FAST, SLOW))
+    expected, slow = (predict_speed(done, device, gpus, each) for each in (constants, SLOW))
+    fast = predict_speed(done, device, gpus, FAST, Fleet(device, fixed_s=0.0))
     return {"gpus": gpus, "precision": done.precision, "tgt_tokens": gpus * done.tgt_tokens,
             "update_ms": 1e3 * expected.seconds, "fast_ms": 1e3 * fast.seconds, "slow_ms": 1e3 * slow.seconds,
             "graphed_ms": 1e3 * expected.graphed.seconds,
@@ -198,7 +204,7 @@ def predict_widths(sizes: Sizes, constants: Constants, progress: Progress) -> It
         for system in sizes.systems:
             cfg = config(*CASES["small"].words, *SYSTEMS[system])
             cfg = replace(cfg, model=with_width(cfg.model, width))
-            done = work(cfg, device, sizes.tokens // 32, 32, precision_on(cfg, device))
+            done = work(cfg, device, sizes.tokens // 32, 32, mixed(device))
             yield {"system": system, "d_model": width} | as_values(done, device, 1, constants)
             progress(f"{system}, d_model {width}")
 
