@@ -11,7 +11,7 @@ from minitx.config.schema import Config
 from minitx.experiments.prediction import speed
 from minitx.experiments.prediction.facts import sections
 from minitx.experiments.prediction.speed import EXPECTED_ERROR, micro_batches
-from minitx.experiments.prediction.training import Estimate, end, estimate, shared
+from minitx.experiments.prediction.training import Estimate, end, estimate
 from minitx.profiling.devices import by_name
 from minitx.training.launch import resolve
 from minitx.utils.errors import Exit, UserError
@@ -54,9 +54,9 @@ def test_operations_that_a_family_does_not_count_end_nothing() -> None:
     assert end(config("trainer.max_steps=null", "trainer.max_pflop=1"), 0.5, None) == (None, "")
 
 
-@pytest.mark.parametrize(("gpus", "most"), [(1, 64), (8, 64), (9, 32), (16, 32), (64, 8)])
-def test_micro_batches_shrink_until_each_gpu_has_one(gpus: int, most: int) -> None:
-    assert shared(config(), gpus, 64, 8).data.max_tokens == most
+@pytest.mark.parametrize(("gpus", "micro_batches"), [(1, 8), (8, 8), (9, 9), (16, 16), (64, 64)])
+def test_each_gpu_has_a_micro_batch_as_in_a_training(gpus: int, micro_batches: int) -> None:
+    assert estimate(config(), H100, gpus, 8).micro_batches == micro_batches
 
 
 @pytest.mark.parametrize(("words", "gpus", "length", "why", "code"), [

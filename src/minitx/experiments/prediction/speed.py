@@ -96,7 +96,7 @@ def without_weights(cfg: Config) -> Seq2Seq:
         return build_model(cfg.model, src_vocab_size=vocabulary(cfg), tgt_vocab_size=vocabulary(cfg))
 
 
-def micro_batches(cfg: Config, sentences: int, length: int, gpus: int) -> list[int]:
+def micro_batches(cfg: Config, sentences: int, length: int, gpus: int = 1) -> list[int]:
     """Return the sentences of each micro-batch of an update. Errors: `UserError` if one fits no micro-batch"""
     lengths = np.full(sentences, length)
     update, = epoch_plan(lengths, lengths, tokens_per_update=sentences * length, max_tokens=cfg.data.max_tokens,

@@ -26,7 +26,7 @@ SENTENCE = 30  # tokens on either side, EOS included: about the mean of news tex
 class Estimate:
     """A training as predicted: evaluation, checkpoints and reading the text are left out."""
 
-    cfg: Config  # with `data.max_tokens` as it has to be for so many GPUs
+    cfg: Config
     device: Device
     length: int  # tokens of a sentence
     sentences: int  # of an update
