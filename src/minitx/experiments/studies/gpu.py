@@ -76,7 +76,7 @@ class Sizes:
 SIZES = {"smoke": Sizes(),
          "full": Sizes(tuple(CASES), tuple(SYSTEMS), ("v100", "a100", "h100", "h200"),
                        (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024), (128, 256, 512, 1024, 2048),
-                       (16, 32, 64, 128, 256), published=("gnmt", "gnmt_cell_loop", "transformer_big"))}
+                       (8, 16, 32, 64, 128), published=("gnmt", "gnmt_cell_loop", "transformer_big"))}
 
 
 def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> dict[str, Any]:
@@ -161,8 +161,13 @@ def config(*words: str) -> Config:
 
 @cache
 def recorded(words: tuple[str, ...], sentences: int, length: int, device: str) -> Work:
-    """Record an update; GPUs of one generation launch the same."""
+    """Record an update."""
     return work(config(*words), by_name(device), sentences, length, mixed(by_name(device)))
+
+
+def like(device: str) -> str:
+    """Return a device on which our training launches the same: since Ampere all take packed sentences, in bf16."""
+    return "a100" if by_name(device).has_bf16 else "v100"
 
 
 def mixed(device: Device) -> str:
@@ -176,7 +181,7 @@ def predict_cases(sizes: Sizes, constants: Constants, progress: Progress) -> Ite
         case = CASES[name]
         for system in sizes.systems:
             for device in sizes.devices:
-                done = recorded((*case.words, *SYSTEMS[system]), case.sentences, case.length, device)
+                done = recorded((*case.words, *SYSTEMS[system]), case.sentences, case.length, like(device))
                 for gpus in sizes.gpus:
                     yield {"case": name, "system": system, "device": device} | as_values(
                         done, by_name(device), gpus, constants)
@@ -214,7 +219,7 @@ def predict_lengths(sizes: Sizes, constants: Constants, progress: Progress) -> I
     device = by_name(sizes.shape_device)
     for length in sizes.lengths:
         for system in sizes.systems:
-            done = recorded((*CASES["base"].words, *SYSTEMS[system]), sizes.tokens // length, length, device.name)
+            done = recorded((*CASES["base"].words, *SYSTEMS[system]), sizes.tokens // length, length, like(device.name))
             yield {"system": system, "length": length} | as_values(done, device, 1, constants)
             progress(f"{system}, {length} tokens")
 
@@ -224,7 +229,8 @@ def predict_shares(sizes: Sizes, constants: Constants, progress: Progress) -> It
     case = CASES["small"]
     for system in sizes.systems:
         for gpus in (gpus for gpus in sizes.gpus if gpus <= MOST_TESTED):
-            done = recorded((*case.words, *SYSTEMS[system]), case.sentences // gpus, case.length, sizes.shape_device)
+            done = recorded((*case.words, *SYSTEMS[system]), case.sentences // gpus, case.length,
+                            like(sizes.shape_device))
             yield {"system": system, "device": sizes.shape_device} | as_values(
                 done, by_name(sizes.shape_device), gpus, constants)
         progress(f"{system}, shared")
