@@ -64,6 +64,8 @@ def test_each_gpu_has_a_micro_batch_as_in_a_training(gpus: int, micro_batches: i
                 "work; raise it, or take fewer", Exit.USAGE),
     ([], 1, 65, "data.max_tokens=64: a sentence of 65 tokens takes 68 padded positions; raise it to that, or lower "
                 "--length", Exit.DATA),
+    (["trainer.compile=true"], 1, 8, "trainer.compile=true: what compiled code launches is not predicted yet; leave it "
+                                     "out", Exit.USAGE),
     (["trainer.strategy=fsdp2", "trainer.devices=2"], 2, 8,
      "trainer.strategy=fsdp2: its exchange is not predicted yet; leave it out", Exit.USAGE)])
 def test_what_cannot_be_predicted_is_refused(words: list[str], gpus: int, length: int, why: str, code: Exit) -> None:

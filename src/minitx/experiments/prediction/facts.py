@@ -10,7 +10,7 @@ from minitx.profiling.limits import LIMITS
 from minitx.utils.console import duration
 
 ERROR_IS = "a standard deviation of predicted over published speeds: trainings on A100, constants of V100"
-WORDS = LIMITS | {"others": "other GPUs: their gradients, and shares that take longer"}
+WORDS = LIMITS | {"others": "other GPUs: gradients, shares that take longer, and what each update loses"}
 LEFT_OUT = "validation, tests and checkpoints are not included"
 
 

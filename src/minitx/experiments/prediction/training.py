@@ -67,11 +67,13 @@ class Estimate:
 def estimate(cfg: Config, device: Device, gpus: int = 1, length: int = SENTENCE) -> Estimate:
     """Predict a training that shares each of its updates among several GPUs. cfg: resolved
 
-    Errors: `UserError` for sentences that fit no micro-batch, fewer of them in an update than there are GPUs, and a
-    model whose parts are spread over GPUs.
+    Errors: `UserError` for sentences that fit no micro-batch, fewer of them in an update than there are GPUs, a
+    model whose parts are spread over GPUs, and compiled code.
     """
     if cfg.trainer.strategy != "ddp" and gpus > 1:
         raise UserError(f"trainer.strategy={cfg.trainer.strategy}: its exchange is not predicted yet; leave it out")
+    if cfg.trainer.compile:
+        raise UserError("trainer.compile=true: what compiled code launches is not predicted yet; leave it out")
     sentences = max(1, round(cfg.trainer.tokens_per_update / length))
     check_shares(cfg, gpus, sentences, length)
     done = work(cfg, device, sentences, length, precision_on(cfg, device), gpus)

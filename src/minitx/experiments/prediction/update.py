@@ -39,7 +39,7 @@ def record_update(cfg: Config, sentences: int, src_len: int | Sequence[int], tgt
         task = build_task(cfg, precision, capability)
         with recording(counter, capability, packed) as recorder:
             task.phases = _Marks(recorder)
-            task.training_step(planned, 0)  # makes what is made only once
+            task.training_step(planned._replace(turns=planned.turns[-1:]), 0)  # the widest makes what is made once
             recorder.kernels.clear()
             task.training_step(planned, 0)
     return recorder.kernels
