@@ -99,6 +99,6 @@ def elsewhere(jobs: "Sequence[Job]", device: "Device", gpus: int | None, console
         hours += runs[system] * found.speed.gpus * (found.hours or 0.0)
         progress(f"predicting: {system}")
     yield (f"predicted for {device.name}, to within {100 * EXPECTED_ERROR:.0f} % (a standard deviation): sentences of "
-           f"{SENTENCE} tokens, updates alone, hours of one run")
+           f"{SENTENCE} tokens, updates alone, hours of one run; minitx estimate tells in what range")
     yield from aligned(rows, "<>>>>>>>><")
     yield f"  {hours:,.1f} GPU-hours in all" + (", besides those of runs without an end" * ("-" in chain(*rows)))
