@@ -15,6 +15,7 @@ from minitx.experiments.prediction import speed
 from minitx.experiments.prediction.speed import (
     EXPECTED_ERROR,
     Work,
+    cut_after,
     micro_batches,
     predict_speed,
     repeated,
@@ -44,9 +45,9 @@ def test_micro_batches_are_repeated(turns: int) -> None:
 def test_what_is_recorded_is_as_many_micro_batches_as_are_repeated(sentences: int, length: int, gpus: int,
                                                                    most: int) -> None:
     cfg = config(f"data.max_tokens={most}", "data.max_length=32")
-    sizes = micro_batches(cfg, sentences, length)
+    sizes = micro_batches(cfg, sentences, length, gpus)
     parts = min(2, ceil(len(sizes) / gpus))
-    assert len(micro_batches(cfg, parts * max(sizes), length)) == parts
+    assert micro_batches(cut_after(cfg, max(sizes), length), parts * max(sizes), length) == parts * [max(sizes)]
     assert sum(sizes) == sentences
 
 

@@ -1,7 +1,7 @@
 """What an update of a config should take on a GPU that is not here: a prediction, whose error `validation.py` gives."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import ceil
 
@@ -81,8 +81,8 @@ def work(cfg: Config, device: Device, sentences: int, length: int, precision: st
     """
     sizes = micro_batches(cfg, sentences, length, gpus)
     turns = ceil(len(sizes) / gpus)
-    kernels = repeated(record_update(cfg, min(turns, 2) * max(sizes), length, length, precision=precision,
-                                     capability=device.capability), turns)
+    kernels = repeated(record_update(cut_after(cfg, max(sizes), length), min(turns, 2) * max(sizes), length, length,
+                                     precision=precision, capability=device.capability), turns)
     model, lengths = without_weights(cfg), np.full(sentences, length)
     forward, params = model.flops(lengths, lengths), sum(p.numel() for p in model.parameters())
     size = 2 if cfg.trainer.compress == "bf16" else WEIGHT_BYTES[precision]
@@ -103,6 +103,12 @@ def micro_batches(cfg: Config, sentences: int, length: int, gpus: int = 1) -> li
                          pad_to_multiple=cfg.data.pad_to_multiple, seed=cfg.seed, epoch=0,
                          min_micro_batches=gpus)
     return [len(micro_batch.rows) for micro_batch in update.micro_batches]
+
+
+def cut_after(cfg: Config, sentences: int, length: int) -> Config:
+    """Return the config with micro-batches of as many sentences of `length` tokens as these."""
+    width = ceil(length / cfg.data.pad_to_multiple) * cfg.data.pad_to_multiple
+    return replace(cfg, data=replace(cfg.data, max_tokens=sentences * width))
 
 
 def repeated(kernels: Sequence[Kernel], turns: int) -> Sequence[Kernel]:
