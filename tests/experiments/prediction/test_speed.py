@@ -86,8 +86,8 @@ def test_gpus_share_an_update(unrecorded: list[int], gpus: int, turns: int, sent
     assert (gpus * done.tgt_tokens, gpus * done.flop) == (pytest.approx(512), pytest.approx(alone.flop))
     fast = predict_speed(done, H100, gpus)
     assert fast.tgt_tokens_per_s == pytest.approx(512 / fast.seconds)
-    assert fast.seconds == Fleet(H100).update_s(fast.one.seconds, 4.0 * done.params, gpus), "they wait for one another"
-    assert fast.graphed_s == Fleet(H100).update_s(fast.graphed.seconds, 4.0 * done.params, gpus)
+    for seconds, alone_s in ((fast.seconds, fast.one.seconds), (fast.graphed_s, fast.graphed.seconds)):
+        assert seconds == Fleet(H100).update_s(alone_s, 4.0 * done.params, done.params, gpus), "all wait"
     assert fast.mfu_pct == pytest.approx(100 * alone.flop / gpus / fast.seconds / 989.4e12)
     assert sum(fast.by_limit_s.values()) == pytest.approx(fast.one.seconds)
 

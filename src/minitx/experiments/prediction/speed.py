@@ -131,7 +131,8 @@ def predict_speed(done: Work, device: Device, gpus: int = 1, constants: Constant
     tf32 = torch.get_float32_matmul_precision() != "highest"
     eager, graph = (Pace(device, constants, Model(host=host), tf32) for host in (True, False))
     one, graphed = timeline(done.kernels, eager), timeline(done.kernels, graph)
-    seconds, graphed_s = (fleet.update_s(found.seconds, done.gradient_bytes, gpus) for found in (one, graphed))
+    seconds, graphed_s = (fleet.update_s(found.seconds, done.gradient_bytes, done.params, gpus)
+                          for found in (one, graphed))
     peak, _ = peak_flops(device, FORMATS[done.precision], tf32)
     return Speed(gpus, seconds, one, graphed, gpus * done.tgt_tokens / seconds,
                  None if done.flop is None else 100 * done.flop / seconds / peak, graphed_s,

@@ -29,7 +29,7 @@ PADDED = 7, 0  # capability of the path that pads
 LOOP = "gnmt_cell_loop"  # was timed in TensorFlow, whose loop waits before each kernel
 GPUS_OF_A_MACHINE = 16  # at most: a DGX-2
 GUESS = Constants(tensor_intensity=20.0, plain_intensity=10.0, memory=0.8, product_us=5.0, kernel_us=2.0, step_us=10.0)
-NO_LOSS = {"exposed": 0.0, "uneven": 0.0, "fixed_s": 0.0}
+NO_LOSS = {"exposed": 0.0, "uneven": 0.0, "parameter_s": 0.0}
 WITHOUT = {"tiles and waves": Model(tiles=False), "bytes": Model(memory=False), "the cache": Model(cache=False),
            "floors of kernels": Model(floors=False), "the host": Model(host=False)}
 
@@ -40,7 +40,7 @@ class Fitted:
 
     kernels: Constants
     loop: Constants
-    fleet: Mapping[str, float]  # exposed, uneven and fixed_s of `Fleet`
+    fleet: Mapping[str, float]  # exposed, uneven and parameter_s of `Fleet`
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class Prediction:
 
 @cache
 def recorded(words: tuple[str, ...], sentences: int, src_len: int, tgt_len: int, half: bool) -> tuple[
-        tuple[Kernel, ...], int]:
-    """Record an update of one micro-batch. Returns its kernels, and the bytes of all gradients"""
+        tuple[Kernel, ...], int, int]:
+    """Record an update of one micro-batch. Returns its kernels, the bytes of all gradients, and their number"""
     cfg = resolve(compose(["logger=none", "trainer.accelerator=cpu", "data.max_tokens=1000000", *words]))
     kernels = record_update(cfg, sentences, src_len, tgt_len, precision="bf16-mixed" if half else "32-true",
                             capability=PADDED)
     params = sum(p.numel() for p in without_weights(cfg).parameters())
-    return tuple(kernels), params * (2 if half else 4)
+    return tuple(kernels), params * (2 if half else 4), params
 
 
-def kernels_of(training: Training) -> tuple[tuple[Kernel, ...], int]:
+def kernels_of(training: Training) -> tuple[tuple[Kernel, ...], int, int]:
     """Return what `recorded` does, of a published training."""
     return recorded(training.words, training.sentences, training.src_len, training.tgt_len,
                     training.precision == "half")
@@ -81,12 +81,12 @@ def kernels_of(training: Training) -> tuple[tuple[Kernel, ...], int]:
 def predict(trainings: Iterable[Training], fitted: Fitted, model: Model = WHOLE) -> Iterator[Prediction]:
     """Predict each training."""
     for training in trainings:
-        kernels, gradient_bytes = kernels_of(training)
+        kernels, gradient_bytes, params = kernels_of(training)
         device = by_name(training.device)
         constants = fitted.loop if training.system == LOOP else fitted.kernels
         one_s = timeline(kernels, Pace(device, constants, model, training.precision == "tf32")).seconds
         fleet = Fleet(device, GPUS_OF_A_MACHINE, **fitted.fleet)
-        yield Prediction(training, fleet.update_s(one_s, gradient_bytes, training.gpus))
+        yield Prediction(training, fleet.update_s(one_s, gradient_bytes, params, training.gpus))
 
 
 def fit_trainings(trainings: Sequence[Training], constants: Constants) -> Fitted:
@@ -106,11 +106,11 @@ def fit_fleet(trainings: Sequence[Training]) -> dict[str, float]:
     slopes, lost = list[tuple[float, ...]](), list[float]()
     for t in trainings:
         if t.gpus > 1:
-            one_s, gradient_bytes = alone[t.system, t.device, t.precision], kernels_of(t)[1]
+            one_s, (_, gradient_bytes, params) = alone[t.system, t.device, t.precision], kernels_of(t)
             exchange_s = Fleet(by_name(t.device), GPUS_OF_A_MACHINE).exchange_s(gradient_bytes, t.gpus)
-            slopes.append((exchange_s / t.update_s, one_s * mean_largest(t.gpus) / t.update_s, 1 / t.update_s))
+            slopes.append((exchange_s / t.update_s, one_s * mean_largest(t.gpus) / t.update_s, params / t.update_s))
             lost.append(1 - one_s / t.update_s)
-    return dict(zip(("exposed", "uneven", "fixed_s"), least_squares(np.array(slopes), np.array(lost)), strict=True))
+    return dict(zip(("exposed", "uneven", "parameter_s"), least_squares(np.array(slopes), np.array(lost)), strict=True))
 
 
 def least_squares(a: Floats, b: Floats) -> list[float]:
