@@ -88,6 +88,8 @@ def check(command: str) -> None:
             check_train(words[script + 1:])
         elif program == "minitx":
             check_minitx(rest)
+        elif program.startswith("scripts/"):
+            assert os.access(ROOT / program, os.X_OK)
         elif program == "make":
             assert rest[0] in re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         elif program.endswith("pip"):
@@ -143,7 +145,7 @@ def test_a_command_is_valid(command: str, page: str) -> None:
 
 
 @pytest.mark.parametrize("command", [
-    "python train.py model.dropuot=1", "minitx translat RUN", "make trian", "minitx doctor model=gru", "frobnicate now",
+    "python train.py model.dropuot=1", "minitx translat RUN", "make trian", "minitx doctor model=gru", "frobnicate now", "scripts/gpu_rum.sh",
     "pip install -e '.[reprot]'", "sbatch --nodes=2 scripts/train.sbatch data=wmt41", "python -m benchmark table",
     "python train.py --multirun seed=x,2"])
 def test_one_that_is_not_is_found(command: str) -> None:

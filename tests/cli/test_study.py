@@ -12,10 +12,11 @@ from minitx.cli import main as cli
 from minitx.cli import study
 from minitx.cli.study import STUDIES, verdicts
 from minitx.experiments.reports.study_plots import FIGURES
-from minitx.experiments.studies import common, gradients, lengths, retention, scaling_law
+from minitx.experiments.studies import common, gpu, gradients, lengths, retention, scaling_law
 from minitx.utils.errors import Exit
 
-MODULES = {"lengths": lengths, "gradients": gradients, "retention": retention, "scaling-law": scaling_law}
+MODULES = {"lengths": lengths, "gradients": gradients, "retention": retention, "scaling-law": scaling_law,
+           "gpu": gpu}
 LESSON = common.Lesson(width=16, longest=4, sentences=8, updates=2, seeds=1)
 
 
@@ -33,7 +34,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_study_has_a_module_a_figure_and_both_sizes() -> None:
     assert STUDIES.keys() == FIGURES.keys() == MODULES.keys()
-    for name in ("retention", "scaling-law"):
+    for name in ("retention", "scaling-law", "gpu"):
         assert MODULES[name].SIZES.keys() == {"smoke", "full"}
 
 

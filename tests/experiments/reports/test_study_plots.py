@@ -7,10 +7,11 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
+from predicted import gpu_study
 from toys import ROOT
 
 from minitx.experiments.reports.plots import FORMS, styles
-from minitx.experiments.reports.study_plots import FIGURES, SCALES
+from minitx.experiments.reports.study_plots import FIGURES, FURTHER, SCALES
 
 CONDITIONS = {"hardware": {"cpu": "a processor"}, "threads": 2, "precision": "32-true"}
 FAMILIES, SYSTEMS = ("transformer", "lstm_attention", "lstm"), ("rnn", "lstm", "transformer")
@@ -48,6 +49,7 @@ FOUND: dict[str, dict[str, Any]] = {
         name: {"initial": shares(1.0, 0.5, 0.1), "trained": shares(1.0, 1.0, 0.9)} for name in SYSTEMS}},
     "scaling-law": {"sizes": {"updates": 300}, "tokens_per_update": 2048, "data": "synthetic",
                     "laws": {"size": laws("weights"), "text": laws("text_tokens")}},
+    "gpu": gpu_study(),
 }  # fmt: skip
 
 
@@ -57,7 +59,8 @@ def changed(name: str) -> dict[str, Any]:
                  ("initial", "trained"), flows(0.3))}},
              "retention": {"chance": 0.5}, "scaling-law": {"laws": FOUND["scaling-law"]["laws"] | {
                  "text": laws("text_tokens") | {"points": [
-                     {"text_tokens": n, "loss": 3.0} for n in (10, 100, 1_000, 10_000)]}}}}
+                     {"text_tokens": n, "loss": 3.0} for n in (10, 100, 1_000, 10_000)]}}},
+             "gpu": {"by_width": [row | {"busy_pct": [1.0, 2.0]} for row in FOUND["gpu"]["by_width"]]}}
     return FOUND[name] | other[name] | {"conditions": CONDITIONS}
 
 
@@ -80,6 +83,14 @@ def test_a_figure_is_an_svg_on_white_with_each_systems_colour_and_no_date(name: 
     systems = FOUND[name].get("families", FOUND[name].get("systems", ["transformer"]))
     for colour, _ in styles(systems):
         assert colour.lower().encode() in drawn
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_further_figures_are_drawn_alike(name: str) -> None:
+    for draw in FURTHER[name].values():
+        drawn = draw(FOUND[name])
+        assert draw(FOUND[name]) == drawn
+        assert ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
 
 
 @pytest.mark.parametrize("name", ["size", "text"])

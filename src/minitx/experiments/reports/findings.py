@@ -14,6 +14,7 @@ from minitx.utils.errors import UserError
 from minitx.utils.tables import markdown
 
 StudyResult = Mapping[str, Any]
+PREDICTS = {"gpu"}  # studies that measure nothing
 
 
 def read_studies(folder: Path) -> dict[str, StudyResult]:
@@ -30,6 +31,11 @@ def read_studies(folder: Path) -> dict[str, StudyResult]:
                 raise UserError(f"{path}: not what `minitx study {name} -o` writes: {error!r}") from error
             studies[name] = study
     return studies
+
+
+def verb(name: str) -> str:
+    """Return what a study has done to its numbers."""
+    return "predicted" if name in PREDICTS else "measured"
 
 
 def tally(study: StudyResult) -> str:
@@ -50,7 +56,7 @@ def conditions(study: StudyResult) -> str:
 
 def claims(study: StudyResult) -> list[list[str]]:
     """Return the cells of a header, and then of each claim."""
-    return [["claim", "asked", "measured", "verdict"],
+    return [["claim", "asked", verb(study["study"]), "verdict"],
             *([claim["claim"], claim["expected"], f"{claim['measured']} ({claim['why']})", VERDICTS[claim["holds"]]]
               for claim in study["claims"])]
 
@@ -58,7 +64,7 @@ def claims(study: StudyResult) -> list[list[str]]:
 def render(name: str, study: StudyResult | None) -> str:
     """Write a study's claims as Markdown, or how to measure them."""
     if study is None:
-        return f"Not measured yet: `{command(name)}`, and then `minitx report`, put it here."
+        return f"Not {verb(name)} yet: `{command(name)}`, and then `minitx report`, put it here."
     head, *lines = claims(study)
     return "\n".join([markdown(head, lines), "", conditions(study), "", "```", command(name, study), "```"])
 

@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 from minitx.experiments.reports.evidence import CAPTIONS, MISSING, NAMES, Evidence, counted_seeds
-from minitx.experiments.reports.plots import FORMS, INK, machine, new_figure, note_below, styles
-from minitx.experiments.reports.study_plots import powers_of_two
+from minitx.experiments.reports.plots import FORMS, INK, machine, new_figure, note_below, powers_of_two, styles
 from minitx.experiments.reports.tables import COLUMNS
 from minitx.utils.tables import bullets, markdown
 

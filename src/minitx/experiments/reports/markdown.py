@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitx.experiments.reports import durations, findings, front, results, story
+from minitx.experiments.reports import durations, findings, front, predictions, results, story
 from minitx.experiments.reports.evidence import gather
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.study_plots import FIGURES
@@ -14,6 +14,7 @@ from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
 START, END = "<!-- report: ", "<!-- /report -->"
+NO_OTHERS = predictions.Others()
 
 Blocks = Mapping[str, Callable[[], str]]  # by marker, what writes the block below it
 
@@ -28,7 +29,8 @@ def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
     results.require_ledger(ledger)
     new = [_checked_row(run_dir) for run_dir in runs]
     rows = {row.name: row for row in (*results.read_rows(ledger, may_be_empty=bool(new)), *new)}
-    pages = fill_pages(readme, make_blocks(list(rows.values()), findings.read_studies(ledger / "studies")))
+    pages = fill_pages(readme, make_blocks(list(rows.values()), findings.read_studies(ledger / "studies"),
+                                           predictions.read_others(ledger)))
     _write_rows(new, ledger, print)
     for page, (text, filled) in pages.items():
         if filled != text:
@@ -39,13 +41,15 @@ def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
         print(f"{page}: tables {'are up to date' if filled == text else 'written'}")
 
 
-def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult]) -> Blocks:
-    """Return every block that a page may show: tables, claims of studies, README's table, the story, the times."""
+def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult],
+                others: predictions.Others = NO_OTHERS) -> Blocks:
+    """Return every block that a page may show: tables, studies, README's table, the story, times, predictions."""
     evidence = gather(rows, studies)
     return {"front": partial(front.table, evidence), "durations": partial(durations.render, rows),
             **{f"story_{step}": partial(story.render, step, evidence) for step in story.STEPS},
             **{name: partial(render, table, rows) for name, table in TABLES.items()},
-            **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES}}
+            **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES},
+            **{name: partial(predictions.render, name, studies.get("gpu"), others) for name in predictions.BLOCKS}}
 
 
 def publish(runs: Sequence[Path], ledger: Path, say: Callable[[str], None] = print) -> None:

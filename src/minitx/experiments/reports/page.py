@@ -27,7 +27,7 @@ from minitx.experiments.reports.figures import (
 )
 from minitx.experiments.reports.findings import StudyResult
 from minitx.experiments.reports.results import Row
-from minitx.experiments.reports.study_plots import FIGURES
+from minitx.experiments.reports.study_plots import FIGURES, FURTHER
 from minitx.experiments.reports.tables import TABLES, Table, comparisons, conditions, grid, render, scores_first
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
@@ -161,7 +161,7 @@ def pictures(rows: Sequence[Row], maps: Mapping[str, AttentionMaps],
     for name, of_name in maps.items():
         yield from of_maps(name, of_name)
     for name, study in studies.items():
-        yield of_study(name, study)
+        yield from of_study(name, study)
 
 
 def of_table(name: str, table: Table, rows: Sequence[Row]) -> Iterator[Picture]:
@@ -208,11 +208,15 @@ def of_maps(name: str, maps: AttentionMaps) -> Iterator[Picture]:
                       partial(attention_map, maps, [kind]))
 
 
-def of_study(name: str, study: StudyResult) -> Picture:
-    """Return a study's figure."""
-    return Picture(f"study-{name}", f"What minitx study {name} measured. docs/studies.md says how to read it.",
-                   f"Curves of what minitx study {name} measured. Its claims: {findings.tally(study)}.",
-                   partial(FIGURES[name], study))
+def of_study(name: str, study: StudyResult) -> Iterator[Picture]:
+    """Yield a study's figures, its own first."""
+    did = f"What minitx study {name} {findings.verb(name)}"
+    yield Picture(f"study-{name}", f"{did}. docs/studies.md says how to read it.",
+                  f"Curves of {did[0].lower()}{did[1:]}. Its claims: {findings.tally(study)}.",
+                  partial(FIGURES[name], study))
+    for further, draw in FURTHER.get(name, {}).items():
+        yield Picture(f"study-{name}-{further}", f"{did}: {further}.", f"{did}: a figure of {further}.",
+                      partial(draw, study))
 
 
 def _table(name: str, table: Table, rows: Sequence[Row]) -> Section:
@@ -233,7 +237,7 @@ def _study(name: str, study: StudyResult | None) -> Section:
         return Section(f"study_{name}", *headings.STUDIES[name], missing=findings.render(name, None))
     head, *cells = findings.claims(study)
     return Section(f"study_{name}", *headings.STUDIES[name], "", head, cells, notes=[findings.conditions(study)],
-                   pictures=[of_study(name, study)], commands=findings.command(name, study))
+                   pictures=list(of_study(name, study)), commands=findings.command(name, study))
 
 
 def _map(name: str, maps: AttentionMaps, runs: Mapping[str, str]) -> Part:

@@ -3,7 +3,7 @@
 matplotlib comes with the extra `report`, and is imported when something is drawn.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import cycle
@@ -142,6 +142,14 @@ def _right_end(handle: Any) -> float:
     line = handle[0] if isinstance(handle, tuple) else handle
     heights = [float(height) for height in line.get_ydata() if isfinite(height)]
     return heights[-1] if heights else -inf
+
+
+def powers_of_two(axes: "Axes", ticks: Sequence[int], label: str) -> None:
+    """Make the horizontal axis logarithmic, with these ticks."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel(label)
 
 
 def note_below(figure: "Figure", text: str) -> None:

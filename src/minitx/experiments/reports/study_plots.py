@@ -4,7 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from minitx.experiments.fits import fit_law
-from minitx.experiments.reports.plots import FAINT, FORMS, INK, legend_above, machine, new_figure, note_below, styles
+from minitx.experiments.reports import gpu_plots
+from minitx.experiments.reports.plots import (
+    FAINT,
+    FORMS,
+    INK,
+    legend_above,
+    machine,
+    new_figure,
+    note_below,
+    powers_of_two,
+    styles,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,14 +149,6 @@ def draw_scaling(panels: Sequence["Axes"], laws: Mapping[str, Any]) -> None:
         legend_above(axes, title)
 
 
-def powers_of_two(axes: "Axes", ticks: Sequence[int], label: str) -> None:
-    """Make the horizontal axis logarithmic, with these ticks."""
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel(label)
-
-
 class Draw(Protocol):
     """Draw what a study stored. form: one of `plots.FORMS`"""
 
@@ -154,4 +157,7 @@ class Draw(Protocol):
 
 
 FIGURES: dict[str, Draw] = {
-    "lengths": lengths, "gradients": gradients, "retention": retention, "scaling-law": scaling_law}
+    "lengths": lengths, "gradients": gradients, "retention": retention, "scaling-law": scaling_law,
+    "gpu": gpu_plots.use}
+FURTHER: dict[str, dict[str, Draw]] = {  # figures of a study beside its first, by name
+    "gpu": {"quality": gpu_plots.quality, "speeds": gpu_plots.speeds}}
