@@ -145,7 +145,8 @@ def test_a_command_is_valid(command: str, page: str) -> None:
 
 
 @pytest.mark.parametrize("command", [
-    "python train.py model.dropuot=1", "minitx translat RUN", "make trian", "minitx doctor model=gru", "frobnicate now", "scripts/gpu_rum.sh",
+    "python train.py model.dropuot=1", "minitx translat RUN", "make trian", "minitx doctor model=gru", "frobnicate now",
+    "scripts/gpu_rum.sh",
     "pip install -e '.[reprot]'", "sbatch --nodes=2 scripts/train.sbatch data=wmt41", "python -m benchmark table",
     "python train.py --multirun seed=x,2"])
 def test_one_that_is_not_is_found(command: str) -> None:

@@ -80,7 +80,7 @@ def test_who_does_not_get_there_has_no_line(drawn: list[Figure]) -> None:
 
 def test_predicted_stands_over_published_and_half_precision_is_filled(drawn: list[Figure]) -> None:
     gpu_plots.speeds(found := gpu_study())
-    for axes, (way, tested) in zip(drawn[0].axes, found["tests"].items(), strict=True):
+    for axes, tested in zip(drawn[0].axes, found["tests"].values(), strict=True):
         half, full = (sorted((float(x), float(y)) for line in axes.lines if line.get_linestyle() == "None"
                              and (line.get_markerfacecolor() == "white") == hollow
                              for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True))

@@ -1,6 +1,6 @@
 """Figures of the study `gpu`: how busy a GPU is, how soon it reaches a BLEU, and predicted beside published speeds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -45,9 +45,9 @@ def use(found: Mapping[str, Any], form: str = "svg") -> bytes:
                 of_row[column].set_title(f"{title}, by {label}", loc="left")
         panels[0][0].set_title("", loc="left")
         legend_above(panels[0][0], f"Busy, by {SHAPES[0][2]}")
-        note_below(figure, f"Predicted for {article(device)}, nothing is measured: an update of {tokens:,} target tokens. "
-                           "Bars of busy: from what is surely a running kernel\nto all that may be one. Bands of MFU: "
-                           "slow to fast hosts and small kernels. The Transformer without positions is as the "
+        note_below(figure, f"Predicted for {article(device)}, nothing is measured: an update of {tokens:,} target "
+                           "tokens. Bars of busy: from what is surely a running kernel\nto all that may be one. Bands "
+                           "of MFU: slow to fast hosts and small kernels. The Transformer without positions is as the "
                            "Transformer.")
         return FORMS[form](figure)
 
@@ -154,8 +154,8 @@ def draw_speeds(axes: "Axes", rows: Rows, way: str) -> None:
         axis.set_major_locator(LogLocator(subs=(1, 3)))
         axis.set_major_formatter("{x:,.0f}")
         axis.set_minor_formatter("")
-    axes.set_xlim(line)
-    axes.set_ylim(line)
+    axes.set_xlim(*line)
+    axes.set_ylim(*line)
     axes.set_xlabel("published, tokens/s")
     axes.set_ylabel("predicted, tokens/s")
     legend_above(axes, f"Trainings on {other}, with constants of {article(one)}")

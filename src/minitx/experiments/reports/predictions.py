@@ -12,7 +12,7 @@ from typing import Any
 
 from minitx.experiments.reports import findings
 from minitx.experiments.reports.findings import StudyResult
-from minitx.experiments.reports.gpu_plots import LOOP, MOST_TESTED, PUBLISHED, SYSTEMS, article
+from minitx.experiments.reports.gpu_plots import MOST_TESTED, PUBLISHED, SYSTEMS, article
 from minitx.profiling.devices import by_name, device_named
 from minitx.profiling.fleet import Fleet, mean_largest
 from minitx.utils.errors import UserError
@@ -44,7 +44,7 @@ class Others:
 
 def read_others(ledger: Path) -> Others:
     """Read published/ and gpu/ of a ledger, as far as they are there. Errors: `UserError` for another kind of file"""
-    published = [_read(ledger / "published" / f"{name}.json") for name in ("training", "mlperf")]
+    training, mlperf_times = (_read(ledger / "published" / f"{name}.json") for name in ("training", "mlperf"))
     measured = dict[tuple[Any, ...], Mapping[str, Any]]()
     for path in sorted((ledger / "gpu").glob("*.json")):
         found = _read(path)
@@ -57,7 +57,7 @@ def read_others(ledger: Path) -> Others:
                     measured[key] = row
         except (LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not what `scripts/gpu_merge.py` writes: {error!r}") from error
-    return Others(*published, measured)
+    return Others(training, mlperf_times, measured)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -87,8 +87,23 @@ def errors(study: StudyResult, others: Others) -> str:
         parts += [f"**Trainings on {other}, predicted with constants of {article(one)}**: median error "
                   f"{_percent(tested['median'])}, largest {_percent(tested['worst'])}.",
                   markdown(("training", "GPU", "GPUs", "numbers", "published, tokens/s", "*predicted*", "error"), rows)]
-    return _joined(*parts, "Error: predicted speed over published speed, less 1. " + _sources(study),
-                   f"Computed, not measured: {findings.conditions(study)}", f"```\n{findings.command('gpu', study)}\n```")
+    return _joined(*parts, "Error: predicted speed over published speed, less 1. By system and numbers:",
+                   bullets(_systematic(study)), _sources(study),
+                   f"Computed, not measured: {findings.conditions(study)}",
+                   f"```\n{findings.command('gpu', study)}\n```")
+
+
+def _systematic(study: StudyResult) -> Iterator[str]:
+    """Yield the least and the largest error of each system in each number format: of one sign, something is missing."""
+    groups = dict[tuple[str, str], list[str]]()
+    for way, tested in study["tests"].items():
+        found = dict[tuple[str, str], list[float]]()
+        for row in tested["rows"]:
+            found.setdefault((row["system"], row["precision"]), []).append(100 * row["error"])
+        for key, values in found.items():
+            groups.setdefault(key, []).append(f"{min(values):+.0f} to {max(values):+.0f} % on {way.upper()[-4:]}")
+    for (system, precision), told in groups.items():
+        yield f"{PUBLISHED[system]}, {FORMATS[precision]}: {', '.join(told)}."
 
 
 def parts_of_model(study: StudyResult, others: Others) -> str:
@@ -166,8 +181,8 @@ def answer(study: StudyResult, others: Others) -> str:
         lines.append([*cells, *(_seconds(_quality(study, "growing", system, ANSWER_ON, 1, bleu)) for bleu in targets)])
     head += [f"captions to BLEU {bleu:g}, s" for bleu in targets]
     return _joined(markdown(head, lines),
-                   f"One {ANSWER_ON.upper()}, *predicted*; nothing was measured. In brackets, from fast to slow hosts and "
-                   "small kernels; of seconds, seeds and the error of predictions as well. "
+                   f"One {ANSWER_ON.upper()}, *predicted*; nothing was measured. In brackets, from fast to slow hosts "
+                   "and small kernels; of seconds, seeds and the error of predictions as well. "
                    f"{_shapes(study)} {_expected(study)}")
 
 
@@ -200,8 +215,9 @@ def bounds(study: StudyResult, others: Others) -> str:
                   *(_ms(row["by_kind_ms"].get(kind, 0.0)) for kind in KINDS)) for row in rows]
         parts += [f"**Size {case}**:", markdown(("*predicted*, ms", "kernels", "update", "without the host",
                                                "products", "attention", "elementwise", "sums", "copies"), lines)]
-    return _joined(*parts, f"One {ANSWER_ON.upper()}; products of a step of an LSTM are among the products, its gates among "
-                           f"the elementwise. What an update takes beyond its kernels is waiting. {_expected(study)}")
+    return _joined(*parts, f"One {ANSWER_ON.upper()}; products of a step of an LSTM are among the products, its gates "
+                           "among the elementwise. What an update takes beyond its kernels is waiting. "
+                           f"{_expected(study)}")
 
 
 def quality(study: StudyResult, others: Others) -> str:
@@ -222,9 +238,9 @@ def quality(study: StudyResult, others: Others) -> str:
         none = [SYSTEMS[system] for system in _systems(study["quality"]) if system not in systems]
         parts += [f"**To BLEU {bleu:g}** on the validation set of captions"
                   + (f" (not reached by every seed: {', '.join(none)})" if none else "") + ":", markdown(head, lines)]
-    return _joined(*parts, "Updates: mean of the published runs' seeds; they were trained on CPUs, and a learning curve "
-                           "over updates does not depend on the machine. In brackets: seeds, the error of predictions "
-                           f"(95 %), slow and fast hosts and small kernels. {_expected(study)}")
+    return _joined(*parts, "Updates: mean of the published runs' seeds; they were trained on CPUs, and a learning "
+                           "curve over updates does not depend on the machine. In brackets: seeds, the error of "
+                           f"predictions (95 %), slow and fast hosts and small kernels. {_expected(study)}")
 
 
 # --- more GPUs
@@ -290,8 +306,9 @@ def _targets(study: StudyResult) -> list[float]:
 def _quality(study: StudyResult, kind: str, system: str, device: str, gpus: int, bleu: float) -> Mapping[str, Any]:
     """Find how soon a system gets to a BLEU."""
     asked = (kind, system, device, gpus, bleu)
-    (row,) = [row for row in study["quality"]
-              if tuple(row[key] for key in ("kind", "system", "device", "gpus", "bleu")) == asked]
+    rows: Rows = [row for row in study["quality"]
+                  if tuple(row[key] for key in ("kind", "system", "device", "gpus", "bleu")) == asked]
+    (row,) = rows
     return row
 
 
