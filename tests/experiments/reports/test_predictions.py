@@ -99,6 +99,12 @@ def test_a_file_of_another_kind_is_named(content: str, tmp_path: Path) -> None:
         read_others(tmp_path)
 
 
+def test_what_the_kernels_do_not_take_is_waiting() -> None:
+    small, big = cells(render("gpu_bounds", gpu_study(), OTHERS), "Transformer")
+    assert small[1:] == ["700", "5.0", "1.0", "2.5", "0.0", "1.5", "0.0", "0.0"]
+    assert big[2:5] == ["40.0", "8.0", "20.0"]
+
+
 def test_errors_are_told_both_ways_with_their_source() -> None:
     text = render("gpu_errors", gpu_study(), OTHERS)
     assert "**Trainings on A100, predicted with constants of a V100**: median error 12 %, largest 16 %." in text
