@@ -25,14 +25,14 @@ from minitx.training.state import RunState
 from minitx.utils.errors import UserError
 
 SYSTEMS = {  # by name: arguments of train.py
-    "lstm cell loop": ["model=lstm", "model.cell_loop=true"],
+    "lstm_cell_loop": ["model=lstm", "model.cell_loop=true"],
     "lstm": ["model=lstm"],
     "lstm_attention": ["model=lstm_attention"],
     "transformer_nope": ["model=transformer_nope"],
     "transformer": ["model=transformer"],
     "gnmt": ["model=gnmt"],
 }
-MAIN = ("transformer", "lstm_attention", "lstm", "lstm cell loop", "transformer_nope")  # the most valuable first
+MAIN = ("transformer", "lstm_attention", "lstm", "lstm_cell_loop", "transformer_nope")  # the most valuable first
 COMPILED = ("transformer", "lstm_attention")  # each compiles for half a minute
 BATCHES = 4  # different ones, in turn
 
@@ -51,7 +51,7 @@ class Shape:
         return self.sentences * max(self.src_len, self.tgt_len)
 
 
-SHAPES = {"small": Shape(128, 16, 16), "base": Shape(512, 32, 32), "big": Shape(256, 32, 32)}
+SHAPES = {"small": Shape(128, 16, 16), "base": Shape(256, 32, 32), "big": Shape(256, 32, 32)}  # as `minitx study gpu`
 TOY, TOY_VOCABULARY = Shape(4, 4, 6), 260
 MEASURE_S = 3.0
 

@@ -16,12 +16,14 @@ from zipfile import ZipFile
 
 import gpu_merge
 import gpu_run
+import gpu_updates
 import pytest
 from gpu_rows import Job, Row, Running, Sheet, Unseen, take, work_through
 from hypothesis import given
 from hypothesis import strategies as st
 from toys import ROOT
 
+from minitx.experiments.studies import gpu
 from minitx.utils.console import Console
 from minitx.utils.errors import UserError
 
@@ -346,3 +348,10 @@ def test_the_shell_script_finds_its_wheels_first(tmp_path: Path) -> None:
         done = subprocess.run([tmp_path / "scripts/gpu_run.sh", "--toys"], env=os.environ | {"PYTHON": sys.executable},
                               capture_output=True, text=True, cwd=tmp_path.parent)
         assert re.search(rf"^99 {tmp_path}/src/minitx/__init__.py \[.*'--toys'\]$", done.stdout, re.MULTILINE), done
+
+
+def test_updates_that_are_measured_are_those_that_are_predicted() -> None:
+    assert {name: (shape.sentences, shape.src_len, shape.tgt_len) for name, shape in gpu_updates.SHAPES.items()} == {
+        name: (case.sentences, case.length, case.length) for name, case in gpu.CASES.items()}
+    for name, words in gpu.SYSTEMS.items():
+        assert gpu_updates.SYSTEMS[name] == list(words)

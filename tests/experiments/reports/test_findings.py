@@ -44,6 +44,14 @@ def test_what_casts_a_doubt_is_told_and_the_size() -> None:
     assert "minitx study gradients --size full -o " in text
 
 
+def test_what_is_predicted_is_called_so_and_no_machine_is_named() -> None:
+    lines = findings.render("gpu", found("gpu", True, other_cpu_pct=60.0, git_dirty=None)).splitlines()
+    assert lines[0] == "| claim | asked | predicted | verdict |"
+    assert lines[4] == ("Size smoke: computed with torch 2.13.0; 1m01s. No time of this machine is in it. "
+                        "Predicted with code that is in no commit.")
+    assert findings.render("gpu", None).startswith("Not predicted yet: `minitx study gpu -o ")
+
+
 def test_verdicts_are_counted() -> None:
     assert findings.tally(found("gradients", True, False, True, None)) == (
         "holds: 2, does not hold: 1, not decided: 1")

@@ -68,7 +68,7 @@ def test_every_size_and_gpu_has_its_row() -> None:
 
 def measured(tmp_path: Path, **changes: Any) -> Others:
     """Read a file of one measured update."""
-    row = {"system": "lstm cell loop", "size": "small", "precision": "bf16-mixed", "compile": False,
+    row = {"system": "lstm_cell_loop", "size": "small", "precision": "bf16-mixed", "compile": False,
            "update_ms": 21.5, "busy_pct": 73.4, "sentences": 128, "tgt_len": 16}
     (tmp_path / "gpu").mkdir(exist_ok=True)
     found = {"conditions": {"hardware": {"gpu": "NVIDIA H100 80GB HBM3"}}, "updates": [row | changes]}

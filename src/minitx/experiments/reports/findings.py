@@ -45,13 +45,15 @@ def tally(study: StudyResult) -> str:
 
 
 def conditions(study: StudyResult) -> str:
-    """Say on what it was measured, and how long that took."""
-    known = study["conditions"]
+    """Say on what it was measured, and how long that took; of a study that measures nothing, that it did not."""
+    known, did = study["conditions"], verb(study["study"]).capitalize()
     others = disturbance(known["other_cpu_pct"])
-    return (f"Size {study['size']}, seed {known['seed']}: {machine(known)}, {known['precision']}, torch "
-            f"{known['versions']['torch']}; {duration(known['took_s'])}."
-            + ("" if others is None else f" Disturbed: {others}.")
-            + (" Measured with code that is in no commit." if known["git_dirty"] is not False else ""))
+    committed = "" if known["git_dirty"] is False else f" {did} with code that is in no commit."
+    made_with = f"torch {known['versions']['torch']}; {duration(known['took_s'])}."
+    if study["study"] in PREDICTS:
+        return f"Size {study['size']}: computed with {made_with} No time of this machine is in it.{committed}"
+    return (f"Size {study['size']}, seed {known['seed']}: {machine(known)}, {known['precision']}, {made_with}"
+            + ("" if others is None else f" Disturbed: {others}.") + committed)
 
 
 def claims(study: StudyResult) -> list[list[str]]:

@@ -115,7 +115,8 @@ def draw_quality(axes: "Axes", rows: Rows, title: str) -> None:
             axes.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
-    powers_of_two(axes, ticks_of(rows, "gpus")[::2], "GPUs")
+    ticks = ticks_of(rows, "gpus")
+    powers_of_two(axes, ticks[::1 + len(ticks) // 8], "GPUs")
     axes.set_ylabel("seconds of training")
     legend_above(axes, title)
 

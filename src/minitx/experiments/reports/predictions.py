@@ -52,9 +52,8 @@ def read_others(ledger: Path) -> Others:
             device = device_named(found["conditions"]["hardware"]["gpu"])
             for row in found["updates"]:
                 if device is not None and not row["compile"]:
-                    key = (row["system"].replace(" ", "_"), row["size"], row["precision"],
-                           row["sentences"] * row["tgt_len"], device.name)
-                    measured[key] = row
+                    tokens = row["sentences"] * row["tgt_len"]
+                    measured[row["system"], row["size"], row["precision"], tokens, device.name] = row
         except (LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not what `scripts/gpu_merge.py` writes: {error!r}") from error
     return Others(training, mlperf_times, measured)
@@ -89,7 +88,7 @@ def errors(study: StudyResult, others: Others) -> str:
                   markdown(("training", "GPU", "GPUs", "numbers", "published, tokens/s", "*predicted*", "error"), rows)]
     return _joined(*parts, "Error: predicted speed over published speed, less 1. By system and numbers:",
                    bullets(_systematic(study)), _sources(study),
-                   f"Computed, not measured: {findings.conditions(study)}",
+                   findings.conditions(study),
                    f"```\n{findings.command('gpu', study)}\n```")
 
 
@@ -285,7 +284,7 @@ def _extrapolated(study: StudyResult, others: Others) -> Iterator[str]:
                     f"*predicted*: the same update ({GROWN[1]:,} tokens)", "exchange", "the slowest has more to do by",
                     "work of a GPU in the same update"), lines)
     yield (f"Transformer big in half precision on A100, from the {1e3 * one_s:.0f} ms that one was published to need. "
-           f"Beyond {MOST_TESTED} GPUs no published training tests this: it is extrapolation.")
+           f"Beyond {MOST_TESTED} GPUs, and between machines, no published training tests this: it is extrapolation.")
 
 
 # --- parts of a table
