@@ -201,7 +201,7 @@ def speeds(study: StudyResult, others: Others) -> str:
             head += ["*measured*: ms", "busy"]
             for line, row in zip(lines, found, strict=True):
                 line += ["-", "-"] if row is None else [_ms(row["update_ms"]), _percent_or_dash(row["busy_pct"])]
-        parts += [f"**Size {case}**, {rows[0]['tgt_tokens']:,} target tokens an update:", markdown(head, lines)]
+        parts += [f"**Size {case}**, {rows[0]['tgt_tokens']:,.0f} target tokens an update:", markdown(head, lines)]
     return _joined(*parts, f"In brackets, from fast to slow hosts and small kernels. {_expected(study)}")
 
 
@@ -324,7 +324,7 @@ def _expected(study: StudyResult) -> str:
 def _shapes(study: StudyResult) -> str:
     """Say how many tokens an update of each size has."""
     tokens = {row["case"]: row["tgt_tokens"] for row in study["speeds"] if row["gpus"] == 1}
-    return "Target tokens an update: " + ", ".join(f"{case} {n:,}" for case, n in tokens.items()) + "."
+    return "Target tokens an update: " + ", ".join(f"{case} {n:,.0f}" for case, n in tokens.items()) + "."
 
 
 def _sources(study: StudyResult) -> str:
