@@ -57,6 +57,12 @@ def test_an_update_has_its_range_and_busy_its_two_ends() -> None:
     assert row[7:] == ["18 (6 to 54)", "-"], "seconds: 1,800 updates of 10 ms; it does not get to the higher BLEU"
 
 
+def test_what_was_not_predicted_is_a_dash() -> None:
+    (row,) = cells(render("gpu_answer", gpu_study(), OTHERS), "LSTM, cell by cell")
+    assert row[1] == "20.0 (10.0 to 40.0)"
+    assert row[4:7] == ["-", "-", "-"]
+
+
 def test_every_size_and_gpu_has_its_row() -> None:
     text = render("gpu_speed", gpu_study(), OTHERS)
     rows = cells(text, "Transformer")
@@ -173,22 +179,19 @@ def test_efficiency_is_published_beside_predicted() -> None:
     text = render("gpu_scaling", gpu_study(), OTHERS)
     (row, _) = cells(text, "Transformer big")
     assert row == ["Transformer big", "half", "8", "80 %", "86 %"], "6.4 of 8, and that times 1.16 / 1.08"
-    assert "- f = 4.0 ms: lost in every update" in text
-    fleet = Fleet(by_name("a100"), exposed=0.5, uneven=0.07, fixed_s=0.004)
-    alone_s, gradients = 10_240 / 82_059, 2 * 210.8e6
+    assert "- f = 20 ps: lost in every update for each parameter" in text
+    fleet = Fleet(by_name("a100"), exposed=0.5, uneven=0.07, parameter_s=2e-11)
+    alone_s, params = 10_240 / 82_059, 210_800_000
     for gpus in (8, 64, 1024):
         (row,) = cells(text, f"{gpus:,}")
-        assert row[1].startswith(f"{100 * alone_s / fleet.update_s(alone_s, gradients, gpus):.0f} %, ")
+        assert row[1].startswith(f"{100 * alone_s / fleet.update_s(alone_s, 2 * params, params, gpus):.0f} %, ")
         share_s = alone_s * 8 / gpus
-        assert row[2] == f"{100 * share_s / fleet.update_s(share_s, gradients, gpus):.0f} %"
+        assert row[2] == f"{100 * share_s / fleet.update_s(share_s, 2 * params, params, gpus):.0f} %"
     assert cells(text, "8")[0][1].split(",")[0] == cells(text, "8")[0][2], "8 GPUs do the same either way"
 
 
 def test_the_made_up_study_has_what_the_real_one_has() -> None:
-    real = LEDGER / "studies/gpu.json"
-    if not real.exists():
-        pytest.skip("the study is not stored yet")
-    found, made_up = json.loads(real.read_text()), gpu_study()
+    found, made_up = json.loads((LEDGER / "studies/gpu.json").read_text()), gpu_study()
     assert made_up.keys() <= found.keys()
     for key in ("speeds", "by_width", "by_length", "quality"):
         assert made_up[key][0].keys() <= found[key][0].keys()

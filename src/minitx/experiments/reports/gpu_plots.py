@@ -78,6 +78,7 @@ def draw_mfu(axes: "Axes", rows: Rows, of: str, label: str) -> None:
     powers_of_two(axes, ticks_of(rows, of), label)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.set_ylabel("MFU, % of the peak in 16 bits")
 
 
@@ -115,6 +116,7 @@ def draw_quality(axes: "Axes", rows: Rows, title: str) -> None:
             axes.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     ticks = ticks_of(rows, "gpus")
     powers_of_two(axes, ticks[::1 + len(ticks) // 8], "GPUs")
     axes.set_ylabel("seconds of training")
@@ -153,12 +155,12 @@ def draw_speeds(axes: "Axes", rows: Rows, way: str) -> None:
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 3)))
-        axis.set_major_formatter("{x:,.0f}")
+        axis.set_major_formatter(lambda x, _: f"{x / 1e3:,.0f}")
         axis.set_minor_formatter("")
     axes.set_xlim(*line)
     axes.set_ylim(*line)
-    axes.set_xlabel("published, tokens/s")
-    axes.set_ylabel("predicted, tokens/s")
+    axes.set_xlabel("published, thousand tokens/s")
+    axes.set_ylabel("predicted, thousand tokens/s")
     legend_above(axes, f"Trainings on {other}, with constants of {article(one)}")
 
 

@@ -174,9 +174,9 @@ def answer(study: StudyResult, others: Others) -> str:
     for system in _systems(study["speeds"]):
         cells = [SYSTEMS[system]]
         for case in cases:
-            (row,) = [row for row in study["speeds"] if (row["case"], row["system"], row["device"], row["gpus"]) == (
+            found = [row for row in study["speeds"] if (row["case"], row["system"], row["device"], row["gpus"]) == (
                 case, system, ANSWER_ON, 1)]
-            cells += [_range(row), _busy(row), _mfu(row)]
+            cells += [_range(found[0]), _busy(found[0]), _mfu(found[0])] if found else ["-", "-", "-"]
         lines.append([*cells, *(_seconds(_quality(study, "growing", system, ANSWER_ON, 1, bleu)) for bleu in targets)])
     head += [f"captions to BLEU {bleu:g}, s" for bleu in targets]
     return _joined(markdown(head, lines),
@@ -201,7 +201,7 @@ def speeds(study: StudyResult, others: Others) -> str:
             head += ["*measured*: ms", "busy"]
             for line, row in zip(lines, found, strict=True):
                 line += ["-", "-"] if row is None else [_ms(row["update_ms"]), _percent_or_dash(row["busy_pct"])]
-        parts += [f"**Size {case}**, {rows[0]['tgt_tokens']:,} target tokens an update:", markdown(head, lines)]
+        parts += [f"**Size {case}**, {rows[0]['tgt_tokens']:,.0f} target tokens an update:", markdown(head, lines)]
     return _joined(*parts, f"In brackets, from fast to slow hosts and small kernels. {_expected(study)}")
 
 
@@ -259,7 +259,7 @@ def scaling(study: StudyResult, others: Others) -> str:
         markdown(("training on A100", "numbers", "GPUs", "published efficiency", "*predicted* efficiency"), lines),
         bullets([f"v = {fitted['uneven']:.3f}: by how much shares differ, standard deviation over mean",
                  f"e = {fitted['exposed']:.2f}: of the exchange that is not hidden",
-                 f"f = {1e3 * fitted['fixed_s']:.1f} ms: lost in every update"]),
+                 f"f = {1e12 * fitted['parameter_s']:.0f} ps: lost in every update for each parameter"]),
         "Fitted on trainings on V100 (4, 8 and 16 GPUs), none of which is in this table.",
         *_extrapolated(study, others))
 
@@ -271,18 +271,18 @@ def _extrapolated(study: StudyResult, others: Others) -> Iterator[str]:
     (row,) = [row for row in found if (row["system"], row["device"], row["gpus"], row["precision"]) == (
         "transformer_big", "a100", 1, "half")]
     one_s = GROWN[0] / row["tokens_per_s"]
-    gradients = 2 * training["systems"]["transformer_big"]["params"]
+    params = round(training["systems"]["transformer_big"]["params"])
     fleet = Fleet(by_name("a100"), **study["tests"][WAY]["fleet"])
     lines = list[Sequence[str]]()
     for gpus in MANY:
         shared_s = one_s * GROWN[1] / GROWN[0] / gpus
-        grown, shared = (part / fleet.update_s(part, gradients, gpus) for part in (one_s, shared_s))
+        grown, shared = (part / fleet.update_s(part, 2 * params, params, gpus) for part in (one_s, shared_s))
+        seconds = fleet.exchange_s(2 * params, gpus), fleet.parameter_s * params, shared_s
         lines.append((f"{gpus:,}", f"{_percent(grown)}, {GROWN[0] * gpus:,} tokens an update", _percent(shared),
-                      f"{1e3 * fleet.exchange_s(gradients, gpus):.1f} ms",
-                      _percent(fleet.uneven * mean_largest(gpus)), f"{1e3 * shared_s:.1f} ms"))
+                      _percent(fleet.uneven * mean_largest(gpus)), *(f"{1e3 * part:.1f} ms" for part in seconds)))
     yield markdown(("GPUs", f"*predicted*: updates grow ({GROWN[0]:,} tokens a GPU)",
-                    f"*predicted*: the same update ({GROWN[1]:,} tokens)", "exchange", "the slowest has more to do by",
-                    "work of a GPU in the same update"), lines)
+                    f"*predicted*: the same update ({GROWN[1]:,} tokens)", "the slowest has more to do by", "exchange",
+                    "lost for all parameters", "work of a GPU in the same update"), lines)
     yield (f"Transformer big in half precision on A100, from the {1e3 * one_s:.0f} ms that one was published to need. "
            f"Beyond {MOST_TESTED} GPUs, and between machines, no published training tests this: it is extrapolation.")
 
@@ -324,7 +324,7 @@ def _expected(study: StudyResult) -> str:
 def _shapes(study: StudyResult) -> str:
     """Say how many tokens an update of each size has."""
     tokens = {row["case"]: row["tgt_tokens"] for row in study["speeds"] if row["gpus"] == 1}
-    return "Target tokens an update: " + ", ".join(f"{case} {n:,}" for case, n in tokens.items()) + "."
+    return "Target tokens an update: " + ", ".join(f"{case} {n:,.0f}" for case, n in tokens.items()) + "."
 
 
 def _sources(study: StudyResult) -> str:
