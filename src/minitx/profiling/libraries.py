@@ -100,6 +100,18 @@ def recurrence(step: Sequence[Kernel], steps: int, algorithm: str, weight: int) 
                    state.product, launched_by="library", steps=steps)]
 
 
+def onednn_lstm_kernel(shape: LSTMShape, phase: str, way: str) -> Kernel:
+    """Return a layer of oneDNN's LSTM on a CPU, one call for all steps. way: "forward" or "backward"
+
+    Its products: of inputs and states with the weights, and backwards of the gates' gradients with both.
+    """
+    B, T, D, R, G = shape.sentences, shape.steps, shape.d_in, shape.d_hidden, 4 * shape.d_hidden
+    products = 1 if way == "forward" else 2
+    weights, passes = G * (D + R), T * B * (D + G + 3 * R)
+    return Kernel(f"onednn.lstm.{way}", "product", phase, FORMATS[shape.dtype], 2.0 * products * T * B * weights,
+                  shape.dtype.itemsize * products * (weights + passes), (1, B, G, D + R), steps=T)
+
+
 class _CudnnLSTM(torch.autograd.Function):
     """One layer, one direction, as torch calls cuDNN. x: [B, T, D], h, c: [1, B, R] --> y: [B, T, R], h, c
 

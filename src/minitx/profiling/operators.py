@@ -23,7 +23,8 @@ ATTENTION_FORWARD = {"_scaled_dot_product_flash_attention", "_scaled_dot_product
                      "_scaled_dot_product_cudnn_attention", "_varlen_attn"}
 ATTENTION = ATTENTION_FORWARD | {f"{name}_backward" for name in ATTENTION_FORWARD}
 FILLS = {"fill_", "zero_", "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like",
-         "new_full", "scalar_tensor", "arange", "eye", "normal_", "uniform_", "random_", "bernoulli_", "randperm"}
+         "new_full", "scalar_tensor", "arange", "eye", "normal_", "uniform_", "random_", "randint", "bernoulli_",
+         "randperm"}
 LOOKUPS = {"embedding", "index_select", "index", "gather", "take", "take_along_dim"}  # read only what they write
 PLACES = {"put_", "index_put", "index_put_", "_index_put_impl_", "index_copy_", "index_add_", "scatter_",
           "scatter_add_"}  # write only what they are given

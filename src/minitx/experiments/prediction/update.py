@@ -14,6 +14,7 @@ from minitx.data.batching import epoch_plan
 from minitx.data.datamodule import PlannedUpdate, Turn
 from minitx.data.tokenizer import BOS_ID, DEFAULT_VOCAB, EOS_ID, N_SPECIALS, PAD_ID
 from minitx.models.registry import build_model
+from minitx.profiling.cpu_recorder import CPURecorder
 from minitx.profiling.fake_cuda import CUDA, backward, fake_gpu
 from minitx.profiling.kernels import Kernel
 from minitx.profiling.recorder import KernelRecorder, recording
@@ -38,7 +39,7 @@ def record_update(cfg: Config, sentences: int, src_len: int | Sequence[int], tgt
     with fake_gpu(capability=capability) as counter:
         task = build_task(cfg, precision, capability)
         with recording(counter, capability, packed) as recorder:
-            task.phases = _Marks(recorder)
+            task.phases = Marks(recorder)
             task.training_step(planned._replace(turns=planned.turns[-1:]), 0)  # the widest makes what is made once
             recorder.kernels.clear()
             task.training_step(planned, 0)
@@ -70,11 +71,11 @@ def vocabulary(cfg: Config) -> int:
     return cfg.tokenizer.vocab_size or DEFAULT_VOCAB
 
 
-def build_task(cfg: Config, precision: str, capability: tuple[int, int]) -> "_Task":
+def build_task(cfg: Config, precision: str, capability: tuple[int, int]) -> "LoneTask":
     """Build model and task on the fake device, in training mode."""
     with torch.device("meta"):
         model = build_model(cfg.model, src_vocab_size=vocabulary(cfg), tgt_vocab_size=vocabulary(cfg))
-        task = _Task(model, cfg.optim, state=RunState(precision=precision, horizon_steps=HORIZON),
+        task = LoneTask(model, cfg.optim, state=RunState(precision=precision, horizon_steps=HORIZON),
                      precision=precision, seed=cfg.seed)
     if task.compute_dtype is torch.bfloat16 and capability < AMPERE:
         task.compute_dtype = torch.float16
@@ -83,29 +84,33 @@ def build_task(cfg: Config, precision: str, capability: tuple[int, int]) -> "_Ta
     return task
 
 
-class _Task(TranslationTask):
-    """A task without a trainer, on a device that is not there."""
+class LoneTask(TranslationTask):
+    """A task without a trainer, on a device that is not there, or on the CPU."""
 
     optimizer: torch.optim.Optimizer
+    place = CUDA
 
     @property
     @override
     def device(self) -> torch.device:
-        return CUDA
+        return self.place
 
     @override
     def manual_backward(self, loss: Tensor, *_: Any, **__: Any) -> None:
-        backward(loss)
+        if self.place == CUDA:
+            backward(loss)
+        else:
+            loss.backward()
 
     @override
     def optimizers(self, use_pl_optimizer: bool = True) -> Any:
         return self.optimizer
 
 
-class _Marks(Phases):
+class Marks(Phases):
     """Tell the recorder which phase begins."""
 
-    def __init__(self, recorder: KernelRecorder) -> None:
+    def __init__(self, recorder: KernelRecorder | CPURecorder) -> None:
         super().__init__(torch.device("cpu"))
         self.recorder = recorder
 
