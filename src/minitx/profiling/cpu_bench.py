@@ -3,9 +3,12 @@
 Other programs make an operator slower, never faster, so the fastest of some repeats counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from itertools import product as combinations
-from math import prod
+from math import inf, prod
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,69 +21,123 @@ from minitx.utils.console import Console
 from minitx.utils.progress import Progress
 
 CPU = torch.device("cpu")
-PRODUCTS = ((16.0, 64.0, 256.0, 1024.0, 4096.0),) * 3  # rows, columns, inner
-MOST_FLOP = 2**33  # of a product that is timed; larger ones run at the rate of the next smaller
-BATCHED = ((8.0, 32.0, 128.0),) * 3
+PRODUCTS = ((16, 64, 256, 1024, 4096),) * 3  # rows, columns, inner
+MOST_FLOP = 2**30  # of a product that is timed; larger ones run at the rate of the next smaller
+BATCHED = ((8, 32, 128),) * 3
 BATCH_FLOP = 2**24  # of a batch of small products
-LSTM = ((8.0, 64.0, 128.0), (64.0, 128.0, 256.0, 512.0, 1024.0))  # sentences, width
+LSTM = ((8, 32, 128), (64, 128, 256, 512))  # sentences, width
 STEPS = 8
 ELEMENTS = tuple(2**n for n in range(6, 25, 3))  # of passes: 256 bytes to 64 MiB in fp32
-ENOUGH_S = 0.04  # of repeats
+FOOTPRINT, COPIES = 2**25, 32  # bytes, and pieces of work, that follow one another before data are used again
+ROUNDS = 3
+ENOUGH_S = 0.01  # of repeats in a round
 CALLS = 100  # operators in a row
 Work = Callable[[], object]
+Shape = tuple[int, ...]
+Key = TypeVar("Key")
+
+
+@dataclass
+class Bench:
+    """Times pieces of work in turns, so that each gets quiet moments, and keeps the fastest of each."""
+
+    progress: Progress
+
+    def fastest(self, makers: Mapping[Key, Callable[[], Work]]) -> dict[Key, float]:
+        """Return the seconds of each piece of work."""
+        found = dict.fromkeys(makers, inf)
+        for _ in range(ROUNDS):
+            for key, make in makers.items():
+                found[key] = min(found[key], one_after_another(make))
+                self.progress(f"measuring single operators: {key}")
+        return found
+
+
+def one_after_another(make: Callable[[], Work]) -> float:
+    """Return the seconds of a piece of work on data that were not used just before, as in an update.
+
+    So it is done on several copies in turn, and results stay: as many as no cache holds, but of small ones `COPIES`.
+    """
+    first = make()
+    copies = min(COPIES, 1 + FOOTPRINT // max(1, bytes_of(first)))
+    works = [first, *(make() for _ in range(copies - 1))]
+    results: list[object] = [None] * copies
+
+    def turn() -> None:
+        for number, work in enumerate(works):
+            results[number] = work()
+
+    turn()
+    return min(timings(turn, CPU, ENOUGH_S)) / copies
+
+
+def bytes_of(work: Work) -> int:
+    """Return the bytes that a piece of work moves in its largest operator."""
+    with recording_cpu() as recorder:
+        work()
+    return int(max(kernel.nbytes for kernel in recorder.kernels))
 
 
 # --- products
 
 
-def measure_products(progress: Progress) -> Grid:
+def measure_products(bench: Bench) -> Grid:
     """Time x W' as a layer calls it, over a grid of shapes."""
-    rates = dict[tuple[float, ...], float]()
-    for shape in combinations(*PRODUCTS):
-        flop = 2 * prod(shape)
-        if flop <= MOST_FLOP:
-            rows, columns, inner = map(int, shape)
-            x, weight = torch.rand(rows, inner), torch.rand(columns, inner)
-            rates[shape] = flop / fastest(lambda x=x, weight=weight: x @ weight.t())  # type: ignore[misc]
-        else:  # halving the largest number leads to one that was timed, for these come first
-            rates[shape] = rates[smaller(shape)]
-        progress(f"products of {' x '.join(f'{n:g}' for n in shape)}")
+    def times(rows: int, columns: int, inner: int) -> Work:
+        x, weight = torch.full((rows, inner), 0.5), torch.full((columns, inner), 0.5)
+        return lambda: x @ weight.t()
+
+    shapes = list(combinations(*PRODUCTS))
+    seconds = bench.fastest({shape: partial(times, *shape) for shape in shapes if 2 * prod(shape) <= MOST_FLOP})
+    rates = dict[Shape, float]()
+    for shape in shapes:  # the next smaller one comes before it
+        rates[shape] = 2 * prod(shape) / seconds[shape] if shape in seconds else rates[smaller(shape)]
     return Grid(PRODUCTS, tuple(rates.values()))
 
 
-def smaller(shape: tuple[float, ...]) -> tuple[float, ...]:
+def smaller(shape: Shape) -> Shape:
     """Return the next smaller shape of the grid: its largest number one place lower."""
     largest = shape.index(max(shape))
     axis = PRODUCTS[largest]
     return (*shape[:largest], axis[axis.index(shape[largest]) - 1], *shape[largest + 1:])
 
 
-def measure_batched(progress: Progress) -> Grid:
+def measure_batched(bench: Bench) -> Grid:
     """Time batches of small products."""
-    rates = list[float]()
-    for rows, columns, inner in combinations(*(map(int, axis) for axis in BATCHED)):
-        batch = max(1, BATCH_FLOP // (2 * rows * columns * inner))
-        x, y = torch.rand(batch, rows, inner), torch.rand(batch, columns, inner).transpose(1, 2)
-        rates.append(2 * batch * rows * columns * inner / fastest(lambda x=x, y=y: x @ y))  # type: ignore[misc]
-        progress(f"batches of {rows} x {columns} x {inner}")
-    return Grid(BATCHED, tuple(rates))
+    def times(rows: int, columns: int, inner: int) -> Work:
+        batch = batch_of(rows, columns, inner)
+        x, y = torch.full((batch, rows, inner), 0.5), torch.full((batch, columns, inner), 0.5).transpose(1, 2)
+        return lambda: x @ y
+
+    seconds = bench.fastest({shape: partial(times, *shape) for shape in combinations(*BATCHED)})
+    return Grid(BATCHED, tuple(2 * prod(shape) * batch_of(*shape) / took for shape, took in seconds.items()))
+
+
+def batch_of(rows: int, columns: int, inner: int) -> int:
+    """Return the number of small products that are timed at once."""
+    return max(1, BATCH_FLOP // (2 * rows * columns * inner))
 
 
 # --- recurrence
 
 
-def measure_lstm(progress: Progress) -> tuple[Grid, Grid]:
+def measure_lstm(bench: Bench) -> tuple[Grid, Grid]:
     """Time a layer of torch's LSTM, forwards and backwards, whose inputs are as wide as its states."""
-    forward, backward = list[float](), list[float]()
-    for sentences, width in combinations(*(map(int, axis) for axis in LSTM)):
+    def forward(sentences: int, width: int) -> Work:
         layer, x = nn.LSTM(width, width, batch_first=True), torch.rand(sentences, STEPS, width, requires_grad=True)
-        flop = 2 * sentences * STEPS * 4 * width * 2 * width
-        y = layer(x)[0]
+        return lambda: layer(x)[0]
+
+    def backward(sentences: int, width: int) -> Work:
+        y: Any = forward(sentences, width)()
         grad = torch.ones_like(y)
-        forward.append(flop / fastest(lambda layer=layer, x=x: layer(x)))  # type: ignore[misc]
-        backward.append(2 * flop / fastest(lambda y=y, grad=grad: y.backward(grad, retain_graph=True)))  # type: ignore[misc]
-        progress(f"LSTM of width {width}, {sentences} sentences", 2.0)
-    return Grid(LSTM, tuple(forward)), Grid(LSTM, tuple(backward))
+        return lambda: y.backward(grad, retain_graph=True)
+
+    grids = list[Grid]()
+    for products, way in ((1, forward), (2, backward)):
+        seconds = bench.fastest({shape: partial(way, *shape) for shape in combinations(*LSTM)})
+        flop = {(B, R): 2 * products * B * STEPS * 4 * R * 2 * R for B, R in seconds}
+        grids.append(Grid(LSTM, tuple(flop[shape] / took for shape, took in seconds.items())))
+    return grids[0], grids[1]
 
 
 # --- passes
@@ -152,19 +209,12 @@ PASSES: dict[str, Callable[[int], Work]] = {
 }
 
 
-def measure_passes(progress: Progress) -> dict[str, Curve]:
+def measure_passes(bench: Bench) -> dict[str, Curve]:
     """Time passes over memory by their size; the recorder says how many bytes each moves."""
     found = dict[str, Curve]()
     for name, work_of in PASSES.items():
-        nbytes, seconds = list[float](), list[float]()
-        for n in ELEMENTS:
-            work = work_of(n)
-            with recording_cpu() as recorder:
-                work()
-            nbytes.append(max(kernel.nbytes for kernel in recorder.kernels))
-            seconds.append(fastest(work))
-            progress(f"{name}, {n:,} numbers")
-        found[name] = Curve(tuple(nbytes), tuple(seconds))
+        seconds = bench.fastest({(name, n): partial(work_of, n) for n in ELEMENTS})
+        found[name] = Curve(tuple(bytes_of(work_of(n)) for n in ELEMENTS), tuple(seconds.values()))
     return found
 
 
@@ -181,29 +231,28 @@ def measure_calls(operator_s: float) -> tuple[dict[str, float], float]:
             y = step(y)
         return y
 
+    def fastest(work: Work) -> float:
+        work()
+        return min(timings(work, CPU, ENOUGH_S)) / CALLS
+
     def times(step: Callable[[Tensor], Tensor]) -> tuple[float, float]:
         y = chain(step)
         grad = torch.ones_like(y)
-        return (fastest(lambda: chain(step)) / CALLS,
-                fastest(lambda: torch.autograd.grad(y, x, grad, retain_graph=True)) / CALLS)
+        return (fastest(lambda: chain(step)),
+                fastest(lambda: torch.autograd.grad(y, x, grad, retain_graph=True)))
 
     forward, backward = times(lambda y: y * 0.5)
     called = {"forward": max(0.0, forward - operator_s), "backward": max(0.0, backward - operator_s), "optimizer": 0.0}
     return called, sum(times(lambda y: y.view(8))) / 2
 
 
-def fastest(work: Work) -> float:
-    """Return the seconds of the fastest of some repeats."""
-    work()
-    return min(timings(work, CPU, ENOUGH_S))
-
-
 def measure_constants(console: Console) -> CPUConstants:
     """Measure this CPU, with the threads that torch has."""
-    points = [prod(map(len, axes)) for axes in (PRODUCTS, BATCHED, LSTM, LSTM)]
-    progress = Progress(console, float(sum(points) + len(PASSES) * len(ELEMENTS)))
-    products, batched = measure_products(progress), measure_batched(progress)
-    lstm_forward, lstm_backward = measure_lstm(progress)
-    passes = measure_passes(progress)
+    timed = [shape for shape in combinations(*PRODUCTS) if 2 * prod(shape) <= MOST_FLOP]
+    points = len(timed) + sum(prod(map(len, axes)) for axes in (BATCHED, LSTM, LSTM)) + len(PASSES) * len(ELEMENTS)
+    bench = Bench(Progress(console, float(ROUNDS * points)))
+    products, batched = measure_products(bench), measure_batched(bench)
+    lstm_forward, lstm_backward = measure_lstm(bench)
+    passes = measure_passes(bench)
     called, view_s = measure_calls(passes["add"].seconds[0])
     return CPUConstants(products, batched, lstm_forward, lstm_backward, passes, called, view_s)

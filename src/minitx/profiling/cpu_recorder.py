@@ -40,7 +40,7 @@ class CPURecorder(TorchDispatchMode):
         """Return the kernel of an operator that has run; an LSTM's layer is one with many steps."""
         name = name_of(func)
         if name in LSTM_SIGNS:
-            sentences, steps, d_in = args[0].shape
+            steps, sentences, d_in = args[0].shape
             shape = LSTMShape(sentences, steps, d_in, args[2].shape[1], args[0].dtype)
             return onednn_lstm_kernel(shape, self.phase, LSTM_SIGNS[name])
         kind = kind_of(func)
