@@ -60,9 +60,9 @@ def recording_cpu() -> Iterator[CPURecorder]:
     recorder = CPURecorder()
 
     class Noted(np.random.SFC64):
-        def random_raw(self, size: Any = None, output: bool = True) -> Any:
+        def random_raw(self, size: Any = None, *more: Any, **named: Any) -> Any:
             recorder.note_random(1 if size is None else int(np.prod(size)))
-            return super().random_raw(size, output)
+            return super().random_raw(size, *more, **named)
 
     with patch("numpy.random.SFC64", Noted), recorder:
         yield recorder

@@ -6,6 +6,7 @@ measured one by one (`profiling/cpu_bench.py`), and no constant is tuned on an u
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from statistics import median
 from time import perf_counter
@@ -19,12 +20,13 @@ from minitx.config.schema import Config
 from minitx.data.datamodule import PlannedUpdate
 from minitx.experiments.prediction.update import HORIZON, LoneTask, Marks, plan, vocabulary
 from minitx.models.registry import build_model
-from minitx.profiling.cpu_bench import CPU, measure_constants
+from minitx.profiling.cpu_bench import CPU, measure_constants, repeats
 from minitx.profiling.cpu_pace import CPUConstants, CPUPace, CPUParts, seconds_by_kind
 from minitx.profiling.cpu_recorder import recording_cpu
 from minitx.profiling.kernels import Kernel
 from minitx.profiling.provenance import environment, git_state, hardware, versions
 from minitx.profiling.utilisation import Watch
+from minitx.runs.result import disturbance
 from minitx.training.launch import resolve
 from minitx.training.state import RunState
 from minitx.utils.console import Console
@@ -91,7 +93,7 @@ def predict_and_time(sizes: CPUSizes, constants: CPUConstants, console: Console)
         task, planned = build(config(case.size, *SYSTEMS[system]), case)
         kernels = record(task, planned)
         by_kind = seconds_by_kind(kernels, CPUPace(constants))
-        seconds = timed(task, planned, sizes)
+        seconds = repeats(partial(update, task, planned), sizes.updates, sizes.enough_s)
         fastest = min(seconds)
         yield {"system": system} | asdict(case) | {
             "operators": sum(kernel.launches > 0 for kernel in kernels), "updates": len(seconds),
@@ -106,7 +108,7 @@ def predict_and_time(sizes: CPUSizes, constants: CPUConstants, console: Console)
 def config(size: str, *words: str) -> Config:
     """Compose and resolve a config that no data are read for; an update is one micro-batch."""
     return resolve(compose(["logger=none", "trainer.accelerator=cpu", "data.max_tokens=1000000", f"model.size={size}",
-                            "tokenizer.vocab_size=8000", *words]))
+                            "tokenizer.vocab_size=8000", "model.dropout=0.1", *words]))
 
 
 def build(cfg: Config, case: Case) -> tuple[LoneTask, PlannedUpdate]:
@@ -132,16 +134,6 @@ def record(task: LoneTask, planned: PlannedUpdate) -> list[Kernel]:
     return recorder.kernels
 
 
-def timed(task: LoneTask, planned: PlannedUpdate, sizes: CPUSizes) -> list[float]:
-    """Return the seconds of each of some updates."""
-    seconds = list[float]()
-    while len(seconds) < sizes.updates or sum(seconds) < sizes.enough_s:
-        began = perf_counter()
-        update(task, planned)
-        seconds.append(perf_counter() - began)
-    return seconds
-
-
 def update(task: LoneTask, planned: PlannedUpdate) -> None:
     """Train for one update."""
     task.training_step(planned, 0)
@@ -159,6 +151,9 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
     conditions, whole = found["conditions"], found["errors"]
     yield (f"{conditions['hardware']['cpu']}, {conditions['threads']} threads, {conditions['precision']}: constants "
            f"measured in {conditions['constants_s']:.0f} s, all in {conditions['took_s']:.0f} s")
+    if (others := disturbance(conditions["other_cpu_pct"])) is not None:
+        yield f"disturbed: {others}; " + (
+            "counted is the time that one thread ran" if conditions["threads"] == 1 else "measure on a quiet machine")
     yield from aligned([("errors of predicted updates", "median", "worst", "bias"),
                         *((name, *(f"{100 * errors[key]:+.0f} %" if key == "bias" else f"{100 * errors[key]:.0f} %"
                                    for key in ("median", "worst", "bias")))
