@@ -7,8 +7,19 @@ import torch
 
 from minitx.profiling import cpu_bench
 from minitx.profiling.cpu_bench import (
-    BATCHED, COPIES, FOOTPRINT, LSTM, PASSES, PRODUCTS, Bench, bytes_of, measure_batched, measure_lstm,
-    measure_products, one_after_another, smaller,
+    BATCHED,
+    COPIES,
+    FOOTPRINT,
+    LSTM,
+    PASSES,
+    PRODUCTS,
+    Bench,
+    bytes_of,
+    measure_batched,
+    measure_lstm,
+    measure_products,
+    one_after_another,
+    smaller,
 )
 from minitx.profiling.cpu_pace import CURVES
 from minitx.utils.console import Console

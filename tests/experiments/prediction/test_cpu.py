@@ -7,9 +7,19 @@ import numpy as np
 import pytest
 
 from minitx.experiments.prediction import cpu
-from minitx.experiments.prediction.cpu import SYSTEMS, WITHOUT, Case, CPUSizes, build, config, measure_cpu, record, table
-from minitx.profiling.cpu_pace import CPUConstants, CPUParts, Curve, Grid
+from minitx.experiments.prediction.cpu import (
+    SYSTEMS,
+    WITHOUT,
+    Case,
+    CPUSizes,
+    build,
+    config,
+    measure_cpu,
+    record,
+    table,
+)
 from minitx.profiling.cpu_bench import PASSES
+from minitx.profiling.cpu_pace import CPUConstants, CPUParts, Curve, Grid
 from minitx.profiling.kernels import Kernel
 from minitx.utils.console import Console
 
