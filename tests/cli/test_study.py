@@ -68,7 +68,7 @@ def test_a_program_reads_json(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("mistake", "message"), [
-    (["length"], "length: no such study; did you mean lengths? (lengths, gradients, retention, scaling-law)"),
+    (["length"], "length: no such study; did you mean lengths? (lengths, gradients, retention, scaling-law, gpu)"),
     (["lengths", "--size", "small"], "invalid choice: 'small'"), (["lengths", "--plot", "a.png"], "ends in .svg"),
     (["lengths", "--seed", "one"], "invalid int value: 'one'"), (["lengths", "--seed", "-1"], "seed=-1: must be"),
     (["lengths", "-o", "no/such.json"], "no/such.json"), ([], "NAME")])
