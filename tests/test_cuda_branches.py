@@ -17,7 +17,7 @@ from toys import ROOT
 
 SRC, TESTS = ROOT / "src" / "minitx", ROOT / "tests"
 KINDS = {"cpu", "cuda", "gpu"}  # a comparison with one of them is a choice, and so are these calls and names
-ASKS = re.compile(r"torch\.cuda\.(is_\w+|device_count)|torch\.autocast|has_varlen")
+ASKS = re.compile(r"torch\.cuda\.(is_\w+|device_count)|torch\.autocast|has_varlen|on_cpu")
 KNOWS = re.compile(r"(self\.)?on_gpu")
 GRADIENTS = "models/test_on_cuda.py::test_loss_and_gradients_are_the_cpus"
 TRAINS = "system/test_on_cuda.py::test_it_trains_as_a_cpu_does_and_says_what_the_gpu_says"
@@ -55,7 +55,8 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
         "distributed/test_worker.py::test_a_rank_joins_with_the_device_that_it_was_given", "how it joined"),
     "experiments.costs.doctor.Doctor.devices": (["torch.cuda.device_count()"], DOCTOR, "what the driver answers"),
     "experiments.costs.doctor.Doctor.precision": (
-        ["torch.cuda.is_available()", "self.device.type == 'cpu'"], DOCTOR, "what the driver answers"),
+        ["torch.cuda.is_available()", "self.device.type == 'cpu'", "self.device.type == 'cuda'"],
+        "cli/test_doctor.py::test_a_gpu_without_bf16_is_told_of_fp16", "the line"),
     "experiments.costs.doctor.Doctor.ranks": (
         ["self.device.type == 'cuda'", "torch.cuda.device_count()"],
         "cli/test_doctor.py::test_more_ranks_than_gpus_are_not_started", "the line"),
@@ -74,20 +75,20 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
         ["device.type == 'cuda'"],
         "experiments/studies/test_lengths.py::test_what_is_free_is_the_gpus_or_the_machines",
         "what the driver answers"),
-    "models.attention.attend": (["q.device.type == 'cpu'"], GRADIENTS, "the CPU's, in float64"),
+    "models.attention.attend": (["on_cpu(q)"], GRADIENTS, "the CPU's, in float64"),
     "models.attention.cross_attention": (
-        ["has_varlen(q, q.shape[1] // n_heads)", "q.device.type == 'cpu'"], GRADIENTS, "the CPU's, in float64"),
+        ["has_varlen(q, q.shape[1] // n_heads)", "on_cpu(q)"], GRADIENTS, "the CPU's, in float64"),
     "models.attention.has_varlen": (
         ["q.device.type == 'cuda'"],
         "models/test_attention.py::test_the_kernel_for_packed_sentences_is_not_asked_for_what_it_refuses",
         "what flash attention takes"),
     "models.attention.self_attention": (
-        ["has_varlen(qkv, qkv.shape[1] // (3 * n_heads))", "qkv.device.type == 'cpu'"],
+        ["has_varlen(qkv, qkv.shape[1] // (3 * n_heads))", "on_cpu(qkv)"],
         GRADIENTS, "the CPU's, in float64"),
-    "models.dropout.Dropout.add": (["y.device.type != 'cpu'"], DROPOUT, "mean and seed"),
-    "models.dropout.Dropout.forward": (["x.device.type != 'cpu'"], DROPOUT, "mean and seed"),
+    "models.dropout.Dropout.add": (["on_cpu(y)"], DROPOUT, "mean and seed"),
+    "models.dropout.Dropout.forward": (["on_cpu(x)"], DROPOUT, "mean and seed"),
     "models.layers.LayerNorm.forward": (["x.device.type == 'cpu'"], GRADIENTS, "the CPU's, in float64"),
-    "models.layers.has_tiles": (["x.device.type == 'cpu'"], BITS, "the answer"),
+    "models.layers.has_tiles": (["on_cpu(x)"], BITS, "the answer"),
     "models.recurrence.Recurrence.forward": (["x.device.type == 'cuda'"], GRADIENTS, "the CPU's, in float64"),
     "profiling.peak.copy_gb_per_s": (
         ["device.type == 'cpu'"], "profiling/test_peak.py::test_a_gpu_copies_all_at_once", "bytes a second"),
@@ -129,6 +130,7 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
     "training.summary.taken_by_others": (
         ["result.device == 'cpu'"], "training/test_summary.py::test_a_disturbed_run_says_so_in_a_plain_line",
         "the line"),
+    "utils.autograd.on_cpu": (["x.device.type == 'cpu'"], GRADIENTS, "the CPU's, in float64"),
 }
 RECORDER = """\
 import os
@@ -198,7 +200,7 @@ def choices() -> Iterator[tuple[Path, Choices, ast.Module]]:
 def is_cudas(function: str, text: str) -> bool:
     """Return what a choice comes to where the way of a GPU is taken."""
     comes_from_a_cpu = function == "data.batch.to_device"
-    return comes_from_a_cpu or not re.search(r"(==|not in) (\('cpu'|'cpu')", text)
+    return comes_from_a_cpu or not re.search(r"on_cpu|(==|not in) (\('cpu'|'cpu')", text)
 
 
 def test_every_choice_is_listed() -> None:

@@ -41,9 +41,11 @@ WAITS = """
 SLIPS = {
     "modle=transformer": "unknown key modle=transformer; did you mean model?",
     "model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
-                        "(lstm, lstm_attention, transformer, transformer_learned, transformer_nope, transformer_rope)",
+                        "(gnmt, lstm, lstm_attention, transformer, transformer_learned, transformer_nope, "
+                        "transformer_rope)",
     "model=lstm model.n_heads=2": "model.n_heads=2: model=lstm has no such key; it has size, num_layers, d_model, "
-                                  "d_hidden, dropout, attention, bidirectional, input_feeding, tie_embeddings",
+                                  "d_hidden, dropout, attention, bidirectional, input_feeding, cell_loop, "
+                                  "tie_embeddings",
     "model.family=lstm": "model.family=lstm: comes with model=lstm, which also brings its keys",
     "model=lstm model.d_hidden=33": "model.d_hidden=33: must be even, since model.bidirectional=true halves it",
     "model=lstm model.input_feeding=true": "model.input_feeding=true: needs an attention to feed back; "
@@ -55,7 +57,8 @@ SLIPS = {
     "epochs=3": "unknown key epochs=3; did you mean trainer.max_steps?",
     "beam=2": "unknown key beam=2; did you mean decode.beam_size?",
     "model=rope": "model=rope: no such option; did you mean transformer_rope? "
-                  "(lstm, lstm_attention, transformer, transformer_learned, transformer_nope, transformer_rope)",
+                  "(gnmt, lstm, lstm_attention, transformer, transformer_learned, transformer_nope, "
+                  "transformer_rope)",
     "data=files data.folder=/text": "data.folder=/text: is a name in $MINITX_DATA; did you mean data.dir=/text?",
     "data.folder=~/text": "data.folder=~/text: is a name in $MINITX_DATA; did you mean data.dir=~/text?",
     "+foo=1": "unknown key foo=1",
@@ -102,7 +105,7 @@ SLIPS = {
                                                 "the folder where it was started",
     "data.src=${nothing}": "Interpolation key 'nothing' not found full_key: data.src object_type=dict",
     "--cfg job model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
-                                  "(lstm, lstm_attention, transformer, transformer_learned, transformer_nope, "
+                                  "(gnmt, lstm, lstm_attention, transformer, transformer_learned, transformer_nope, "
                                   "transformer_rope)",
 }  # fmt: skip
 IN_A_PROCESS = ("modle=transformer", "model=trnsformer", "model.dropuot=0.1", "+foo=1", "trainer.max_steps=0",

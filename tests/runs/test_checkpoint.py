@@ -116,7 +116,7 @@ def test_another_format_says_the_way_out(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("minitx.runs.checkpoint.FORMAT", 1)
     save(tmp_path / "RUN/checkpoints", 5)
     monkeypatch.undo()
-    with pytest.raises(UserError, match="checkpoint format 1, this version reads 4; .* init_from=.*/RUN and"):
+    with pytest.raises(UserError, match="checkpoint format 1, this version reads 5; .* init_from=.*/RUN and"):
         newest(tmp_path / "RUN/checkpoints")
 
 

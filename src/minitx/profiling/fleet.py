@@ -15,7 +15,7 @@ An update of n > 1 GPUs takes
 
 from dataclasses import dataclass
 from functools import cache
-from math import log2
+from math import ceil, log2
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Fleet:
 
     def exchange_s(self, gradient_bytes: float, gpus: int) -> float:
         """Return r(n): a ring in each machine, one between machines, and a tree's latency."""
-        g, k = min(gpus, self.per_machine), max(1, gpus // self.per_machine)
+        g, k = min(gpus, self.per_machine), ceil(gpus / self.per_machine)
         inside, between = 1e9 * RING * self.device.link_gb_s, 1e9 * self.between_gb_s
         return (2 * (g - 1) / g * gradient_bytes / inside + 2 * (k - 1) / k * gradient_bytes / between
                 + 2e-6 * self.hop_us * log2(gpus))
@@ -55,6 +55,6 @@ class Fleet:
 def mean_largest(n: int) -> float:
     """Return the mean of the largest of n standard normal deviations, within 1e-6."""
     x = np.linspace(-8.0, 8.0, 16_001)
-    density = np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
-    below = np.cumsum(density) * (x[1] - x[0])
-    return float(np.sum(x * n * density * below ** (n - 1)) * (x[1] - x[0]))
+    share = np.exp(-x * x / 2) / np.sqrt(2 * np.pi) * (x[1] - x[0])
+    below = np.cumsum(share) - share / 2
+    return float(np.sum(x * n * share * below ** (n - 1)))

@@ -25,8 +25,9 @@ OUTLIER = 0.15  # residuals beyond it count by their size, not their square
 Floats = npt.NDArray[np.float64]
 
 
-def calibrate(products: Sequence[Product], layers: Sequence[LSTMLayer], device: Device) -> Constants:
-    """Fit the constants of kernels on what a device took for them."""
+def calibrate(products: Sequence[Product], layers: Sequence[LSTMLayer], device: Device,
+              start: Constants | None = None) -> Constants:
+    """Fit the constants of kernels on what a device took for them. start: where the search begins"""
     def residuals(constants: Constants) -> Floats:
         pace = Pace(device, constants)
         predicted = [*(product_us(product, pace) for product in products),
@@ -35,7 +36,7 @@ def calibrate(products: Sequence[Product], layers: Sequence[LSTMLayer], device: 
                     *chain.from_iterable((layer.forward_us, layer.backward_us, layer.weights_us) for layer in layers)]
         return np.log(predicted) - np.log(measured)
 
-    return fit(Constants(), FITTED, residuals)
+    return fit(start or Constants(), FITTED, residuals)
 
 
 def product_us(product: Product, pace: Pace) -> float:
@@ -78,8 +79,14 @@ def fit(start: Constants, names: Sequence[str], residuals: Callable[[Constants],
                                -slopes.T @ (weights * found))
         trial = np.minimum(logs + np.clip(move, -0.3, 0.3), caps)
         better = residuals(at(trial))
-        if abs(better).mean() < abs(found).mean() - 1e-5:
+        if loss(better) < loss(found) - 1e-6:
             logs, found, damping = trial, better, damping / 2
         else:
             damping *= 4
     return at(logs)
+
+
+def loss(residuals: Floats) -> float:
+    """Return what `fit` makes small: the mean size of residuals, and of those up to `OUTLIER` their square (Huber)."""
+    sizes = abs(residuals)
+    return float(np.where(sizes < OUTLIER, sizes**2 / (2 * OUTLIER), sizes - OUTLIER / 2).mean())
