@@ -10,6 +10,7 @@ from minitx.experiments.reports.plots import (
     FORMS,
     INK,
     legend_above,
+    logarithmic_y,
     new_figure,
     note_below,
     powers_of_two,
@@ -76,9 +77,7 @@ def draw_mfu(axes: "Axes", rows: Rows, of: str, label: str) -> None:
         axes.plot(x, middle, color=colour, marker=marker, label=SYSTEMS.get(name, name))
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     powers_of_two(axes, ticks_of(rows, of), label)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
+    logarithmic_y(axes)
     axes.set_ylabel("MFU, % of the peak in 16 bits")
 
 
@@ -114,9 +113,7 @@ def draw_quality(axes: "Axes", rows: Rows, title: str) -> None:
             axes.plot(x, middle, color=colour, marker=marker, linestyle=style,
                       label=SYSTEMS.get(name, name) if part is tested else "_")
             axes.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
+    logarithmic_y(axes)
     ticks = ticks_of(rows, "gpus")
     powers_of_two(axes, ticks[::1 + len(ticks) // 8], "GPUs")
     axes.set_ylabel("seconds of training")

@@ -81,10 +81,18 @@ def cost_curves(found: Mapping[str, Any]) -> bytes:
         return svg(figure)
 
 
-def draw_costs(axes: "Axes", panel: Panel, curves: Mapping[str, Any]) -> None:
-    """Draw a line for each family, with its exponents beside its name."""
+def logarithmic_y(axes: "Axes") -> None:
+    """Make the y axis logarithmic, with few ticks."""
     from matplotlib.ticker import LogLocator
 
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.yaxis.set_minor_formatter("")
+
+
+def draw_costs(axes: "Axes", panel: Panel, curves: Mapping[str, Any]) -> None:
+    """Draw a line for each family, with its exponents beside its name."""
     ticks: list[int] = []
     for (name, curve), (colour, marker) in zip(curves.items(), styles(curves), strict=True):
         points = curve["points"]
@@ -92,10 +100,8 @@ def draw_costs(axes: "Axes", panel: Panel, curves: Mapping[str, Any]) -> None:
         axes.plot(ticks, [panel.scale * point[curve["y"]] for point in points], color=colour, marker=marker,
                   label=f"{name}: {exponents(curve, panel.base)}")
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
     axes.set_xticks(ticks, list(map(str, ticks)))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:,g}")
+    logarithmic_y(axes)
     axes.minorticks_off()
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
