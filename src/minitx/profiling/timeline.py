@@ -29,12 +29,12 @@ class Constants:
     intensity named here it reaches half of the peak of tensor units, or of plain units.
     """
 
-    tensor_intensity: float = 22.9
+    tensor_intensity: float = 22.6
     plain_intensity: float = 10.9
     memory: float = 0.69  # share of the sheet's bandwidth that is had, of the memory and of the cache
     product_us: float = 8.5  # of a product, on top of its work
     kernel_us: float = 2.0  # of any other kernel
-    step_us: float = 17.6  # of each of the two kernels of a step of cuDNN's LSTM
+    step_us: float = 17.5  # of each of the two kernels of a step of cuDNN's LSTM
     gap_us: float = 0.0  # in which the device waits before each kernel, for a host that waits for it in turn
     operator_us: float = 8.0  # of the host, to issue an operator that launches a kernel
     view_us: float = 2.0  # of the host, for one that launches none
