@@ -21,6 +21,7 @@ PRIVATE = {  # by package: what is used, and the file whose tests would fail wit
     "torch": {
         "torch.cpu._is_amx_tile_supported": "profiling/test_provenance.py",
         "torch.cpu._is_avx512_bf16_supported": "profiling/test_provenance.py",
+        "torch._fused_adamw_": "profiling/test_cpu_bench.py",
         "torch._foreach_lerp": "training/test_optimizer.py",
         "torch._foreach_lerp_": "training/test_optimizer.py",
         "torch._foreach_mul_": "training/test_optimizer.py",
