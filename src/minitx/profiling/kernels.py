@@ -20,7 +20,6 @@ class Kernel:
     flop: float  # a multiply-add as two; of products and attention alone
     nbytes: float  # read and written, each tensor once
     product: tuple[int, int, int, int] | None = None  # batch, rows, columns, inner
-    weight_bytes: float = 0.0  # of `nbytes`: a matrix that the kernel before it in a recurrence read, too
     launched_by: str = "operator"  # "library": one of many that a single call of cuDNN launches
     launches: int = 1  # kernels that one operator launches, as a fused optimizer does
     host_waits: bool = False  # the host reads a result, and waits for all before

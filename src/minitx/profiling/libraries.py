@@ -68,20 +68,20 @@ def cudnn_lstm_kernels(shape: LSTMShape, phase: str, algorithm: str) -> list[Ker
     B, T, D, R, G = shape.sentences, shape.steps, shape.d_in, shape.d_hidden, 4 * shape.d_hidden
     size, number_format = shape.dtype.itemsize, FORMATS[shape.dtype]
 
-    def product(name: str, rows: int, columns: int, inner: int, weight: int = 0) -> Kernel:
+    def product(name: str, rows: int, columns: int, inner: int) -> Kernel:
         read = rows * inner + inner * columns + rows * columns
         return Kernel(f"cudnn.lstm.{name}", "product", phase, number_format, 2.0 * rows * columns * inner,
-                      size * read, (1, rows, columns, inner), weight_bytes=size * weight, launched_by="library")
+                      size * read, (1, rows, columns, inner), launched_by="library")
 
     def gates(name: str, elements: int) -> Kernel:
         return Kernel(f"cudnn.lstm.{name}", "elementwise", phase, number_format, 0.0, size * elements,
                       launched_by="library")
 
     if phase == "forward":  # products of x and h, biases, c; writes h, c, gates for the backward pass
-        step = [product("state", B, G, R, weight=R * G), gates("gates", 3 * B * G + 2 * G + 3 * B * R)]
+        step = [product("state", B, G, R), gates("gates", 3 * B * G + 2 * G + 3 * B * R)]
         kernels = [product("inputs", T * B, G, D), *recurrence(step, T, algorithm, size * R * G)]
     else:  # reads dh from above and from the step after, dc, c, gates; writes dc and the gates' gradients
-        step = [gates("gates", 2 * B * G + 5 * B * R), product("state", B, R, G, weight=R * G)]
+        step = [gates("gates", 2 * B * G + 5 * B * R), product("state", B, R, G)]
         kernels = [*recurrence(step, T, algorithm, size * R * G), product("d_inputs", T * B, D, G),
                    product("d_weight_ih", G, D, T * B), product("d_weight_hh", G, R, T * B),
                    Kernel("cudnn.lstm.d_biases", "reduction", phase, number_format, 0.0,

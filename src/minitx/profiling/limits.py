@@ -1,5 +1,6 @@
 """What bounds an update: where the device waits, and what takes the seconds of its kernels."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from minitx.profiling.kernels import Kernel
@@ -21,11 +22,11 @@ def seconds_by_limit(kernels: Sequence[Kernel], pace: Pace, found: Timeline) -> 
     launches a kernel for each step, or one kernel takes them all, else to its start.
     """
     seconds = dict.fromkeys(LIMITS, 0.0)
-    for kernel in kernels:
+    for kernel, times in Counter(kernels).items():
         if kernel.kind != "view":
             taken = pace.kernel(kernel)
             step_by_step = kernel.launched_by == "library" or kernel.steps > 1
-            seconds["recurrence" if step_by_step else "starts"] += taken.floor_s
-            seconds["products" if taken.work_s > pace.memory_s(kernel) else "memory"] += taken.work_s
+            seconds["recurrence" if step_by_step else "starts"] += times * taken.floor_s
+            seconds["products" if taken.work_s > pace.memory_s(kernel) else "memory"] += times * taken.work_s
     seconds["host"] = max(0.0, found.seconds - found.busy_s)
     return seconds

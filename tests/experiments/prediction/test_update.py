@@ -118,7 +118,6 @@ def test_kernels_are_sound() -> None:
         assert kernel.kind in (*KINDS, "view")
         assert (kernel.launches > 0) == (kernel.kind != "view")
         assert (kernel.flop > 0) == (kernel.kind in ("product", "attention")) == (kernel.product is not None)
-        assert kernel.nbytes >= kernel.weight_bytes
         assert (kernel.nbytes > 0) == (kernel.kind != "view")
 
 
