@@ -53,7 +53,8 @@ def varlen_attn(query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, cu_
                 window_size: tuple[int, int] = (-1, -1)) -> Tensor:
     """Do what torch's function of this name says that it does, a sentence at a time. It takes what 2.11's does."""
     assert (return_aux, scale) == (None, None)
-    assert window_size in ((-1, -1), (-1, 0))
+    before, after = window_size
+    assert min(window_size) >= -1
     assert cu_seq_q.dtype is cu_seq_k.dtype is torch.int32
     assert (cu_seq_q[-1], cu_seq_k[-1]) == (len(query), len(key)), "no row is left out: it would hold what memory held"
     found, starts = [], (cu_seq_q.tolist(), cu_seq_k.tolist())
@@ -61,8 +62,10 @@ def varlen_attn(query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, cu_
         assert 0 < b - a <= max_q
         assert 0 < d - c <= max_k
         mask = torch.ones(b - a, d - c, dtype=torch.bool)
+        mask = mask.triu(-before) if before >= 0 else mask
+        mask = mask.tril(after) if after >= 0 else mask
         heads = (rows.transpose(0, 1) for rows in (query[a:b], key[c:d], value[c:d]))
-        found.append(reference_attention(*heads, mask.tril() if window_size[1] == 0 else mask).transpose(0, 1))
+        found.append(reference_attention(*heads, mask).transpose(0, 1))
     return torch.cat(found).to(query.dtype)
 
 

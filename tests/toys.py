@@ -29,7 +29,7 @@ def tiny_transformer(seed: int = 0, **changes: Any) -> Transformer:
     settings: dict[str, Any] = {
         "src_vocab_size": SIZES["vocab"], "tgt_vocab_size": SIZES["vocab"], "d_model": SIZES["d_model"], "d_ff": 32,
         "num_layers": 2, "n_heads": 2, "dropout": 0.0, "pos_encoding": "sinusoidal", "pre_norm": True,
-        "tie_embeddings": True, "max_positions": 64}
+        "tie_embeddings": True, "window": None, "max_positions": 64}
     return Transformer(**settings | changes).eval()
 
 
@@ -57,6 +57,8 @@ POSITIONS = ("sinusoidal", "learned", "rope", "none")
 FAMILIES: dict[str, Callable[..., Seq2Seq]] = {
     **{f"transformer {kind}": partial(tiny_transformer, pos_encoding=kind) for kind in POSITIONS},
     "transformer post-norm": partial(tiny_transformer, pre_norm=False),
+    "transformer window": partial(tiny_transformer, window=2),
+    "transformer rope window": partial(tiny_transformer, pos_encoding="rope", window=1),
     "lstm": tiny_lstm,
     "lstm one way": partial(tiny_lstm, bidirectional=False),
     **{f"lstm {kind}": partial(tiny_lstm, attention=kind) for kind in ("additive", "dot")},

@@ -90,22 +90,28 @@ def test_a_missing_key_is_named(cfg: Config) -> None:
 
 
 OPTIONAL = {"data__bleu_tokenizer": "char", "checkpoint__average": 2, "trainer__max_pflop": 1.5,
-            "model__cell_loop": True, "trainer__compile": True}
+            "model__cell_loop": True, "model__window": 9, "trainer__compile": True}
 
 
-def test_an_optional_key_may_be_missing_and_is_hashed_only_if_it_is_set() -> None:
-    cfg = compose(["model=lstm"])
+def test_optional_keys_are_listed() -> None:
     assert {name.replace(".", "__") for name, spec in keys(Config).items() if spec["optional"]} == set(OPTIONAL)
+
+
+@pytest.mark.parametrize("option", ["lstm", "transformer"])
+def test_an_optional_key_may_be_missing_and_is_hashed_only_if_it_is_set(option: str) -> None:
+    cfg = compose([f"model={option}"])
     older = as_dict(cfg)
-    for path in OPTIONAL:
+    own = {path: value for path, value in OPTIONAL.items() if path.split("__")[1] in older[path.split("__")[0]]}
+    assert {path for path in OPTIONAL if not path.startswith("model__")} < own.keys()
+    for path in own:
         group, name = path.split("__")
         del older[group][name]
     assert parse(Config, older) == cfg
     older["data"]["dir"] = older["trainer"]["price_per_hour"] = None
     hashed = {name: value for name, value in older.items() if name not in ("run_dir", "resume", "debug", "logger")}
     assert config_sha256(cfg) == hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
-    others = {config_sha256(changed(cfg, **{path: value})) for path, value in OPTIONAL.items()}
-    assert len(others | {config_sha256(cfg)}) == len(OPTIONAL) + 1
+    others = {config_sha256(changed(cfg, **{path: value})) for path, value in own.items()}
+    assert len(others | {config_sha256(cfg)}) == len(own) + 1
 
 
 @pytest.mark.parametrize(("change", "both"), [
@@ -121,6 +127,7 @@ def test_an_optional_key_may_be_missing_and_is_hashed_only_if_it_is_set() -> Non
     ({"tokenizer__joint": False}, ("tokenizer.joint", "model.tie_embeddings")),
     ({"model__n_heads": 3}, ("model.n_heads", "model.d_model")),
     ({"model__n_heads": 128}, ("model.n_heads", "model.d_model")),
+    ({"model__pos_encoding": "learned", "model__window": 1024}, ("model.window", "model.max_positions")),
     ({"resume": "auto"}, ("resume", "run_dir")),
     ({"trainer__accelerator": "mps", "trainer__devices": 2}, ("trainer.accelerator", "trainer.devices")),
     ({"trainer__accelerator": "mps", "trainer__precision": "64-true"}, ("trainer.accelerator", "trainer.precision")),

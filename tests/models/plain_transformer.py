@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 
 class PlainTransformer(nn.Module):
-    """Vaswani et al. 2017. `pos_encoding` is sinusoidal, learned, rope or none."""
+    """Vaswani et al. 2017. `pos_encoding` is sinusoidal, learned, rope or none; `window` limits self-attention."""
 
     def __init__(self, *, src_vocab_size: int, tgt_vocab_size: int, num_layers: int, d_model: int, d_ff: int,
-                 n_heads: int, pos_encoding: str, pre_norm: bool, tie_embeddings: bool, max_positions: int) -> None:
+                 n_heads: int, pos_encoding: str, pre_norm: bool, tie_embeddings: bool, max_positions: int,
+                 window: int | None = None) -> None:
         super().__init__()
-        self.pos_encoding = pos_encoding
+        self.pos_encoding, self.window = pos_encoding, window
         self.src_embed = nn.Embedding(src_vocab_size, d_model)
         self.tgt_embed = self.src_embed if tie_embeddings else nn.Embedding(tgt_vocab_size, d_model)
         if pos_encoding == "learned":
@@ -34,13 +35,19 @@ class PlainTransformer(nn.Module):
         """src: [B, S], src_mask: [B, S] bool, tgt: [B, T] --> logits [B, T, V]"""
         memory, x = self.embed(self.src_embed, src), self.embed(self.tgt_embed, tgt)
         on_source = src_mask[:, None, None]  # --> [B, 1, 1, S]
+        in_source = on_source & self.near(src.shape[1]) | torch.eye(src.shape[1]).bool()  # padding sees itself
         for layer in self.encoder:
-            memory = layer(memory, on_source)
+            memory = layer(memory, on_source if self.window is None else in_source)
         memory = self.encoder_norm(memory)
-        causal = torch.ones(tgt.shape[1], tgt.shape[1]).tril().bool()
+        causal = torch.ones(tgt.shape[1], tgt.shape[1]).tril().bool() & self.near(tgt.shape[1])
         for layer in self.decoder:
             x = layer(x, causal, memory, on_source)
         return self.output(self.decoder_norm(x))
+
+    def near(self, length: int) -> Tensor:
+        """Tell which places lie in each other's window. --> [L, L]"""
+        places = torch.arange(length)
+        return (places - places[:, None]).abs() <= (length if self.window is None else self.window)
 
     def embed(self, table: nn.Embedding, ids: Tensor) -> Tensor:
         """[B, L] --> [B, L, D]"""

@@ -13,7 +13,8 @@ from torch.nn.attention import varlen
 from toys import some
 
 from minitx.data.batch import Packed, pack
-from minitx.models import attention
+from minitx.experiments.studies.lengths import PeakBytes
+from minitx.models import attention, cpu_attention
 from minitx.models.attention import (
     CrossAttention,
     SelfAttention,
@@ -77,15 +78,19 @@ def test_worked_example_of_softmax_weights() -> None:
 # --- packed sentences
 
 LENGTHS = some(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+WINDOWS = st.none() | st.integers(1, 7)
 
 
-def by_sentence(q: Tensor, k: Tensor, v: Tensor, tgt: Packed, src: Packed, n_heads: int, causal: bool) -> Tensor:
+def by_sentence(q: Tensor, k: Tensor, v: Tensor, tgt: Packed, src: Packed, n_heads: int, causal: bool,
+                window: int | None = None) -> Tensor:
     """Attend in one sentence after the other, no padding anywhere. [N, D] --> [n, D]"""
     found = []
     for (a, b), (c, d) in zip(*(zip(s, s[1:], strict=False) for s in (tgt.starts[:-1], src.starts[:-1])), strict=True):
         heads = (rows.unflatten(1, (n_heads, -1)).transpose(0, 1) for rows in (q[a:b], k[c:d], v[c:d]))
-        mask = torch.ones(b - a, d - c, dtype=torch.bool)
-        found.append(reference_attention(*heads, mask.tril() if causal else mask).transpose(0, 1).flatten(1))
+        offset = torch.arange(d - c) - torch.arange(b - a)[:, None]
+        mask = (offset <= 0) | torch.tensor(not causal)
+        mask &= offset.abs() <= (len(q) if window is None else window)
+        found.append(reference_attention(*heads, mask).transpose(0, 1).flatten(1))
     return torch.cat(found)
 
 
@@ -106,27 +111,37 @@ def test_the_kernel_that_is_played_takes_what_torchs_takes() -> None:
 Placed = Callable[[Tensor], Tensor]
 
 
-@pytest.fixture(params=["cpu", "gpu", "gpu with varlen"])
+def take_blocks(monkeypatch: pytest.MonkeyPatch, least: int = 2, scores: int = 12) -> None:
+    """Have a CPU take every sentence, but of a few tokens, in blocks of few queries."""
+    for name, value in (("LONG", 0), ("LEAST", least), ("SCORES", scores)):
+        monkeypatch.setattr(cpu_attention, name, value)
+
+
+@pytest.fixture(params=["cpu", "cpu by blocks", "gpu", "gpu with varlen"])
 def placed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Placed:
     """Have a tensor attend as on a CPU, or as on a GPU, whose kernel for packed sentences is played."""
+    if request.param == "cpu by blocks":
+        take_blocks(monkeypatch)
     monkeypatch.setattr(attention, "has_varlen", lambda q, head_dim: request.param == "gpu with varlen")
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
-    return Tensor.clone if request.param == "cpu" else lambda x: x.as_subclass(Elsewhere)
+    return Tensor.clone if request.param.startswith("cpu") else lambda x: x.as_subclass(Elsewhere)
 
 
 @pytest.mark.parametrize("recurring", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
 def test_self_attention_is_that_of_each_sentence(placed: Placed, causal: bool, recurring: bool) -> None:
     @settings(max_examples=8)
-    @given(LENGTHS)
-    @example([(1, 1)] * 130)  # more filler than a sentence is long
-    def holds(lengths: list[tuple[int, int]]) -> None:
+    @given(LENGTHS, WINDOWS)
+    @example([(1, 1)] * 130, None)  # more filler than a sentence is long
+    @example([(1, 1)] * 130 + [(6, 1)], 2)  # and padding from which no token is near
+    def holds(lengths: list[tuple[int, int]], window: int | None) -> None:
         packed = packed_of(*(length for length, _ in lengths), recurring=recurring)
         qkv = doubles(len(packed.ids), 3 * 8)
-        out = self_attention(placed(qkv), packed, 2, causal=causal)
+        out = self_attention(placed(qkv), packed, 2, causal=causal, window=window)
         assert out.shape == (len(packed.ids), 8)
         assert out.isfinite().all(), "filler's rows are numbers too"
-        assert_same(out.as_subclass(Tensor), by_sentence(*qkv.chunk(3, 1), packed, packed, 2, causal), (qkv,))
+        expected = by_sentence(*qkv.chunk(3, 1), packed, packed, 2, causal, window)
+        assert_same(out.as_subclass(Tensor), expected, (qkv,))
 
     holds()
 
@@ -176,6 +191,81 @@ def test_heads_are_set_side_by_side_and_laid_end_to_end() -> None:
     real = packed.mask[:, None, :, None]
     assert torch.autograd.gradcheck(lambda x: to_heads(x, packed, 3, 2) * real, x)
     assert torch.autograd.gradcheck(lambda y: from_heads(y, packed)[:6], doubles(3, 3, 3, 2))
+
+
+# --- long sentences, and windows
+
+def test_a_window_that_holds_every_sentence_is_none_to_the_bit() -> None:
+    packed = packed_of(9, 4, 1)
+    qkv = torch.randn(len(packed.ids), 3 * 16)
+    for causal in (False, True):
+        whole = self_attention(qkv, packed, 2, causal=causal)
+        assert torch.equal(self_attention(qkv, packed, 2, causal=causal, window=8), whole)
+        assert not torch.equal(self_attention(qkv, packed, 2, causal=causal, window=7)[:9], whole[:9])
+
+
+@DTYPES
+@pytest.mark.parametrize("reach", [cpu_attention.ALL, cpu_attention.CAUSAL, (70, 70), (3, 0)])
+def test_blocks_are_the_whole(dtype: torch.dtype, tolerance: float, reach: cpu_attention.Reach,
+                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the size that blocks have, in sentences that they do not divide."""
+    torch.manual_seed(0)
+    take_blocks(monkeypatch, 64, 2**14)
+    packed, (before, after) = packed_of(300, 65, 1), reach
+    assert cpu_attention._is_long(2, 300, 300)
+    qkv = torch.randn(len(packed.ids), 3 * 16, dtype=dtype, requires_grad=True)
+    window, causal = None if before < 0 else before, after == 0
+    expected = by_sentence(*qkv.chunk(3, 1), packed, packed, 2, causal, window)
+    assert_same(self_attention(qkv, packed, 2, causal=causal, window=window), expected, (qkv,), tolerance)
+
+
+@DTYPES
+def test_padded_sentences_are_attended_to_by_blocks(dtype: torch.dtype, tolerance: float,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an LSTM's decoder does; any bias has its rows."""
+    torch.manual_seed(0)
+    take_blocks(monkeypatch)
+    q, k, v = (torch.randn(3, 2, length, 8, dtype=dtype, requires_grad=True) for length in (7, 5, 5))
+    packed, later = packed_of(5, 3, 1), torch.full((7, 5), -torch.inf).triu(1)
+    for bias in (packed.bias, later, packed.bias + later, None):
+        mask = torch.ones(7, 5, dtype=torch.bool) if bias is None else bias.expand(3, 1, 7, 5) == 0
+        assert_same(attend(q, k, v, bias), reference_attention(q, k, v, mask), (q, k, v), tolerance)
+
+
+def test_gradients_of_blocks_are_those_of_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_blocks(monkeypatch, 1, 4)
+    test_gradients_are_those_of_finite_differences(False)
+    test_gradients_are_those_of_finite_differences(True)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_short_sentences_are_computed_whole_and_to_the_bit_as_before(causal: bool,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cpu_attention, "_blocks")
+    packed = packed_of(200, 90)
+    qkv = torch.randn(len(packed.ids), 3 * 64)
+    q, k, v = to_heads(qkv, packed, 4, 3)
+    scale, bias = 16**-0.5, torch.full((200, 200), -torch.inf).triu(1) if causal else packed.bias
+    expected = from_heads(torch.add(bias, q @ k.transpose(-1, -2), alpha=scale).softmax(-1) @ v, packed)
+    assert torch.equal(self_attention(qkv, packed, 4, causal=causal), expected)
+
+
+def peak_bytes(length: int, window: int | None = None) -> int:
+    """Those of attention to itself and to a source, forwards and backwards, beside what it is given."""
+    packed = packed_of(length)
+    qkv, kv = (torch.randn(len(packed.ids), parts * 32, requires_grad=True) for parts in (3, 2))
+    with PeakBytes() as held:
+        for causal in (False, True):
+            self_attention(qkv, packed, 2, causal=causal, window=window).sum().backward()
+        cross_attention(qkv[:, :32], kv, packed, packed, 2).sum().backward()
+    return held.peak
+
+
+def test_memory_grows_with_the_length_and_not_with_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_blocks(monkeypatch, 16, 2**12)
+    assert peak_bytes(1024) < 2.2 * peak_bytes(512)
+    monkeypatch.setattr(cpu_attention, "LONG", 2**40)
+    assert peak_bytes(1024) > 3.5 * peak_bytes(512)
 
 
 # --- with their weights

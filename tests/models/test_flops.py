@@ -15,7 +15,9 @@ from minitx.models.base import Seq2Seq
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 
-COUNTED = [name for name, make in FAMILIES.items() if type(make()).flops is not Seq2Seq.flops]
+# A window of short sentences is computed as the whole square with the rest hidden; `test_transformer` has its formula.
+COUNTED = [name for name, make in FAMILIES.items() if type(make()).flops is not Seq2Seq.flops
+           and not name.endswith("window")]
 
 
 def counted(model: Seq2Seq, rows: int, source: int, target: int) -> int:

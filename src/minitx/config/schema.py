@@ -119,6 +119,9 @@ class TransformerConfig(ModelConfig, family="transformer"):
     n_heads: int | None = key("attention heads; divides d_model", ge=1)
     pos_encoding: str = key("how positions are encoded", choices=("sinusoidal", "learned", "rope", "none"))
     pre_norm: bool = key("normalise before each sub-layer; false = after it, as in 2017")
+    window: int | None = key("tokens on either side that a token attends to in the encoder, and before it in the "
+                             "decoder; the source is attended to whole. null = all of them", optional=True,
+                             unit="tokens", ge=1)
     max_positions: int = key("rows of the learned position table; longer inputs are cut", unit="positions", ge=2)
 
     sizes = {
@@ -130,11 +133,14 @@ class TransformerConfig(ModelConfig, family="transformer"):
     }
 
     def check(self, data: DataConfig) -> None:
-        """Refuse a position table that is too short, and heads that do not divide the width evenly."""
+        """Refuse positions that are too few, a window beyond them, and heads that do not divide the width evenly."""
         longest = data.max_length + data.pad_to_multiple
         if self.pos_encoding == "learned" and self.max_positions < longest:
             raise UserError(f"model.max_positions={self.max_positions}: must be at least {longest}, the "
                             f"longest padded sentence; or lower data.max_length={data.max_length}")
+        if self.pos_encoding == "learned" and self.window is not None and self.window >= self.max_positions:
+            raise UserError(f"model.window={self.window}: limits nothing, since a sentence has at most "
+                            f"model.max_positions={self.max_positions} tokens; lower it, or leave it out")
         if self.d_model is not None and self.n_heads is not None and self.d_model % (2 * self.n_heads):
             raise UserError(f"model.n_heads={self.n_heads}: must divide model.d_model={self.d_model} into equal "
                             "even parts")

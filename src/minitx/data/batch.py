@@ -70,6 +70,22 @@ class Packed:
 
         return self._once("bias", make)
 
+    def window_bias(self, before: int, after: int) -> Tensor:
+        """Return what self-attention adds where tokens see so many before and after them. [B or 1, 1, L, L] fp32
+
+        It is -inf beyond and at padding, else 0. Padding sees padding: a softmax over nothing is no number.
+        """
+        def make() -> Tensor:
+            place = torch.arange(self.longest, device=self.mask.device)
+            offset = place - place[:, None]
+            hidden = ((offset < -before) | (offset > after))[None]
+            if after > 0:  # else padding is the future
+                hidden = hidden | (self.mask[:, :, None] & ~self.mask[:, None])
+            zeros = torch.zeros(hidden.shape, device=self.mask.device)
+            return zeros.masked_fill_(hidden, -torch.inf)[:, None]
+
+        return self._once(("window", before, after), make)
+
     def pad(self, x: Tensor) -> Tensor:
         """Set sentences side by side. [N, D] --> [B, L, D], padding being whatever the last row is"""
         return gather_rows(x, self.rows.flatten(), self.slots, self.n_tokens).view(*self.rows.shape, -1)

@@ -3,17 +3,25 @@
 B sentences, N rows, H heads, L queries, S keys, D width, d = D / H.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minitx.data.batch import Packed, gather_rows
+from minitx.data.batch import Packed
 from minitx.models.base import Attention
+from minitx.models.cpu_attention import (
+    ALL,
+    CAUSAL,
+    Reach,
+    attend_packed,
+    attend_side_by_side,
+    attention_weights,
+    from_heads,
+    reach_bias,
+    to_heads,
+)
 from minitx.models.layers import Linear, RotaryPositions
-from minitx.models.precision import at_least_fp32
-from minitx.utils.autograd import apply_function, on_cpu
+from minitx.utils.autograd import on_cpu
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -22,35 +30,43 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     bias: fp32, -inf = do not attend, broadcast to [B, H, L, S]. Source: Vaswani et al. 2017, equation 1.
     """
     if on_cpu(q):
-        out: Tensor = apply_function(_Attention, q, k, v, bias)
-        return out
+        return attend_side_by_side(q, k, v, bias)
     return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
 
 
-def self_attention(qkv: Tensor, packed: Packed, n_heads: int, *, causal: bool = False) -> Tensor:
-    """Let each token attend to its sentence, or to what comes before it there. [N, 3D] --> [N, D]"""
+def self_attention(qkv: Tensor, packed: Packed, n_heads: int, *, causal: bool = False,
+                   window: int | None = None) -> Tensor:
+    """Let each token attend to its sentence, or to what comes before it there. [N, 3D] --> [N, D]
+
+    window: to so many tokens at most, before it and after it each; None = to all
+    """
+    reach = reach_of(packed, causal, window)
     if on_cpu(qkv):
-        out: Tensor = apply_function(_PackedAttention, qkv, None, packed, packed, n_heads, causal)
-        return out
+        return attend_packed(qkv, None, packed, packed, n_heads, reach)
     if has_varlen(qkv, qkv.shape[1] // (3 * n_heads)):
         q, k, v = qkv.unflatten(1, (3, n_heads, -1)).unbind(1)
-        return _varlen(q, k, v, packed, packed, causal)
+        return _varlen(q, k, v, packed, packed, reach)
     q, k, v = to_heads(qkv, packed, n_heads, 3).unbind(0)
-    if causal:  # padding is the future
+    if reach == CAUSAL:  # padding is the future
         return from_heads(F.scaled_dot_product_attention(q, k, v, is_causal=True), packed)
-    return from_heads(attend(q, k, v, packed.bias), packed)
+    return from_heads(attend(q, k, v, reach_bias(packed, reach)), packed)
 
 
 def cross_attention(q: Tensor, kv: Tensor, tgt: Packed, src: Packed, n_heads: int) -> Tensor:
     """Let each target's tokens attend to its source. q: [N, D], kv: [N of src, 2D] --> [N, D]"""
     if on_cpu(q):
-        out: Tensor = apply_function(_PackedAttention, q, kv, tgt, src, n_heads, False)
-        return out
+        return attend_packed(q, kv, tgt, src, n_heads, ALL)
     if has_varlen(q, q.shape[1] // n_heads):
         k, v = kv.unflatten(1, (2, n_heads, -1)).unbind(1)
-        return _varlen(q.unflatten(1, (n_heads, -1)), k, v, tgt, src, False)
+        return _varlen(q.unflatten(1, (n_heads, -1)), k, v, tgt, src, ALL)
     k, v = to_heads(kv, src, n_heads, 2).unbind(0)
     return from_heads(attend(to_heads(q, tgt, n_heads, 1)[0], k, v, src.bias), tgt)
+
+
+def reach_of(packed: Packed, causal: bool, window: int | None) -> Reach:
+    """Return how far tokens attend; a window that holds these sentences whole limits nothing."""
+    before = -1 if window is None or window >= packed.longest - 1 else window
+    return before, 0 if causal else before
 
 
 def has_varlen(q: Tensor, head_dim: int) -> bool:
@@ -70,110 +86,26 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-def _varlen(q: Tensor, k: Tensor, v: Tensor, tgt: Packed, src: Packed, causal: bool) -> Tensor:
+def _varlen(q: Tensor, k: Tensor, v: Tensor, tgt: Packed, src: Packed, reach: Reach) -> Tensor:
     """3 x [N, H, d] --> [N, D]; the filler is a sentence of its own, so that its rows are finite too."""
     from torch.nn.attention.varlen import varlen_attn  # a second: it brings torch's compiler in
 
     max_q, max_k = (max(side.longest, len(side.ids) - side.n_tokens) for side in (tgt, src))
-    out = varlen_attn(q, k, v, tgt.starts, src.starts, max_q, max_k, window_size=(-1, 0 if causal else -1))
+    out = varlen_attn(q, k, v, tgt.starts, src.starts, max_q, max_k, window_size=reach)
     assert isinstance(out, Tensor)
     return out.flatten(1)
 
 
-# --- on the CPU: batched products, since with bf16 tiles they take a half to a tenth of what torch's own kernels take
-# (forwards and backwards, 4,096 tokens in sentences of 16 to 256). Probabilities are stored: memory grows with L * S.
-
-
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        p = _probabilities(q, k, bias)
-        ctx.save_for_backward(q, k, v, p)
-        return p @ v
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, p = ctx.saved_tensors
-        dq, dk, dv = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
-        _gradients(grad, q, k, v, p, dq, dk, dv)
-        return dq, dk, dv, None
-
-
-class _PackedAttention(torch.autograd.Function):
-    """x: [N, 3D], or the queries [N, D] alone with `kv`: [N of src, 2D] --> [N, D]"""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kv: Tensor | None, tgt: Packed, src: Packed, n_heads: int, causal: bool) -> Tensor:
-        sides = (to_heads(x, tgt, n_heads, 3),) if kv is None else (
-            to_heads(x, tgt, n_heads, 1), to_heads(kv, src, n_heads, 2))
-        q, k, v = (part for side in sides for part in side)
-        p = _probabilities(q, k, _causal_bias(q) if causal else src.bias)  # of a causal sentence, padding is the future
-        ctx.tgt, ctx.src = tgt, src
-        ctx.save_for_backward(p, *sides)
-        return from_heads(p @ v, tgt)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        p, *sides = ctx.saved_tensors
-        n_heads, flat = p.shape[1], []
-        gradients = [torch.empty_like(side) for side in sides]
-        q, k, v = (part for side in sides for part in side)
-        _gradients(to_heads(grad, ctx.tgt, n_heads, 1)[0], q, k, v, p, *(part for side in gradients for part in side))
-        for gradient, packed in zip(gradients, (ctx.tgt, ctx.src), strict=False):
-            _, inverse = packed.head_indices(n_heads, len(gradient))
-            rows = gradient.flatten(0, 3).index_select(0, inverse).view(len(packed.ids), -1)
-            rows[packed.n_tokens:] = 0
-            flat.append(rows)
-        return flat[0], flat[1] if len(flat) > 1 else None, None, None, None, None
-
-
-def _probabilities(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-    """--> [B, H, L, S] in the type of q; the softmax in fp32 at least"""
-    scores, scale = q @ k.transpose(-1, -2), q.shape[-1] ** -0.5
-    scores = at_least_fp32(scores) * scale if bias is None else torch.add(bias, scores, alpha=scale)
-    return scores.softmax(-1).to(q.dtype)
-
-
-def _gradients(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> None:
-    """Write into dq, dk and dv. grad: [B, H, L, d]"""
-    exact = at_least_fp32(p)
-    ds = torch._softmax_backward_data(at_least_fp32(grad @ v.transpose(-1, -2)), exact, -1, exact.dtype)
-    ds = ds.mul_(q.shape[-1] ** -0.5).to(p.dtype)
-    for out, a, b in ((dq, ds, k), (dk, ds.transpose(-1, -2), q), (dv, p.transpose(-1, -2), grad)):
-        torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out=out.flatten(0, 1))
-
-
-def _causal_bias(q: Tensor) -> Tensor:
-    """Return the bias that hides later positions. --> [L, L]"""
-    return torch.full((q.shape[2],) * 2, -torch.inf, device=q.device).triu_(1)
-
-
-# --- from rows to heads and back
-
-
-def to_heads(x: Tensor, packed: Packed, n_heads: int, parts: int) -> Tensor:
-    """Set sentences side by side, a head at a time. [N, parts * D] --> [parts, B, H, L, d]"""
-    index, inverse = packed.head_indices(n_heads, parts)
-    (B, L), head_dim = packed.rows.shape, x.shape[1] // (parts * n_heads)
-    real = packed.n_tokens * parts * n_heads
-    return gather_rows(x.reshape(-1, head_dim), index, inverse, real).view(parts, B, n_heads, L, head_dim)
-
-
-def from_heads(x: Tensor, packed: Packed) -> Tensor:
-    """Lay sentences end to end. [B, H, L, d] --> [N, D]"""
-    index, inverse = packed.head_indices(x.shape[1], 1)
-    return gather_rows(x.flatten(0, 2), inverse, index).view(len(packed.ids), -1)
-
-
 class SelfAttention(Attention):
-    """Let every position attend to every other, or to those before it.
+    """Let every position attend to every other, or to those before it; of these to the nearest `window`, if one is set.
 
     No biases: one on the keys has no gradient but rounding noise, which Adam would amplify.
     """
 
-    def __init__(self, d_model: int, n_heads: int, *, rope: RotaryPositions | None = None) -> None:
+    def __init__(self, d_model: int, n_heads: int, *, rope: RotaryPositions | None = None,
+                 window: int | None = None) -> None:
         super().__init__()
-        self.n_heads, self.rope = n_heads, rope
+        self.n_heads, self.rope, self.window = n_heads, rope, window
         self.qkv = Linear(d_model, 3 * d_model, bias=False)
         self.out = Linear(d_model, d_model, bias=False)
 
@@ -189,21 +121,22 @@ class SelfAttention(Attention):
     def forward(self, x: Tensor, packed: Packed, *, causal: bool = False) -> Tensor:
         """[N, D] --> [N, D]"""
         qkv = self.project(x, packed.places, packed.longest)
-        return self.out(self_attention(qkv, packed, self.n_heads, causal=causal))
+        return self.out(self_attention(qkv, packed, self.n_heads, causal=causal, window=self.window))
 
     def weights(self, x: Tensor, packed: Packed, *, causal: bool = False) -> Tensor:
         """--> [B, H, L, L]"""
         q, k, _ = to_heads(self.project(x, packed.places, packed.longest), packed, self.n_heads, 3)
-        return _probabilities(q, k, _causal_bias(q) if causal else packed.bias)
+        return attention_weights(q, k, reach_bias(packed, reach_of(packed, causal, self.window)))
 
-    def step(self, x: Tensor, past_k: Tensor, past_v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Attend from one new position to all so far. x: [B, D], past: [B, H, t, d] --> [B, D], longer past
+    def step(self, x: Tensor, past_k: Tensor, past_v: Tensor, place: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Attend from a new position to those before it. x: [B, D], past: [B, H, t, d] --> [B, D], past with this one
 
-        Copying the past at each step is as fast as writing into memory set aside for what comes, and leaves every
-        earlier state as it was.
+        Only what a window still reaches is kept: `window` positions and this one. Copying the past at each step is as
+        fast as writing into memory set aside for what comes, and leaves every earlier state as it was.
         """
-        t = past_k.shape[2]
-        qkv = self.project(x, torch.full((1,), t, device=x.device), t + 1)
+        if self.window is not None:
+            past_k, past_v = past_k[:, :, -self.window:], past_v[:, :, -self.window:]
+        qkv = self.project(x, torch.full((1,), place, device=x.device), place + 1)
         q, k, v = qkv.view(len(x), 3, self.n_heads, 1, -1).unbind(1)
         k, v = torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2)
         return self.out(attend(q, k, v).flatten(1)), k, v
@@ -225,7 +158,8 @@ class CrossAttention(Attention):
 
     def weights(self, x: Tensor, tgt: Packed, memory: Tensor, src: Packed) -> Tensor:
         """--> [B, H, T, S]"""
-        return _probabilities(to_heads(self.q(x), tgt, self.n_heads, 1)[0], self.keys_values(memory, src)[0], src.bias)
+        queries = to_heads(self.q(x), tgt, self.n_heads, 1)[0]
+        return attention_weights(queries, self.keys_values(memory, src)[0], src.bias)
 
     def keys_values(self, memory: Tensor, src: Packed) -> tuple[Tensor, ...]:
         """Project the memory once a sentence. [N, D] --> 2 x [B, H, S, d]"""

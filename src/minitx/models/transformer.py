@@ -5,6 +5,7 @@
 - one embedding matrix for source, target and output where the vocabulary is joint
 - positions: sinusoidal, learned, rotary (self-attention only), or none at all: the encoder then sees a bag of tokens,
   while the causal decoder still senses order on its own side, since each position sees one token more than the last
+- self-attention to all tokens, or to a window of neighbours (Beltagy et al. 2020), whose cost is linear in the length
 
 Sentences are packed, and kernels are chosen by device. tests/models/plain_transformer.py is the same model in plain
 padded form, which this one must equal.
@@ -33,7 +34,7 @@ class Transformer(Seq2Seq):
     """Translate by attention alone. `src_vocab_size` and `tgt_vocab_size` must agree where embeddings are tied."""
 
     def __init__(self, *, src_vocab_size: int, tgt_vocab_size: int, num_layers: int, d_model: int, d_ff: int,
-                 n_heads: int, dropout: float, pos_encoding: str, pre_norm: bool, tie_embeddings: bool,
+                 n_heads: int, dropout: float, pos_encoding: str, pre_norm: bool, tie_embeddings: bool, window: int | None,
                  max_positions: int) -> None:
         super().__init__()
         self.src_embed = nn.Embedding(src_vocab_size, d_model)
@@ -46,7 +47,8 @@ class Transformer(Seq2Seq):
             self.max_source_length = self.max_target_length = max_positions
         rope = RotaryPositions(d_model // n_heads) if pos_encoding == "rope" else None
         self.dropout = Dropout(dropout)
-        layer = (d_model, d_ff, n_heads, dropout, pre_norm, rope)
+        layer = (d_model, d_ff, n_heads, dropout, pre_norm, rope, window)
+        self.window = window
         self.encoder = nn.ModuleList(EncoderLayer(*layer) for _ in range(num_layers))
         self.decoder = nn.ModuleList(DecoderLayer(*layer) for _ in range(num_layers))
         self.encoder_norm, self.decoder_norm = (
@@ -104,7 +106,7 @@ class Transformer(Seq2Seq):
         beams: list[Tensor] = []
         for i, layer in enumerate(cast(list[DecoderLayer], list(self.decoder))):
             (past_k, past_v), (k, v) = state.beams[2 * i:2 * i + 2], cross[2 * i:2 * i + 2]
-            x, *past = layer.step(x, past_k, past_v, k, v, bias, state.beam_size)
+            x, *past = layer.step(x, past_k, past_v, state.position, k, v, bias, state.beam_size)
             beams += past
         return self.project(self.decoder_norm(x)), replace(state, beams=beams, position=state.position + 1)
 
@@ -115,10 +117,16 @@ class Transformer(Seq2Seq):
                 "cross": [layer.cross for layer in decoder]}
 
     def flops(self, src_lengths: Lengths, tgt_lengths: Lengths) -> float:
-        """Count causal attention as a whole square, as torch's counter and published MFUs do (PaLM, appendix B)."""
+        """Count causal attention as a whole square, as torch's counter and published MFUs do (PaLM, appendix B).
+
+        Likewise, a window counts as if it were full wherever a sentence is longer.
+        """
         s, t = src_lengths.astype(float), tgt_lengths.astype(float)
+        before = math.inf if self.window is None else self.window
         on_source, on_target = self.multiply_adds
-        attended = len(self.encoder) * (s @ s) + len(self.decoder) * (t @ t + t @ s)
+        to_itself = len(self.encoder) * (s @ s.clip(max=2 * before + 1)) + len(self.decoder) * (
+            t @ t.clip(max=before + 1))
+        attended = to_itself + len(self.decoder) * (t @ s)
         return float(2 * (on_source * s.sum() + on_target * t.sum()) + 4 * self.output.in_features * attended)
 
     @cached_property
@@ -146,9 +154,9 @@ class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward."""
 
     def __init__(self, d_model: int, d_ff: int, n_heads: int, dropout: float, pre_norm: bool,
-                 rope: RotaryPositions | None) -> None:
+                 rope: RotaryPositions | None, window: int | None) -> None:
         super().__init__()
-        self.attention = SelfAttention(d_model, n_heads, rope=rope)
+        self.attention = SelfAttention(d_model, n_heads, rope=rope, window=window)
         self.feed_forward = FeedForward(d_model, d_ff)
         self.add_attention, self.add_feed_forward = (Sublayer(d_model, dropout, pre_norm) for _ in range(2))
 
@@ -162,9 +170,9 @@ class DecoderLayer(nn.Module):
     """Causal self-attention, attention to the source, then feed-forward."""
 
     def __init__(self, d_model: int, d_ff: int, n_heads: int, dropout: float, pre_norm: bool,
-                 rope: RotaryPositions | None) -> None:
+                 rope: RotaryPositions | None, window: int | None) -> None:
         super().__init__()
-        self.attention = SelfAttention(d_model, n_heads, rope=rope)
+        self.attention = SelfAttention(d_model, n_heads, rope=rope, window=window)
         self.cross = CrossAttention(d_model, n_heads)
         self.feed_forward = FeedForward(d_model, d_ff)
         self.add_attention, self.add_cross, self.add_feed_forward = (
@@ -176,12 +184,12 @@ class DecoderLayer(nn.Module):
         x = self.add_cross(x, lambda y: self.cross(y, tgt, memory, src))
         return self.add_feed_forward(x, self.feed_forward)
 
-    def step(self, x: Tensor, past_k: Tensor, past_v: Tensor, k: Tensor, v: Tensor, bias: Tensor,
+    def step(self, x: Tensor, past_k: Tensor, past_v: Tensor, place: int, k: Tensor, v: Tensor, bias: Tensor,
              beam_size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode one position. x: [B*K, D], past: [B*K, H, t, d], k, v: [B, H, S, d] --> x, longer past"""
+        """Decode one position. x: [B*K, D], past: [B*K, H, t, d], k, v: [B, H, S, d] --> x, past with this position"""
         def self_attention(y: Tensor) -> Tensor:
             nonlocal past_k, past_v
-            y, past_k, past_v = self.attention.step(y, past_k, past_v)
+            y, past_k, past_v = self.attention.step(y, past_k, past_v, place)
             return y
 
         x = self.add_attention(x, self_attention)

@@ -114,10 +114,14 @@ def varlen_work(operator: Any, args: Arguments, q_starts: Sequence[int], k_start
         Product, float]:
     """Return what `product_of` and `flop_of` do, of attention over packed sentences that begin at these rows.
 
-    The shape is that of the longest sentence, for as many of them as make the same work.
+    The shape is that of the longest sentence, for as many of them as make the same work. A window counts as if it were
+    full wherever a sentence is longer.
     """
     _, heads, width = args[name_of(operator).endswith("_backward")].shape
-    pairs = [(b - a, d - c) for a, b, c, d in zip(q_starts, q_starts[1:], k_starts, k_starts[1:], strict=False)]
+    before, after = next(value for value in args if isinstance(value, (list, tuple)))
+    seen = before + after + 1 if min(before, after) >= 0 else max(k_starts)
+    pairs = [(b - a, min(d - c, seen)) for a, b, c, d in zip(q_starts, q_starts[1:], k_starts, k_starts[1:],
+                                                             strict=False)]
     scores = sum(length * keys for length, keys in pairs)
     longest, most = max(length for length, _ in pairs), max(keys for _, keys in pairs)
     return ((heads * ceil(scores / (longest * most)), longest, most, width),

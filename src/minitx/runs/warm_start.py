@@ -10,7 +10,7 @@ from minitx.config.schema import Config, ModelConfig, TokenizerConfig, resolve_s
 from minitx.utils.errors import UserError
 
 # Keys of `model` that trained weights do not depend on, widths being written out.
-SHAPELESS = ("dropout", "size", "cell_loop")
+SHAPELESS = ("dropout", "size", "cell_loop", "window")
 
 
 def adopt(cfg: Config) -> Config:
