@@ -39,6 +39,9 @@ FAMILIES = {  # by name: arguments of train.py
     "lstm dot cells": ["model=lstm_attention", "model.cell_loop=true"],
     "gnmt": ["model=gnmt"],
     "gnmt cells": ["model=gnmt", "model.cell_loop=true"],
+    "linear rnn": ["model=linear_rnn"],
+    "linear rnn attention": ["model=linear_rnn_attention"],
+    "linear rnn rglru attention": ["model=linear_rnn_attention", "model.cell=rglru"],
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from minitx.data.batch import Batch, Packed, collate
 from minitx.models.base import Seq2Seq
 from minitx.models.gnmt import GNMT
+from minitx.models.linear_rnn import LinearRNN
 from minitx.models.lstm import LSTMSeq2Seq
 from minitx.models.transformer import Transformer
 from minitx.profiling.kernels import Kernel
@@ -52,6 +53,17 @@ def tiny_gnmt(seed: int = 0, **changes: Any) -> GNMT:
     return GNMT(**settings | changes).eval()
 
 
+def tiny_linear_rnn(seed: int = 0, **changes: Any) -> LinearRNN:
+    """A model in evaluation mode, small enough for float64 proofs."""
+    torch.manual_seed(seed)
+    settings: dict[str, Any] = {
+        "src_vocab_size": SIZES["vocab"], "tgt_vocab_size": SIZES["vocab"], "d_model": SIZES["d_model"],
+        "d_hidden": 12, "d_ff": 32, "num_layers": 2, "n_heads": 2, "dropout": 0.0, "cell": "ssru",
+        "attention": "none", "tie_embeddings": True}
+    return LinearRNN(**settings | changes).eval()
+
+
+CELLS = ("ssru", "mingru", "rglru")
 POSITIONS = ("sinusoidal", "learned", "rope", "none")
 # What every family is tested in: a new family adds its rows here, and gets the whole matrix.
 FAMILIES: dict[str, Callable[..., Seq2Seq]] = {
@@ -67,6 +79,8 @@ FAMILIES: dict[str, Callable[..., Seq2Seq]] = {
     "lstm dot cells": partial(tiny_lstm, attention="dot", cell_loop=True),
     "gnmt": tiny_gnmt,
     "gnmt cells": partial(tiny_gnmt, cell_loop=True),
+    **{f"linear_rnn {cell}": partial(tiny_linear_rnn, cell=cell) for cell in CELLS},
+    **{f"linear_rnn {cell} attention": partial(tiny_linear_rnn, cell=cell, attention="dot") for cell in CELLS},
 }
 
 

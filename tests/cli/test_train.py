@@ -41,8 +41,8 @@ WAITS = """
 SLIPS = {
     "modle=transformer": "unknown key modle=transformer; did you mean model?",
     "model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
-                        "(gnmt, lstm, lstm_attention, transformer, transformer_learned, transformer_nope, "
-                        "transformer_rope)",
+                        "(gnmt, linear_rnn, linear_rnn_attention, lstm, lstm_attention, transformer, "
+                        "transformer_learned, transformer_nope, transformer_rope)",
     "model=lstm model.n_heads=2": "model.n_heads=2: model=lstm has no such key; it has size, num_layers, d_model, "
                                   "d_hidden, dropout, attention, bidirectional, input_feeding, cell_loop, "
                                   "tie_embeddings",
@@ -57,8 +57,8 @@ SLIPS = {
     "epochs=3": "unknown key epochs=3; did you mean trainer.max_steps?",
     "beam=2": "unknown key beam=2; did you mean decode.beam_size?",
     "model=rope": "model=rope: no such option; did you mean transformer_rope? "
-                  "(gnmt, lstm, lstm_attention, transformer, transformer_learned, transformer_nope, "
-                  "transformer_rope)",
+                  "(gnmt, linear_rnn, linear_rnn_attention, lstm, lstm_attention, transformer, "
+                  "transformer_learned, transformer_nope, transformer_rope)",
     "data=files data.folder=/text": "data.folder=/text: is a name in $MINITX_DATA; did you mean data.dir=/text?",
     "data.folder=~/text": "data.folder=~/text: is a name in $MINITX_DATA; did you mean data.dir=~/text?",
     "+foo=1": "unknown key foo=1",
@@ -105,8 +105,8 @@ SLIPS = {
                                                 "the folder where it was started",
     "data.src=${nothing}": "Interpolation key 'nothing' not found full_key: data.src object_type=dict",
     "--cfg job model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
-                                  "(gnmt, lstm, lstm_attention, transformer, transformer_learned, transformer_nope, "
-                                  "transformer_rope)",
+                                  "(gnmt, linear_rnn, linear_rnn_attention, lstm, lstm_attention, transformer, "
+                                  "transformer_learned, transformer_nope, transformer_rope)",
 }  # fmt: skip
 IN_A_PROCESS = ("modle=transformer", "model=trnsformer", "model.dropuot=0.1", "+foo=1", "trainer.max_steps=0",
                 "optim.lr=-1", "data=files data.dir=nowhere", "model.n_heads=3", "--multirun seed=1,x",

@@ -74,7 +74,8 @@ def test_no_key_has_a_default_and_each_has_a_doc() -> None:
     ({"optim__shedule": "wsd"}, "unknown key optim.shedule=wsd; did you mean optim.schedule?"),
     ({"optim": 3}, "optim=3: is a group of keys, not a value"),
     ({"model__size": "smal"}, "model.size=smal: must be one of toy, tiny, small, base, big; did you mean small?"),
-    ({"model__family": "lstn"}, "model.family=lstn: must be one of transformer, lstm, gnmt; did you mean lstm?"),
+    ({"model__family": "lstn"}, "model.family=lstn: must be one of transformer, lstm, gnmt, linear_rnn; did you "
+                                "mean lstm?"),
 ])  # fmt: skip
 def test_a_wrong_value_is_named_in_one_line(cfg: Config, change: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError) as caught:

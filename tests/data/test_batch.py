@@ -91,6 +91,24 @@ def test_head_indices_are_each_others_inverse(text: Ids, options: dict[str, Any]
 
 
 @settings(max_examples=30)
+@given(TEXTS, OPTIONS, st.integers(1, 2))
+def test_step_indices_are_each_others_inverse_and_the_second_way_reads_backwards(text: Ids, options: dict[str, Any],
+                                                                                 ways: int) -> None:
+    packed = pack(text, PAD, **options)
+    index, inverse = packed.step_indices(ways)
+    for b, sentence in enumerate(text):
+        steps = index.view(packed.longest, -1, ways)[:, b]  # --> [L, ways]
+        for way, ids in zip(range(ways), (sentence, sentence[::-1]), strict=False):
+            assert (steps[:, way] % ways == way).all()
+            rows = steps[:, way] // ways
+            assert packed.ids[rows].tolist() == ids + [PAD] * (packed.longest - len(ids))
+            assert (rows[len(ids):] == len(packed.ids) - 1).all(), "padding comes last, either way"
+    real = slice(packed.n_tokens * ways)
+    assert torch.equal(index[inverse][real], torch.arange(len(packed.ids) * ways)[real])
+    assert packed.step_indices(ways)[0] is index
+
+
+@settings(max_examples=30)
 @given(TEXTS)
 def test_recurring_sizes_add_little(text: Ids) -> None:
     text *= 3
@@ -123,12 +141,13 @@ def test_a_batch_moves_whole() -> None:
     """Indices that were made on one device are made anew on another."""
     batch = random_batch(3)
     for side in (batch.src, batch.tgt):
-        _ = side.head_indices(2, 3), side.bias, side.lengths
+        _ = side.head_indices(2, 3), side.step_indices(2), side.bias, side.lengths
     moved = batch.to("meta")
     assert moved.n_tokens == batch.n_tokens
     assert moved.labels.device.type == "meta"
     for side in (moved.src, moved.tgt):
-        assert {t.device.type for t in (*tensors(side), *side.head_indices(2, 3), side.bias, side.lengths)} == {"meta"}
+        made = *side.head_indices(2, 3), *side.step_indices(2), side.bias, side.lengths
+        assert {t.device.type for t in (*tensors(side), *made)} == {"meta"}
     assert {t.device.type for t in (*tensors(batch.src), *batch.src.head_indices(2, 3))} == {"cpu"}
 
 

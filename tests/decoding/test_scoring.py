@@ -23,7 +23,7 @@ PAIRS = [("the dog", "der Hund"), ("", ""), ("the cat sees", ""), (" \t", "die K
          ("x" * 20, "ü" * 9), ("a", "a\u2028b"), ("the dog sees the cat", "der Hund sieht die Katze")]
 
 
-@pytest.fixture(scope="module", params=["transformer", "lstm", "lstm_attention", "gnmt"])
+@pytest.fixture(scope="module", params=["transformer", "lstm", "lstm_attention", "gnmt", "linear_rnn"])
 def translator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Translator:
     """A model that knows nothing, of each family."""
     return minitx.load(write_run(tmp_path_factory.mktemp("run"), f"model={request.param}"))

@@ -26,7 +26,7 @@ from minitx.runs.checkpoint import load_model
 from minitx.utils.errors import Exit, UserError
 
 ATTENDING = [name for name, make in FAMILIES.items() if make().attentions()]
-OURS = [name for name in FAMILIES if name.startswith(("transformer", "lstm", "gnmt"))]  # of known layers and heads
+OURS = [name for name in FAMILIES if name.startswith(("transformer", "lstm", "gnmt", "linear_rnn"))]  # of known layers
 
 
 @pytest.fixture(params=ATTENDING)
@@ -71,7 +71,9 @@ def test_each_layer_and_head_is_there(name: str) -> None:
     model, batch = FAMILIES[name](), random_batch(3)
     B, S, T = 3, batch.src.longest, batch.tgt.longest
     wanted = {"encoder": (2, B, 2, S, S), "decoder": (2, B, 2, T, T), "cross": (2, B, 2, T, S)}
-    if not name.startswith("transformer"):
+    if name.startswith("linear_rnn"):
+        wanted = {"cross": wanted["cross"]} if "attention" in name else {}
+    elif not name.startswith("transformer"):
         attends = name.startswith("gnmt") or "additive" in name or "dot" in name
         wanted = {"cross": (1, B, 1, T, S)} if attends else {}
     assert {kind: weights.shape for kind, weights in model.attention_weights(batch.src, batch.tgt).items()} == wanted
@@ -144,7 +146,7 @@ def test_nothing_stays_behind_even_where_the_model_fails(model: Seq2Seq) -> None
 # --- strings to maps
 
 
-@pytest.fixture(scope="module", params=["transformer", "lstm_attention"])
+@pytest.fixture(scope="module", params=["transformer", "lstm_attention", "linear_rnn_attention"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose model knows nothing."""
     return write_run(tmp_path_factory.mktemp("run"), f"model={request.param}")
@@ -175,8 +177,9 @@ def test_without_a_target_it_is_the_model_s_own_translation(served: Path) -> Non
     assert look(served, "the dog").json() == look(served, "the dog", translation).json()
 
 
-def test_a_model_without_attention_has_none(tmp_path: Path) -> None:
-    run_dir = write_run(tmp_path / "run", "model=lstm")
+@pytest.mark.parametrize("model", ["linear_rnn", "lstm"])
+def test_a_model_without_attention_has_none(model: str, tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run", f"model={model}")
     assert attention_maps(minitx.load(run_dir), read_config(run_dir), "the dog") is None
 
 

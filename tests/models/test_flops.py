@@ -39,7 +39,7 @@ def without_filler(packed: Packed) -> Packed:
 
 
 def test_our_own_families_count() -> None:
-    assert {name.split()[0] for name in COUNTED} >= {"transformer", "lstm", "gnmt"}
+    assert {name.split()[0] for name in COUNTED} >= {"transformer", "lstm", "gnmt", "linear_rnn"}
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # what changing mkldnn's flags says of Intel GPUs

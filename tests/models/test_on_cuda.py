@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from played_cuda import CUDA, played_gpu
 from torch import Tensor, nn
-from toys import FAMILIES, random_batch, tiny_lstm, tiny_transformer
+from toys import FAMILIES, random_batch, tiny_linear_rnn, tiny_lstm, tiny_transformer
 
 from minitx.data.batch import Batch
 from minitx.decoding.search import _likeliest, beam, greedy
@@ -59,7 +59,7 @@ def test_loss_and_gradients_are_the_cpus(family: str, packed: None) -> None:
 
 
 @KERNELS
-@pytest.mark.parametrize("family", ["transformer rope", "lstm dot fed"])
+@pytest.mark.parametrize("family", ["transformer rope", "lstm dot fed", "linear_rnn rglru attention"])
 def test_in_bf16_what_it_computes_is_bf16_and_near(family: str, packed: None) -> None:
     make, batch = FAMILIES[family], random_batch(9, recurring=True)
     expected = gradients(make(), batch)
@@ -99,7 +99,7 @@ def test_a_recurrence_gets_its_weights_in_one_buffer_as_cudnn_wants_them(monkeyp
     assert begin == first[0].untyped_storage().nbytes() // 2
 
 
-@pytest.mark.parametrize("make", [tiny_transformer, tiny_lstm])
+@pytest.mark.parametrize("make", [tiny_transformer, tiny_lstm, tiny_linear_rnn])
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_what_is_found_is_what_a_cpu_finds(make: Any, beam_size: int) -> None:
     def found(model: Seq2Seq, batch: Batch) -> list[list[int]]:

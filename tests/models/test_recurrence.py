@@ -17,7 +17,7 @@ from minitx.data.batch import pack
 from minitx.decoding.search import beam
 from minitx.models.base import Seq2Seq
 from minitx.models.precision import computing_in
-from minitx.models.recurrence import AdditiveAttention, DotAttention, EncoderLayer, Recurrence, reversal
+from minitx.models.recurrence import AdditiveAttention, DotAttention, EncoderLayer, Recurrence
 from minitx.runs.checkpoint import load_tensors, model_tensors
 
 SRC = pack([[5] * length for length in (7, 4, 1)], 0)
@@ -41,7 +41,7 @@ def test_an_encoder_layer_is_torchs_packed_bidirectional_lstm() -> None:
 
 
 def test_reading_backwards_twice_is_reading() -> None:
-    order = reversal(SRC)
+    order = SRC.reversal
     assert order[1].tolist() == [3, 2, 1, 0, 4, 5, 6]
     assert torch.equal(order.gather(1, order), torch.arange(7).expand(3, 7))
 

@@ -22,7 +22,8 @@ from minitx.runs.result import Result
 STEPS = 20  # a checkpoint every 5, a validation every 10, a record every 2
 WIDTHS = {"transformer": QUICK[:4], "lstm": ("model.d_model=32", "model.d_hidden=32", "model.num_layers=1"),
           "lstm_attention": ("model.d_model=32", "model.d_hidden=32", "model.num_layers=1"),
-          "gnmt": ("model.d_model=32", "model.num_layers=2")}
+          "gnmt": ("model.d_model=32", "model.num_layers=2"),
+          "linear_rnn_attention": ("model.d_model=32", "model.d_hidden=32", "model.d_ff=64", "model.num_layers=1")}
 # place: times it is drawn, times a run gets there
 PLACES = {"after update": (6, STEPS), "checkpoint write": (5, 4), "before fsync": (2, 4), "after fsync": (1, 4),
           "before rename": (2, 4), "after rename": (2, 4), "before prune": (1, 2), "model write": (1, 1),

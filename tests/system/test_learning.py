@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 import torch
-from toys import SPECIALS, tiny_gnmt, tiny_lstm, tiny_transformer
+from toys import SPECIALS, tiny_gnmt, tiny_linear_rnn, tiny_lstm, tiny_transformer
 
 from minitx.data.batch import collate, collate_src
 from minitx.decoding.search import greedy
@@ -18,6 +18,7 @@ Task = Callable[[list[int]], list[int]]
 TASKS: dict[str, Task] = {"copy": lambda ids: ids, "reverse": lambda ids: ids[::-1]}
 DIGITS = range(3, 11)  # 8 digits, after the specials
 transformer = partial(tiny_transformer, seed=1, d_model=64, d_ff=128, n_heads=4)
+linear_rnn = partial(tiny_linear_rnn, seed=1, d_model=64, d_hidden=80, d_ff=128, n_heads=4)
 lstm = partial(tiny_lstm, seed=1, d_model=64, d_hidden=128, num_layers=1)
 LEARNERS: dict[str, tuple[Callable[[], Seq2Seq], int, float, int]] = {  # model, updates, peak learning rate, % exact
     "transformer": (transformer, 300, 3e-3, 99),
@@ -25,6 +26,8 @@ LEARNERS: dict[str, tuple[Callable[[], Seq2Seq], int, float, int]] = {  # model,
     "lstm additive": (partial(lstm, attention="additive"), 200, 1e-2, 99),
     "lstm dot": (partial(lstm, attention="dot"), 200, 1e-2, 99),
     "gnmt": (partial(tiny_gnmt, seed=1, d_model=96), 300, 5e-3, 99),
+    "linear_rnn": (partial(linear_rnn, d_hidden=192), 600, 5e-3, 97),
+    "linear_rnn attention": (partial(linear_rnn, attention="dot"), 300, 5e-3, 99),
 }
 CANNOT: dict[str, str] = {}  # families that lack what these tasks need, and what that is
 QUICK = (("transformer", "reverse"), ("lstm dot", "reverse"))

@@ -30,7 +30,9 @@ def test_it_trains_as_a_cpu_does_and_says_what_the_gpu_says(text: Path, tmp_path
     assert split["forward"] == split["backward"] >= split["optimizer"]
 
 
-@pytest.mark.parametrize("model", ["lstm_attention", pytest.param("transformer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", [
+    "lstm_attention", pytest.param("transformer", marks=pytest.mark.slow),
+    pytest.param("linear_rnn_attention", marks=pytest.mark.slow)])
 def test_by_itself_it_takes_the_gpu_and_its_units_for_bf16(model: str, text: Path, tmp_path: Path) -> None:
     words = ["data=files", f"data.dir={text}", f"model={model}", "model.size=toy", "trainer.log_every_n_steps=2",
              "trainer.tokens_per_update=256", "data.max_tokens=256", "trainer.threads=1", *WORDS]

@@ -212,7 +212,8 @@ def test_all_stop_at_the_same_limit(zygote: Zygote, text: Path, tmp_path: Path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "width"), [
-    ("lstm", "model.d_hidden=32"), ("lstm_attention", "model.d_hidden=32"), ("gnmt", "model.num_layers=2")])
+    ("lstm", "model.d_hidden=32"), ("lstm_attention", "model.d_hidden=32"), ("gnmt", "model.num_layers=2"),
+    ("linear_rnn", "model.d_hidden=32"), ("linear_rnn_attention", "model.cell=rglru")])
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_each_family_trains_on_ranks(zygote: Zygote, text: Path, tmp_path: Path, model: str, width: str,
                                      strategy: str) -> None:

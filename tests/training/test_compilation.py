@@ -86,7 +86,8 @@ def test_twenty_updates_are_those_without_it(as_gpus_do: None) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "graphs"), [
-    ("transformer rope", 2), ("transformer post-norm", 2), ("lstm additive", 1), ("lstm dot fed", 1)])
+    ("transformer rope", 2), ("transformer post-norm", 2), ("lstm additive", 1), ("lstm dot fed", 1),
+    ("linear_rnn ssru", 2), ("linear_rnn rglru attention", 2)])
 def test_every_family_trains_the_same(family: str, graphs: int) -> None:
     task = same_losses(family)
     assert task.compiled is not None
@@ -172,9 +173,9 @@ def test_a_model_without_such_layers_is_told_so() -> None:
 
 def test_layers_and_attention_are_compiled_and_recurrences_are_not() -> None:
     kinds = {family: [type(part).__name__ for part in parts(FAMILIES[family](num_layers=1))]
-             for family in ("transformer rope", "lstm", "lstm additive")}
+             for family in ("transformer rope", "lstm", "lstm additive", "linear_rnn ssru")}
     assert kinds == {"transformer rope": ["EncoderLayer", "DecoderLayer"], "lstm": [], "lstm additive": [
-        "AdditiveAttention"]}
+        "AdditiveAttention"], "linear_rnn ssru": ["EncoderLayer", "DecoderLayer"]}
 
 
 @pytest.mark.slow

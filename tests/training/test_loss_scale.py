@@ -83,7 +83,7 @@ def test_other_formats_have_none() -> None:
     assert state.loss_scale is None
 
 
-@pytest.mark.parametrize("family", ["transformer sinusoidal", "lstm additive", "lstm dot fed"])
+@pytest.mark.parametrize("family", ["transformer sinusoidal", "lstm additive", "lstm dot fed", "linear_rnn rglru"])
 @pytest.mark.parametrize("optim", ["adamw", "muon"])
 def test_an_update_in_fp16_is_that_of_fp32_but_for_rounding(family: str, optim: str) -> None:
     tasks = [Task(FAMILIES[family](), RunState(), precision, f"optim={optim}", "optim.clip_norm=0.1")

@@ -16,6 +16,9 @@ from minitx.utils.errors import UserError
 SEARCH_PRECISIONS = ("bf16-mixed",)
 BLEU_TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores200")  # as sacreBLEU names them
 SIZES = ("toy", "tiny", "small", "base", "big")
+ATTENTIONS = ("none", "additive", "dot")
+ATTENTION = "how the decoder attends to the source; none = it has the encoder's final state alone"
+D_HIDDEN = "width of the recurrent state; even if the encoder is bidirectional"
 CELL_LOOP = ("compute each LSTM as a loop over cells, one product of input and state a step and then gate by gate, and "
              "GNMT's decoder a target step at a time through all layers, as most code of 2017 did: slower, and the "
              "same but for rounding and the order in which GNMT draws dropout; null = fused")
@@ -151,9 +154,8 @@ class LSTMConfig(ModelConfig, family="lstm"):
     """The keys of the LSTM; a size has as many parameters as the Transformer's of that name, within 10 %."""
 
     num_layers: int | None = key("encoder layers, and as many decoder layers", ge=1)
-    d_hidden: int | None = key("width of the recurrent state; even if the encoder is bidirectional", ge=2)
-    attention: str = key("how the decoder attends to the source; none = it has the encoder's final state alone",
-                         choices=("none", "additive", "dot"))
+    d_hidden: int | None = key(D_HIDDEN, ge=2)
+    attention: str = key(ATTENTION, choices=ATTENTIONS)
     bidirectional: bool = key("read the source both ways, each with half of d_hidden")
     input_feeding: bool = key("feed the last attentional state back in (Luong et al. 2015): slower to train")
     cell_loop: bool | None = key(CELL_LOOP, optional=True)
@@ -194,6 +196,38 @@ class GNMTConfig(ModelConfig, family="gnmt"):
         if self.num_layers == 1:
             raise UserError("model.num_layers=1: must be at least 2 for model.family=gnmt, whose second layer reads "
                             "what the first one attends to")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearRNNConfig(ModelConfig, family="linear_rnn"):
+    """The keys of the linear RNN; a size has as many parameters as the Transformer's of that name, within 10 %."""
+
+    num_layers: int | None = key("encoder layers, and as many decoder layers", ge=1)
+    d_hidden: int | None = key(D_HIDDEN, ge=2)
+    d_ff: int | None = key("width of the feed-forward layer", ge=1)
+    cell: str = key("how a unit's state follows from the one before it and from the layer's input: ssru (Kim et al. "
+                    "2019), mingru (Feng et al. 2024) or rglru (De et al. 2024)", choices=("ssru", "mingru", "rglru"))
+    attention: str = key(ATTENTION, choices=ATTENTIONS)
+    n_heads: int | None = key("attention heads; divides d_model", ge=1)
+
+    sizes = {
+        "toy": {"num_layers": 1, "d_model": 32, "d_hidden": 40, "d_ff": 64, "n_heads": 2},
+        "tiny": {"num_layers": 2, "d_model": 128, "d_hidden": 160, "d_ff": 512, "n_heads": 4},
+        "small": {"num_layers": 3, "d_model": 256, "d_hidden": 320, "d_ff": 1024, "n_heads": 4},
+        "base": {"num_layers": 6, "d_model": 512, "d_hidden": 640, "d_ff": 2048, "n_heads": 8},
+        "big": {"num_layers": 6, "d_model": 1024, "d_hidden": 1280, "d_ff": 4096, "n_heads": 16},
+    }
+
+    def check(self, data: DataConfig) -> None:
+        """Refuse an odd state of two directions, an attention without heads, and heads that do not divide the width."""
+        if self.d_hidden is not None and self.d_hidden % 2:
+            raise UserError(f"model.d_hidden={self.d_hidden}: must be even, since half of it reads backwards")
+        if self.attention == "additive":
+            raise UserError("model.attention=additive: must be dot or none for model.family=linear_rnn, whose "
+                            "attention is the Transformer's")
+        if self.attention != "none" and self.d_model is not None and self.n_heads is not None and (
+                self.d_model % self.n_heads):
+            raise UserError(f"model.n_heads={self.n_heads}: must divide model.d_model={self.d_model} into equal parts")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,6 +106,31 @@ class Packed:
 
         return self._once((n_heads, parts), make)
 
+    @property
+    def reversal(self) -> Tensor:
+        """Return each sentence's places in reverse; those of padding stay. [B, L]"""
+        def make() -> Tensor:
+            places = torch.arange(self.longest, device=self.mask.device)
+            return torch.where(self.mask, self.lengths[:, None] - 1 - places, places)
+
+        return self._once("reversal", make)
+
+    def step_indices(self, ways: int) -> tuple[Tensor, Tensor]:
+        """Return which of [N, ways] each entry of [L, B, ways] is, and the inverse; both flat.
+
+        Sentences go a step at a time: the first way forwards, the second, if there is one, backwards.
+        """
+        def make() -> tuple[Tensor, Tensor]:
+            (B, L), way = self.rows.shape, torch.arange(ways, device=self.rows.device)
+            sentence, place = self.slots // L, self.slots % L
+            rows = [self.rows, self.rows.gather(1, self.reversal)][:ways]
+            steps = [place, self.lengths[sentence] - 1 - place][:ways]
+            index = torch.stack(rows, dim=-1).transpose(0, 1) * ways + way
+            inverse = (torch.stack(steps, dim=-1) * B + sentence[:, None]) * ways + way
+            return index.flatten(), inverse.flatten()
+
+        return self._once(("steps", ways), make)
+
     def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """Return what is made of this, and keep it; compiled code makes it anew, where that costs nothing."""
         if torch.compiler.is_compiling():

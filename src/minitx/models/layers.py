@@ -4,12 +4,14 @@ N rows, D width, H heads, d = D / H.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minitx.models.dropout import Dropout
 from minitx.models.precision import cast_weight, finest, tile_weight
 from minitx.utils.autograd import apply_function, on_cpu
 
@@ -80,6 +82,20 @@ class _FeedForward(torch.autograd.Function):
         d_wide = grad @ w2
         torch.ops.aten.threshold_backward.grad_input(d_wide, wide, 0, grad_input=d_wide)
         return d_wide @ w1, d_wide.t() @ x, d_wide.sum(0), grad.t() @ wide, grad.sum(0)
+
+
+class Sublayer(nn.Module):
+    """Add a function of x to x, normalising before the function (pre-norm) or after the sum (post-norm)."""
+
+    def __init__(self, d_model: int, dropout: float, pre_norm: bool) -> None:
+        super().__init__()
+        self.norm, self.dropout, self.pre_norm = LayerNorm(d_model), Dropout(dropout), pre_norm
+
+    def forward(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """[..., D] --> [..., D]"""
+        if self.pre_norm:
+            return self.dropout.add(x, function(self.norm(x)))
+        return self.norm(self.dropout.add(x, function(x)))
 
 
 class SinusoidalPositions(nn.Module):

@@ -94,8 +94,7 @@ class EncoderLayer(nn.Module):
         forwards = self.forwards(x)[0]
         if self.backwards is None:
             return forwards
-        order = reversal(src)
-        backwards = reorder(self.backwards(reorder(x, order))[0], order)
+        backwards = reorder(self.backwards(reorder(x, src.reversal))[0], src.reversal)
         return torch.cat([forwards, backwards], dim=-1)
 
     def final(self, outputs: Tensor, src: Packed) -> Tensor:
@@ -135,12 +134,6 @@ class AdditiveAttention(SourceAttention):
 
 
 ATTENTION: dict[str, type[DotAttention | AdditiveAttention]] = {"additive": AdditiveAttention, "dot": DotAttention}
-
-
-def reversal(src: Packed) -> Tensor:
-    """Return each sentence's places in reverse; those of padding stay. --> [B, S]"""
-    places = torch.arange(src.mask.shape[1], device=src.mask.device)
-    return torch.where(src.mask, src.lengths[:, None] - 1 - places, places)
 
 
 def reorder(x: Tensor, order: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ MODELS = {  # family: module of this package, class in it
     "transformer": "transformer.Transformer",
     "lstm": "lstm.LSTMSeq2Seq",
     "gnmt": "gnmt.GNMT",
+    "linear_rnn": "linear_rnn.LinearRNN",
 }
 
 

@@ -14,7 +14,6 @@ B sentences, S source tokens, K hypotheses a sentence, N rows of packed tokens, 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import cast
@@ -26,7 +25,15 @@ from minitx.data.batch import Packed
 from minitx.models.attention import CrossAttention, SelfAttention
 from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, count_matrix_weights
 from minitx.models.dropout import Dropout
-from minitx.models.layers import FeedForward, LayerNorm, LearnedPositions, Linear, RotaryPositions, SinusoidalPositions
+from minitx.models.layers import (
+    FeedForward,
+    LayerNorm,
+    LearnedPositions,
+    Linear,
+    RotaryPositions,
+    SinusoidalPositions,
+    Sublayer,
+)
 from minitx.models.precision import to_compute_dtype
 
 
@@ -134,20 +141,6 @@ class Transformer(Seq2Seq):
         """Multiply-adds with weights, of a source token and of a target token."""
         cross = count_matrix_weights(*(layer.cross.kv for layer in cast(list[DecoderLayer], list(self.decoder))))
         return count_matrix_weights(self.encoder) + cross, count_matrix_weights(self.decoder, self.output) - cross
-
-
-class Sublayer(nn.Module):
-    """Add a function of x to x, normalising before the function (pre-norm) or after the sum (post-norm)."""
-
-    def __init__(self, d_model: int, dropout: float, pre_norm: bool) -> None:
-        super().__init__()
-        self.norm, self.dropout, self.pre_norm = LayerNorm(d_model), Dropout(dropout), pre_norm
-
-    def forward(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """[..., D] --> [..., D]"""
-        if self.pre_norm:
-            return self.dropout.add(x, function(self.norm(x)))
-        return self.norm(self.dropout.add(x, function(x)))
 
 
 class EncoderLayer(nn.Module):

@@ -100,7 +100,8 @@ def test_gradients_travel_in_their_own_format_or_compressed(words: list[str], pr
     assert done.gradient_bytes == size * done.params
 
 
-@pytest.mark.parametrize("model", ["lstm", "lstm_attention", "gnmt", "transformer", "transformer_nope"])
+@pytest.mark.parametrize("model", [
+    "lstm", "lstm_attention", "gnmt", "linear_rnn", "linear_rnn_attention", "transformer", "transformer_nope"])
 def test_parameters_are_counted_without_a_model(model: str) -> None:
     cfg = config(f"model={model}")
     real = build_model(cfg.model, src_vocab_size=300, tgt_vocab_size=300)

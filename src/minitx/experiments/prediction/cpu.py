@@ -36,7 +36,8 @@ from minitx.utils.tables import aligned
 PRECISION = "32-true"  # which every CPU has products for
 SYSTEMS = {"lstm": ("model=lstm",), "lstm_cell_loop": ("model=lstm", "model.cell_loop=true"),
            "lstm_attention": ("model=lstm_attention",), "gnmt": ("model=gnmt",),
-           "gnmt_cell_loop": ("model=gnmt", "model.cell_loop=true"), "transformer": ("model=transformer",),
+           "gnmt_cell_loop": ("model=gnmt", "model.cell_loop=true"), "linear_rnn": ("model=linear_rnn",),
+           "linear_rnn_attention": ("model=linear_rnn_attention",), "transformer": ("model=transformer",),
            "transformer_rope": ("model=transformer_rope",), "transformer_nope": ("model=transformer_nope",)}
 WITHOUT = {"shapes of products": CPUParts(shapes=False), "steps of recurrences": CPUParts(recurrence=False),
            "passes over memory": CPUParts(passes=False), "caches": CPUParts(cache=False),
