@@ -123,7 +123,7 @@ class Doctor:
             why = (f"{where} has units for bf16 products" if chosen == "bf16-mixed" else
                    "bf16 was not tried on this kind of GPU" if self.device.type == "mps" else
                    f"{where} has no units for bf16 products" +
-                   (" (trainer.precision=16-mixed would use those for fp16)" if self.device.type == "cuda" else ""))
+                   (" (trainer.precision=16-mixed would use those for fp16)" if has_fp16_units(self.device) else ""))
             asked = self.cfg.trainer.precision
             yield Fact("chosen", chosen, f"{chosen}, " + (f"by auto: {why}" if asked == "auto" else "as asked"))
             most = peak(self.device, chosen)

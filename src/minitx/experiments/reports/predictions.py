@@ -12,8 +12,8 @@ from typing import Any
 
 from minitx.experiments.reports import findings
 from minitx.experiments.reports.findings import StudyResult
-from minitx.experiments.reports.gpu_plots import MOST_TESTED, PUBLISHED, SYSTEMS, article
-from minitx.profiling.devices import by_name, device_named
+from minitx.experiments.reports.gpu_plots import MOST_TESTED, PUBLISHED, SYSTEMS
+from minitx.profiling.devices import article, by_name, device_named
 from minitx.profiling.fleet import Fleet, mean_largest
 from minitx.utils.errors import UserError
 from minitx.utils.tables import bullets, markdown
