@@ -31,6 +31,7 @@ from minitx.utils.console import Console, duration
 from minitx.utils.errors import Exit, UserError
 
 GIB, MIB = 2**30, 2**20
+VOLTA = 7, 0  # the first with units for fp16
 
 
 class Fact(NamedTuple):
@@ -254,6 +255,11 @@ def nearest_existing(path: Path) -> Path:
     """Return a path or, if nothing is there, the nearest of its parents that exists."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if os.path.exists(place))
+
+
+def has_fp16_units(device: torch.device) -> bool:
+    """Return whether a GPU has units for fp16 products: since Volta."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= VOLTA
 
 
 def gflops_text(speed: float) -> str:

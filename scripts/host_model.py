@@ -1,6 +1,6 @@
 """Measure what an operator of torch costs this CPU as the host of a GPU: the constant that no data sheet gives.
 
-    .venv/bin/python scripts/host_cost.py --size full -o host_cost.json
+    .venv/bin/python scripts/host_model.py --size full -o host_model.json
 
 Takes two minutes on a quiet machine, on one thread, as Python issues operators.
 """
