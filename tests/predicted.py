@@ -16,7 +16,9 @@ def speed(ms: float, tokens: int, gpus: int = 1) -> dict[str, Any]:
     return {"gpus": gpus, "precision": "bf16-mixed", "tgt_tokens": gpus * tokens, "update_ms": ms, "fast_ms": ms / 2,
             "slow_ms": 2 * ms, "graphed_ms": 0.9 * ms, "busy_pct": [100 / ms, 99.0], "occupied_pct": 200 / ms,
             "mfu_pct": 10 / ms, "tgt_tokens_per_s": 1e3 * gpus * tokens / ms, "launches": 700,
-            "by_kind_ms": {"product": 0.5 * ms, "elementwise": 0.3 * ms}}
+            "by_kind_ms": {"product": 0.5 * ms, "elementwise": 0.3 * ms},
+            "by_limit_ms": {"host": 0.2 * ms, "recurrence": 0.0, "starts": 0.1 * ms, "products": 0.4 * ms,
+                            "memory": 0.3 * ms}}
 
 
 def qualities() -> Iterator[dict[str, Any]]:

@@ -55,12 +55,15 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
         "distributed/test_worker.py::test_a_rank_joins_with_the_device_that_it_was_given", "how it joined"),
     "experiments.costs.doctor.Doctor.devices": (["torch.cuda.device_count()"], DOCTOR, "what the driver answers"),
     "experiments.costs.doctor.Doctor.precision": (
-        ["torch.cuda.is_available()", "self.device.type == 'cpu'", "self.device.type == 'cuda'"],
-        "cli/test_doctor.py::test_a_gpu_without_bf16_is_told_of_fp16", "the line"),
+        ["torch.cuda.is_available()", "self.device.type == 'cpu'"],
+        "cli/test_doctor.py::test_a_gpu_without_bf16_is_told_of_fp16_if_it_has_units_for_that", "the line"),
     "experiments.costs.doctor.Doctor.ranks": (
         ["self.device.type == 'cuda'", "torch.cuda.device_count()"],
         "cli/test_doctor.py::test_more_ranks_than_gpus_are_not_started", "the line"),
     "experiments.costs.doctor.Doctor.size_facts": (["self.device.type == 'cuda'"], DOCTOR, "what the driver answers"),
+    "experiments.costs.doctor.has_fp16_units": (
+        ["device.type == 'cuda'"],
+        "cli/test_doctor.py::test_a_gpu_without_bf16_is_told_of_fp16_if_it_has_units_for_that", "the line"),
     "experiments.costs.dry_run.dry_run": (["device.type == 'cuda'"], DOCTOR, "what was reset"),
     "experiments.costs.scaling.ExchangeTimer.on_train_batch_end": (
         ["pl_module.device.type == 'cuda'"],

@@ -250,7 +250,8 @@ def test_ranks_are_measured_on_a_small_text(scale: list[str], capfd: pytest.Capt
     ("trainer.tokens_per_update=1", Exit.USAGE, "trainer.devices=2: no update has more than 1 pair"),
     ("data.tgt=fr", Exit.DATA, "its other side, train.fr, is missing"),
     ("data.max_length=2", Exit.DATA, "no training pair is left"),
-    ("trainer.strategy=fsdp2", Exit.USAGE, "trainer.strategy=fsdp2")])
+    ("trainer.strategy=fsdp2", Exit.USAGE, "trainer.strategy=fsdp2"),
+    ("trainer.devices=2", Exit.USAGE, "trainer.devices=2: bench scaling compares 1, 2, 4 and more ranks")])
 def test_what_ranks_would_refuse_costs_no_measurement(mistake: str, code: Exit, message: str, scale: list[str],
                                                       monkeypatch: pytest.MonkeyPatch,
                                                       capfd: pytest.CaptureFixture[str]) -> None:

@@ -252,11 +252,15 @@ def test_a_gpu_is_listed_timed_and_chosen_and_its_memory_is_that_of_the_updates(
     assert "3.00  of the updates" in text
 
 
-def test_a_gpu_without_bf16_is_told_of_fp16(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
-    with played_gpu(is_bf16_supported=lambda including_emulation=True: False):
+@pytest.mark.parametrize(("capability", "hint"), [
+    ((7, 0), " (trainer.precision=16-mixed would use those for fp16)\n"), ((6, 1), "\n")])
+def test_a_gpu_without_bf16_is_told_of_fp16_if_it_has_units_for_that(
+        capability: tuple[int, int], hint: str, words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    """Volta has some; Pascal, before it, has none of either kind."""
+    with played_gpu(is_bf16_supported=lambda including_emulation=True: False,
+                    get_device_capability=lambda device=None: capability):
         assert cli.main(words) == Exit.OK
-    assert ("32-true, by auto: the GPU has no units for bf16 products (trainer.precision=16-mixed would use those for "
-            "fp16)") in capfd.readouterr().out
+    assert f"32-true, by auto: the GPU has no units for bf16 products{hint}" in capfd.readouterr().out
 
 
 def test_more_ranks_than_gpus_are_not_started(words: list[str], monkeypatch: pytest.MonkeyPatch,

@@ -102,7 +102,7 @@ def test_it_is_said_once_and_the_slow_first_update_does_not_count() -> None:
     assert [step for step, _ in told(cfg, range(31, 45))] == [31 + MEASURED]  # resumed
     [(step, line)] = told(composed("trainer.max_steps=1", "optim.warmup_steps=0"), range(1, 2))
     assert step == 1
-    assert line.startswith("1 updates are too few")
+    assert line.startswith("1 update is too few")
     assert told(composed(), range(1, 45)) == []
     assert told(cfg, range(1, 45), ranks=SimpleNamespace(is_main=False)) == []
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from minitx.utils.errors import UserError
 
 PREFIX = re.compile(r"^(NVIDIA )?(Tesla )?")  # of the names that drivers of different ages give one device
+READ_WITH_VOWEL = "AEFHILMNORSX"  # letters whose names begin with a vowel
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ def device_named(torch_name: str) -> Device | None:
     if " MIG " in name:
         return None
     return next((device for device in DEVICES if re.fullmatch(device.pattern, name)), None)
+
+
+def article(name: str) -> str:
+    """Return a GPU's name in a sentence: after "a", or "an" where its first letter is read so (A100, L4, RTX 4090)."""
+    return f"{'an' if name[0].upper() in READ_WITH_VOWEL else 'a'} {name}"
 
 
 def by_name(name: str) -> Device:

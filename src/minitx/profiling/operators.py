@@ -20,7 +20,8 @@ ALLOCATES = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empt
              "_unsafe_view", "set_", "_reshape_alias", "lift_fresh", "detach_"}
 PRODUCTS = {"mm": 0, "bmm": 0, "mv": 0, "addmm": 1, "baddbmm": 1}  # the place of the first factor among the arguments
 ATTENTION_FORWARD = {"_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention",
-                     "_scaled_dot_product_cudnn_attention", "_varlen_attn"}
+                     "_scaled_dot_product_cudnn_attention", "_scaled_dot_product_flash_attention_for_cpu",
+                     "_varlen_attn"}
 ATTENTION = ATTENTION_FORWARD | {f"{name}_backward" for name in ATTENTION_FORWARD}
 FILLS = {"fill_", "zero_", "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like",
          "new_full", "scalar_tensor", "arange", "eye", "normal_", "uniform_", "random_", "randint", "bernoulli_",

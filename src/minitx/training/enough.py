@@ -68,7 +68,8 @@ def warnings_of(cfg: Config, planned: float, updates_per_epoch: int, update_s: f
     needed = updates_needed(cfg, updates_per_epoch)
     found = []
     if cfg.init_from is None and planned < TOO_FEW * needed:
-        found.append(f"{planned:,.0f} updates are too few: this text needs about {needed:,}, "
+        are = f"{planned:,.0f} updates are" if round(planned) != 1 else "1 update is"
+        found.append(f"{are} too few: this text needs about {needed:,}, "
                      f"{duration(needed * update_s)} at this speed ({_remedy(cfg.trainer, needed, update_s)})")
     if planned > TOO_MANY * max(FEWEST, PASSES * updates_per_epoch) and not ends_by_itself(cfg.trainer):
         passes = planned / updates_per_epoch

@@ -14,6 +14,7 @@ from minitx.experiments.costs import scaling
 from minitx.experiments.costs.scaling import MEASURED, WARM_UP, ExchangeTimer, cases
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
+from minitx.utils.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -28,6 +29,11 @@ def test_gpus_are_doubled_and_share_the_cores() -> None:
         assert cases(compose([])) == [(1, 2), (2, 2), (4, 2)]
         assert cases(compose(["trainer.threads=3"])) == [(1, 3), (2, 3), (4, 3)]
         assert cases(compose(["trainer.accelerator=cpu"])) == [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (1, 4), (1, 8)]
+
+
+def test_threads_of_a_cpu_are_compared_and_not_given() -> None:
+    with pytest.raises(UserError, match="trainer.threads=3: on CPUs bench scaling compares 1, 2, 4 and more threads"):
+        cases(compose(["trainer.accelerator=cpu", "trainer.threads=3"]))
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA], ids=str)

@@ -1,11 +1,13 @@
 """Published figures: read as they stand, of devices that exist, and none better than physics allows."""
 
+from statistics import median
+
 import pytest
 from toys import ROOT
 
-from minitx.experiments.prediction.published import Training, kernels, trainings
+from minitx.experiments.prediction.published import Training, kernels, lstm_runs, trainings
 from minitx.profiling.devices import by_name
-from minitx.profiling.timeline import BYTES, peak_flops
+from minitx.profiling.timeline import BYTES, FAST, Constants, peak_flops
 
 FOLDER = ROOT / "results" / "published"
 TRAININGS = trainings(FOLDER)
@@ -70,3 +72,18 @@ def test_several_gpus_are_faster_than_one_and_never_beat_their_number() -> None:
     for t in TRAININGS:
         one = training(t.system, t.device, 1, t.precision)
         assert one.tokens_per_s <= t.tokens_per_s <= t.gpus * one.tokens_per_s
+
+
+def test_a_step_of_cudnns_lstm_took_longer_backwards_and_the_kernel_for_narrow_states_wins_where_they_are_narrow(
+        ) -> None:
+    """What the page says of them: medians of one layer in half precision, and that DeepBench's steps took longer."""
+    runs = [run for run in lstm_runs(FOLDER) if run.dtype == "half"]
+    assert len(runs) == 20
+    one = [run for run in runs if run.layers == 1]
+    forward, backward = (median(run.step_us(ms) for run, ms in zip(one, took, strict=True)) for took in (
+        [run.forward_ms for run in one], [run.backward_ms for run in one]))
+    assert (forward, backward) == (pytest.approx(7.8, abs=0.05), pytest.approx(12.9, abs=0.05))
+    assert 2 * FAST.step_us == pytest.approx(forward, rel=0.1)
+    assert 2 * Constants().step_us > backward
+    assert all(run.small_forward_ms < run.forward_ms for run in runs if run.d_hidden <= 128)
+    assert all(run.small_backward_ms < 0.5 * run.backward_ms for run in runs if run.d_hidden <= 128)

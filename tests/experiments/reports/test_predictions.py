@@ -12,6 +12,7 @@ from toys import ROOT
 
 from minitx.experiments.reports import predictions
 from minitx.experiments.reports.predictions import BLOCKS, Others, mfu_pct, read_others, render
+from minitx.profiling import limits
 from minitx.profiling.devices import by_name
 from minitx.profiling.fleet import Fleet
 from minitx.utils.errors import UserError
@@ -105,10 +106,11 @@ def test_a_file_of_another_kind_is_named(content: str, tmp_path: Path) -> None:
         read_others(tmp_path)
 
 
-def test_what_the_kernels_do_not_take_is_waiting() -> None:
+def test_an_update_is_lost_to_what_bounds_it() -> None:
     small, big = cells(render("gpu_bounds", gpu_study(), OTHERS), "Transformer")
-    assert small[1:] == ["700", "5.0", "1.0", "2.5", "0.0", "1.5", "0.0", "0.0"]
-    assert big[2:5] == ["40.0", "8.0", "20.0"]
+    assert small[1:] == ["700", "5.0", "1.0", "0.0", "0.5", "2.0", "1.5"]
+    assert big[2:4] == ["40.0", "8.0"]
+    assert predictions.LIMITS.keys() == limits.LIMITS.keys()
 
 
 def test_errors_are_told_both_ways_with_their_source() -> None:

@@ -31,6 +31,7 @@ from minitx.utils.console import Console, duration
 from minitx.utils.errors import Exit, UserError
 
 GIB, MIB = 2**30, 2**20
+VOLTA = 7, 0  # the first with units for fp16
 
 
 class Fact(NamedTuple):
@@ -123,7 +124,7 @@ class Doctor:
             why = (f"{where} has units for bf16 products" if chosen == "bf16-mixed" else
                    "bf16 was not tried on this kind of GPU" if self.device.type == "mps" else
                    f"{where} has no units for bf16 products" +
-                   (" (trainer.precision=16-mixed would use those for fp16)" if self.device.type == "cuda" else ""))
+                   (" (trainer.precision=16-mixed would use those for fp16)" if has_fp16_units(self.device) else ""))
             asked = self.cfg.trainer.precision
             yield Fact("chosen", chosen, f"{chosen}, " + (f"by auto: {why}" if asked == "auto" else "as asked"))
             most = peak(self.device, chosen)
@@ -254,6 +255,11 @@ def nearest_existing(path: Path) -> Path:
     """Return a path or, if nothing is there, the nearest of its parents that exists."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if os.path.exists(place))
+
+
+def has_fp16_units(device: torch.device) -> bool:
+    """Return whether a GPU has units for fp16 products: since Volta."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= VOLTA
 
 
 def gflops_text(speed: float) -> str:

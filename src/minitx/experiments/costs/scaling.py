@@ -59,12 +59,18 @@ class ScalingPoint:
 
 
 def cases(cfg: Config) -> list[tuple[int, int]]:
-    """Return what to compare, (ranks, threads): 1, 2, 4 ... GPUs; or cores, as ranks and as threads of one rank."""
+    """Return what to compare, (ranks, threads): 1, 2, 4 ... GPUs; or cores, as ranks and as threads of one rank.
+
+    Errors: `UserError` if threads are given for cores, of which each number is tried
+    """
     device = choose_device(cfg.trainer)
     most = torch.cuda.device_count() if device.type == "cuda" else cores()
     counts = [2**i for i in range(most.bit_length()) if 2**i <= most]
     if device.type == "cuda":
         return [(n, cfg.trainer.threads or max(1, cores() // most)) for n in counts]
+    if cfg.trainer.threads is not None:
+        raise UserError(f"trainer.threads={cfg.trainer.threads}: on CPUs bench scaling compares 1, 2, 4 and more "
+                        "threads; leave it out")
     return [(n, 1) for n in counts] + [(1, n) for n in counts[1:]]
 
 

@@ -1,4 +1,6 @@
-"""What others measured on GPUs: kernels (DeepBench) and whole trainings (NVIDIA), as files of results/published."""
+"""What others measured on GPUs: kernels (DeepBench), LSTMs on cuDNN (of a change to PyTorch) and whole trainings
+(NVIDIA), as files of results/published.
+"""
 
 import json
 from dataclasses import dataclass
@@ -31,6 +33,26 @@ class LSTMLayer:
 
 
 @dataclass(frozen=True)
+class LSTMRun:
+    """Layers of cuDNN's LSTM in one call, unpacked; small: by its kernel for narrow states, the others step by step."""
+
+    dtype: str
+    steps: int
+    sentences: int
+    d_in: int
+    d_hidden: int
+    layers: int
+    forward_ms: float
+    backward_ms: float
+    small_forward_ms: float
+    small_backward_ms: float
+
+    def step_us(self, ms: float) -> float:
+        """Return what one of these times comes to for a step of a layer."""
+        return 1e3 * ms / self.steps / self.layers
+
+
+@dataclass(frozen=True)
 class Training:
     """A training whose speed was published, and what of ours is the same: words of a config, shapes of a batch."""
 
@@ -58,6 +80,12 @@ def kernels(folder: Path, device: str) -> tuple[list[Product], list[LSTMLayer]]:
     products = [Product(dtype, rows, columns, inner, us)
                 for dtype, rows, columns, inner, _, us in found["products"]["values"]]
     return products, [LSTMLayer(*values) for values in found["lstm_layers"]["values"]]
+
+
+def lstm_runs(folder: Path) -> list[LSTMRun]:
+    """Read how long LSTMs took on cuDNN, step by step and by the kernel for narrow states."""
+    found = json.loads((folder / "cudnn_steps.json").read_text(encoding="utf-8"))
+    return [LSTMRun(*values) for values in found["lstms"]["values"]]
 
 
 def trainings(folder: Path) -> list[Training]:

@@ -16,6 +16,7 @@ from minitx.experiments.reports.plots import (
     powers_of_two,
     styles,
 )
+from minitx.profiling.devices import article
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -159,11 +160,6 @@ def draw_speeds(axes: "Axes", rows: Rows, way: str) -> None:
     axes.set_xlabel("published, thousand tokens/s")
     axes.set_ylabel("predicted, thousand tokens/s")
     legend_above(axes, f"Trainings on {other}, with constants of {article(one)}")
-
-
-def article(device: str) -> str:
-    """Return a device's name, in capitals, in a sentence."""
-    return f"{'an' if device[0] in 'AHL' else 'a'} {device}"
 
 
 def by_system(rows: Rows) -> list[tuple[str, Rows]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitx.experiments.reports import durations, findings, front, predictions, results, story
+from minitx.experiments.reports import constants, durations, findings, front, predictions, results, story
 from minitx.experiments.reports.evidence import gather
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.study_plots import FIGURES
@@ -14,7 +14,7 @@ from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import write_atomically
 
 START, END = "<!-- report: ", "<!-- /report -->"
-NO_OTHERS = predictions.Others()
+NO_OTHERS, NO_EVIDENCE = predictions.Others(), constants.Evidence()
 
 Blocks = Mapping[str, Callable[[], str]]  # by marker, what writes the block below it
 
@@ -30,7 +30,7 @@ def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
     new = [_checked_row(run_dir) for run_dir in runs]
     rows = {row.name: row for row in (*results.read_rows(ledger, may_be_empty=bool(new)), *new)}
     pages = fill_pages(readme, make_blocks(list(rows.values()), findings.read_studies(ledger / "studies"),
-                                           predictions.read_others(ledger)))
+                                           predictions.read_others(ledger), constants.read_evidence(ledger)))
     _write_rows(new, ledger, print)
     for page, (text, filled) in pages.items():
         if filled != text:
@@ -42,14 +42,18 @@ def report(ledger: Path, readme: Path, runs: Sequence[Path] = ()) -> None:
 
 
 def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult],
-                others: predictions.Others = NO_OTHERS) -> Blocks:
-    """Return every block that a page may show: tables, studies, README's table, the story, times, predictions."""
+                others: predictions.Others = NO_OTHERS, known: constants.Evidence = NO_EVIDENCE) -> Blocks:
+    """Return every block that a page may show: tables, studies, README's table, the story, times, predictions.
+
+    others, known: what no run and no study of the ledger has, as `read_others` and `read_evidence` return it
+    """
     evidence = gather(rows, studies)
     return {"front": partial(front.table, evidence), "durations": partial(durations.render, rows),
             **{f"story_{step}": partial(story.render, step, evidence) for step in story.STEPS},
             **{name: partial(render, table, rows) for name, table in TABLES.items()},
             **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES},
-            **{name: partial(predictions.render, name, studies.get("gpu"), others) for name in predictions.BLOCKS}}
+            **{name: partial(predictions.render, name, studies.get("gpu"), others) for name in predictions.BLOCKS},
+            **{name: partial(constants.render, name, known) for name in constants.BLOCKS}}
 
 
 def publish(runs: Sequence[Path], ledger: Path, say: Callable[[str], None] = print) -> None:

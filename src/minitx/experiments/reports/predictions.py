@@ -12,8 +12,8 @@ from typing import Any
 
 from minitx.experiments.reports import findings
 from minitx.experiments.reports.findings import StudyResult
-from minitx.experiments.reports.gpu_plots import MOST_TESTED, PUBLISHED, SYSTEMS, article
-from minitx.profiling.devices import by_name, device_named
+from minitx.experiments.reports.gpu_plots import MOST_TESTED, PUBLISHED, SYSTEMS
+from minitx.profiling.devices import article, by_name, device_named
 from minitx.profiling.fleet import Fleet, mean_largest
 from minitx.utils.errors import UserError
 from minitx.utils.tables import bullets, markdown
@@ -22,7 +22,8 @@ WAY = "v100 to a100"  # constants from kernels of a V100, trainings on A100: a n
 ANSWER_ON = "h100"
 FORMATS = {"half": "half", "tf32": "TF32", "fp32": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16",
            "32-true": "fp32"}
-KINDS = ("product", "attention", "elementwise", "reduction", "copy")  # of kernels, as in `profiling.kernels`
+LIMITS = {"host": "waiting for the host", "recurrence": "steps of recurrence", "starts": "starts",
+          "products": "products", "memory": "bytes"}  # as in `profiling.limits`, in the page's words
 FEW, MANY = (1, 8, 16), (8, 64, 1024)  # GPUs: whose time to a BLEU is told, and whose efficiency
 GROWN = 10_240, 81_920  # target tokens: of one GPU's update as published, and of one that 8 GPUs share
 BEHIND = ("tiles and waves", "bytes", "the cache", "floors of kernels", "the host")
@@ -206,17 +207,15 @@ def speeds(study: StudyResult, others: Others) -> str:
 
 
 def bounds(study: StudyResult, others: Others) -> str:
-    """Write what an update's kernels take by kind, and how long the GPU waits for the host beside them."""
+    """Write what the milliseconds of an update are lost to."""
     parts = list[str]()
     for case in study["sizes"]["cases"]:
         rows = [row for row in study["speeds"] if (row["case"], row["device"], row["gpus"]) == (case, ANSWER_ON, 1)]
         lines = [(SYSTEMS[row["system"]], f"{row['launches']:,}", _ms(row["update_ms"]),
-                  _ms(max(0.0, row["update_ms"] - sum(row["by_kind_ms"].values()))),
-                  *(_ms(row["by_kind_ms"].get(kind, 0.0)) for kind in KINDS)) for row in rows]
-        parts += [f"**Size {case}**:", markdown(("*predicted*, ms", "kernels", "update", "waiting for the host",
-                                               "products", "attention", "elementwise", "sums", "copies"), lines)]
-    return _joined(*parts, f"One {ANSWER_ON.upper()}; products of a step of an LSTM are among the products, its gates "
-                           "among the elementwise. A small kernel's time is mostly its start and end. "
+                  *(_ms(row["by_limit_ms"][limit]) for limit in LIMITS)) for row in rows]
+        parts += [f"**Size {case}**:", markdown(("*predicted*, ms", "kernels", "update", *LIMITS.values()), lines)]
+    return _joined(*parts, f"One {ANSWER_ON.upper()}; a kernel's work is lost to its arithmetic or to its bytes, "
+                           "whichever takes longer, and to starts or to steps what it takes on top. "
                            f"{_expected(study)}")
 
 

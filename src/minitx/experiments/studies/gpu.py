@@ -24,7 +24,7 @@ from minitx.experiments.prediction.quality import minutes_to, updates_to
 from minitx.experiments.prediction.speed import Work, predict_speed, work
 from minitx.experiments.prediction.validation import WITHOUT, Fitted, errors, fit_trainings, predict, refit
 from minitx.experiments.reports.results import read_rows
-from minitx.profiling.devices import Device, by_name
+from minitx.profiling.devices import Device, article, by_name
 from minitx.profiling.fleet import Fleet
 from minitx.profiling.timeline import FAST, SLOW, Constants, Pace
 from minitx.training.launch import resolve
@@ -200,7 +200,8 @@ def as_values(done: Work, device: Device, gpus: int, constants: Constants) -> di
                          max(100 * each.one.busy_s / each.seconds for each in (expected, fast))],
             "occupied_pct": expected.occupied_pct, "mfu_pct": expected.mfu_pct,
             "tgt_tokens_per_s": expected.tgt_tokens_per_s, "launches": expected.one.launches,
-            "by_kind_ms": {kind: 1e3 * seconds for kind, seconds in expected.one.by_kind.items()}}
+            "by_kind_ms": {kind: 1e3 * seconds for kind, seconds in expected.one.by_kind.items()},
+            "by_limit_ms": {limit: 1e3 * seconds for limit, seconds in expected.by_limit_s.items()}}
 
 
 def predict_widths(sizes: Sizes, constants: Constants, progress: Progress) -> Iterator[dict[str, Any]]:
@@ -291,13 +292,8 @@ def exactly(claim: str, value: float, most: float) -> Claim:
 def busy_claim(speed: Mapping[str, Any]) -> Claim:
     """Judge the share of the time in which a GPU is busy, as lectures give it."""
     asked, (low, high) = LECTURES[speed["system"]], speed["busy_pct"]
-    return judge(f"{article(speed['device'])} is busy with {speed['system']}, size small, for {asked[0]:g} to "
+    return judge(f"{article(speed['device'].upper())} is busy with {speed['system']}, size small, for {asked[0]:g} to "
                  f"{asked[1]:g} % of the time", (low + high) / 2, (low, high), asked)
-
-
-def article(device: str) -> str:
-    """Return a device's name in a sentence."""
-    return f"{'an' if device[0] in 'ahl' else 'a'} {device.upper()}"
 
 
 # --- for a person
