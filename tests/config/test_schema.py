@@ -91,7 +91,8 @@ def test_a_missing_key_is_named(cfg: Config) -> None:
 
 
 OPTIONAL = {"data__bleu_tokenizer": "char", "checkpoint__average": 2, "trainer__max_pflop": 1.5,
-            "model__cell_loop": True, "model__window": 9, "trainer__compile": True}
+            "model__cell_loop": True, "model__window": 9, "trainer__compile": True,
+            "trainer__activation_checkpointing": True}
 
 
 def test_optional_keys_are_listed() -> None:
@@ -130,6 +131,8 @@ def test_an_optional_key_may_be_missing_and_is_hashed_only_if_it_is_set(option: 
     ({"model__n_heads": 128}, ("model.n_heads", "model.d_model")),
     ({"model__pos_encoding": "learned", "model__window": 1024}, ("model.window", "model.max_positions")),
     ({"resume": "auto"}, ("resume", "run_dir")),
+    ({"trainer__activation_checkpointing": True, "trainer__compile": True},
+     ("trainer.activation_checkpointing", "trainer.compile")),
     ({"trainer__accelerator": "mps", "trainer__devices": 2}, ("trainer.accelerator", "trainer.devices")),
     ({"trainer__accelerator": "mps", "trainer__precision": "64-true"}, ("trainer.accelerator", "trainer.precision")),
 ])  # fmt: skip

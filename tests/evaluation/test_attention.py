@@ -18,7 +18,7 @@ import minitx
 from minitx.config.saved import read_config
 from minitx.data.batch import collate, pack
 from minitx.evaluation import attention_maps as records
-from minitx.evaluation.attention import attention_maps
+from minitx.evaluation.attention import BYTES, attention_maps, check_memory
 from minitx.evaluation.attention_maps import BOS, EOS, SCALE, AttentionMaps, read, read_all, shown
 from minitx.models.attention import CrossAttention, SelfAttention, from_heads, to_heads
 from minitx.models.base import Seq2Seq
@@ -64,6 +64,17 @@ def test_a_row_sums_to_one_over_what_may_be_seen(model: Seq2Seq) -> None:
         torch.testing.assert_close(sums, torch.ones_like(sums), atol=1e-12, rtol=0)
         if kind == "decoder":
             assert not weights.triu(1).any()
+
+
+def test_weights_that_would_not_fit_are_refused_before_they_are_made(model: Seq2Seq,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = random_batch(3)
+    count = sum(weights.numel() for weights in model.attention_weights(batch.src, batch.tgt).values())
+    monkeypatch.setattr("minitx.evaluation.attention.available_bytes", lambda: BYTES * count)
+    check_memory(model, batch)
+    monkeypatch.setattr("minitx.evaluation.attention.available_bytes", lambda: BYTES * count - 1)
+    with pytest.raises(UserError, match=r"^attention of 9 tokens and .* take a shorter sentence$"):
+        check_memory(model, batch)
 
 
 @pytest.mark.parametrize("name", OURS)

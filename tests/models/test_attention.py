@@ -89,7 +89,7 @@ def by_sentence(q: Tensor, k: Tensor, v: Tensor, tgt: Packed, src: Packed, n_hea
         heads = (rows.unflatten(1, (n_heads, -1)).transpose(0, 1) for rows in (q[a:b], k[c:d], v[c:d]))
         offset = torch.arange(d - c) - torch.arange(b - a)[:, None]
         mask = (offset <= 0) | torch.tensor(not causal)
-        mask &= offset.abs() <= (len(q) if window is None else window)
+        mask &= offset.abs() <= (len(q) + len(k) if window is None else window)
         found.append(reference_attention(*heads, mask).transpose(0, 1).flatten(1))
     return torch.cat(found)
 

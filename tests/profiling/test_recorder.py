@@ -96,6 +96,24 @@ def test_attention_over_packed_sentences_counts_each_with_its_own_length(causal:
     assert forward.nbytes > 4 * 12 * 64 * 2
 
 
+def test_attention_in_a_window_counts_what_lies_in_it() -> None:
+    """As a whole square, where the window is wider."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    def run() -> None:
+        q = torch.empty(12, 4, 16, device=CUDA, dtype=torch.bfloat16, requires_grad=True)
+        starts = torch.tensor([0, 7, 9, 12], dtype=torch.int32).to(CUDA, non_blocking=True)
+        for window in ((2, 2), (4, 0)):
+            out = varlen_attn(q, q, q, starts, starts, 7, 7, window_size=window)
+            assert isinstance(out, Tensor)
+            backward(out.sum())
+
+    kernels = [kernel for kernel in record(run) if kernel.kind == "attention"]
+    scores = 7 * 5 + 2 * 2 + 3 * 3
+    assert [kernel.flop for kernel in kernels] == 2 * [2 * 2 * 4 * 16 * scores, 5 * 2 * 4 * 16 * scores]
+    assert {kernel.product for kernel in kernels} == {(8, 7, 5, 16)}
+
+
 def lstm(dtype: torch.dtype, autocast: bool) -> list[Kernel]:
     """The kernels of an LSTM over 8 steps."""
     def run() -> None:

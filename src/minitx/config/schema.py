@@ -271,6 +271,9 @@ class TrainerConfig:
                          choices=("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"))
     compile: bool | None = key("compile the model for training; it takes a minute or more before the first update. "
                                "null = false", optional=True)
+    activation_checkpointing: bool | None = key("keep the inputs of layers alone, and compute what is inside again for "
+                                                "the gradient: less memory, a third more time, the same numbers. "
+                                                "null = false", optional=True)
     tokens_per_update: int = key("non-padding target tokens per optimizer step", unit="tokens", ge=1)
     max_steps: int | None = key("stop after this many optimizer steps", unit="updates", ge=1)
     horizon_steps: int | None = key("step at which the learning rate's decay ends; null = max_steps, or the step "
@@ -397,6 +400,9 @@ def check(cfg: Config) -> None:
     if trainer.strategy == "fsdp2" and (cfg.optim.matrices == "muon" or trainer.compress is not None):
         other = "optim.matrices=muon" if cfg.optim.matrices == "muon" else f"trainer.compress={trainer.compress}"
         raise UserError(f"trainer.strategy=fsdp2: cannot be combined with {other}; use ddp")
+    if trainer.activation_checkpointing and trainer.compile:
+        raise UserError("trainer.activation_checkpointing=true: cannot be combined with trainer.compile=true, whose "
+                        "code keeps what it will need itself; leave one of them out")
     if trainer.accelerator == "mps" and trainer.devices > 1:
         raise UserError(f"trainer.accelerator=mps: is one device; trainer.devices={trainer.devices} was asked for")
     if trainer.accelerator == "mps" and trainer.precision == "64-true":

@@ -46,6 +46,8 @@ class DecodeState:
 class Attention(nn.Module, ABC):
     """A module that attends, and can return its weights."""
 
+    n_heads: int = 1
+
     @abstractmethod
     def weights(self, *inputs: Any, **options: Any) -> Tensor:
         """Return the attention weights that `forward` uses on the same inputs. --> [B, H, L, S], rows sum to 1"""
@@ -81,6 +83,10 @@ class Seq2Seq(nn.Module, ABC):
     def forward(self, src: Packed, tgt: Packed) -> Tensor:
         """Compute for each target token what the next one is scored by. --> [N, D], for `project` or a loss"""
         return self.features(self.encode(src), src, tgt)
+
+    def recomputable(self) -> Sequence[nn.Module]:
+        """Return the layers whose activations inside a backward pass can compute again, from their inputs; or none."""
+        return ()
 
     def attentions(self) -> Mapping[str, Sequence[Attention]]:
         """Name the attention modules, one a layer: "encoder" and "decoder" (to themselves), "cross" (to the source)."""

@@ -21,7 +21,7 @@ Reach = tuple[int, int]  # tokens before and after its own that a token attends 
 ALL: Reach = (-1, -1)
 CAUSAL: Reach = (-1, 0)
 LONG = 2**20  # weights of all heads of a sentence, from which on they are not stored
-SCORES = 2**20  # that a block has, about
+SCORES = 2**18  # that a block has, about
 LEAST = 64  # queries of a block
 
 
@@ -130,14 +130,14 @@ class _LongAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(q, k, v, bias)
-        out = _attend_by_blocks(*(t.flatten(0, 1) for t in (q, k, v)), ALL, _each_head(bias, q))
+        out = _attend_by_blocks(*(t.flatten(0, 1) for t in (q, k, v)), reach=ALL, bias=_each_head(bias, q))
         return out.unflatten(0, q.shape[:2])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, bias = ctx.saved_tensors
         flat = (t.flatten(0, 1) for t in (grad, q, k, v))
-        dq, dk, dv = _gradients_by_blocks(*flat, ALL, _each_head(bias, q))
+        dq, dk, dv = _gradients_by_blocks(*flat, reach=ALL, bias=_each_head(bias, q))
         return dq.view(q.shape), dk.view(k.shape).to(k.dtype), dv.view(v.shape).to(v.dtype), None
 
 
@@ -151,7 +151,7 @@ class _LongPackedAttention(torch.autograd.Function):
         out = x.new_zeros(len(x), x.shape[1] // (3 if kv is None else 1))
         for rows, seen in _sentences(tgt, src):
             q, k, v = (part.contiguous() for part in _parts(x, kv, rows, seen, n_heads))
-            _by_head(out[rows], n_heads, 1)[0].copy_(_attend_by_blocks(q, k, v, reach))
+            _by_head(out[rows], n_heads, 1)[0].copy_(_attend_by_blocks(q, k, v, reach=reach))
         return out
 
     @staticmethod
@@ -160,13 +160,13 @@ class _LongPackedAttention(torch.autograd.Function):
         dx, dkv = torch.zeros_like(x), None if kv is None else torch.zeros_like(kv)
         for rows, seen in _sentences(ctx.tgt, ctx.src):
             parts = (*_by_head(grad[rows], n_heads, 1), *_parts(x, kv, rows, seen, n_heads))
-            found = _gradients_by_blocks(*(part.contiguous() for part in parts), ctx.reach)
+            found = _gradients_by_blocks(*(part.contiguous() for part in parts), reach=ctx.reach)
             for part, gradient in zip(_parts(dx, dkv, rows, seen, n_heads), found, strict=True):
                 part.copy_(gradient)
         return dx, dkv, None, None, None, None
 
 
-def _attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, reach: Reach, bias: Tensor | None = None) -> Tensor:
+def _attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, *, reach: Reach, bias: Tensor | None = None) -> Tensor:
     """q: [G, L, d], k, v: [G, S, d], bias: as in `_blocks` --> [G, L, d]"""
     out = q.new_empty(*q.shape[:2], v.shape[2])
     for block, seen, hidden in _blocks(q, k, reach, bias):
@@ -175,7 +175,7 @@ def _attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, reach: Reach, bias: Tenso
     return out
 
 
-def _gradients_by_blocks(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, reach: Reach,
+def _gradients_by_blocks(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *, reach: Reach,
                          bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return dq, dk and dv. The last two are sums over blocks, in fp32 at least. grad: [G, L, d]"""
     dq, dk, dv = torch.empty_like(q), torch.zeros_like(at_least_fp32(k)), torch.zeros_like(at_least_fp32(v))

@@ -41,8 +41,8 @@ class Transformer(Seq2Seq):
     """Translate by attention alone. `src_vocab_size` and `tgt_vocab_size` must agree where embeddings are tied."""
 
     def __init__(self, *, src_vocab_size: int, tgt_vocab_size: int, num_layers: int, d_model: int, d_ff: int,
-                 n_heads: int, dropout: float, pos_encoding: str, pre_norm: bool, tie_embeddings: bool, window: int | None,
-                 max_positions: int) -> None:
+                 n_heads: int, dropout: float, pos_encoding: str, pre_norm: bool, tie_embeddings: bool,
+                 window: int | None, max_positions: int) -> None:
         super().__init__()
         self.src_embed = nn.Embedding(src_vocab_size, d_model)
         self.tgt_embed = self.src_embed if tie_embeddings else nn.Embedding(tgt_vocab_size, d_model)
@@ -116,6 +116,10 @@ class Transformer(Seq2Seq):
             x, *past = layer.step(x, past_k, past_v, state.position, k, v, bias, state.beam_size)
             beams += past
         return self.project(self.decoder_norm(x)), replace(state, beams=beams, position=state.position + 1)
+
+    def recomputable(self) -> list[nn.Module]:
+        """Return the layers of both sides."""
+        return [*self.encoder, *self.decoder]
 
     def attentions(self) -> dict[str, list[Attention]]:
         """Name the attention of each layer."""

@@ -14,9 +14,9 @@ MAY_CHANGE = ("run_dir", "resume", "debug", "choices", "checkpoint", "logger", "
               "data.recommends",  # what it sets is compared where it is set
               "decode.beam_size", "decode.length_penalty", "decode.max_tokens",  # validation depends on the others
               "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.max_restarts",
-              "trainer.timeout_s", "trainer.threads", "trainer.max_steps", "trainer.max_minutes",
-              "trainer.max_pflop", "trainer.target_bleu", "trainer.stop_at_target", "trainer.price_per_hour",
-              "trainer.patience", "trainer.samples", "trainer.log_every_n_steps")  # fmt: skip
+              "trainer.timeout_s", "trainer.threads", "trainer.activation_checkpointing", "trainer.max_steps",
+              "trainer.max_minutes", "trainer.max_pflop", "trainer.target_bleu", "trainer.stop_at_target",
+              "trainer.price_per_hour", "trainer.patience", "trainer.samples", "trainer.log_every_n_steps")  # fmt: skip
 TEXT = ("data_sha256", "tokenizer_sha256")
 
 

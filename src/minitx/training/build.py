@@ -26,6 +26,7 @@ from minitx.models.base import Seq2Seq
 from minitx.models.registry import build_model
 from minitx.profiling.provenance import bf16_units
 from minitx.runs.checkpoint import load_tensors, load_weights
+from minitx.training.recomputation import recompute
 from minitx.training.state import RunState
 from minitx.training.task import DTYPES, TranslationTask
 from minitx.utils.errors import UserError
@@ -85,6 +86,9 @@ def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState, *, devic
     if cfg.trainer.max_pflop is not None and model.flops(np.ones(1, np.int64), np.ones(1, np.int64)) is None:
         raise UserError(f"trainer.max_pflop={cfg.trainer.max_pflop:g}: the family {cfg.model.family} does not count "
                         "its operations; limit it by trainer.max_steps or max_minutes")
+    if cfg.trainer.activation_checkpointing and not model.recomputable():
+        raise UserError(f"trainer.activation_checkpointing=true: the family {cfg.model.family} has nothing to "
+                        "recompute: its layers are one call of a library each; leave it out, or lower data.max_tokens")
     if cfg.init_from is not None and state.init_from_sha256 is None:
         try:
             state.init_from_sha256 = load_weights(Path(cfg.init_from), model)
@@ -97,6 +101,8 @@ def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState, *, devic
     if cfg.trainer.strategy == "fsdp2" and ranks.size > 1:
         plain = deepcopy(model).requires_grad_(False)
         shard(model.to(device), device)
+    if cfg.trainer.activation_checkpointing:
+        recompute(model)
     return TranslationTask(model, cfg.optim, state=state, precision=state.precision, seed=cfg.seed, ranks=ranks,
                            plain=plain, compiles=bool(cfg.trainer.compile))
 
