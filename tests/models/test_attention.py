@@ -111,17 +111,19 @@ def test_the_kernel_that_is_played_takes_what_torchs_takes() -> None:
 Placed = Callable[[Tensor], Tensor]
 
 
-def take_blocks(monkeypatch: pytest.MonkeyPatch, least: int = 2, scores: int = 12) -> None:
-    """Have a CPU take every sentence, but of a few tokens, in blocks of few queries."""
+def take_blocks(monkeypatch: pytest.MonkeyPatch, least: int = 2, scores: int = 12, *, kernel: bool = False) -> None:
+    """Have a CPU take every sentence, but of a few tokens, in blocks of few queries; or by torch's kernel if it can."""
     for name, value in (("LONG", 0), ("LEAST", least), ("SCORES", scores)):
         monkeypatch.setattr(cpu_attention, name, value)
+    if not kernel:
+        monkeypatch.setattr(cpu_attention, "has_kernel", lambda x, reach: False)
 
 
-@pytest.fixture(params=["cpu", "cpu by blocks", "gpu", "gpu with varlen"])
+@pytest.fixture(params=["cpu", "cpu by blocks", "cpu by torch's kernel", "gpu", "gpu with varlen"])
 def placed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Placed:
     """Have a tensor attend as on a CPU, or as on a GPU, whose kernel for packed sentences is played."""
-    if request.param == "cpu by blocks":
-        take_blocks(monkeypatch)
+    if request.param.startswith("cpu by"):
+        take_blocks(monkeypatch, kernel=request.param.endswith("kernel"))
     monkeypatch.setattr(attention, "has_varlen", lambda q, head_dim: request.param == "gpu with varlen")
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     return Tensor.clone if request.param.startswith("cpu") else lambda x: x.as_subclass(Elsewhere)
@@ -205,12 +207,13 @@ def test_a_window_that_holds_every_sentence_is_none_to_the_bit() -> None:
 
 
 @DTYPES
+@pytest.mark.parametrize("kernel", [False, True])
 @pytest.mark.parametrize("reach", [cpu_attention.ALL, cpu_attention.CAUSAL, (70, 70), (3, 0)])
-def test_blocks_are_the_whole(dtype: torch.dtype, tolerance: float, reach: cpu_attention.Reach,
+def test_blocks_are_the_whole(dtype: torch.dtype, tolerance: float, reach: cpu_attention.Reach, kernel: bool,
                               monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the size that blocks have, in sentences that they do not divide."""
     torch.manual_seed(0)
-    take_blocks(monkeypatch, 64, 2**14)
+    take_blocks(monkeypatch, 64, 2**14, kernel=kernel)
     packed, (before, after) = packed_of(300, 65, 1), reach
     assert cpu_attention._is_long(2, 300, 300)
     qkv = torch.randn(len(packed.ids), 3 * 16, dtype=dtype, requires_grad=True)
@@ -261,8 +264,9 @@ def peak_bytes(length: int, window: int | None = None) -> int:
     return held.peak
 
 
-def test_memory_grows_with_the_length_and_not_with_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
-    take_blocks(monkeypatch, 16, 2**12)
+@pytest.mark.parametrize("kernel", [False, True])
+def test_memory_grows_with_the_length_and_not_with_its_square(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_blocks(monkeypatch, 16, 2**12, kernel=kernel)
     assert peak_bytes(1024) < 2.2 * peak_bytes(512)
     monkeypatch.setattr(cpu_attention, "LONG", 2**40)
     assert peak_bytes(1024) > 3.5 * peak_bytes(512)

@@ -108,6 +108,10 @@ class LinearRNN(Seq2Seq):
             beams.append(past)
         return self.project(self.decoder_norm(x)), replace(state, beams=beams, position=state.position + 1)
 
+    def recomputable(self) -> list[nn.Module]:
+        """Return the layers of both sides."""
+        return [*self.encoder, *self.decoder]
+
     def attentions(self) -> dict[str, list[Attention]]:
         """Name each layer's attention to the source, if there is one."""
         layers = cast(list[DecoderLayer], list(self.decoder))
