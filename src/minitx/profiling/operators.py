@@ -35,7 +35,7 @@ COPIES = FILLS | LOOKUPS | PLACES | {
 REDUCTIONS = {"softmax", "_softmax", "_safe_softmax", "_softmax_backward_data", "_log_softmax",
               "_log_softmax_backward_data", "native_layer_norm", "native_layer_norm_backward",
               "embedding_dense_backward", "_foreach_norm", "cumsum"}
-ELEMENTWISE = {"native_dropout", "floor_divide", "softplus_backward", "_fused_adamw_"}  # and all that begin with "_foreach"
+ELEMENTWISE = {"native_dropout", "floor_divide", "softplus_backward", "_fused_adamw_"}  # and all "_foreach..."
 READ_ONLY = {"_fused_adamw_": "grads"}  # which it would write if it were to undo a scaling
 FORMATS = {torch.float16: "half", torch.bfloat16: "half", torch.float32: "float", torch.float64: "double"}
 
