@@ -20,6 +20,7 @@ INDEX = torch.zeros(7, dtype=torch.int64)
     (aten.mm.out, "product"), (aten.addmm.default, "product"), (aten.mv.default, "product"), (aten.t.default, "view"),
     (aten.new_empty.default, "view"), (aten._unsafe_view.default, "view"), (aten.clone.default, "copy"),
     (aten.fill_.Scalar, "copy"), (aten.masked_fill_.Scalar, "elementwise"), (aten.relu_.default, "elementwise"),
+    (aten.softplus_backward.default, "elementwise"), (aten.index_add.default, "copy"),
     (aten.threshold_backward.grad_input, "elementwise"), (aten._foreach_lerp_.Scalar, "elementwise"),
     (aten._foreach_norm.Scalar, "reduction"), (aten.sum.dim_IntList, "reduction"), (aten._softmax.out, "reduction"),
     (aten._scaled_dot_product_efficient_attention_backward.default, "attention")])
@@ -53,6 +54,7 @@ BYTES: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], int]] = {
     "looked up": (aten.index_select.default, (X, 0, INDEX), {}, 2 * 280 + 56),
     "put": (aten.put_.default, (X, INDEX, torch.zeros(7)), {}, 56 + 2 * 28),
     "put by two indices": (aten.index_put_.default, (X, [INDEX, INDEX + 1], torch.zeros(7)), {}, 2 * 56 + 2 * 28),
+    "added to a copy": (aten.index_add.default, (X, 0, INDEX, torch.zeros(7, 10)), {}, 2 * 4000 + 56 + 280),
     "one number put": (aten.scatter_.value, (X, 0, INDEX[:, None], 1.0), {}, 56 + 7 * 4),
     "a view": (aten.t.default, (X,), {}, 0),
     "set aside": (aten.empty_like.default, (X,), {}, 0),

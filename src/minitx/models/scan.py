@@ -65,7 +65,12 @@ def doubling(a: Tensor, b: Tensor, *, back: bool = False) -> Tensor:
         done, here, there = slice(reach), slice(reach, None), slice(-reach)
         if back:
             done, here, there = slice(-reach, None), there, here
+        b = _joined(b[done], torch.addcmul(b[here], a[here], b[there]), back)
         reach *= 2
-        a, b = (torch.cat([new, old[done]] if back else [old[done], new]) for old, new in (
-            (a, a[here] * a[there]), (b, torch.addcmul(b[here], a[here], b[there]))))
+        if reach < len(b):
+            a = _joined(a[done], a[here] * a[there], back)
     return b
+
+
+def _joined(done: Tensor, new: Tensor, back: bool) -> Tensor:
+    return torch.cat([new, done] if back else [done, new])

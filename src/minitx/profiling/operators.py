@@ -31,11 +31,11 @@ PLACES = {"put_", "index_put", "index_put_", "_index_put_impl_", "index_copy_", 
           "scatter_add_"}  # write only what they are given
 COPIES = FILLS | LOOKUPS | PLACES | {
     "_to_copy", "copy_", "clone", "cat", "stack", "repeat", "constant_pad_nd", "triu_", "tril_", "triu", "tril",
-    "select_backward", "slice_backward", "_local_scalar_dense", "nonzero", "_foreach_copy_"}
+    "select_backward", "slice_backward", "index_add", "_local_scalar_dense", "nonzero", "_foreach_copy_"}
 REDUCTIONS = {"softmax", "_softmax", "_safe_softmax", "_softmax_backward_data", "_log_softmax",
               "_log_softmax_backward_data", "native_layer_norm", "native_layer_norm_backward",
               "embedding_dense_backward", "_foreach_norm", "cumsum"}
-ELEMENTWISE = {"native_dropout", "floor_divide", "_fused_adamw_"}  # and all that begin with "_foreach"
+ELEMENTWISE = {"native_dropout", "floor_divide", "softplus_backward", "_fused_adamw_"}  # and all "_foreach..."
 READ_ONLY = {"_fused_adamw_": "grads"}  # which it would write if it were to undo a scaling
 FORMATS = {torch.float16: "half", torch.bfloat16: "half", torch.float32: "float", torch.float64: "double"}
 
@@ -208,6 +208,7 @@ def launches_of(operator: Any, args: Arguments, kwargs: Mapping[str, Any], argum
 
 LAUNCHES = {  # of an operator, if not one
     "select_backward": 2, "slice_backward": 2,  # zeros, and a copy into them
+    "index_add": 2,  # a copy, and the addition to it
     "native_layer_norm_backward": 2,  # by the input; by scale and shift
     "logsumexp": 7, "_safe_softmax": 5,  # composed of others
     "_varlen_attn_backward": 3, "_scaled_dot_product_flash_attention_backward": 3,  # products with the result; all
