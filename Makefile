@@ -4,7 +4,8 @@ BIN := .venv/bin
 # Tests run in one process a core, each file's tests in one of them. Each process computes with one thread: their
 # models are small. Compiled tests are kept, so that later runs collect faster.
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-SPREAD := $(shell [ $(CORES) -eq 1 ] || echo -p xdist --numprocesses=$(CORES) --dist=loadfile)
+# Files begin in the order of tests/conftest.py, the longest first.
+SPREAD := $(shell [ $(CORES) -eq 1 ] || echo -p xdist --numprocesses=$(CORES) --dist=loadfile --no-loadscope-reorder)
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPREAD)
 
 .PHONY: setup train test test-slow test-all test-faults check docs clean
@@ -28,7 +29,8 @@ test: setup  ## a proof of every part, in minutes
 test-slow: setup  ## what `make test` leaves out: the slow tests, and property tests with all their examples
 	$(PYTEST) -m 'slow or hypothesis'
 
-test-all: test test-slow
+test-all: setup  ## all tests in one go, property tests with all their examples: what files of both kinds need is made once
+	$(PYTEST)
 
 test-faults: setup  ## several ranks stopped, killed, hung, cut apart, on two hosts and under SLURM; a million pairs streamed: half an hour
 	MINITX_FAULTS=full $(BIN)/python -m pytest -rs -s tests/system/test_ranks.py tests/system/test_elastic.py tests/system/test_clusters.py tests/system/test_streaming.py

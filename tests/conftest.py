@@ -18,6 +18,23 @@ settings.load_profile("full")
 os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
 
 
+TESTS = Path(__file__).parent
+LONGEST = (  # files that take minutes with their slow tests, the longest first: the last to end should be short ones
+    "test_pages.py", "system/test_ranks.py", "system/test_elastic.py", "training/test_compilation.py",
+    "system/test_compiled.py", "test_cuda_branches.py", "system/test_run.py", "system/test_kill.py",
+    "system/test_learning.py", "test_gpu_run.py", "profiling/test_fake_cuda.py",
+    "experiments/prediction/test_update.py", "system/test_wheel.py", "experiments/studies/test_gpu.py",
+    "experiments/prediction/test_validation.py", "data/synthetic/test_text.py", "system/test_fp16.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    if missing := [str(path) for path in places if not path.is_file()]:
+        raise pytest.UsageError(f"tests/conftest.py: LONGEST names files that are not there: {', '.join(missing)}")
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Name compressed bytes: they hold the time, and the processes of a run must agree on each test's name."""
     return "gzip" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from minitx.profiling import timers as phases
-from minitx.profiling.timers import Phases
+from minitx.profiling.timers import Clock, Phases
 
 
 def test_each_second_belongs_to_the_phase_that_was_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,3 +62,13 @@ def test_events_are_read_when_they_are_passed_and_never_waited_for(monkeypatch: 
     assert taken.seconds() == {"forward": 2.0, "backward": 1.0, "optimizer": 1.0}
     assert taken.events is not None
     assert len(taken.events) == 1, "what was read is forgotten"
+
+
+def test_the_sections_of_a_clock_are_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes until they are used: read one after the other, they would add up to more than the whole."""
+    ticks = iter([0.0, 2.0, 5.0, 9.0])
+    monkeypatch.setattr(phases, "perf_counter", lambda: next(ticks))
+    clock = Clock("startup", train=100.0)
+    clock.switch("train")
+    assert clock.sections() == {"startup": 2.0, "train": 103.0}
+    assert clock.total() == 109.0

@@ -38,10 +38,14 @@ class Clock:
         self.switch(self.section)
         return self._seconds[section]
 
+    def sections(self) -> dict[str, float]:
+        """Return the seconds of each section so far, by one reading of the clock."""
+        self.switch(self.section)
+        return dict(self._seconds)
+
     def total(self) -> float:
         """Return the seconds of all sections."""
-        self.switch(self.section)
-        return sum(self._seconds.values())
+        return sum(self.sections().values())
 
 
 class Phases:

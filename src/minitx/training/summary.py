@@ -100,7 +100,8 @@ def build_result(prepared: Prepared, averaged: list[int] | None, scores: dict[st
     decode = search_settings(cfg.decode, state)
     bounds = [name for name in LENGTH_BOUNDS if getattr(decode, name) != getattr(cfg.decode, name)]
     assert run.stop_reason is not None
-    wall_s = run.clock.total()
+    sections = run.clock.sections()
+    wall_s = sum(sections.values())
     return Result(
         status=status_of(run.stop_reason), stop_reason=run.stop_reason, experiment=cfg.choices.experiment,
         model=cfg.choices.model, data=cfg.choices.data, src=cfg.data.src, tgt=cfg.data.tgt, seed=cfg.seed,
@@ -119,7 +120,7 @@ def build_result(prepared: Prepared, averaged: list[int] | None, scores: dict[st
         init_from_sha256=state.init_from_sha256, cleaning=data.cleaning.counts(), versions=versions(),
         hardware=hardware(prepared.device), environment=environment(),
         **time_to_target.bill(state, wall_s, cfg.trainer, ranks.size),
-        **measured(state, run.clock, run.peak, wall_s))
+        **measured(state, sections, run.peak))
 
 
 def summary(result: Result, run_dir: Path) -> str:

@@ -1,5 +1,6 @@
 """What a run's updates cost the machine: seconds by phase, how busy it was, and whether others were busy."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +10,6 @@ from typing_extensions import override
 from minitx.data.datamodule import TranslationData
 from minitx.profiling.peak import Peak, synchronize
 from minitx.profiling.provenance import NO_COMMIT
-from minitx.profiling.timers import Clock
 from minitx.profiling.utilisation import Usage, Watch, combine
 from minitx.training.callbacks import RunContext
 from minitx.training.state import RunState
@@ -57,9 +57,10 @@ def split(task: TranslationTask, data: TranslationData) -> dict[str, float]:
     return {"data": data.wait_s, **dict.fromkeys(PHASES, 0.0), **task.phases.seconds()}
 
 
-def measured(state: RunState, clock: Clock, peak: Peak, wall_s: float) -> dict[str, Any]:
+def measured(state: RunState, sections: Mapping[str, float], peak: Peak) -> dict[str, Any]:
     """Return what result.json says about the machine: each figure, or None and in `not_measured` the reason.
 
+    sections: of the run's clock, in seconds, which add up to all that it took.
     `not_measured` also says why there is no `git_sha`, where there is none.
     """
     mfu_pct = peak.mfu_pct(state.flop, state.train_s)
@@ -73,18 +74,18 @@ def measured(state: RunState, clock: Clock, peak: Peak, wall_s: float) -> dict[s
     if state.git_sha is None:
         reasons["git_sha"] = NO_COMMIT
     return {"mfu_pct": mfu_pct, "peak_tflops": peak.tflops, "peak_source": peak.source if peak.tflops else None,
-            **{name: usage.get(name) for name in MEASURED}, "time_split": time_split(state, clock, wall_s),
+            **{name: usage.get(name) for name in MEASURED}, "time_split": time_split(state, sections),
             "not_measured": reasons}
 
 
-def time_split(state: RunState, clock: Clock, wall_s: float) -> dict[str, float]:
-    """Split the run's seconds, `wall_s`, into parts that add up to them.
+def time_split(state: RunState, sections: Mapping[str, float]) -> dict[str, float]:
+    """Split the run's seconds into parts that add up to them. sections: as of `measured`
 
     A fetch that the GPU's work hid costs nothing, so the wait for data is at most what the phases leave of training.
     """
     phases = {name: state.split_s.get(name, 0.0) for name in PHASES}
     left_s = max(0.0, state.train_s - sum(phases.values()))
     data_s = min(state.split_s.get("data", 0.0), left_s)
-    parts = {"startup": clock.seconds("startup"), "data": data_s, **phases, "evaluation": clock.seconds("eval"),
-             "checkpoint": clock.seconds("checkpoint")}
-    return parts | {"other": max(0.0, wall_s - sum(parts.values()))}
+    parts = {"startup": sections.get("startup", 0.0), "data": data_s, **phases,
+             "evaluation": sections.get("eval", 0.0), "checkpoint": sections.get("checkpoint", 0.0)}
+    return parts | {"other": max(0.0, sum(sections.values()) - sum(parts.values()))}
