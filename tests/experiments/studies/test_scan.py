@@ -90,9 +90,11 @@ def test_attention_weighs_all_positions_for_each_and_the_reduction_is_a_mean() -
     torch.testing.assert_close(found, torch.rand(9, W).mean(0))
 
 
-def test_sums_in_plain_python_are_the_same() -> None:
+def test_sums_and_recurrence_in_plain_python() -> None:
     found = {name: call() for name, call in plain_python().items()}
-    assert found["sum()"] == found["sum as a loop"] == 1.0
+    assert found["sum()"] == 1.0
+    assert found["a sum as a loop"] == pytest.approx(DECAY * scan.COMPARED)
+    assert found["recurrence"] == pytest.approx(1 / (1 - DECAY))
 
 
 # --- how it is timed
@@ -227,7 +229,7 @@ def test_what_is_counted_decides(number: int, changes: dict[str, tuple[int, int]
 
 
 def test_times_and_errors_decide() -> None:
-    plain = {"recurrence": timed(4.0), "sum()": timed(5.0), "sum as a loop": timed(1.0)}
+    plain = {"recurrence": timed(4.0), "sum()": timed(5.0), "a sum as a loop": timed(1.0)}
     assert verdicts(plain_python=plain)[6:8] == [False, False]
     assert verdicts(numbers={"error": 1e-9})[5] is False
     lengths = scan_study()["lengths"]

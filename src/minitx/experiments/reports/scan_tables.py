@@ -13,15 +13,17 @@ Studies = Mapping[str, StudyResult]
 NAMES = {"serial": "scan, one after another", "hillis_steele": "scan by doubling (Hillis and Steele)",
          "work_efficient": "scan, work-efficient (Ladner and Fischer)",
          "serial_reduction": "reduction, one after another", "tree_reduction": "reduction by a tree"}
+NOT_YET = "not yet"
 # By family of the study `lengths`: what it is called, and what it should cost over N positions of width D.
 FORMULAS = {
     "lstm": ("LSTM", "$N$", "$N D^2$", "$N D$", "$D$"),
     "linear_rnn": ("linear RNN, scanned", "$\\log N$", "$N D^2$", "$N D$", "$D$"),
     "transformer": ("Transformer", "$1$, or $\\log N$ for its sums", "$N D^2 + N^2 D$",
                     "$N^2$, or $N D$ if no weights are kept", "$N D$"),
+    "transformer_window": ("Transformer, window of $w$", "$1$, or $\\log w$", "$N D^2 + N w D$", "$N D$", "$w D$"),
 }
-HEAD = ("", "steps in turn", "work", "memory of training", "state while decoding", "*measured*: operators in turn, a token more",
-        "time", "memory")
+HEAD = ("", "steps in turn", "work", "memory of training", "state while decoding",
+        "*measured*: operators in turn, a token more", "time", "memory", "bytes more to carry, a token more")
 
 
 def render(name: str, studies: Studies) -> str:
@@ -39,10 +41,10 @@ def counts(studies: Studies) -> str:
     rows = [(NAMES[name], *(f"{each[name]['depth']:,} / {each[name]['work']:,}" for each in found["counts"]))
             for name in (*SCANS, *REDUCTIONS)]
     numbers = found["numbers"]
-    same = "the same numbers" if numbers["exact"] else "other numbers"
+    same = "the same numbers as" if numbers["exact"] else "other numbers than"
     return _joined(markdown(head, rows),
                    "Counted, by following what each combination was made of. In exact fractions doubling gives "
-                   f"{same} as one after another ({numbers['exact_positions']} positions); in floats they differ by "
+                   f"{same} one after another ({numbers['exact_positions']} positions); in floats they differ by "
                    f"{numbers['error']:.1g} of the largest (1,024 positions).")
 
 
@@ -80,17 +82,18 @@ def predictions(studies: Studies) -> str:
 
 
 def costs(studies: Studies) -> str:
-    """Write formulas beside the exponents that the study `lengths` measured; a family that it has not is not there."""
-    families = studies["lengths"]["families"]
+    """Write formulas beside what the studies `lengths` and, if it is there, `decoding` measured of each family."""
+    lengths, decoding = studies["lengths"], studies.get("decoding", {"families": {}})
     rows = list[tuple[str, ...]]()
     for name, formulas in FORMULAS.items():
-        if (family := families.get(name)) is None:
-            rows.append((*formulas, "not yet", "not yet", "not yet"))
-        else:
-            rows.append((*formulas, f"{family['depth']['a_token']:g}", _power(family["time"], "L"),
-                         _power(family["memory"], "L")))
-    return _joined(markdown(HEAD, rows), findings.conditions(studies["lengths"]),
-                   f"```\n{findings.command('lengths', studies['lengths'])}\n```")
+        family, carried = lengths["families"].get(name), decoding["families"].get(name)
+        grown = [NOT_YET] * 3 if family is None else [_more(family["depth"]), _power(family["time"], "L"),
+                                                      _power(family["memory"], "L")]
+        rows.append((*formulas, *grown, NOT_YET if carried is None else f"{carried['a_token']:,.0f}"))
+    known = [study for name in ("lengths", "decoding") if (study := studies.get(name)) is not None]
+    commands = "\n".join(findings.command(study["study"], study) for study in known)
+    return _joined(markdown(HEAD, rows), *(f"`{study['study']}`: {findings.conditions(study)}" for study in known),
+                   f"```\n{commands}\n```")
 
 
 BLOCKS: Mapping[str, tuple[tuple[str, ...], Callable[[Studies], str]]] = {  # the studies that each needs
@@ -100,6 +103,11 @@ BLOCKS: Mapping[str, tuple[tuple[str, ...], Callable[[Studies], str]]] = {  # th
 
 def _power(fit: Mapping[str, Any] | None, base: str = "N") -> str:
     return "-" if fit is None else f"{base}^{fit['exponent']:.2f} ± {fit['standard_error']:.2f}"
+
+
+def _more(depth: Mapping[str, Any]) -> str:
+    doubling = depth.get("a_doubling", 0)  # which older files do not have
+    return f"{doubling:g} with each doubling" if doubling else f"{depth['a_token']:g}"
 
 
 def _measured(found: StudyResult) -> str:

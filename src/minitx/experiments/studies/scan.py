@@ -104,7 +104,8 @@ def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> d
     (cfg,) = families.values()
     device = choose_device(cfg.trainer)
     torch.manual_seed(cfg.seed)
-    progress = Progress(console, float(len(STEPS) * len(sizes.widths) + len(COUNTED) + len(OVER) * len(sizes.lengths)))
+    progress = Progress(console, len(STEPS) * len(sizes.widths) + len(COUNTED) + sum(
+        timing_work(way, length) for way in OVER for length in sizes.lengths))
     with torch.inference_mode():
         widths = {way: list(time_widths(way, sizes, device, progress)) for way in STEPS}
         counts = [count(length, progress) for length in COUNTED]
@@ -281,23 +282,28 @@ def time_lengths(way: str, sizes: Sizes, device: torch.device, progress: Progres
             stopped = f"before {length:,} positions: up to {expected_s:.1f} s a call, more than {sizes.call_s:g}"
         if stopped is None:
             points.append({"length": length} | time_call(OVER[way](length, device), device, sizes))
-        progress(f"{way}, {length:,} positions")
+        progress(f"{way}, {length:,} positions", timing_work(way, length))
     return {"points": points, "stopped": stopped, "time": fit_growth(points, "seconds")}
 
 
+def timing_work(way: str, length: int) -> float:
+    """Return about how long it takes to time a way, in arbitrary units: measured on a CPU with two cores."""
+    return 1.0 + (2 * (length / 8_192) ** 2 if way == "attention" else 0.0)
+
+
 def plain_python() -> dict[str, Call]:
-    """Return what lectures time in plain Python, over `COMPARED` numbers, and the sum as a loop of its own."""
+    """Return what lectures time in plain Python, over `COMPARED` numbers, and a sum of as many operations as a loop."""
     xs = np.ones(COMPARED).tolist()
 
     def loop() -> float:
         total = 0.0
         for x in xs:
-            total = total + x
-        return total / len(xs)
+            total = total + DECAY * x
+        return total
 
     recurrent = scalar_steps(1, COMPARED, torch.device("cpu"))
     assert recurrent is not None
-    return {"recurrence": recurrent, "sum()": lambda: sum(xs) / len(xs), "sum as a loop": loop}
+    return {"recurrence": recurrent, "sum()": lambda: sum(xs) / len(xs), "a sum as a loop": loop}
 
 
 # --- what follows
@@ -385,8 +391,8 @@ def claims(found: Mapping[str, Any]) -> Iterator[Claim]:
                   (0, MOST_ERROR))
     yield decide(f"in plain Python sum() is faster than the recurrence over {COMPARED:,} numbers",
                  ratio(plain["recurrence"], plain["sum()"]), (1, inf))
-    yield decide("as a loop a sum, whose additions need not wait either, is less than 1.5 times as fast as the "
-                 "recurrence", ratio(plain["recurrence"], plain["sum as a loop"]), (0, 1.5))
+    yield decide("as a loop a sum of 0.9 x, which need not wait either, is at most 1.2 times as fast as the recurrence",
+                 ratio(plain["recurrence"], plain["a sum as a loop"]), (0, 1.2))
     yield grows("the time of the recurrence grows linearly with length", found["lengths"]["recurrence"]["time"],
                 (0.9, 1.1))
     yield grows("the time of attention over all pairs grows with the square of length",
