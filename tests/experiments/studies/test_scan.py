@@ -1,5 +1,6 @@
 """What waiting costs: each way computes what it is timed for, limits are kept, predictions and claims can fail."""
 
+import gc
 import json
 from collections.abc import Callable
 from io import StringIO
@@ -104,13 +105,20 @@ def clock(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[], float]) -> list
     """Make calls take so long, and count them."""
     calls = [0]
 
-    def time_s(work: Callable[[], object], device: torch.device) -> float:
-        before = calls[0]
-        work()
-        return (calls[0] - before) * seconds()
+    def seconds_of(call: Callable[[], object], number: int, device: torch.device) -> float:
+        for _ in range(number):
+            call()
+        return number * seconds()
 
-    monkeypatch.setattr(scan, "time_s", time_s)
+    monkeypatch.setattr(scan, "seconds_of", seconds_of)
     return calls
+
+
+def test_so_many_calls_are_made_and_no_garbage_is_collected_meanwhile() -> None:
+    seen: list[bool] = []
+    assert scan.seconds_of(lambda: seen.append(gc.isenabled()), 3, CPU) > 0
+    assert seen == [False] * 3
+    assert gc.isenabled()
 
 
 def test_short_calls_are_timed_in_blocks_and_long_ones_twice(monkeypatch: pytest.MonkeyPatch) -> None:

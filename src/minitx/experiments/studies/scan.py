@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import partial
 from math import ceil, inf
 from statistics import median
+from timeit import timeit
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from minitx.experiments.fits import VERDICTS, Claim, Interval, bounds_text, is_w
 from minitx.experiments.prefix_scan import REDUCTIONS, SCANS, Affine, hillis_steele, serial, states, trace
 from minitx.experiments.studies.lengths import common_points, fit_growth, grows
 from minitx.models.scan import doubling, step_by_step
-from minitx.profiling.peak import time_s
+from minitx.profiling.peak import synchronize
 from minitx.training.build import choose_device
 from minitx.utils.console import Console
 from minitx.utils.progress import Progress
@@ -122,16 +123,21 @@ def time_call(call: Call, device: torch.device, sizes: Sizes) -> dict[str, float
 
     Of a call that takes longer than `LONG_S` these two count.
     """
-    seconds = [time_s(call, device) for _ in range(2)]
+    seconds = [seconds_of(call, 1, device) for _ in range(2)]
     if seconds[-1] <= LONG_S:
         calls = ceil(sizes.block_s / seconds[-1])
-
-        def block() -> None:
-            for _ in range(calls):
-                call()
-
-        seconds = [time_s(block, device) / calls for _ in range(sizes.blocks)]
+        seconds = [seconds_of(call, calls, device) / calls for _ in range(sizes.blocks)]
     return {"seconds": median(seconds), "fastest_s": min(seconds), "slowest_s": max(seconds)}
+
+
+def seconds_of(call: Call, calls: int, device: torch.device) -> float:
+    """Return the seconds of so many calls, while no garbage is collected: that of a loop's tensors takes long."""
+    def block() -> None:
+        for _ in range(calls):
+            call()
+        synchronize(device)
+
+    return timeit(block, number=1)
 
 
 # --- exercise 1: how wide the state is
