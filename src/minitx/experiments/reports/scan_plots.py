@@ -50,7 +50,8 @@ def draw_lengths(axes: "Axes", ways: Mapping[str, Any]) -> None:
         axes.plot(lengths, [1e3 * point["seconds"] for point in points], color=colour, marker=marker,
                   label=way + power)
     powers_of_two(axes, ticks[::2], "positions, N")
-    logarithmic_y(axes)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:,g}")
     axes.set_ylabel("ms")
     legend_above(axes, "Time over length")
 
