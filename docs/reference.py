@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -25,6 +26,9 @@ from minitx.config.compose import first_comment
 from minitx.config.fields import flatten, keys, show
 from minitx.config.schema import SIZES, Config, ModelConfig
 from minitx.decoding.translator import Translation, Translator
+from minitx.experiments.fits import bounds_text
+from minitx.experiments.prefix_scan import Affine, hillis_steele, serial, states, trace
+from minitx.experiments.studies.scan import PREDICTIONS
 from minitx.runs.result import Result, TestScore
 from minitx.utils.checkout import CONF
 from minitx.utils.errors import MEANINGS, UserError
@@ -42,6 +46,7 @@ HOMES = {"README.md": "index.md", "ARCHITECTURE.md": "architecture.md", "CHANGEL
          "CONTRIBUTING.md": "contributing.md", "benchmarks/README.md": "peers.md",
          "benchmarks/results/peers.md": "peers.md"}
 KINDS = {int: "whole number", float: "number", bool: "true, false", str: "text", list: "list", dict: "mapping"}
+GATE, INPUTS = Fraction(1, 2), (4, 2, 6, 0, 8, 4, 2, 6)  # of the recurrence that docs/scan.md works out
 WIDTH = 84  # of a usage or a signature: as wide as the site
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
@@ -339,10 +344,31 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("**", "\\*\\*").replace("$", "\\$")
 
 
+# --- a scan, worked out
+
+
+def scan_rounds() -> str:
+    """Work out a recurrence of eight steps by doubling: at each place, the steps put together after each round."""
+    given = [Affine(GATE, Fraction(x)) for x in INPUTS]
+    traced = trace(hillis_steele, given, Affine.then)
+    rows = [(f"after round {rounds}" if rounds else "given",
+             *(f"h/{Fraction(node.value.a).denominator} + {float(node.value.b):g}" for node in traced.after(rounds)))
+            for rounds in range(traced.depth + 1)]
+    rows.append(("one after another, $h_t$", *(f"{float(h):g}" for h in states(serial, given))))
+    return markdown(("place", *(str(place) for place in range(1, 1 + len(given)))), rows)
+
+
+def scan_on_gpu() -> str:
+    """Write what the study `scan` predicts of a GPU."""
+    return markdown(("figure", "*predicted*", "because"),
+                    [(each.figure, bounds_text(each.bounds), each.because) for each in PREDICTIONS["cuda"]])
+
+
 PARTS: dict[str, Callable[..., str]] = {
     "page": adopt, "body": adopt_body, "groups": groups, "config-keys": config_keys, "model-sizes": model_sizes,
     "recommended": recommended, "commands": commands, "exit-codes": exit_codes,
-    "result": partial(record, Result), "test-scores": partial(record, TestScore), "api": api}
+    "result": partial(record, Result), "test-scores": partial(record, TestScore), "api": api,
+    "scan-rounds": scan_rounds, "scan-on-gpu": scan_on_gpu}
 
 
 if __name__ == "__main__":

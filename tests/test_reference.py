@@ -15,6 +15,7 @@ from minitx.cli.main import COMMANDS
 from minitx.config.compose import compose
 from minitx.config.fields import flatten, keys, show
 from minitx.config.schema import Config, as_dict
+from minitx.experiments.studies.scan import PREDICTIONS
 from minitx.runs import result
 from minitx.utils.errors import MEANINGS, Exit
 
@@ -85,6 +86,25 @@ def test_every_option_is_listed_and_what_a_data_set_recommends() -> None:
     recommended = cells(reference.recommended())
     assert recommended["multi30k"][0] == compose(["data=multi30k"]).data.recommends.model_size
     assert "1,024" in reference.model_sizes()
+
+
+def test_the_scan_that_is_worked_out_ends_with_the_states_of_its_recurrence() -> None:
+    _, _, given, *rounds, last = ([cell.strip() for cell in line.strip("|").split("|")] for line in
+                                  reference.scan_rounds().splitlines())
+    assert given[1:] == [f"h/2 + {x}" for x in reference.INPUTS]
+    h, states = 0.0, list[float]()
+    for x in reference.INPUTS:
+        h = 0.5 * h + x
+        states.append(h)
+    assert len(rounds) == 3
+    assert rounds[-1][1:] == [f"h/{2**t} + {state:g}" for t, state in enumerate(states, 1)]
+    assert last[1:] == [f"{state:g}" for state in states]
+
+
+def test_what_is_predicted_of_a_gpu_is_what_a_gpu_will_be_held_against() -> None:
+    listed = reference.scan_on_gpu().splitlines()[2:]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in listed] == [
+        each.figure for each in PREDICTIONS["cuda"]]
 
 
 def test_links_are_those_that_hold_in_docs() -> None:

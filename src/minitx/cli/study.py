@@ -42,6 +42,8 @@ STUDIES = {
                           ("model=lstm,transformer", "trainer.precision=32-true")),
     "scaling-law": Question("how the loss falls with size and with text",
                             ("experiment=synthetic", "model=transformer")),
+    "scan": Question("what waiting for one another costs, and what a scan and attention cost instead",
+                     ("model=transformer", "trainer.precision=32-true")),
     "gpu": Question("how busy a GPU is with each family, and how soon it reaches a BLEU: predicted, and the "
                     "predictions tested on what others published", ("model=transformer", "trainer.accelerator=cpu")),
 }

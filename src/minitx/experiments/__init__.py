@@ -1,1 +1,1 @@
-"""Fits and verdicts that studies and figures share."""
+"""Fits, verdicts and scans in plain Python, which studies, figures and pages share."""

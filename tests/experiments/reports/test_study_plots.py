@@ -8,6 +8,7 @@ import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 from predicted import gpu_study
+from scanned import scan_study
 from toys import ROOT
 
 from minitx.experiments.reports.plots import FORMS, styles
@@ -49,6 +50,7 @@ FOUND: dict[str, dict[str, Any]] = {
         name: {"initial": shares(1.0, 0.5, 0.1), "trained": shares(1.0, 1.0, 0.9)} for name in SYSTEMS}},
     "scaling-law": {"sizes": {"updates": 300}, "tokens_per_update": 2048, "data": "synthetic",
                     "laws": {"size": laws("weights"), "text": laws("text_tokens")}},
+    "scan": scan_study(),
     "gpu": gpu_study(),
 }  # fmt: skip
 
@@ -60,6 +62,7 @@ def changed(name: str) -> dict[str, Any]:
              "retention": {"chance": 0.5}, "scaling-law": {"laws": FOUND["scaling-law"]["laws"] | {
                  "text": laws("text_tokens") | {"points": [
                      {"text_tokens": n, "loss": 3.0} for n in (10, 100, 1_000, 10_000)]}}},
+             "scan": {"lengths": scan_study(2.0)["lengths"]},
              "gpu": {"by_width": [row | {"busy_pct": [1.0, 2.0]} for row in FOUND["gpu"]["by_width"]]}}
     return FOUND[name] | other[name] | {"conditions": CONDITIONS}
 

@@ -41,6 +41,7 @@ STUDIES = {
     "gradients": Heading("How much of a gradient comes back to a token far behind", CLAIMS),
     "retention": Heading("How much of the first token a final state still holds", CLAIMS),
     "scaling-law": Heading("How the loss falls with size and with text", CLAIMS),
+    "scan": Heading("What waiting for one another costs, and what a scan and attention cost", CLAIMS),
     "gpu": Heading("How busy a GPU is, and how soon it reaches a BLEU: predicted", (
         "Predicted for GPUs that were not at hand, and tested on trainings that others published.")),
 }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from minitx.experiments.fits import fit_law
-from minitx.experiments.reports import gpu_plots
+from minitx.experiments.reports import gpu_plots, scan_plots
 from minitx.experiments.reports.plots import (
     FAINT,
     FORMS,
@@ -158,6 +158,7 @@ class Draw(Protocol):
 
 FIGURES: dict[str, Draw] = {
     "lengths": lengths, "gradients": gradients, "retention": retention, "scaling-law": scaling_law,
-    "gpu": gpu_plots.use}
+    "scan": scan_plots.times, "gpu": gpu_plots.use}
 FURTHER: dict[str, dict[str, Draw]] = {  # figures of a study beside its first, by name
+    "scan": {"depth": scan_plots.depth},
     "gpu": {"quality": gpu_plots.quality, "speeds": gpu_plots.speeds}}
