@@ -30,6 +30,7 @@ FAMILIES = {  # by name: arguments of train.py
     "transformer rope": ["model=transformer", "model.pos_encoding=rope"],
     "transformer no positions": ["model=transformer_nope"],
     "transformer post-norm": ["model=transformer", "model.pre_norm=false"],
+    "transformer window": ["model=transformer_window", "model.window=4"],
     "lstm": ["model=lstm"],
     "lstm one way": ["model=lstm", "model.bidirectional=false"],
     "lstm dot": ["model=lstm_attention"],

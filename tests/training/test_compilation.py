@@ -86,7 +86,8 @@ def test_twenty_updates_are_those_without_it(as_gpus_do: None) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "graphs"), [
-    ("transformer rope", 2), ("transformer post-norm", 2), ("lstm additive", 1), ("lstm dot fed", 1),
+    ("transformer rope", 2), ("transformer post-norm", 2), ("transformer window", 2),
+    ("lstm additive", 1), ("lstm dot fed", 1),
     ("linear_rnn ssru", 5), ("linear_rnn rglru attention", 5)])  # a scan has a round for each doubling of the steps
 def test_every_family_trains_the_same(family: str, graphs: int) -> None:
     task = same_losses(family)
