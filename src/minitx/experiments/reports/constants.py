@@ -72,8 +72,8 @@ def hosts(evidence: Evidence) -> str:
                 for row in found["rows"] if row["system"] not in LAUNCHES_OTHERS]
         parts += [markdown(("*measured*", "operators", "views", "update, ms", "an operator, µs"), rows),
                   f"{known['hardware']['cpu']}, one thread, torch {known['versions']['torch']}: {known['layers']} "
-                  f"layers of toys on either side, {known['sentences']} sentences of {known['length']} tokens, median of "
-                  f"{known['updates']} updates.{_disturbed(known)}"]
+                  f"layers of toys on either side, {known['sentences']} sentences of {known['length']} tokens, "
+                  f"median of {known['updates']} updates.{_disturbed(known)}"]
     usual = Constants().operator_us
     return "\n\n".join([*parts, "At least: without what the CPU's own kernels take by themselves; at most: with it. "
                         "Nothing of CUDA is in either. A view counts as a fourth of an operator. Predictions take "
