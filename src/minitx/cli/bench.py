@@ -106,8 +106,8 @@ def run_scaling(args: argparse.Namespace) -> int:
     if cfg.trainer.strategy != "ddp":
         raise UserError(f"trainer.strategy={cfg.trainer.strategy}: its exchange is not measured yet; leave it out")
     if cfg.trainer.devices > 1:
-        raise UserError(f"trainer.devices={cfg.trainer.devices}: bench scaling compares 1, 2, 4 and more ranks, as many "
-                        "as this machine has room for; leave it out")
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: bench scaling compares 1, 2, 4 and more ranks, as "
+                        "many as this machine has room for; leave it out")
     prepare_process(cfg)
     from minitx.experiments.costs.scaling import compare, table  # imports torch and Lightning: seconds
 

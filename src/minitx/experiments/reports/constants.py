@@ -71,9 +71,9 @@ def hosts(evidence: Evidence) -> str:
                  "{:.1f} to {:.1f}".format(*row["operator_us"]))
                 for row in found["rows"] if row["system"] not in LAUNCHES_OTHERS]
         parts += [markdown(("*measured*", "operators", "views", "update, ms", "an operator, µs"), rows),
-                  f"{known['hardware']['cpu']}, one thread, torch {known['versions']['torch']}: {known['layers']} layers "
-                  f"of toys on either side, {known['sentences']} sentences of {known['length']} tokens, median of "
-                  f"{known['updates']} updates.{_disturbed(known)}"]
+                  f"{known['hardware']['cpu']}, one thread, torch {known['versions']['torch']}: {known['layers']} "
+                  f"layers of toys on either side, {known['sentences']} sentences of {known['length']} tokens, "
+                  f"median of {known['updates']} updates.{_disturbed(known)}"]
     usual = Constants().operator_us
     return "\n\n".join([*parts, "At least: without what the CPU's own kernels take by themselves; at most: with it. "
                         "Nothing of CUDA is in either. A view counts as a fourth of an operator. Predictions take "
@@ -115,8 +115,8 @@ def cpus(evidence: Evidence) -> str:
                   f"{known['versions']['torch']}; {duration(known['took_s'])}. Sentences x tokens; the fastest of some "
                   f"updates. Median error {100 * errors['median']:.0f} %, largest {100 * errors['worst']:.0f} %."
                   f"{_disturbed(known)}"]
-    return "\n\n".join(parts) or ("Not measured yet: `python scripts/cpu_model.py --size full -o results/cpu/NAME.json` "
-                                  "makes this part.")
+    return "\n\n".join(parts) or ("Not measured yet: `python scripts/cpu_model.py --size full -o "
+                                  "results/cpu/NAME.json` makes this part.")
 
 
 def _timed(row: Found | None) -> str:
