@@ -22,6 +22,7 @@ FORMULAS = {
                     "$N^2$, or $N D$ if no weights are kept", "$N D$"),
     "transformer_window": ("Transformer, window of $w$", "$1$, or $\\log w$", "$N D^2 + N w D$", "$N D$", "$w D$"),
 }
+AS_CARRIED = {"lstm": "lstm_attention"}  # whose decoder carries the same; `decoding` has one of them
 HEAD = ("", "steps in turn", "work", "memory of training", "state while decoding",
         "*measured*: operators in turn, a token more", "time", "memory", "bytes more to carry, a token more")
 
@@ -86,7 +87,7 @@ def costs(studies: Studies) -> str:
     lengths, decoding = studies["lengths"], studies.get("decoding", {"families": {}})
     rows = list[tuple[str, ...]]()
     for name, formulas in FORMULAS.items():
-        family, carried = lengths["families"].get(name), decoding["families"].get(name)
+        family, carried = lengths["families"].get(name), decoding["families"].get(AS_CARRIED.get(name, name))
         grown = [NOT_YET] * 3 if family is None else [_more(family["depth"]), _power(family["time"], "L"),
                                                       _power(family["memory"], "L")]
         rows.append((*formulas, *grown, NOT_YET if carried is None else f"{carried['a_token']:,.0f}"))
