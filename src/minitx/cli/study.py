@@ -40,7 +40,7 @@ STUDIES = {
                        "stored, in blocks, within a window, recomputed",
                        ("model=transformer,lstm,linear_rnn", "trainer.precision=32-true")),
     "decoding": Question("what the next token costs, the longer the translation is already: time, and bytes carried",
-                         ("model=transformer,transformer_window,linear_rnn_attention,linear_rnn,lstm_attention",)),
+                         ("model=transformer,transformer_window,linear_rnn_attention,linear_rnn,lstm_attention,lstm",)),
     "gradients": Question("how much of a gradient comes back to a token far behind",
                           ("model=lstm,linear_rnn_attention,transformer", "trainer.precision=32-true")),
     "retention": Question("how much of the first token a final state still holds",

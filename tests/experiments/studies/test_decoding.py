@@ -28,7 +28,7 @@ from minitx.experiments.studies.decoding import (
 )
 from minitx.utils.console import Console
 
-NAMES = ("transformer", "transformer_window", "linear_rnn_attention", "linear_rnn", "lstm_attention")
+NAMES = ("transformer", "transformer_window", "linear_rnn_attention", "linear_rnn", "lstm_attention", "lstm")
 TINY = Sizes(d_model=16, source=8, shortest=4, longest=64, repeats=1, translation=6)
 
 
@@ -94,7 +94,7 @@ def test_each_family_carries_what_it_should(found: dict[str, Any]) -> None:
     more = {name: family["a_token"] for name, family in found["families"].items()}
     layers, width, number = 1, TINY.d_model, 4
     assert more["transformer"] == 2 * layers * width * number
-    assert more["linear_rnn"] == more["linear_rnn_attention"] == more["lstm_attention"] == 0
+    assert more["linear_rnn"] == more["linear_rnn_attention"] == more["lstm"] == more["lstm_attention"] == 0
     assert 0 < more["transformer_window"] < more["transformer"], "its cache was filling up to its window"
     for family in found["families"].values():
         assert [point["length"] for point in family["points"]] == TINY.lengths
