@@ -46,8 +46,8 @@ PRIVATE = {  # by package: what is used, and the file whose tests would fail wit
         "torch._C._FunctionBase._sequence_nr": "profiling/test_fake_cuda.py",
         "torch.ops.aten._scaled_dot_product_attention_math": "profiling/test_libraries.py",
         "torch.ops.aten._scaled_dot_product_flash_attention": "profiling/test_libraries.py",
-        "torch.utils._python_dispatch.TorchDispatchMode": "experiments/studies/test_lengths.py",
-        "torch.utils._pytree.tree_leaves": "experiments/studies/test_lengths.py",
+        "torch.utils._python_dispatch.TorchDispatchMode": "experiments/studies/test_growth.py",
+        "torch.utils._pytree.tree_leaves": "experiments/studies/test_growth.py",
     },
     "lightning": {
         "lightning.pytorch.Trainer._signal_connector": "system/test_ranks.py",

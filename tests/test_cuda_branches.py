@@ -74,9 +74,9 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
     "experiments.costs.step.KernelProfiler._own": (["self.on_gpu"], PROFILE, "a made-up profile"),
     "experiments.costs.step.KernelProfiler.on_train_batch_start": (
         ["pl_module.device.type == 'cuda'", "self.on_gpu"], PROFILE, "a made-up profile"),
-    "experiments.studies.lengths.free_bytes": (
+    "experiments.studies.growth.free_bytes": (
         ["device.type == 'cuda'"],
-        "experiments/studies/test_lengths.py::test_what_is_free_is_the_gpus_or_the_machines",
+        "experiments/studies/test_growth.py::test_what_is_free_is_the_gpus_or_the_machines",
         "what the driver answers"),
     "models.attention.attend": (["on_cpu(q)"], GRADIENTS, "the CPU's, in float64"),
     "models.attention.cross_attention": (

@@ -12,11 +12,21 @@ from minitx.cli import main as cli
 from minitx.cli import study
 from minitx.cli.study import STUDIES, verdicts
 from minitx.experiments.reports.study_plots import FIGURES
-from minitx.experiments.studies import common, gpu, gradients, lengths, retention, scaling_law, scan
+from minitx.experiments.studies import (
+    common,
+    decoding,
+    gpu,
+    gradients,
+    lengths,
+    memory,
+    retention,
+    scaling_law,
+    scan,
+)
 from minitx.utils.errors import Exit
 
-MODULES = {"lengths": lengths, "gradients": gradients, "retention": retention, "scaling-law": scaling_law,
-           "scan": scan, "gpu": gpu}
+MODULES = {"lengths": lengths, "memory": memory, "decoding": decoding, "gradients": gradients,
+           "retention": retention, "scaling-law": scaling_law, "scan": scan, "gpu": gpu}
 LESSON = common.Lesson(width=16, longest=4, sentences=8, updates=2, seeds=1)
 
 
@@ -34,7 +44,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_study_has_a_module_a_figure_and_both_sizes() -> None:
     assert STUDIES.keys() == FIGURES.keys() == MODULES.keys()
-    for name in ("retention", "scaling-law", "scan", "gpu"):
+    for name in ("memory", "decoding", "retention", "scaling-law", "scan", "gpu"):
         assert MODULES[name].SIZES.keys() == {"smoke", "full"}
 
 
@@ -69,8 +79,7 @@ def test_a_program_reads_json(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("mistake", "message"), [
-    (["length"], "length: no such study; did you mean lengths? (lengths, gradients, retention, scaling-law, scan, "
-                "gpu)"),
+    (["length"], "length: no such study; did you mean lengths? (lengths, memory, decoding, gradients, "),
     (["lengths", "--size", "small"], "invalid choice: 'small'"), (["lengths", "--plot", "a.png"], "ends in .svg"),
     (["lengths", "--seed", "one"], "invalid int value: 'one'"), (["lengths", "--seed", "-1"], "seed=-1: must be"),
     (["lengths", "-o", "no/such.json"], "no/such.json"), ([], "NAME")])

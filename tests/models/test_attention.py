@@ -13,7 +13,7 @@ from torch.nn.attention import varlen
 from toys import some
 
 from minitx.data.batch import Packed, pack
-from minitx.experiments.studies.lengths import PeakBytes
+from minitx.experiments.studies.growth import PeakBytes
 from minitx.models import attention, cpu_attention
 from minitx.models.attention import (
     CrossAttention,

@@ -10,7 +10,7 @@ from minitx.config.compose import compose
 from minitx.data.batch import collate
 from minitx.data.corpus import load_corpus
 from minitx.data.tokenizer import TokenizerPair
-from minitx.experiments.studies.lengths import PeakBytes
+from minitx.experiments.studies.growth import PeakBytes
 from minitx.models.base import Seq2Seq
 from minitx.training.build import build_task
 from minitx.training.recomputation import recompute

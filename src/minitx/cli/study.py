@@ -35,11 +35,16 @@ class Question(NamedTuple):
 
 STUDIES = {
     "lengths": Question("what a sentence costs as it grows: time, memory, operators that wait for one another",
-                        ("model=transformer,lstm_attention,lstm",)),
+                        ("model=transformer,transformer_window,linear_rnn_attention,linear_rnn,lstm_attention,lstm",)),
+    "memory": Question("what a training step holds, by length, by layers, and by how attention is computed: all of it "
+                       "stored, in blocks, within a window, recomputed",
+                       ("model=transformer,lstm,linear_rnn", "trainer.precision=32-true")),
+    "decoding": Question("what the next token costs, the longer the translation is already: time, and bytes carried",
+                         ("model=transformer,transformer_window,linear_rnn_attention,linear_rnn,lstm_attention,lstm",)),
     "gradients": Question("how much of a gradient comes back to a token far behind",
-                          ("model=lstm,transformer", "trainer.precision=32-true")),
+                          ("model=lstm,linear_rnn_attention,transformer", "trainer.precision=32-true")),
     "retention": Question("how much of the first token a final state still holds",
-                          ("model=lstm,transformer", "trainer.precision=32-true")),
+                          ("model=lstm,linear_rnn_attention,transformer", "trainer.precision=32-true")),
     "scaling-law": Question("how the loss falls with size and with text",
                             ("experiment=synthetic", "model=transformer")),
     "scan": Question("what waiting for one another costs, and what a scan and attention cost instead",
@@ -109,5 +114,6 @@ def verdicts(claims: list[dict[str, Any]]) -> list[str]:
     rows = list[tuple[str, str]]()
     for claim in claims:
         rows.append((VERDICTS[claim["holds"]], claim["claim"]))
-        rows.append(("", f"asked {claim['expected']}; measured {claim['measured']}; {claim['why']}"))
+        predicted = f"predicted {claim['predicted']}; " if claim.get("predicted") else ""
+        rows.append(("", f"asked {claim['expected']}; {predicted}measured {claim['measured']}; {claim['why']}"))
     return aligned(rows, "<")

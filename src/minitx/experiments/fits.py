@@ -4,7 +4,7 @@ Errors are standard errors; intervals are 95 % confidence intervals.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, sqrt
 from typing import NamedTuple
 
@@ -157,6 +157,11 @@ class Claim:
     measured: str
     holds: bool | None
     why: str
+    predicted: str = ""  # what was expected, and why, before it was measured
+
+    def predicting(self, predicted: str) -> "Claim":
+        """Return the claim with what was predicted."""
+        return replace(self, predicted=predicted)
 
 
 VERDICTS = {True: "holds", False: "does not hold", None: "not decided"}

@@ -250,7 +250,7 @@ def _each_head(bias: Tensor | None, q: Tensor) -> Tensor | None:
 
 def _sentences(tgt: Packed, src: Packed) -> Iterator[tuple[slice, slice]]:
     """Yield the rows of each target and of its source."""
-    starts = (side.starts[:-1].tolist() for side in (tgt, src))
+    starts = (side.starts.tolist()[:-1] for side in (tgt, src))
     targets, sources = ([slice(*pair) for pair in zip(side, side[1:], strict=False)] for side in starts)
     return zip(targets, sources, strict=True)
 

@@ -33,7 +33,7 @@ class _Scan(torch.autograd.Function):
             c = torch.empty_like(b, memory_format=torch.contiguous_format)
             step_by_step(a.unbind(), b.unbind(), torch.zeros_like(b[0]) if start is None else start, c.unbind())
         else:
-            c = doubling(a[1:], b if start is None else torch.cat([torch.addcmul(b[:1], a[:1], start[None]), b[1:]]))
+            c = in_rounds(a, b, start)
         ctx.save_for_backward(a, c, start)
         return c
 
@@ -47,6 +47,11 @@ class _Scan(torch.autograd.Function):
             db = doubling(a[1:], grad, back=True)
         first = torch.zeros_like(c[:1]) if start is None else db[:1] * start
         return torch.cat([first, db[1:] * c[:-1]]), db, None if start is None else db[0] * a[0]
+
+
+def in_rounds(a: Tensor, b: Tensor, start: Tensor | None) -> Tensor:
+    """Do what `scan` does, on any device as on those that are no CPU, in operators whose gradients autograd knows."""
+    return doubling(a[1:], b if start is None else torch.cat([torch.addcmul(b[:1], a[:1], start[None]), b[1:]]))
 
 
 def step_by_step(a: Sequence[Tensor], b: Sequence[Tensor], state: Tensor, out: Sequence[Tensor]) -> None:

@@ -41,7 +41,31 @@ def laws(key: str) -> dict[str, Any]:
     return {"points": [{key: n, "loss": 9.0 * n**-0.1 + 0.1 * (n == 10_000)} for n in (100, 1_000, 10_000, 100_000)]}
 
 
+def way(exponent: float) -> dict[str, Any]:
+    grown = family(1e-5, exponent, 0.0)
+    return {"points": grown["points"], "time": grown["time"] | {"from": 16, "to": 128}, "memory": None}
+
+
+def layered(factor: float) -> dict[str, Any]:
+    return {"points": [{"layers": n, "peak_bytes": factor * n} for n in (1, 2, 4)], "a_layer": factor,
+            "held_a_layer": factor / 2}
+
+
+def decoder(a_token: float) -> dict[str, Any]:
+    points = [{"length": n, "seconds": 1e-3 * (1 + a_token * n), "state_bytes": 64 + a_token * n}
+              for n in (64, 128, 256)]
+    return {"points": points, "a_token": a_token, "source_bytes": 2_048}
+
+
+WAYS = {"transformer, stored": 2.0, "transformer": 1.0, "lstm": 0.9}
 FOUND: dict[str, dict[str, Any]] = {
+    "memory": {"sizes": {"d_model": 64, "layers_length": 128, "layers": [1, 2, 4]}, "num_layers": 2,
+               "by_length": {name: way(exponent) for name, exponent in WAYS.items()},
+               "by_layers": {name: layered(1e6 * exponent) for name, exponent in WAYS.items()},
+               "shape": {"sentences": 32, "length": 2_048, "layers": 4, "heads": 16},
+               "at_shape": {"transformer, stored": 136_500_000_000, "transformer": 33_000_000_000}},
+    "decoding": {"sizes": {"d_model": 64, "source": 16},
+                 "families": {"transformer": decoder(512.0), "lstm_attention": decoder(0.0)}},
     "lengths": {"sizes": {"d_model": 64}, "families": {
         name: family(1e-5 * (i + 1), 1 + 0.3 * i, 4.0 * (i > 0)) for i, name in enumerate(FAMILIES)}},
     "gradients": {"sizes": {"lesson": LESSON}, "systems": {
@@ -56,7 +80,9 @@ FOUND: dict[str, dict[str, Any]] = {
 
 
 def changed(name: str) -> dict[str, Any]:
-    other = {"lengths": {"families": FOUND["lengths"]["families"] | {"lstm": family(1e-5, 1.9, 4.0)}},
+    other = {"memory": {"by_layers": FOUND["memory"]["by_layers"] | {"lstm": layered(7.0)}},
+             "decoding": {"families": {"transformer": decoder(300.0)}},
+             "lengths": {"families": FOUND["lengths"]["families"] | {"lstm": family(1e-5, 1.9, 4.0)}},
              "gradients": {"systems": FOUND["gradients"]["systems"] | {"rnn": dict.fromkeys(
                  ("initial", "trained"), flows(0.3))}},
              "retention": {"chance": 0.5}, "scaling-law": {"laws": FOUND["scaling-law"]["laws"] | {
@@ -83,7 +109,7 @@ def test_a_figure_is_an_svg_on_white_with_each_systems_colour_and_no_date(name: 
     assert ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
     assert b"fill: #ffffff" in drawn
     assert b"dc:date" not in drawn
-    systems = FOUND[name].get("families", FOUND[name].get("systems", ["transformer"]))
+    systems = WAYS if name == "memory" else FOUND[name].get("families", FOUND[name].get("systems", ["transformer"]))
     for colour, _ in styles(systems):
         assert colour.lower().encode() in drawn
 

@@ -39,7 +39,7 @@ WIDTH = 32
 
 
 def configs() -> dict[str, Config]:
-    return families("lstm", "transformer", **{"optim.lr": 0.01, "optim.warmup_steps": 10})
+    return families("lstm", "linear_rnn_attention", "transformer", **{"optim.lr": 0.01, "optim.warmup_steps": 10})
 
 
 @given(DISTANCES, st.integers(0, 2**32))
@@ -88,6 +88,8 @@ def test_families_are_brought_to_one_layer_that_reads_forwards() -> None:
     lstm, transformer = (vars(single_layer(configs()[name].model, WIDTH)) for name in ("lstm", "transformer"))
     assert (lstm["num_layers"], lstm["d_model"], lstm["d_hidden"], lstm["bidirectional"]) == (1, WIDTH, WIDTH, False)
     assert (transformer["num_layers"], transformer["d_model"]) == (1, WIDTH)
+    linear = vars(single_layer(configs()["linear_rnn_attention"].model, WIDTH))
+    assert (linear["num_layers"], linear["d_model"], linear["d_hidden"]) == (1, WIDTH, 2 * WIDTH), "half read backwards"
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -142,7 +144,7 @@ class Stub:
 
 def test_what_was_found_is_kept_with_its_conditions() -> None:
     found = run_study(Stub(), configs(), "tiny", Console(StringIO()))
-    assert (found["size"], found["sizes"], found["found"]) == ("tiny", {"much": 7}, 14)
+    assert (found["size"], found["sizes"], found["found"]) == ("tiny", {"much": 7}, 21)
     conditions = found["conditions"]
     assert (conditions["device"], conditions["precision"], conditions["seed"]) == ("cpu", "32-true", 1)
     assert conditions["threads"] == torch.get_num_threads()

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from minitx.config.schema import Config, ModelConfig
 from minitx.data.batch import Batch, collate
@@ -77,12 +78,17 @@ class TimedBatch:
         seed_dropout(len(self.seconds))
         synchronize(device)
         began = perf_counter()
-        batch = self.batch.to(device)
-        loss_sum, _ = self.task.losses(self.task.model, batch, self.task.optim.label_smoothing)
-        (loss_sum / batch.n_tokens).backward()
+        self.loss().backward()
         synchronize(device)
         self.seconds.append(perf_counter() - began)
         self.task.zero_grad()
+
+    def loss(self) -> Tensor:
+        """Run the batch forwards. --> its loss a token"""
+        model = self.task.model
+        batch = self.batch.to(model.output.weight.device)
+        loss_sum, _ = self.task.losses(model, batch, self.task.optim.label_smoothing)
+        return loss_sum / self.batch.n_tokens
 
     def record(self, device_peak: Peak) -> dict[str, Any]:
         """Return median, extremes and rates of all rounds but the first."""

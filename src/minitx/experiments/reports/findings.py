@@ -57,10 +57,14 @@ def conditions(study: StudyResult) -> str:
 
 
 def claims(study: StudyResult) -> list[list[str]]:
-    """Return the cells of a header, and then of each claim."""
-    return [["claim", "asked", verb(study["study"]), "verdict"],
-            *([claim["claim"], claim["expected"], f"{claim['measured']} ({claim['why']})", VERDICTS[claim["holds"]]]
-              for claim in study["claims"])]
+    """Return the cells of a header, and then of each claim; with what was predicted, if anything was."""
+    head, cells = ["claim", "asked", verb(study["study"]), "verdict"], list[list[str]]()
+    foreseen = any(claim.get("predicted") for claim in study["claims"])  # files that were made earlier have no such key
+    for claim in study["claims"]:
+        outcome = f"{claim['measured']} ({claim['why']})", VERDICTS[claim["holds"]]
+        cells.append([claim["claim"], claim["expected"], *([claim.get("predicted") or "-"] if foreseen else []),
+                      *outcome])
+    return [[*head[:2], *(["predicted"] if foreseen else []), *head[2:]], *cells]
 
 
 def render(name: str, study: StudyResult | None) -> str:

@@ -1,6 +1,6 @@
 """README's picture and table: what attention, positions and recurrence are worth and cost, in the ledger's numbers."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minitx.experiments.reports.evidence import CAPTIONS, MISSING, NAMES, Evidence, counted_seeds
 from minitx.experiments.reports.plots import FORMS, INK, machine, new_figure, note_below, powers_of_two, styles
@@ -119,9 +119,14 @@ def draw_bars(axes: "Axes", values: list[float], form: str, names: list[str]) ->
     axes.invert_yaxis()
 
 
+def told(evidence: Evidence) -> dict[str, Any]:
+    """Return the families of the study of lengths that the story is of."""
+    return {name: family for name, family in evidence.lengths["families"].items() if name in NAMES}
+
+
 def draw_chains(axes: "Axes", evidence: Evidence) -> None:
     """Draw the longest chain of operators against length, both axes logarithmic."""
-    families = evidence.lengths["families"]
+    families = told(evidence)
     for (name, family), (colour, marker) in zip(families.items(), styles(families), strict=True):
         axes.plot([point["length"] for point in family["points"]], [point["depth"] for point in family["points"]],
                   color=colour, marker=marker, markersize=4, label=f"{NAMES[name]}: {chain(evidence, name)}")
@@ -140,6 +145,6 @@ def describe(evidence: Evidence) -> str:
                 for model, name in NAMES.items()]
     roles = [f"{name} {evidence.score('embedded', model, 'minimal_pairs', 'role_accuracy_pct'):.1f} %"
              for model, name in NAMES.items()]
-    chains = [f"{NAMES[name]} {chain(evidence, name)}" for name in evidence.lengths["families"]]
+    chains = [f"{NAMES[name]} {chain(evidence, name)}" for name in told(evidence)]
     return (f"BLEU on captions: {'; '.join(captions)}. Who did what, told right: {'; '.join(roles)}. Operators that "
             f"wait for one another in a sentence of L tokens: {'; '.join(chains)}.")

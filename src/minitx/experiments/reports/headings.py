@@ -38,6 +38,8 @@ TABLES = {
 }  # fmt: skip
 STUDIES = {
     "lengths": Heading("What a sentence costs as it grows", CLAIMS),
+    "memory": Heading("What a training step holds in memory", CLAIMS),
+    "decoding": Heading("What the next token costs, the longer the translation is", CLAIMS),
     "gradients": Heading("How much of a gradient comes back to a token far behind", CLAIMS),
     "retention": Heading("How much of the first token a final state still holds", CLAIMS),
     "scaling-law": Heading("How the loss falls with size and with text", CLAIMS),

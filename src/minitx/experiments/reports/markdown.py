@@ -4,7 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from minitx.experiments.reports import constants, durations, findings, front, predictions, results, scan_tables, story
+from minitx.experiments.reports import (
+    constants,
+    durations,
+    findings,
+    front,
+    predictions,
+    results,
+    scan_tables,
+    story,
+    study_tables,
+)
 from minitx.experiments.reports.evidence import gather
 from minitx.experiments.reports.results import Row
 from minitx.experiments.reports.study_plots import FIGURES
@@ -52,6 +62,8 @@ def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult]
             **{f"story_{step}": partial(story.render, step, evidence) for step in story.STEPS},
             **{name: partial(render, table, rows) for name, table in TABLES.items()},
             **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES},
+            **{f"study_{name}_systems": partial(study_tables.render, name, studies.get(name))
+               for name in study_tables.TABLES},
             **{name: partial(scan_tables.render, name, studies) for name in scan_tables.BLOCKS},
             **{name: partial(predictions.render, name, studies.get("gpu"), others) for name in predictions.BLOCKS},
             **{name: partial(constants.render, name, known) for name in constants.BLOCKS}}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MIN_SHARE = 1e-12  # of a gradient: the axis ends there
 STAGES = {"initial": "drawn at random", "trained": "trained to remember"}
 MEASURES = (("seconds", "time", 1e3, "ms, forwards and backwards"), ("peak_bytes", "memory", 2**-20, "MiB at most"))
+HELD = MEASURES[::-1]  # what is asked comes first
 DEPTH = "steps that wait for one another", "operators one after another"
 LAWS = (("a power", False, "--"), ("a power and a floor", True, ":"))  # name, whether it has a floor, style
 SCALES = {"size": ("weights", "Loss by size", "weights N, but for the vocabulary's"),
@@ -52,17 +53,84 @@ def draw_lengths(panels: Sequence["Axes"], families: Mapping[str, Any]) -> None:
         points, depth = family["points"], family["depth"]
         x = [point["length"] for point in points]
         for axes, (key, fitted, scale, _) in zip(panels, MEASURES, strict=False):
-            fit = family[fitted]
-            power = "" if fit is None else f": L^{fit['exponent']:.2f} ± {fit['standard_error']:.2f}"
-            axes.plot(x, [scale * point[key] for point in points], color=colour, marker=marker, label=name + power)
+            axes.plot(x, [scale * point[key] for point in points], color=colour, marker=marker,
+                      label=name + power_text(family[fitted]))
         panels[-1].plot(x, [point["depth"] for point in points], color=colour, marker=marker,
-                        label=f"{name}: {depth['constant']:g} + {depth['a_token']:g} L")
+                        label=f"{name}: {depth_text(depth)}")
     shown = [*((title, label) for _, title, _, label in MEASURES), DEPTH]
     for axes, (title, label) in zip(panels, shown, strict=True):
         axes.set_yscale("log")
         powers_of_two(axes, ticks[::2], "tokens a sentence, L")
         axes.set_ylabel(label)
         legend_above(axes, title.capitalize())
+
+
+def power_text(fit: Mapping[str, Any] | None) -> str:
+    """Write the power of the length that a curve was found to be, to stand behind its name."""
+    return "" if fit is None else f": L^{fit['exponent']:.2f} ± {fit['standard_error']:.2f}"
+
+
+def depth_text(law: Mapping[str, Any]) -> str:
+    """Write the law of a serial depth; files that were made earlier know no logarithm."""
+    terms = ((law["a_token"], " L"), (law.get("a_doubling", 0), " log2 L"))
+    return " + ".join([f"{law['constant']:g}", *(f"{factor:g}{what}" for factor, what in terms if factor)])
+
+
+def memory(found: Mapping[str, Any], form: str = "svg") -> bytes:
+    """Draw memory and time against length, and memory against layers, all axes logarithmic."""
+    sizes = found["sizes"]
+    return draw_panels(3, lambda panels: draw_memory(panels, found), found,
+                       f"A training step of one sentence, d_model {sizes['d_model']}, {found['num_layers']} layers on "
+                       f"either side at the left; {sizes['layers_length']:,} tokens at the right", form)
+
+
+def draw_memory(panels: Sequence["Axes"], found: Mapping[str, Any]) -> None:
+    """Draw a line for each system; those of the first two panels end where a limit was met."""
+    by_length, by_layers = found["by_length"], found["by_layers"]
+    ticks = sorted({point["length"] for system in by_length.values() for point in system["points"]})
+    for (name, system), (colour, marker) in zip(by_length.items(), styles(by_length), strict=True):
+        x = [point["length"] for point in system["points"]]
+        for axes, (key, fitted, scale, _) in zip(panels, HELD, strict=False):
+            axes.plot(x, [scale * point[key] for point in system["points"]], color=colour, marker=marker,
+                      label=name + power_text(system[fitted]))
+        points = by_layers[name]["points"]
+        panels[2].plot([point["layers"] for point in points], [2**-20 * point["peak_bytes"] for point in points],
+                       color=colour, marker=marker, label=f"{name}: {2**-20 * by_layers[name]['a_layer']:,.1f} MiB a "
+                                                          "layer")
+    for axes, title, label in zip(panels, ("What a step holds, by length", "What it takes, by length",
+                                           "What it holds, by layers"),
+                                  ("MiB at most", "ms, forwards and backwards", "MiB at most"), strict=True):
+        axes.set_yscale("log")
+        powers_of_two(axes, ticks[::2], "tokens a sentence, L")
+        axes.set_ylabel(label)
+        legend_above(axes, title)
+    powers_of_two(panels[2], found["sizes"]["layers"], "layers on either side")
+
+
+def decoding(found: Mapping[str, Any], form: str = "svg") -> bytes:
+    """Draw the time of the next token and the bytes carried, against the tokens so far."""
+    sizes = found["sizes"]
+    return draw_panels(2, lambda panels: draw_decoding(panels, found["families"]), found,
+                       f"One sentence, one hypothesis, a source of {sizes['source']} tokens, d_model "
+                       f"{sizes['d_model']}", form)
+
+
+def draw_decoding(panels: Sequence["Axes"], families: Mapping[str, Any]) -> None:
+    """Draw a line for each family."""
+    ticks = [point["length"] for family in families.values() for point in family["points"]]
+    for (name, family), (colour, marker) in zip(families.items(), styles(families), strict=True):
+        points = family["points"]
+        x = [point["length"] for point in points]
+        more = f"{family['a_token']:,.0f} bytes more a token" if family["a_token"] else "no more with a token"
+        for axes, key, scale, label in ((panels[0], "seconds", 1e3, name),
+                                        (panels[1], "state_bytes", 2**-10, f"{name}: {more}")):
+            axes.plot(x, [scale * point[key] for point in points], color=colour, marker=marker, label=label)
+    for axes, title, label in zip(panels, ("Time of the next token", "What is carried to it"), ("ms", "KiB"),
+                                  strict=True):
+        axes.set_yscale("log")
+        powers_of_two(axes, sorted(set(ticks))[::2], "tokens of the translation so far")
+        axes.set_ylabel(label)
+        legend_above(axes, title)
 
 
 def gradients(found: Mapping[str, Any], form: str = "svg") -> bytes:
@@ -157,8 +225,8 @@ class Draw(Protocol):
 
 
 FIGURES: dict[str, Draw] = {
-    "lengths": lengths, "gradients": gradients, "retention": retention, "scaling-law": scaling_law,
-    "scan": scan_plots.times, "gpu": gpu_plots.use}
+    "lengths": lengths, "memory": memory, "decoding": decoding, "gradients": gradients, "retention": retention,
+    "scaling-law": scaling_law, "scan": scan_plots.times, "gpu": gpu_plots.use}
 FURTHER: dict[str, dict[str, Draw]] = {  # figures of a study beside its first, by name
     "scan": {"depth": scan_plots.depth},
     "gpu": {"quality": gpu_plots.quality, "speeds": gpu_plots.speeds}}

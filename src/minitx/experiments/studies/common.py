@@ -34,7 +34,8 @@ from minitx.utils.progress import Progress
 
 KEYS, FILLERS = 16, 16  # tokens to remember, and tokens between
 VOCAB = N_SPECIALS + KEYS + FILLERS
-SYSTEMS = ("rnn", "lstm", "transformer")
+READERS = {"rnn": None, "lstm": "lstm", "linear_rnn": "linear_rnn_attention", "transformer": "transformer"}
+SYSTEMS = tuple(READERS)  # and the family whose encoder each is; a decoder's attention is no part of that
 STAGES = ("initial", "trained")
 
 
@@ -136,18 +137,23 @@ class Reader(nn.Module):
 
 
 def single_layer(model: ModelConfig, width: int) -> ModelConfig:
-    """Reduce a family to one layer of `width` that reads forwards only."""
-    one_way = {"d_hidden": width, "bidirectional": False}
+    """Reduce a family to one layer of `width` that reads forwards only.
+
+    A linear RNN always reads both ways: its half that reads forwards has `width` units, and at a sentence's last token
+    the other half has read that alone.
+    """
+    both_ways = hasattr(model, "d_hidden") and not hasattr(model, "bidirectional")
+    one_way = {"d_hidden": 2 * width if both_ways else width, "bidirectional": False}
     own = {name: value for name, value in one_way.items() if hasattr(model, name)}
     return replace(with_width(model, width), **{"num_layers": 1, "dropout": 0.0} | own)  # type: ignore[arg-type]
 
 
 def build_reader(system: str, families: Mapping[str, Config], width: int, seed: int) -> Reader:
-    """Build one of `SYSTEMS` with weights drawn from a seed; LSTM and Transformer come from the families."""
+    """Build one of `SYSTEMS` with weights drawn from a seed; all but the plain RNN come from the families."""
     torch.manual_seed(seed)
-    if system == "rnn":
+    if (family := READERS[system]) is None:
         return Reader(PlainRNN(width), width)
-    model = single_layer(families[system].model, width)
+    model = single_layer(families[family].model, width)
     return Reader(build_model(model, src_vocab_size=VOCAB, tgt_vocab_size=VOCAB), width)
 
 

@@ -134,10 +134,16 @@ def claims(found: Mapping[str, Any]) -> Iterator[Claim]:
     initial, trained = ({system: found[system][stage] for system in SYSTEMS} for stage in STAGES)
     yield decays("drawn at random, a plain RNN's gradient decays exponentially with distance", initial["rnn"])
     yield decays("so does an LSTM's", initial["lstm"])
+    yield decays("so does a linear RNN's", initial["linear_rnn"]).predicting(
+        "times 0.72 a step: gates are drawn about the sigmoid of 1, 0.73, and nothing else lies on the way back")
     yield if_learned(trained["lstm"], decays("even an LSTM that has learned to remember loses it exponentially",
                                              trained["lstm"]))
     yield if_learned(trained["lstm"], keeps("an LSTM that has learned to remember keeps a tenth of it over the longest "
                                             "distance", trained["lstm"], (0.1, inf)))
+    yield if_learned(trained["linear_rnn"], keeps(
+        "a linear RNN that has learned to remember keeps a tenth of it over the longest distance",
+        trained["linear_rnn"], (0.1, inf))).predicting(
+        "holds, 0.3 or more: its gates see the token alone, so to let all filler pass is soon learned")
     yield keeps("attention's gradient does not decay with distance, even drawn at random", initial["transformer"],
                 (HALF, inf))
     yield if_learned(trained["transformer"], keeps("attention's gradient does not decay with distance once it has "

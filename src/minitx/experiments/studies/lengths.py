@@ -1,221 +1,96 @@
-"""How the cost of one sentence grows with its length: seconds, bytes, and operators that wait for one another.
-
-Forward, loss and backward over a sentence of L tokens on both sides. The length doubles until the next one would take
-more time or memory than allowed.
-"""
+"""How the cost of one sentence grows with its length: seconds, bytes, and operators that wait for one another."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from itertools import product
-from math import exp, inf, log
-from statistics import median
+from dataclasses import asdict
+from math import exp, inf, log, log2
 from typing import Any
+from unittest.mock import patch
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from minitx.config.schema import Config
-from minitx.data.batch import Batch, collate
-from minitx.data.tokenizer import BOS_ID, EOS_ID, N_SPECIALS, PAD_ID
-from minitx.experiments.costs.complexity import TimedBatch, with_width
-from minitx.experiments.fits import Claim, Interval, fit_line, judge, undecided
+from minitx.experiments.fits import Claim, Interval, judge, undecided
+from minitx.experiments.studies.growth import (
+    GIB,
+    VOCAB,
+    Sizes,
+    System,
+    climb,
+    common_points,
+    family_task,
+    free_bytes,
+    grows,
+    growth_text,
+    sentence_batch,
+    speedup,
+    step_cells,
+)
+from minitx.models import linear_rnn
 from minitx.models.base import Seq2Seq
-from minitx.models.registry import build_model
-from minitx.profiling.process import available_bytes
+from minitx.models.scan import in_rounds
 from minitx.training.build import choose_device, choose_precision
 from minitx.training.loss import linear_cross_entropy
-from minitx.training.state import RunState
-from minitx.training.task import TranslationTask
-from minitx.utils.console import Console, duration
+from minitx.utils.console import Console
 from minitx.utils.tables import aligned
 
-VOCAB = 1_000
-COUNTED = (8, 16, 32, 64)  # lengths at which operators are counted
-GIB, MIB = 2**30, 2**20
+COUNTED = (8, 16, 32, 64, 128)  # lengths at which operators are counted
 COMPARED = 512  # length at which speeds are compared
-Point = Mapping[str, Any]  # what was measured at one length
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How far lengths go, and how much time and memory a family may take."""
-
-    d_model: int = 128
-    shortest: int = 16
-    longest: int = 65_536
-    pass_s: float = 12.0  # limit of one forward and backward pass
-    memory_share: float = 0.5  # limit, of the memory that is free when the study begins
-    repeats: int = 3  # after one pass of warm-up, in which bytes are counted
-
-    @property
-    def lengths(self) -> list[int]:
-        """The lengths, each twice the one before."""
-        return [self.shortest << i for i in range((self.longest // self.shortest).bit_length())]
-
-
-SIZES = {"smoke": Sizes(), "full": Sizes(d_model=256, pass_s=60.0, repeats=5)}
-
-
-@dataclass(eq=False)
-class LengthSweep:
-    """One family's measurements, and what the next length is expected to take."""
-
-    name: str
-    task: TranslationTask
-    depth: dict[str, Any]  # as `depth_law` returns it
-    points: list[dict[str, Any]] = field(default_factory=list)
-    stopped: str | None = None  # before which length, and why
-
-    @property
-    def growth_factor(self) -> float:
-        """How many times as long the last doubling of the length took, kept between 2 and 4: outliers do not count."""
-        seconds: list[float] = [point["seconds"] for point in self.points[-2:]] or [1.0]
-        return min(4.0, max(2.0, seconds[-1] / seconds[0]))
-
-    def predict(self) -> tuple[float, float]:
-        """Predict twice the length: time grows as it last did, bytes at most with the square. --> seconds, bytes"""
-        if not self.points:
-            return 0.0, 0.0
-        last = self.points[-1]
-        return last["seconds"] * self.growth_factor, 4.0 * last["peak_bytes"]
-
-    def check_limits(self, length: int, sizes: Sizes, max_bytes: float) -> None:
-        """Stop if the next length would take too much time or memory."""
-        seconds, nbytes = self.predict()
-        if nbytes > max_bytes:
-            self.stopped = (f"before {length:,} tokens: up to {nbytes / GIB:.1f} GiB, more than the "
-                            f"{max_bytes / GIB:.1f} it is given")
-        elif seconds > sizes.pass_s:
-            self.stopped = f"before {length:,} tokens: about {seconds:.0f} s a pass, more than {sizes.pass_s:g}"
-
-    def left_s(self, sizes: Sizes) -> float:
-        """Estimate the seconds until this family is done."""
-        left, (seconds, _) = 0.0, self.predict()
-        for _ in sizes.lengths[len(self.points):]:
-            if self.stopped or seconds > sizes.pass_s:
-                break
-            left += seconds * (1 + sizes.repeats)
-            seconds *= self.growth_factor
-        return left
+SIZES = {"smoke": Sizes(pass_s=4.0), "full": Sizes(d_model=256, pass_s=60.0, repeats=5)}
 
 
 def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> dict[str, Any]:
-    """Measure families side by side: at each length, those that have not stopped are timed in turn."""
+    """Measure families side by side, and count each one's operators."""
     cfg = next(iter(families.values()))
     device = choose_device(cfg.trainer)
     precision, max_bytes = choose_precision(cfg.trainer, device), sizes.memory_share * free_bytes(device)
-    sweeps = []
+    systems, depths = list[System](), dict[str, dict[str, Any]]()
     for name, family in families.items():
         console.live(f"counting operators of {name} ...")
         task = family_task(family, sizes.d_model, precision)
-        sweeps.append(LengthSweep(name, task, depth_law(task.model)))
-        task.to(device)
-    for length in sizes.lengths:
-        for sweep in sweeps:
-            if sweep.stopped is None:
-                sweep.check_limits(length, sizes, max_bytes)
-        running = [sweep for sweep in sweeps if sweep.stopped is None]
-        for sweep, record in measure_length(running, length, sizes, console):
-            sweep.points.append(record)
-    measured = {sweep.name: {"params": sum(p.numel() for p in sweep.task.model.parameters()), "points": sweep.points,
-                             "stopped": sweep.stopped, "depth": sweep.depth,
-                             "time": fit_growth(sweep.points, "seconds"),
-                             "memory": fit_growth(sweep.points, "peak_bytes")} for sweep in sweeps}
-    crossing = crossover(measured, "transformer", "lstm")
-    return {"vocab_size": VOCAB, "memory_limit_gib": max_bytes / GIB, "families": measured, "crossover": crossing,
+        depths[name] = depth_law(task.model)
+        systems.append(System(name, task.to(device)))
+    measured = {sweep.system.name: with_depth(sweep.found(), depths[sweep.system.name])
+                for sweep in climb(systems, sizes, max_bytes, console)}
+    return {"vocab_size": VOCAB, "memory_limit_gib": max_bytes / GIB, "families": measured,
+            "crossover": crossover(measured, "transformer", "lstm"),
             "claims": [asdict(claim) for claim in claims(measured)]}
 
 
-def measure_length(sweeps: Sequence[LengthSweep], length: int, sizes: Sizes, console: Console) -> Iterator[
-        tuple[LengthSweep, dict[str, Any]]]:
-    """Measure families at one length, and yield the result of each."""
-    batch = sentence_batch(length)
-    points = [TimedBatch(sweep.name, sweep.task, batch, length, sizes.d_model) for sweep in sweeps]
-    memory = [PeakBytes() for _ in points]
-    for repeat, (sweep, point, counter) in product(range(1 + sizes.repeats), zip(sweeps, points, memory, strict=True)):
-        eta = duration(sum(other.left_s(sizes) for other in sweeps)) if sweep.points else "-"
-        console.live(f"{sweep.name}, {length:,} tokens, {repeat}/{sizes.repeats}  eta {eta}")
-        if repeat:
-            point.time_once()
-        else:
-            with counter:
-                point.time_once()
-    for sweep, point, counter in zip(sweeps, points, memory, strict=True):
-        measured = point.seconds[1:]
-        yield sweep, {"length": length, "seconds": median(measured), "fastest_s": min(measured),
-                      "slowest_s": max(measured), "peak_bytes": counter.peak,
-                      "depth": sweep.depth["constant"] + sweep.depth["a_token"] * length}
-
-
-def family_task(cfg: Config, d_model: int, precision: str) -> TranslationTask:
-    """Build a family's model of this width over a vocabulary of `VOCAB`, in training mode."""
-    torch.manual_seed(cfg.seed)
-    model = build_model(with_width(cfg.model, d_model), src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
-    return TranslationTask(model, cfg.optim, state=RunState(), precision=precision, seed=cfg.seed).train()
-
-
-def sentence_batch(length: int) -> Batch:
-    """Draw one pair of sentences of this length, EOS included."""
-    ids = np.random.default_rng(0).integers(N_SPECIALS, VOCAB, (2, 1, length - 1)).tolist()
-    return collate(*ids, pad_id=PAD_ID, bos_id=BOS_ID, eos_id=EOS_ID)
-
-
-# --- memory
-
-
-class PeakBytes(TorchDispatchMode):
-    """Record the most bytes that tensors made inside the block take at once. Memory inside kernels is not seen."""
-
-    def __init__(self) -> None:
-        """Start without any tensor."""
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.live: dict[StorageWeakRef, int] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        given = storages((args, kwargs))
-        self.live |= {ref: nbytes for ref, nbytes in storages(result).items() if ref not in given}
-        self.live = {ref: nbytes for ref, nbytes in self.live.items() if not ref.expired()}
-        self.peak = max(self.peak, sum(self.live.values()))
-        return result
-
-
-def storages(tree: Any) -> dict[StorageWeakRef, int]:
-    """Return the storages behind tensors, which views share, and their bytes."""
-    every = (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
-    return {StorageWeakRef(storage): storage.nbytes() for storage in every}
-
-
-def free_bytes(device: torch.device) -> float:
-    """Return the free memory of the GPU, or of the machine."""
-    return float(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes())
+def with_depth(found: Mapping[str, Any], law: dict[str, Any]) -> dict[str, Any]:
+    """Add the serial depth at each length to what `LengthSweep.found` returns. law: as `depth_law` returns it"""
+    points = [{**point, "depth": depth_at(law, point["length"])} for point in found["points"]]
+    return {**found, "points": points, "depth": law}
 
 
 # --- serial depth
 
 
 def depth_law(model: Seq2Seq) -> dict[str, Any]:
-    """Fit the serial depth, constant + a_token * length, to some short lengths. `exact`: it holds at all of them"""
+    """Fit the serial depth, constant + a_token L + a_doubling log2(L), to some short lengths L, each twice the last.
+
+    `exact`: it holds at all of them.
+    """
     counted = {length: serial_depth(model, length) for length in COUNTED}
-    (first, low), *_, (last, high) = counted.items()
-    a_token = (high - low) / (last - first)
-    constant = low - a_token * first
-    return {"constant": constant, "a_token": a_token, "counted": counted,
-            "exact": all(constant + a_token * length == depth for length, depth in counted.items())}
+    first = COUNTED[0]
+    once, twice = (counted[2 * length] - counted[length] for length in (first, 2 * first))
+    a_token = (twice - once) / first
+    a_doubling = once - a_token * first
+    constant = counted[first] - a_token * first - a_doubling * log2(first)
+    law = {"constant": constant, "a_token": a_token, "a_doubling": a_doubling}
+    return law | {"counted": counted, "exact": all(depth_at(law, length) == depth
+                                                   for length, depth in counted.items())}
+
+
+def depth_at(law: Mapping[str, float], length: int) -> float:
+    """Return the serial depth at a length that is a power of two."""
+    return law["constant"] + law["a_token"] * length + law["a_doubling"] * log2(length)
 
 
 def serial_depth(model: Seq2Seq, length: int) -> int:
-    """Count the operators of the longest chain in which each waits for the one before, forward and backward.
-
-    Without oneDNN, torch runs a recurrence as a few operators a step, which autograd's graph shows.
-    """
+    """Count the operators of the longest chain in which each waits for the one before, forward and backward."""
     batch = sentence_batch(length)
     with unfused():
         loss_sum, _ = linear_cross_entropy(model(batch.src, batch.tgt), model.output.weight, batch.labels)
@@ -224,10 +99,13 @@ def serial_depth(model: Seq2Seq, length: int) -> int:
 
 @contextmanager
 def unfused() -> Iterator[None]:
-    """Switch off oneDNN's kernels inside the block."""
+    """Let autograd's graph show what a recurrence is made of inside the block.
+
+    An LSTM is run without oneDNN, as a few operators a step; a scan in rounds, as on a GPU, not as one loop.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "TF32 acceleration")  # on Intel's GPUs; setting any of the flags warns of it
-        with torch.backends.mkldnn.flags(enabled=False):
+        with torch.backends.mkldnn.flags(enabled=False), patch.object(linear_rnn, "scan", in_rounds):
             yield
 
 
@@ -248,16 +126,6 @@ def longest_chain(result: Tensor) -> int:
 # --- what follows
 
 
-def fit_growth(points: Sequence[Point], of: str) -> dict[str, Any] | None:
-    """Fit a power of the length to one quantity, over the upper half of the points; None = too few for an error."""
-    upper = points[len(points) // 2:]
-    if len(upper) < 3:
-        return None
-    fit = fit_line([log(point["length"]) for point in upper], [log(point[of]) for point in upper])
-    return {"exponent": fit.slope, "standard_error": fit.standard_error, "interval": fit.interval,
-            "from": upper[0]["length"], "to": upper[-1]["length"]}
-
-
 def crossover(found: Mapping[str, Any], one: str, other: str) -> float | None:
     """Return the length from which on `one` takes longer than `other`, interpolated between logarithms.
 
@@ -276,27 +144,31 @@ def crossover(found: Mapping[str, Any], one: str, other: str) -> float | None:
 
 def claims(found: Mapping[str, Any]) -> Iterator[Claim]:
     """Decide what is commonly said about the cost of recurrence and attention. found: of each family"""
-    lstm, transformer = found["lstm"], found["transformer"]
+    lstm, transformer, linear = found["lstm"], found["transformer"], found["linear_rnn"]
     yield grows("the time of the LSTM grows linearly with length", lstm["time"], (0.85, 1.15))
     yield grows("the time of the Transformer grows with the square of length", transformer["time"], (1.7, 2.3))
+    yield grows("the time of a linear RNN grows linearly with length", linear["time"], (0.85, 1.15)).predicting("0.95")
     yield grows("the memory of the LSTM grows linearly with length", lstm["memory"], (0.9, 1.1))
-    yield grows("the memory of the Transformer grows with the square of length", transformer["memory"], (1.7, 2.3))
+    yield grows("the memory of the Transformer grows with the square of length", transformer["memory"],
+                (1.7, 2.3)).predicting("does not hold: 1.0, since long sentences are attended to in blocks")
     yield waits("each token of the LSTM waits for the one before", lstm["depth"], (1, inf))
     yield waits("the serial depth of the Transformer does not grow with length", transformer["depth"], (0, 0))
+    yield waits("nor does that of a linear RNN grow with each token", linear["depth"], (0, 0)).predicting(
+        "0, and some 20 more with each doubling: rounds of four scans, forwards and backwards")
+    yield at_compared("the Transformer is 5 to 10 times as fast as the LSTM, or more", transformer, lstm, (5, inf))
+    yield at_compared("a linear RNN with attention is 1.5 times as fast as an LSTM with attention, or more",
+                      found["linear_rnn_attention"], found["lstm_attention"], (1.5, inf)).predicting("1.5 to 2.5")
     both = common_points(transformer["points"], lstm["points"])
-    claim, bounds = f"at {COMPARED} tokens the Transformer is 5 to 10 times as fast as the LSTM, or more", (5, inf)
-    yield (speedup(claim, both[COMPARED], bounds) if COMPARED in both else
-           undecided(claim, bounds, "that length was not measured"))
     longest = max(both)
     yield speedup(f"at {longest:,} tokens, the longest sentence that both were given, the LSTM is the faster one",
                   both[longest][::-1], (1, inf))
 
 
-def grows(claim: str, fit: Mapping[str, Any] | None, bounds: Interval) -> Claim:
-    """Decide an exponent, as `fit_growth` returns it."""
-    if fit is None:
-        return undecided(claim, bounds, "fewer than five lengths were measured")
-    return judge(claim, fit["exponent"], fit["interval"], bounds)
+def at_compared(claim: str, one: Mapping[str, Any], other: Mapping[str, Any], bounds: Interval) -> Claim:
+    """Decide how many times as fast one family is as another, at the length at which speeds are compared."""
+    both, claim = common_points(one["points"], other["points"]), f"at {COMPARED} tokens {claim}"
+    return speedup(claim, both[COMPARED], bounds) if COMPARED in both else (
+        undecided(claim, bounds, "that length was not measured"))
 
 
 def waits(claim: str, depth: Mapping[str, Any], bounds: Interval) -> Claim:
@@ -306,31 +178,13 @@ def waits(claim: str, depth: Mapping[str, Any], bounds: Interval) -> Claim:
     return judge(claim, depth["a_token"], (depth["a_token"], depth["a_token"]), bounds)
 
 
-def common_points(ones: Sequence[Point], others: Sequence[Point]) -> dict[int, tuple[Point, Point]]:
-    """Pair the points of two families by the lengths that both have."""
-    by_length = {other["length"]: other for other in others}
-    return {one["length"]: (one, by_length[one["length"]]) for one in ones if one["length"] in by_length}
-
-
-def speedup(claim: str, both: tuple[Point, Point], bounds: Interval) -> Claim:
-    """Decide how many times as fast the first is as the second, from their extremes."""
-    one, other = both
-    return judge(claim, other["seconds"] / one["seconds"],
-                 (other["fastest_s"] / one["slowest_s"], other["slowest_s"] / one["fastest_s"]), bounds)
-
-
 def table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield each point, the fits, and where the curves cross. found: as `measure` returns it"""
     rows, fits = [["", "tokens", "ms", "from", "to", "MiB", "operators in turn"]], list[tuple[str, str]]()
     for name, family in found["families"].items():
-        for point in family["points"]:
-            times_ms = (f"{1e3 * point[key]:,.1f}" for key in ("seconds", "fastest_s", "slowest_s"))
-            rows.append([name, f"{point['length']:,}", *times_ms, f"{point['peak_bytes'] / MIB:,.1f}",
-                         f"{point['depth']:,.0f}"])
-        for what in ("time", "memory"):
-            if (fit := family[what]) is not None:
-                fits.append((name, f"{what} grows as length^{fit['exponent']:.2f} +- {fit['standard_error']:.2f} from "
-                                   f"{fit['from']:,} to {fit['to']:,}"))
+        rows += [[name, f"{point['length']:,}", *step_cells(point), f"{point['depth']:,.0f}"]
+                 for point in family["points"]]
+        fits += [(name, growth_text(family[what], what)) for what in ("time", "memory") if family[what] is not None]
         fits.append((name, f"stopped {family['stopped'] or 'at the longest length'}"))
     yield from aligned(rows)
     yield from aligned(fits, "<")

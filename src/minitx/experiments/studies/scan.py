@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from minitx.config.schema import Config
 from minitx.experiments.fits import VERDICTS, Claim, Interval, bounds_text, is_within, judge, undecided
 from minitx.experiments.prefix_scan import REDUCTIONS, SCANS, Affine, hillis_steele, serial, states, trace
-from minitx.experiments.studies.lengths import common_points, fit_growth, grows
+from minitx.experiments.studies.growth import common_points, fit_growth, grows
 from minitx.models.scan import doubling, step_by_step
 from minitx.profiling.peak import synchronize
 from minitx.training.build import choose_device
