@@ -1,0 +1,195 @@
+"""The decision: each candidate is excluded by the demands that it fails, the others are ordered by quality, then cost.
+
+Candidates whose quality differs by less than what matters are as good as one another, and cost decides among them.
+No torch: figures come from the caller.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from minitx.evaluation.significance import MATTERS
+from minitx.experiments.selection.candidates import Candidate, architectures, is_too_large, sizes
+from minitx.experiments.selection.demands import Demands, option
+from minitx.experiments.selection.quality import Quality
+from minitx.utils.errors import UserError
+
+PURE_LIMIT = 1e9  # training tokens above which a recurrence alone is not recommended without its price
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number, and where it is from."""
+
+    value: float
+    measured: bool
+    stands_on: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a candidate takes, on the hardware that is asked for."""
+
+    params: int
+    precision: str
+    attends: bool  # to the source
+    growth: int  # bytes of state that each token more adds, read or written
+    tokens_per_s: Figure  # target tokens, in training, by all devices
+    train_gib: Figure  # of a device, in training
+    token_ms: Figure  # of decoding, one sentence at a time
+    serve_gib: Figure  # weights, and the state of a typical sentence at its end
+    notes: Sequence[str] = ()  # what was lengthened beyond what was recorded or measured
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A demand that a candidate does not meet."""
+
+    demand: str  # a field of `Demands`, or "size"
+    why: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A candidate with all that is known of it, and the demands that it fails."""
+
+    candidate: Candidate
+    figures: Figures
+    quality: Quality
+    tokens: float  # that training reads
+    failures: Sequence[Failure] = ()
+
+    @property
+    def minutes(self) -> float:
+        """Return the minutes of training."""
+        return self.tokens / self.figures.tokens_per_s.value / 60
+
+    @property
+    def bleu(self) -> float | None:
+        """Return the BLEU that is expected; None = no row says anything of it."""
+        return self.quality.bleu
+
+    @property
+    def is_pure(self) -> bool:
+        """Return whether it is a recurrence alone: nothing in it attends."""
+        return not self.figures.attends
+
+    def cost(self, demands: Demands) -> float | None:
+        """Return the price of the training."""
+        return None if demands.price is None else self.minutes / 60 * demands.gpus * demands.price
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A candidate that cannot be trained so at all."""
+
+    candidate: Candidate
+    why: str
+
+
+FiguresOf = Callable[[Candidate, Demands], Figures]
+QualityOf = Callable[[str, float, int], Quality]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided. rows: one an architecture, those that meet all demands first, the best first"""
+
+    demands: Demands
+    rows: Sequence[Row]
+    refused: Sequence[Refused] = ()
+
+    @property
+    def meeting(self) -> Sequence[Row]:
+        """Return the rows that meet all demands."""
+        return [row for row in self.rows if not row.failures]
+
+    @property
+    def answer(self) -> Row | None:
+        """Return the best, or None where nothing meets all demands."""
+        return next(iter(self.meeting), None)
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """Return the candidate that is chosen."""
+        return None if self.answer is None else self.answer.candidate
+
+    @property
+    def runner_up(self) -> Row | None:
+        """Return the second best."""
+        return self.meeting[1] if len(self.meeting) > 1 else None
+
+
+def decide(demands: Demands, figures_of: FiguresOf, quality_of: QualityOf) -> Decision:
+    """Take of each architecture the largest size that meets all demands, and order them. Errors: as `Demands.check`"""
+    demands.check()
+    found = [best_size(architecture, demands, figures_of, quality_of) for architecture in architectures()]
+    rows = [row for row in found if isinstance(row, Row)]
+    return Decision(demands, [*ranked([row for row in rows if not row.failures]),
+                              *(row for row in rows if row.failures)],
+                    [row for row in found if isinstance(row, Refused)])
+
+
+def best_size(architecture: str, demands: Demands, figures_of: FiguresOf, quality_of: QualityOf) -> Row | Refused:
+    """Return the largest size that meets all demands, or the smallest that can be trained where none does."""
+    found: Row | Refused | None = None
+    for size in sizes(demands):
+        here = examined(Candidate(architecture, size), demands, figures_of, quality_of)
+        if found is None or isinstance(here, Row):
+            found = here
+        if isinstance(here, Row) and not any(failure.demand in DEPEND_ON_SIZE for failure in here.failures):
+            break
+    assert found is not None
+    return found
+
+
+def examined(candidate: Candidate, demands: Demands, figures_of: FiguresOf, quality_of: QualityOf) -> Row | Refused:
+    """Hold a candidate against the demands."""
+    try:
+        figures = figures_of(candidate, demands)
+    except UserError as error:
+        return Refused(candidate, str(error))
+    tokens = demands.tokens or 60 * (demands.budget_minutes or 0.0) * figures.tokens_per_s.value
+    row = Row(candidate, figures, quality_of(candidate.architecture, tokens, demands.length), tokens)
+    return replace(row, failures=list(failures(row, demands)))
+
+
+DEPEND_ON_SIZE = {"latency_ms", "memory_gib", "serve_gib", "budget_minutes", "size"}
+
+
+def failures(row: Row, demands: Demands) -> Iterator[Failure]:
+    """Yield each demand that a candidate does not meet, and why."""
+    figures = row.figures
+    if is_too_large(row.candidate, row.tokens):
+        yield Failure("size", f"larger than what texts of {row.tokens:,.0f} training tokens are recommended")
+    if demands.streaming and figures.growth:
+        yield Failure("streaming", f"its state grows by {figures.growth:,} bytes a token")
+    if demands.attention and not figures.attends:
+        yield Failure("attention", "it never looks back at the source")
+    limits = (("latency_ms", figures.token_ms.value, demands.latency_ms),
+              ("memory_gib", figures.train_gib.value, demands.memory_limit_gib),
+              ("serve_gib", figures.serve_gib.value, demands.serve_gib),
+              ("budget_minutes", row.minutes, demands.budget_minutes if demands.tokens else None))
+    for name, has, limit in limits:
+        if limit is not None and has > limit:
+            yield Failure(name, f"{option(name)} {limit:.3g}: it takes {has:.3g}")
+    if demands.target_bleu is not None and row.bleu is None:
+        yield Failure("target_bleu", "its BLEU was not measured")
+    elif demands.target_bleu is not None and (row.bleu or 0.0) < demands.target_bleu:
+        yield Failure("target_bleu", f"{option('target_bleu')} {demands.target_bleu:g}: it gets {row.bleu:.1f}")
+
+
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """Order rows by quality and, where it differs by less than `MATTERS` from the best left, by hours of training.
+
+    All are of as many devices, so that hours are costs. Those of unknown quality come last.
+    """
+    def hours(row: Row) -> tuple[float, float, str]:
+        return row.minutes, -(row.bleu or 0.0), row.candidate.architecture
+
+    known = sorted((row for row in rows if row.bleu is not None), key=lambda row: -(row.bleu or 0.0))
+    order = list[Row]()
+    while known:
+        alike = [row for row in known if (known[0].bleu or 0.0) - (row.bleu or 0.0) < MATTERS]
+        order += sorted(alike, key=hours)
+        known = known[len(alike):]
+    return order + sorted((row for row in rows if row.bleu is None), key=hours)
