@@ -1,10 +1,9 @@
 """Made-up candidates for decisions: what each takes follows from a few rules that are easy to do by hand."""
 
-from collections.abc import Callable
 from functools import partial
 
 from minitx.experiments.selection.candidates import Candidate
-from minitx.experiments.selection.decision import Decision, Figure, Figures, decide
+from minitx.experiments.selection.decision import Decision, Figure, Figures, Knowledge, Structure, decide
 from minitx.experiments.selection.demands import Demands
 from minitx.experiments.selection.quality import Curves, Text, expected
 from minitx.utils.errors import UserError
@@ -39,5 +38,16 @@ TEXTS = {"captions": Text("captions", 16.0, {name: curves(bleu, f"captions.{name
          "verses": Text("verses", 38.0, {"transformer": curves(25.0, "verses.transformer"),
                                          "transformer_rope": curves(28.0, "verses.transformer_rope"),
                                          "transformer_nope": curves(12.5, "verses.transformer_nope")})}
-quality_of = partial(expected, texts=TEXTS)
-made_up: Callable[[Demands], Decision] = partial(decide, figures_of=figures_of, quality_of=quality_of)
+
+
+def structure_of(architecture: str, streaming: bool) -> Structure:
+    """Whatever attends carries a state that grows."""
+    return Structure(architecture not in PURE, architecture not in PURE)
+
+
+KNOWN = Knowledge(figures_of, partial(expected, texts=TEXTS), structure_of)
+
+
+def made_up(demands: Demands) -> Decision:
+    """Decide by what is made up here."""
+    return decide(demands, KNOWN)

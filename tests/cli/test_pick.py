@@ -21,6 +21,7 @@ FIGURES = {"params", "precision", "attends", "growth", "tokens_per_s", "train_gi
 @pytest.fixture(autouse=True)
 def _made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minitx.experiments.selection.chooser.figures_of", selected.figures_of)
+    monkeypatch.setattr("minitx.experiments.selection.chooser.structure_of", selected.structure_of)
 
 
 def picked(capfd: pytest.CaptureFixture[str], *words: str, code: Exit = Exit.OK) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def test_the_command_trains_what_was_chosen(capfd: pytest.CaptureFixture[str]) -
 def test_for_a_person_the_answer_stands_first(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*USUAL, "--streaming"]) == Exit.OK
     out = capfd.readouterr().out.splitlines()
-    assert out[0].startswith("lstm small: model=lstm model.size=small model.bidirectional=false; then ")
+    assert out[0].startswith("lstm small: model=lstm model.size=small model.bidirectional=false; ")
     table = [line for line in out if line.startswith(("lstm", "transformer", "linear_rnn"))][1:]
     assert any("no: its state grows by 1,000 bytes a token" in line for line in table)
     assert "~ = predicted; without it: measured, or counted" in out

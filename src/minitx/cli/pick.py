@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 from minitx.cli.arguments import add_json, not_negative, positive, positive_number
@@ -41,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--target-bleu", type=positive_number, metavar="BLEU",
         help="to reach on the text that was measured: captions, or verses if sentences are nearer to those in length")
     add("--price", type=not_negative, metavar="DOLLARS", help="of a device for an hour")
+    add("--answer-only", action="store_true", help="do not look for what would change it, which takes longest")
     add("--ledger", type=Path, default=Path("results"), metavar="FOLDER",
         help="folder of published rows (default: results)")
     add_json(parser)
@@ -54,16 +56,17 @@ def run(args: argparse.Namespace) -> int:
     demands.check()
     from minitx.experiments.reports.results import read_rows
     from minitx.experiments.selection.changes import changes
+    from minitx.experiments.selection.decision import choose, decide
     from minitx.experiments.selection.quality import gather
     from minitx.experiments.selection.text import as_json, lines
 
     texts, console = gather(read_rows(args.ledger)), Console()
-    from minitx.experiments.selection.chooser import chooser  # imports torch and Lightning: seconds
+    from minitx.experiments.selection.chooser import knowledge  # imports torch and Lightning: seconds
 
     with created(None) as sink, show_warnings(console):
-        decide = chooser(texts, console)
-        decision = decide(demands)
-        found = list(changes(decision, decide))
+        known = knowledge(texts, console)
+        decision = decide(demands, known)
+        found = [] if args.answer_only else list(changes(decision, partial(choose, known=known)))
         console.clear()
         text = (json.dumps(as_json(decision, found, texts), indent=1) + "\n" if args.json else
                 "".join(f"{line}\n" for line in lines(decision, found, texts)))

@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from selected import PURE, figures_of, made_up, quality_of
+from selected import KNOWN, PURE, figures_of, made_up
 
 from minitx.evaluation.significance import MATTERS
-from minitx.experiments.selection import decision as decisions
 from minitx.experiments.selection.candidates import Candidate, architectures, is_too_large, sizes
-from minitx.experiments.selection.decision import Decision, Row, ranked
+from minitx.experiments.selection.decision import Decision, Row, choose, examined, ranked
 from minitx.experiments.selection.demands import Demands
 from minitx.experiments.selection.quality import Quality
 
@@ -108,7 +107,7 @@ def test_what_is_offered_meets_all_and_what_is_excluded_does_not(demands: Demand
         assert meets(row, demands) == (not row.failures)
         for failure in row.failures:
             without = replace(demands, **{failure.demand: None if failure.demand != "streaming" else False})
-            again = decisions.examined(row.candidate, without, figures_of, quality_of)
+            again = examined(row.candidate, without, KNOWN)
             assert isinstance(again, Row)
             assert failure.demand not in {other.demand for other in again.failures}, "each reason is its own demand's"
 
@@ -125,3 +124,8 @@ def test_a_tighter_demand_is_never_answered_with_what_fails_it(demands: Demands,
         assert meets(row, demands)
     if tighter.answer is not None and tighter.answer.bleu is not None and decided.answer.bleu is not None:
         assert tighter.answer.bleu < decided.answer.bleu + MATTERS, "less is allowed, so nothing gets better"
+
+
+@given(DEMANDS)
+def test_the_answer_alone_is_that_of_the_whole_decision(demands: Demands) -> None:
+    assert choose(demands, KNOWN) == made_up(demands).answer

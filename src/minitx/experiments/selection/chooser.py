@@ -1,32 +1,33 @@
-"""A chooser for many questions of one kind: what was recorded or measured for one of them serves the next."""
+"""What decisions know: figures are made once for demands that differ in nothing that figures depend on."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from functools import cache, partial
 
 from minitx.experiments.selection.candidates import Candidate, config_words
-from minitx.experiments.selection.decision import Decision, Figures, decide
+from minitx.experiments.selection.decision import Figures, Knowledge
 from minitx.experiments.selection.demands import Demands
-from minitx.experiments.selection.figures import figures_of
+from minitx.experiments.selection.figures import figures_of, structure_of
 from minitx.experiments.selection.quality import Text, expected
 from minitx.utils.console import Console
 from minitx.utils.errors import UserError
 
 
-def chooser(texts: Mapping[str, Text], console: Console) -> Callable[[Demands], Decision]:
-    """Return what decides: figures are made once for demands that differ in nothing that figures depend on."""
-    known: dict[object, Figures | UserError] = {}
+def knowledge(texts: Mapping[str, Text], console: Console) -> Knowledge:
+    """Return where figures, qualities and structures come from; what is being recorded or measured is shown."""
+    made: dict[object, Figures | UserError] = {}
 
     def figures(candidate: Candidate, demands: Demands) -> Figures:
-        key = config_words(candidate, demands), demands.length, demands.longest, demands.hardware, demands.gpus
-        if key not in known:
-            console.live(f"{candidate}: sentences of {demands.length:,} tokens, on {demands.hardware} ...")
+        key = (config_words(candidate, demands), demands.length, demands.longest, demands.hardware, demands.gpus)
+        if key not in made:
+            console.live(f"{len(made) + 1}: {candidate}, sentences of {demands.length:,} tokens, on "
+                         f"{demands.hardware} ...")
             try:
-                known[key] = figures_of(candidate, demands)
+                made[key] = figures_of(candidate, demands)
             except UserError as error:
-                known[key] = error
-        found = known[key]
+                made[key] = error
+        found = made[key]
         if isinstance(found, UserError):
             raise found
         return found
 
-    return partial(decide, figures_of=figures, quality_of=partial(expected, texts=texts))
+    return Knowledge(figures, partial(expected, texts=texts), cache(structure_of))

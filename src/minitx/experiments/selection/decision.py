@@ -86,8 +86,26 @@ class Refused:
     why: str
 
 
+@dataclass(frozen=True)
+class Structure:
+    """What is so at any size."""
+
+    attends: bool  # to the source
+    grows: bool  # the state that decoding carries, with the tokens
+
+
 FiguresOf = Callable[[Candidate, Demands], Figures]
 QualityOf = Callable[[str, float, int], Quality]
+StructureOf = Callable[[str, bool], Structure]  # of an architecture, and whether it must decode in constant memory
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Where figures, qualities and structures come from."""
+
+    figures_of: FiguresOf
+    quality_of: QualityOf
+    structure_of: StructureOf
 
 
 @dataclass(frozen=True)
@@ -119,21 +137,51 @@ class Decision:
         return self.meeting[1] if len(self.meeting) > 1 else None
 
 
-def decide(demands: Demands, figures_of: FiguresOf, quality_of: QualityOf) -> Decision:
+def decide(demands: Demands, known: Knowledge) -> Decision:
     """Take of each architecture the largest size that meets all demands, and order them. Errors: as `Demands.check`"""
     demands.check()
-    found = [best_size(architecture, demands, figures_of, quality_of) for architecture in architectures()]
+    found = [best_size(architecture, demands, known) for architecture in architectures()]
     rows = [row for row in found if isinstance(row, Row)]
     return Decision(demands, [*ranked([row for row in rows if not row.failures]),
                               *(row for row in rows if row.failures)],
                     [row for row in found if isinstance(row, Refused)])
 
 
-def best_size(architecture: str, demands: Demands, figures_of: FiguresOf, quality_of: QualityOf) -> Row | Refused:
+def choose(demands: Demands, known: Knowledge) -> Row | None:
+    """Return the answer of `decide`, and look at no more candidates than that takes. Errors: as `Demands.check`
+
+    In the order of their quality, until what is left is more than `MATTERS` below one that meets all demands.
+    """
+    demands.check()
+    if demands.tokens is None:  # quality follows from the speed of each
+        return decide(demands, known).answer
+    meeting = list[Row]()
+    for bleu, architecture in by_quality(demands, demands.tokens, known):
+        if meeting and ((best := meeting[0].bleu) is not None and (bleu is None or best - bleu >= MATTERS)):
+            break
+        row = best_size(architecture, demands, known)
+        if isinstance(row, Row) and not row.failures:
+            meeting.append(row)
+    return next(iter(ranked(meeting)), None)
+
+
+def by_quality(demands: Demands, tokens: float, known: Knowledge) -> list[tuple[float | None, str]]:
+    """Return the architectures that no demand excludes at any size, the best first, those of unknown quality last."""
+    found = []
+    for architecture in architectures():
+        structure = known.structure_of(architecture, demands.streaming)
+        bleu = known.quality_of(architecture, tokens, demands.length).bleu
+        if not (demands.streaming and structure.grows or demands.attention and not structure.attends
+                or demands.target_bleu is not None and (bleu is None or bleu < demands.target_bleu)):
+            found.append((bleu, architecture))
+    return sorted(found, key=lambda pair: (pair[0] is None, -(pair[0] or 0.0)))
+
+
+def best_size(architecture: str, demands: Demands, known: Knowledge) -> Row | Refused:
     """Return the largest size that meets all demands, or the smallest that can be trained where none does."""
     found: Row | Refused | None = None
     for size in sizes(demands):
-        here = examined(Candidate(architecture, size), demands, figures_of, quality_of)
+        here = examined(Candidate(architecture, size), demands, known)
         if found is None or isinstance(here, Row):
             found = here
         if isinstance(here, Row) and not any(failure.demand in DEPEND_ON_SIZE for failure in here.failures):
@@ -142,14 +190,14 @@ def best_size(architecture: str, demands: Demands, figures_of: FiguresOf, qualit
     return found
 
 
-def examined(candidate: Candidate, demands: Demands, figures_of: FiguresOf, quality_of: QualityOf) -> Row | Refused:
+def examined(candidate: Candidate, demands: Demands, known: Knowledge) -> Row | Refused:
     """Hold a candidate against the demands."""
     try:
-        figures = figures_of(candidate, demands)
+        figures = known.figures_of(candidate, demands)
     except UserError as error:
         return Refused(candidate, str(error))
     tokens = demands.tokens or 60 * (demands.budget_minutes or 0.0) * figures.tokens_per_s.value
-    row = Row(candidate, figures, quality_of(candidate.architecture, tokens, demands.length), tokens)
+    row = Row(candidate, figures, known.quality_of(candidate.architecture, tokens, demands.length), tokens)
     return replace(row, failures=list(failures(row, demands)))
 
 
@@ -186,10 +234,10 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
     def hours(row: Row) -> tuple[float, float, str]:
         return row.minutes, -(row.bleu or 0.0), row.candidate.architecture
 
-    known = sorted((row for row in rows if row.bleu is not None), key=lambda row: -(row.bleu or 0.0))
+    left = sorted((row for row in rows if row.bleu is not None), key=lambda row: -(row.bleu or 0.0))
     order = list[Row]()
-    while known:
-        alike = [row for row in known if (known[0].bleu or 0.0) - (row.bleu or 0.0) < MATTERS]
+    while left:
+        alike = [row for row in left if (left[0].bleu or 0.0) - (row.bleu or 0.0) < MATTERS]
         order += sorted(alike, key=hours)
-        known = known[len(alike):]
+        left = left[len(alike):]
     return order + sorted((row for row in rows if row.bleu is None), key=hours)

@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
 
+from minitx.config.compose import compose
 from minitx.config.schema import Config
 from minitx.experiments.prediction.cpu import update
 from minitx.experiments.prediction.speed import EXPECTED_ERROR, WEIGHT_BYTES
 from minitx.experiments.prediction.training import estimate
 from minitx.experiments.prediction.update import HORIZON, LoneTask, batch_of, build_task, plan, vocabulary
-from minitx.experiments.selection.candidates import Candidate, config
-from minitx.experiments.selection.decision import Figure, Figures
+from minitx.experiments.selection.candidates import Candidate, config, reads_both_ways
+from minitx.experiments.selection.decision import Figure, Figures, Structure
 from minitx.experiments.selection.demands import Demands
 from minitx.experiments.studies.lengths import PeakBytes, storages
 from minitx.models.base import DecodeState, Seq2Seq, evaluating
@@ -32,6 +33,7 @@ from minitx.profiling.kernels import Kernel
 from minitx.profiling.recorder import recording
 from minitx.profiling.timeline import Constants, Pace, timeline
 from minitx.training.build import choose_precision
+from minitx.training.launch import resolve
 from minitx.training.state import RunState
 
 GIB = 2**30
@@ -65,8 +67,9 @@ def on_gpu(cfg: Config, device: Device, demands: Demands) -> Figures:
         Figure(speed, False, f"kernels of an update recorded from the code, timed by a model of {device.name}; within "
                              f"{few:.2f} and {many:.2f} times the hours (docs/gpu.md: {100 * EXPECTED_ERROR:.0f} % is "
                              "the deviation from published trainings)"),
-        Figure((state + peak) / GIB, False, f"weights and two moments, and all tensors of a micro-batch with sentences "
-                                            f"of {demands.longest:,} tokens, counted; the driver's own are not"),
+        Figure((state + peak) / GIB, False, "weights and two moments, and all tensors of a micro-batch with sentences "
+                                            f"of {demands.longest:,} tokens, counted; what the driver and cuDNN keep "
+                                            "is not"),
         Figure(1e3 * latency_s, False, f"kernels of a step at position {demands.length:,} recorded and timed; no "
                                        "published decoding tests it"),
         Figure((4 * found.work.params + step.state_bytes) / GIB, False,
@@ -87,7 +90,7 @@ def peak_bytes_on_gpu(cfg: Config, longest: int, precision: str, device: Device)
             task.training_step(planned, 0)
             with PeakBytes() as peak:
                 task.training_step(planned, 0)
-    return peak.peak
+    return int(peak.peak)
 
 
 def ceil_to(value: int, multiple: int) -> int:
@@ -96,6 +99,17 @@ def ceil_to(value: int, multiple: int) -> int:
 
 
 # --- a step of decoding
+
+
+def structure_of(architecture: str, streaming: bool) -> Structure:
+    """Look at a tiny model of an architecture: whether it attends to the source, and whether its state grows."""
+    one_way = ("model.bidirectional=false",) if streaming and reads_both_ways(architecture) else ()
+    cfg = resolve(compose([f"model={architecture}", "model.size=toy", *one_way, "tokenizer.vocab_size=300",
+                           "logger=none"]))
+    model = build_model(cfg.model, src_vocab_size=300, tgt_vocab_size=300)
+    with evaluating(model), torch.inference_mode():
+        _, growth = counted_state(model, cfg, 8, CPU)
+    return Structure(bool(model.attentions()), growth > 0)
 
 
 @dataclass(frozen=True)
@@ -131,13 +145,11 @@ def record_step(cfg: Config, length: int, capability: tuple[int, int]) -> Step:
     with fake_gpu(capability=capability) as counter:
         model = build_task(cfg, "32-true", capability).model
         tokens = torch.zeros(1, dtype=torch.long, device=CUDA)
-        with evaluating(model), torch.inference_mode():
-            state = state_at(model, cfg, length, length, CUDA)
-            with recording(counter, capability) as recorder:
-                model.step(tokens, state)  # makes what is made once
-                recorder.kernels.clear()
-                model.step(tokens, state)
+        with evaluating(model), torch.inference_mode(), recording(counter, capability) as recorder:
             here, growth = counted_state(model, cfg, length, CUDA)
+            state = state_at(model, cfg, length, length, CUDA)
+            recorder.kernels.clear()
+            model.step(tokens, state)
     return Step(here, growth, bool(model.attentions()), recorder.kernels)
 
 
@@ -231,7 +243,7 @@ def update_here(task: LoneTask, cfg: Config, length: int) -> tuple[float, int, i
     update(task, planned)
     with PeakBytes() as peak:
         update(task, planned)
-    return min(repeats(lambda: update(task, planned), 2, ENOUGH_S)), peak.peak, planned.n_tokens
+    return min(repeats(lambda: update(task, planned), 2, ENOUGH_S)), int(peak.peak), planned.n_tokens
 
 
 def peak_here(task: LoneTask, cfg: Config, longest: int, peak: int, notes: list[str]) -> int:
@@ -251,7 +263,7 @@ def counted_here(task: LoneTask, cfg: Config, length: int) -> int:
     lengths = np.array([max(2, length)])
     with PeakBytes() as peak:
         update(task, plan(cfg, lengths, lengths))
-    return peak.peak
+    return int(peak.peak)
 
 
 def step_here(model: Seq2Seq, cfg: Config, length: int) -> tuple[float, int, int]:

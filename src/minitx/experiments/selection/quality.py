@@ -106,7 +106,7 @@ def _curves(rows: Sequence[Row]) -> Curves:
 
 def _sentence(row: Row) -> float:
     """Return the mean target tokens of a training sentence."""
-    return row.result.tokens / (row.result.epochs * row.result.cleaning["kept"])
+    return float(row.result.tokens / (row.result.epochs * row.result.cleaning["kept"]))
 
 
 def _interpolate(curve: Sequence[tuple[float, float]], tokens: float) -> float:

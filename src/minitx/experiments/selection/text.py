@@ -167,8 +167,7 @@ def sources(row: Row, demands: Demands) -> Iterator[tuple[str, str]]:
 
 def change_text(change: Change) -> str:
     """Say at which value of which demand the answer becomes which."""
-    chosen = change.decision.chosen
-    becomes = "nothing meets the demands" if chosen is None else f"{chosen}"
+    becomes = "nothing meets the demands" if change.chosen is None else str(change.chosen)
     if change.value is None:
         return f"{change.side} {option(change.demand)}: {becomes}"
     return f"{change.side} {option(change.demand)} {change.value:,.3g} ({UNITS[change.demand]}): {becomes}"
@@ -186,7 +185,7 @@ def as_json(decision: Decision, found: Sequence[Change], texts: Mapping[str, Tex
             "candidates": [row_json(row, demands) for row in decision.rows],
             "refused": [{**asdict(row.candidate), "why": row.why} for row in decision.refused],
             "changes": [{"demand": change.demand, "side": change.side, "value": change.value,
-                         "answer": named(change.decision.answer)} for change in found]}
+                         "answer": named(change.answer)} for change in found]}
 
 
 def named(row: Row | None) -> dict[str, str] | None:
