@@ -50,9 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decide and print. Without an answer, the exit code is that of a usage that cannot be met."""
-    demands = Demands(args.length, args.longest or args.length, args.hardware.lower(), args.gpus, args.tokens,
-                      args.budget_minutes, args.latency_ms, args.memory_gib, args.serve_gib, args.streaming,
-                      args.attention, args.target_bleu, args.price)
+    demands = demands_of(args)
     demands.check()
     from minitx.experiments.reports.results import read_rows
     from minitx.experiments.selection.changes import changes
@@ -72,3 +70,10 @@ def run(args: argparse.Namespace) -> int:
                 "".join(f"{line}\n" for line in lines(decision, found, texts)))
         sink.write(text.encode())
     return Exit.OK if decision.answer else Exit.USAGE
+
+
+def demands_of(args: argparse.Namespace) -> Demands:
+    """Return what the options ask for."""
+    return Demands(args.length, args.longest or args.length, args.hardware.lower(), args.gpus, args.tokens,
+                   args.budget_minutes, args.latency_ms, args.memory_gib, args.serve_gib, args.streaming,
+                   args.attention, args.target_bleu, args.price)

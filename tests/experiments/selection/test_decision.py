@@ -74,7 +74,7 @@ def test_a_budget_alone_says_how_much_each_reads() -> None:
 
 def test_what_cannot_be_trained_is_told_and_the_rest_is_decided() -> None:
     decided = made_up(replace(USUAL, longest=200_000, memory_gib=1e6))
-    assert [(str(row.candidate), row.why) for row in decided.refused] == [("transformer small", "too long")]
+    assert [(str(row.candidate), row.why) for row in decided.refused] == [("transformer tiny", "too long")]
     assert decided.answer is not None
 
 

@@ -17,9 +17,9 @@ LIMITS: dict[str, Callable[[Row], float]] = {  # demands that are limits, and th
     "serve_gib": lambda row: row.figures.serve_gib.value,
     "budget_minutes": lambda row: row.minutes,
 }
-LADDER = {"tokens": 10.0, "length": 8.0, "budget_minutes": 10.0}  # demands that figures follow, and how far a rung is
-RUNGS = 3  # up, and down
-CLOSE = 1.1  # a value at which the answer changes is found to within this factor
+LADDER = {"tokens": 30.0, "length": 8.0, "budget_minutes": 30.0}  # demands that figures follow, and how far a rung is
+RUNGS = 2  # up, and down
+CLOSE = 1.25  # a value at which the answer changes is found to within this factor
 JUST = 1e-9  # as a share: a limit by this much below a figure
 
 
@@ -62,8 +62,7 @@ def by_limits(decision: Decision, choose: Choose) -> Iterator[Change]:
             yield Change(name, "below", own, tighter)
         if limit_of(demands, name) is None:
             continue
-        failing = [figure(row) for row in decision.rows if any(failure.demand == name for failure in row.failures)]
-        for value in sorted(failing):
+        for value in sorted(figure(row) for row in failing(decision, name)):
             if candidate_of(looser := choose(with_value(demands, name, value))) != decision.chosen:
                 yield Change(name, "from", value, looser)
                 break
@@ -73,6 +72,13 @@ def by_limits(decision: Decision, choose: Choose) -> Iterator[Change]:
             without = choose(with_value(demands, name, None))
             if candidate_of(without) != decision.chosen:
                 yield Change(name, "without", None, without)
+
+
+def failing(decision: Decision, name: str) -> Iterator[Row]:
+    """Yield the candidates that were looked at and fail a demand."""
+    for row in (*decision.rows, *decision.tried):
+        if isinstance(row, Row) and any(failure.demand == name for failure in row.failures):
+            yield row
 
 
 def limit_of(demands: Demands, name: str) -> float | None:

@@ -110,11 +110,15 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided. rows: one an architecture, those that meet all demands first, the best first"""
+    """What was decided. rows: one an architecture, those that meet all demands first, the best first
+
+    refused: architectures that cannot be trained so at any size; tried: candidates that were looked at besides
+    """
 
     demands: Demands
     rows: Sequence[Row]
     refused: Sequence[Refused] = ()
+    tried: Sequence[Row | Refused] = ()
 
     @property
     def meeting(self) -> Sequence[Row]:
@@ -140,11 +144,13 @@ class Decision:
 def decide(demands: Demands, known: Knowledge) -> Decision:
     """Take of each architecture the largest size that meets all demands, and order them. Errors: as `Demands.check`"""
     demands.check()
-    found = [best_size(architecture, demands, known) for architecture in architectures()]
+    looked_at = [attempts(architecture, demands, known) for architecture in architectures()]
+    found = [best_of(tried) for tried in looked_at]
     rows = [row for row in found if isinstance(row, Row)]
     return Decision(demands, [*ranked([row for row in rows if not row.failures]),
                               *(row for row in rows if row.failures)],
-                    [row for row in found if isinstance(row, Refused)])
+                    [row for row in found if isinstance(row, Refused)],
+                    [row for tried in looked_at for row in tried if row not in found])
 
 
 def choose(demands: Demands, known: Knowledge) -> Row | None:
@@ -159,7 +165,7 @@ def choose(demands: Demands, known: Knowledge) -> Row | None:
     for bleu, architecture in by_quality(demands, demands.tokens, known):
         if meeting and ((best := meeting[0].bleu) is not None and (bleu is None or best - bleu >= MATTERS)):
             break
-        row = best_size(architecture, demands, known)
+        row = best_of(attempts(architecture, demands, known))
         if isinstance(row, Row) and not row.failures:
             meeting.append(row)
     return next(iter(ranked(meeting)), None)
@@ -177,17 +183,19 @@ def by_quality(demands: Demands, tokens: float, known: Knowledge) -> list[tuple[
     return sorted(found, key=lambda pair: (pair[0] is None, -(pair[0] or 0.0)))
 
 
-def best_size(architecture: str, demands: Demands, known: Knowledge) -> Row | Refused:
-    """Return the largest size that meets all demands, or the smallest that can be trained where none does."""
-    found: Row | Refused | None = None
+def attempts(architecture: str, demands: Demands, known: Knowledge) -> list[Row | Refused]:
+    """Look at an architecture's sizes, the largest first, until one meets the demands that depend on it."""
+    tried = list[Row | Refused]()
     for size in sizes(demands):
-        here = examined(Candidate(architecture, size), demands, known)
-        if found is None or isinstance(here, Row):
-            found = here
-        if isinstance(here, Row) and not any(failure.demand in DEPEND_ON_SIZE for failure in here.failures):
+        tried.append(examined(Candidate(architecture, size), demands, known))
+        if isinstance(tried[-1], Row) and not any(one.demand in DEPEND_ON_SIZE for one in tried[-1].failures):
             break
-    assert found is not None
-    return found
+    return tried
+
+
+def best_of(tried: Sequence[Row | Refused]) -> Row | Refused:
+    """Return the last size that was tried and can be trained."""
+    return next((row for row in reversed(tried) if isinstance(row, Row)), tried[-1])
 
 
 def examined(candidate: Candidate, demands: Demands, known: Knowledge) -> Row | Refused:

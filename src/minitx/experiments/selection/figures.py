@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from minitx.config.compose import compose
 from minitx.config.schema import Config
+from minitx.data.datamodule import PlannedUpdate
 from minitx.experiments.prediction.cpu import update
 from minitx.experiments.prediction.speed import EXPECTED_ERROR, WEIGHT_BYTES
 from minitx.experiments.prediction.training import estimate
@@ -28,13 +29,15 @@ from minitx.models.base import DecodeState, Seq2Seq, evaluating
 from minitx.models.registry import build_model
 from minitx.profiling.cpu_bench import repeats
 from minitx.profiling.devices import Device
-from minitx.profiling.fake_cuda import CUDA, fake_gpu
+from minitx.profiling.fake_cuda import CUDA, backward, fake_gpu
 from minitx.profiling.kernels import Kernel
+from minitx.profiling.libraries import GPULibraries
 from minitx.profiling.recorder import recording
 from minitx.profiling.timeline import Constants, Pace, timeline
 from minitx.training.build import choose_precision
 from minitx.training.launch import resolve
 from minitx.training.state import RunState
+from minitx.training.task import seed_dropout
 
 GIB = 2**30
 CPU = torch.device("cpu")
@@ -77,19 +80,15 @@ def on_gpu(cfg: Config, device: Device, demands: Demands) -> Figures:
 
 
 def peak_bytes_on_gpu(cfg: Config, longest: int, precision: str, device: Device) -> int:
-    """Count the most bytes of one micro-batch of the longest sentences, gradients included; weights and moments not.
-
-    The second of two updates is counted, in which the optimizer's state is there already.
-    """
+    """Count the most bytes of one micro-batch of the longest sentences, forward and backward, gradients included."""
     sentences = max(1, cfg.data.max_tokens // ceil_to(longest, cfg.data.pad_to_multiple))
-    lengths = np.full(sentences, longest)
-    with fake_gpu(capability=device.capability) as counter:
+    with fake_gpu(capability=device.capability):
         task = build_task(cfg, precision, device.capability)
-        planned = plan(cfg, lengths, lengths)
-        with recording(counter, device.capability):
-            task.training_step(planned, 0)
-            with PeakBytes() as peak:
-                task.training_step(planned, 0)
+        batch = sentences_of(cfg, longest, sentences).turns[0].batch.to(CUDA)
+        with GPULibraries(lambda _: None, device.capability), PeakBytes() as peak:
+            seed_dropout(0)
+            loss_sum, _ = task.losses(task.model, batch, cfg.optim.label_smoothing)
+            backward(loss_sum)
     return int(peak.peak)
 
 
@@ -108,7 +107,7 @@ def structure_of(architecture: str, streaming: bool) -> Structure:
                            "logger=none"]))
     model = build_model(cfg.model, src_vocab_size=300, tgt_vocab_size=300)
     with evaluating(model), torch.inference_mode():
-        _, growth = counted_state(model, cfg, 8, CPU)
+        _, growth = grown_state(model, cfg, 8, CPU)
     return Structure(bool(model.attentions()), growth > 0)
 
 
@@ -146,22 +145,21 @@ def record_step(cfg: Config, length: int, capability: tuple[int, int]) -> Step:
         model = build_task(cfg, "32-true", capability).model
         tokens = torch.zeros(1, dtype=torch.long, device=CUDA)
         with evaluating(model), torch.inference_mode(), recording(counter, capability) as recorder:
-            here, growth = counted_state(model, cfg, length, CUDA)
-            state = state_at(model, cfg, length, length, CUDA)
+            state, growth = grown_state(model, cfg, length, CUDA)
+            here = state_bytes(model, state, tokens)
             recorder.kernels.clear()
             model.step(tokens, state)
     return Step(here, growth, bool(model.attentions()), recorder.kernels)
 
 
-def counted_state(model: Seq2Seq, cfg: Config, length: int, device: torch.device) -> tuple[int, int]:
-    """Count the bytes of state that a step reads at the end of a sentence, and by how many a token they grow there.
+def grown_state(model: Seq2Seq, cfg: Config, length: int, device: torch.device) -> tuple[DecodeState, int]:
+    """Return the state at the end of a sentence, and by how many bytes a token it grows there, of those that are read.
 
     Sources are padded, so that the growth is seen a whole number of tokens further.
     """
     further, tokens = cfg.data.pad_to_multiple, torch.zeros(1, dtype=torch.long, device=device)
-    here, there = (state_bytes(model, state_at(model, cfg, at, at, device), tokens)
-                   for at in (length, length + further))
-    return here, (there - here) // further
+    here, there = (state_at(model, cfg, at, at, device) for at in (length, length + further))
+    return here, (state_bytes(model, there, tokens) - state_bytes(model, here, tokens)) // further
 
 
 def state_at(model: Seq2Seq, cfg: Config, length: int, position: int, device: torch.device) -> DecodeState:
@@ -203,24 +201,24 @@ def on_this_processor(cfg: Config, demands: Demands) -> Figures:
     precision = choose_precision(cfg.trainer, CPU)
     length, notes = min(demands.length, LONGEST_MEASURED), list[str]()
     task = task_here(cfg, precision)
-    seconds, peak, tokens = update_here(task, cfg, length)
+    seconds, tokens = update_here(task, cfg, length)
     if demands.length > length:
-        half, *_ = update_here(task, cfg, length // 2)
+        half, _ = update_here(task, cfg, length // 2)
         power = min(2.0, max(0.0, log(seconds / half, 2)))
         seconds *= (demands.length / length) ** power
         notes.append(f"time at {demands.length:,} tokens: that at {length:,}, lengthened by the power {power:.2f} "
                      f"found between {length // 2:,} and it")
-    peak = peak_here(task, cfg, demands.longest, peak, notes)
+    peak = peak_here(task, cfg, demands, notes)
     params = sum(p.numel() for p in task.model.parameters())
     token_s, state, growth = step_here(task.model, cfg, demands.length)
-    where = f"measured here, {torch.get_num_threads()} threads, {precision}"
+    where = f"{torch.get_num_threads()} threads, {precision}"
     return Figures(
         params, precision, bool(task.model.attentions()), growth,
-        Figure(tokens / seconds, not notes, f"updates of {tokens:,} tokens, {where}"),
-        Figure((WEIGHT_BYTES[precision] * params * (3 + (cfg.optim.ema_decay is not None)) + peak) / GIB, not notes,
-               f"weights and two moments, and all tensors of an update of one sentence of {demands.longest:,} tokens, "
-               "counted here"),
-        Figure(1e3 * token_s, demands.length <= LONGEST_MEASURED, f"steps at position {demands.length:,}, {where}"),
+        Figure(tokens / seconds, demands.length == length, f"updates of {tokens:,} tokens here, {where}"),
+        Figure((WEIGHT_BYTES[precision] * params * (3 + (cfg.optim.ema_decay is not None)) + peak) / GIB, False,
+               "weights and two moments, and all tensors of an update, counted here at two sizes, on a line through "
+               f"both to data.max_tokens={cfg.data.max_tokens:,}"),
+        Figure(1e3 * token_s, True, f"steps at position {demands.length:,} here, {where}"),
         Figure((4 * params + state) / GIB, True, "weights in fp32 and the state that a step reads, counted"), notes)
 
 
@@ -235,46 +233,55 @@ def task_here(cfg: Config, precision: str) -> LoneTask:
     return task.train()
 
 
-def update_here(task: LoneTask, cfg: Config, length: int) -> tuple[float, int, int]:
-    """Time updates of sentences of one length. --> seconds, peak bytes of the second one, target tokens"""
-    sentences = max(1, min(cfg.trainer.tokens_per_update, MEASURED_TOKENS) // length)
-    lengths = np.full(sentences, length)
-    planned = plan(cfg, lengths, lengths)
+def update_here(task: LoneTask, cfg: Config, length: int) -> tuple[float, int]:
+    """Time updates of sentences of one length. --> seconds, target tokens"""
+    planned = sentences_of(cfg, length, min(cfg.trainer.tokens_per_update, MEASURED_TOKENS) // length)
     update(task, planned)
+    return min(repeats(lambda: update(task, planned), 2, ENOUGH_S)), planned.n_tokens
+
+
+def sentences_of(cfg: Config, length: int, sentences: int) -> PlannedUpdate:
+    """Return an update of so many sentences of one length, one at least."""
+    lengths = np.full(max(1, sentences), max(2, length))
+    return plan(cfg, lengths, lengths)
+
+
+def peak_here(task: LoneTask, cfg: Config, demands: Demands, notes: list[str]) -> int:
+    """Return the most bytes of a micro-batch: one full of typical sentences, or one of the longest sentence alone.
+
+    Counted are two that are smaller. Bytes follow a line over the number of sentences, and over a sentence's length a
+    power, which is noted where it is used.
+    """
+    length = min(demands.length, LONGEST_MEASURED)
+    few = max(1, MEASURED_TOKENS // (2 * length))
+    one, two = (counted_here(task, cfg, length, sentences) for sentences in (few, 2 * few))
+    typical = one + (two - one) * max(0.0, cfg.data.max_tokens / length / few - 1)
+    reach = min(demands.longest, LONGEST_MEASURED)
+    half, whole = (counted_here(task, cfg, each, 1) for each in (reach // 2, reach))
+    if demands.longest > reach:
+        power = min(2.0, max(1.0, log(whole / half, 2)))
+        whole *= (demands.longest / reach) ** power
+        notes.append(f"memory at {demands.longest:,} tokens: that at {reach:,}, lengthened by the power {power:.2f} "
+                     f"found between {reach // 2:,} and it")
+    return round(max(typical, whole))
+
+
+def counted_here(task: LoneTask, cfg: Config, length: int, sentences: int) -> float:
+    """Count the most bytes of an update of so many sentences."""
     with PeakBytes() as peak:
-        update(task, planned)
-    return min(repeats(lambda: update(task, planned), 2, ENOUGH_S)), int(peak.peak), planned.n_tokens
-
-
-def peak_here(task: LoneTask, cfg: Config, longest: int, peak: int, notes: list[str]) -> int:
-    """Count the bytes of one sentence of the longest, or lengthen those of two shorter ones, and note it."""
-    reach = min(longest, LONGEST_MEASURED)
-    counted = [counted_here(task, cfg, length) for length in (reach // 2, reach)]
-    if longest <= reach:
-        return max(peak, counted[1])
-    power = min(2.0, max(1.0, log(counted[1] / counted[0], 2)))
-    notes.append(f"memory at {longest:,} tokens: that at {reach:,}, lengthened by the power {power:.2f} found between "
-                 f"{reach // 2:,} and it")
-    return max(peak, round(counted[1] * (longest / reach) ** power))
-
-
-def counted_here(task: LoneTask, cfg: Config, length: int) -> int:
-    """Count the most bytes of an update of one sentence."""
-    lengths = np.array([max(2, length)])
-    with PeakBytes() as peak:
-        update(task, plan(cfg, lengths, lengths))
-    return int(peak.peak)
+        update(task, sentences_of(cfg, length, sentences))
+    return float(peak.peak)
 
 
 def step_here(model: Seq2Seq, cfg: Config, length: int) -> tuple[float, int, int]:
     """Time steps at the end of a sentence. --> seconds of one, bytes of its state, growth of that a token"""
     tokens = torch.zeros(1, dtype=torch.long)
     with evaluating(model), torch.inference_mode():
-        state = state_at(model, cfg, length, length, CPU)
+        state, growth = grown_state(model, cfg, length, CPU)
 
         def steps() -> None:
             for _ in range(STEPS):
                 model.step(tokens, state)
 
         steps()
-        return min(repeats(steps, 3, ENOUGH_S / 2)) / STEPS, *counted_state(model, cfg, length, CPU)
+        return min(repeats(steps, 3, ENOUGH_S / 2)) / STEPS, state_bytes(model, state, tokens), growth

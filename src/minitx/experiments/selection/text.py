@@ -7,7 +7,7 @@ from typing import Any
 from minitx.evaluation.significance import MATTERS
 from minitx.experiments.selection.candidates import command, recipe_of, words
 from minitx.experiments.selection.changes import LIMITS, Change
-from minitx.experiments.selection.decision import PURE_LIMIT, Decision, Figure, Row
+from minitx.experiments.selection.decision import PURE_LIMIT, Decision, Figure, Refused, Row
 from minitx.experiments.selection.demands import Demands, option
 from minitx.experiments.selection.quality import FAR, Text, nearest_text
 from minitx.utils.console import duration
@@ -101,20 +101,24 @@ def beyond(decision: Decision, texts: Mapping[str, Text]) -> Iterator[str]:
 
 def table(decision: Decision) -> Iterator[str]:
     """Yield a line a candidate, and what the marks mean."""
-    refused = [(str(row.candidate), *["-"] * (len(HEAD) - 2), f"no: {row.why}") for row in decision.refused]
+    refused = [(str(row.candidate), *["-"] * (len(HEAD) - 2), f"no: {reasons(row)}") for row in decision.refused]
     yield from aligned([HEAD, *(cells(row, decision) for row in decision.rows), *refused], "<>>>>>>>><")
     yield LEGEND
 
 
 def cells(row: Row, decision: Decision) -> tuple[str, ...]:
     """Return what the table has of a candidate."""
-    failures = "; ".join(failure.why for failure in row.failures)
-    verdict = f"no: {failures}" if failures else "answer" if row is decision.answer else ""
+    verdict = f"no: {reasons(row)}" if row.failures else "answer" if row is decision.answer else ""
     cost, figures, speed = row.cost(decision.demands), row.figures, row.figures.tokens_per_s
     return (str(row.candidate), f"{figures.params:,}", bleu_text(row),
             f"{'' if speed.measured else '~'}{duration(60 * row.minutes)}",
             "-" if cost is None else f"{'' if speed.measured else '~'}{cost:,.2f}", marked(figures.train_gib),
             marked(figures.token_ms), marked(figures.serve_gib, 1024), f"{figures.growth:,}", verdict)
+
+
+def reasons(row: Row | Refused) -> str:
+    """Return why a candidate is excluded."""
+    return row.why if isinstance(row, Refused) else "; ".join(failure.why for failure in row.failures)
 
 
 def marked(figure: Figure, times: float = 1.0) -> str:
@@ -138,8 +142,11 @@ def why(decision: Decision) -> Iterator[str]:
         f", and {answer.candidate} is what is left" if second is None else "")
     if second is not None:
         yield f"  before {second.candidate}: {before(answer, second)}"
-    yield (f"  {answer.candidate.size}, the largest size that meets the demands: by data="
-           f"{recipe_of(answer.candidate, decision.demands).data}, the text whose recommended training is nearest")
+    yield (f"  trained as data={recipe_of(answer.candidate, decision.demands).data}, the text whose recommended "
+           "training is nearest in tokens; no size is larger than the one recommended there")
+    for row in decision.tried:
+        if row.candidate.architecture == answer.candidate.architecture:
+            yield f"  not {row.candidate.size}: {reasons(row)}"
 
 
 def before(answer: Row, second: Row) -> str:
