@@ -173,7 +173,7 @@ def state_at(model: Seq2Seq, cfg: Config, length: int, position: int, device: to
     _, first = model.step(tokens, state)
     _, second = model.step(tokens, first)
     window = getattr(cfg.model, "window", None)
-    kept = position if window is None else min(position, window)
+    kept = position if window is None else min(position, window + 1)  # the token itself, too
     beams = [stretched(one, other, kept) for one, other in zip(first.beams, second.beams, strict=True)]
     return replace(second, beams=beams, position=position)
 
