@@ -1,7 +1,7 @@
 """What `minitx pick` says to the problems of docs/pick.json, beside what an expert said before: results/selection.
 
-`python scripts/pick_problems.py [NUMBER ...]`: all problems, or these, counted from 1. Half an hour on two cores, with
-what would change each answer; what is asked of "here" is measured, so that the machine should be idle.
+`python scripts/pick_problems.py [NUMBER ...]`: all problems, or these, counted from 1. It takes two cores some twenty
+minutes; what is asked of "here" is measured, so that the machine should be idle.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from selected import KNOWN, PURE, figures_of, made_up
 
 from minitx.evaluation.significance import MATTERS
 from minitx.experiments.selection.candidates import Candidate, architectures, is_too_large, sizes
-from minitx.experiments.selection.decision import Decision, Row, choose, examined, ranked
+from minitx.experiments.selection.decision import Decision, Row, attempts, best_of, choose, examined, ranked
 from minitx.experiments.selection.demands import Demands
 from minitx.experiments.selection.quality import Quality
 
@@ -47,7 +47,8 @@ def test_order_by_hand(bleus: tuple[float | None, ...], minutes: tuple[float, ..
 def test_constant_memory_excludes_all_that_attends() -> None:
     decided = made_up(replace(USUAL, streaming=True))
     assert {row.candidate.architecture for row in decided.meeting} <= set(PURE)
-    assert {failure.demand for row in decided.rows if row.failures for failure in row.failures} == {"streaming"}
+    assert {failure.demand for row in decided.refused for failure in row.failures} == {"streaming"}
+    assert {row.candidate.architecture for row in decided.refused} == set(architectures()) - set(PURE)
     assert chosen(attention=True).startswith("transformer")
 
 
@@ -74,7 +75,7 @@ def test_a_budget_alone_says_how_much_each_reads() -> None:
 
 def test_what_cannot_be_trained_is_told_and_the_rest_is_decided() -> None:
     decided = made_up(replace(USUAL, longest=200_000, memory_gib=1e6))
-    assert [(str(row.candidate), row.why) for row in decided.refused] == [("transformer tiny", "too long")]
+    assert [(str(row.candidate), row.failures[0].why) for row in decided.refused] == [("transformer tiny", "too long")]
     assert decided.answer is not None
 
 
@@ -102,14 +103,17 @@ def meets(row: Row, demands: Demands) -> bool:
 @given(DEMANDS)
 def test_what_is_offered_meets_all_and_what_is_excluded_does_not(demands: Demands) -> None:
     decided = made_up(demands)
-    assert {row.candidate.architecture for row in decided.rows} == set(architectures())
+    assert {row.candidate.architecture for row in (*decided.rows, *decided.refused)} == set(architectures())
     for row in decided.rows:
         assert meets(row, demands) == (not row.failures)
-        for failure in row.failures:
+    for excluded in (*decided.rows, *decided.refused):
+        for failure in excluded.failures:
             without = replace(demands, **{failure.demand: None if failure.demand != "streaming" else False})
-            again = examined(row.candidate, without, KNOWN)
-            assert isinstance(again, Row)
+            again = best_of(attempts(excluded.candidate.architecture, without, KNOWN))
             assert failure.demand not in {other.demand for other in again.failures}, "each reason is its own demand's"
+            alone = examined(excluded.candidate, demands, KNOWN)
+            assert isinstance(alone, Row)
+            assert not meets(alone, demands)
 
 
 @given(DEMANDS, st.sampled_from(sorted(FIGURE)), st.floats(0.1, 1.0))

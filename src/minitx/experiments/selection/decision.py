@@ -80,10 +80,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Refused:
-    """A candidate that cannot be trained so at all."""
+    """A candidate that cannot be trained so, or that no size of could meet a demand: its figures are not made."""
 
     candidate: Candidate
-    why: str
+    failures: Sequence[Failure]
+    quality: Quality | None = None  # where it is known without the speed
+
+    @property
+    def bleu(self) -> float | None:
+        """Return the BLEU that would be expected, if that is known."""
+        return None if self.quality is None else self.quality.bleu
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Knowledge:
 class Decision:
     """What was decided. rows: one an architecture, those that meet all demands first, the best first
 
-    refused: architectures that cannot be trained so at any size; tried: candidates that were looked at besides
+    refused: architectures without figures; tried: candidates that were looked at besides
     """
 
     demands: Demands
@@ -173,19 +179,17 @@ def choose(demands: Demands, known: Knowledge) -> Row | None:
 
 def by_quality(demands: Demands, tokens: float, known: Knowledge) -> list[tuple[float | None, str]]:
     """Return the architectures that no demand excludes at any size, the best first, those of unknown quality last."""
-    found = []
-    for architecture in architectures():
-        structure = known.structure_of(architecture, demands.streaming)
-        bleu = known.quality_of(architecture, tokens, demands.length).bleu
-        if not (demands.streaming and structure.grows or demands.attention and not structure.attends
-                or demands.target_bleu is not None and (bleu is None or bleu < demands.target_bleu)):
-            found.append((bleu, architecture))
+    found = [(known.quality_of(architecture, tokens, demands.length).bleu, architecture)
+             for architecture in architectures() if not list(at_any_size(architecture, demands, known))]
     return sorted(found, key=lambda pair: (pair[0] is None, -(pair[0] or 0.0)))
 
 
 def attempts(architecture: str, demands: Demands, known: Knowledge) -> list[Row | Refused]:
     """Look at an architecture's sizes, the largest first, until one meets the demands that depend on it."""
     tried = list[Row | Refused]()
+    if hopeless := list(at_any_size(architecture, demands, known)):
+        quality = demands.tokens and known.quality_of(architecture, demands.tokens, demands.length)
+        return [Refused(Candidate(architecture, sizes(demands)[0]), hopeless, quality or None)]
     for size in sizes(demands):
         tried.append(examined(Candidate(architecture, size), demands, known))
         if isinstance(tried[-1], Row) and not any(one.demand in DEPEND_ON_SIZE for one in tried[-1].failures):
@@ -198,12 +202,31 @@ def best_of(tried: Sequence[Row | Refused]) -> Row | Refused:
     return next((row for row in reversed(tried) if isinstance(row, Row)), tried[-1])
 
 
+def at_any_size(architecture: str, demands: Demands, known: Knowledge) -> Iterator[Failure]:
+    """Yield the demands that an architecture fails whatever its size: seen before any figure is made."""
+    structure = known.structure_of(architecture, demands.streaming)
+    if demands.streaming and structure.grows:
+        yield Failure("streaming", "its state grows with each token")
+    if demands.attention and not structure.attends:
+        yield Failure("attention", "it never looks back at the source")
+    if demands.target_bleu is not None and demands.tokens is not None:
+        yield from short_of(demands.target_bleu, known.quality_of(architecture, demands.tokens, demands.length).bleu)
+
+
+def short_of(target: float, bleu: float | None) -> Iterator[Failure]:
+    """Yield the failure to reach a BLEU."""
+    if bleu is None:
+        yield Failure("target_bleu", "its BLEU was not measured")
+    elif bleu < target:
+        yield Failure("target_bleu", f"{option('target_bleu')} {target:g}: it gets {bleu:.1f}")
+
+
 def examined(candidate: Candidate, demands: Demands, known: Knowledge) -> Row | Refused:
-    """Hold a candidate against the demands."""
+    """Hold a candidate against the demands that depend on its figures."""
     try:
         figures = known.figures_of(candidate, demands)
     except UserError as error:
-        return Refused(candidate, str(error))
+        return Refused(candidate, [Failure("size", str(error))])
     tokens = demands.tokens or 60 * (demands.budget_minutes or 0.0) * figures.tokens_per_s.value
     row = Row(candidate, figures, known.quality_of(candidate.architecture, tokens, demands.length), tokens)
     return replace(row, failures=list(failures(row, demands)))
@@ -213,14 +236,10 @@ DEPEND_ON_SIZE = {"latency_ms", "memory_gib", "serve_gib", "budget_minutes", "si
 
 
 def failures(row: Row, demands: Demands) -> Iterator[Failure]:
-    """Yield each demand that a candidate does not meet, and why."""
+    """Yield each demand that a candidate's figures do not meet, and why."""
     figures = row.figures
     if is_too_large(row.candidate, row.tokens):
         yield Failure("size", f"larger than what texts of {row.tokens:,.0f} training tokens are recommended")
-    if demands.streaming and figures.growth:
-        yield Failure("streaming", f"its state grows by {figures.growth:,} bytes a token")
-    if demands.attention and not figures.attends:
-        yield Failure("attention", "it never looks back at the source")
     limits = (("latency_ms", figures.token_ms.value, demands.latency_ms),
               ("memory_gib", figures.train_gib.value, demands.memory_limit_gib),
               ("serve_gib", figures.serve_gib.value, demands.serve_gib),
@@ -228,10 +247,8 @@ def failures(row: Row, demands: Demands) -> Iterator[Failure]:
     for name, has, limit in limits:
         if limit is not None and has > limit:
             yield Failure(name, f"{option(name)} {limit:.3g}: it takes {has:.3g}")
-    if demands.target_bleu is not None and row.bleu is None:
-        yield Failure("target_bleu", "its BLEU was not measured")
-    elif demands.target_bleu is not None and (row.bleu or 0.0) < demands.target_bleu:
-        yield Failure("target_bleu", f"{option('target_bleu')} {demands.target_bleu:g}: it gets {row.bleu:.1f}")
+    if demands.target_bleu is not None and demands.tokens is None:
+        yield from short_of(demands.target_bleu, row.bleu)
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:

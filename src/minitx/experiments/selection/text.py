@@ -70,11 +70,10 @@ def trade_off(decision: Decision) -> str | None:
     answer = decision.answer
     if answer is None or not answer.is_pure or answer.tokens <= PURE_LIMIT:
         return None
-    others = [row for row in decision.rows if not row.is_pure and row.bleu is not None]
-    best = max(others, key=lambda row: row.bleu or 0.0, default=None)
-    gap = ("" if best is None or best.bleu is None else
-           f"; {best.candidate.architecture} gets {best.bleu:.1f} BLEU where it was measured, this "
-           + ("was not measured" if answer.bleu is None else f"{answer.bleu:.1f}"))
+    everyone: list[Row | Refused] = [*decision.rows, *decision.refused]
+    best = max(everyone, key=lambda row: row.bleu or 0.0)
+    own = "this was not measured" if answer.bleu is None else f"this {answer.bleu:.1f}"
+    gap = "" if best.bleu is None else f"; {best.candidate.architecture} gets {best.bleu:.1f} BLEU as measured, {own}"
     return (f"trade-off: a recurrence alone on {answer.tokens:.3g} training tokens, above {PURE_LIMIT:.0e}: all it "
             f"keeps of the source is a state of fixed size, which more text does not widen{gap}; it is answered only "
             "because the demands exclude all that attends")
@@ -101,7 +100,8 @@ def beyond(decision: Decision, texts: Mapping[str, Text]) -> Iterator[str]:
 
 def table(decision: Decision) -> Iterator[str]:
     """Yield a line a candidate, and what the marks mean."""
-    refused = [(str(row.candidate), *["-"] * (len(HEAD) - 2), f"no: {reasons(row)}") for row in decision.refused]
+    refused = [(str(row.candidate), "-", bleu_text(row), *["-"] * (len(HEAD) - 4), f"no: {reasons(row)}")
+               for row in decision.refused]
     yield from aligned([HEAD, *(cells(row, decision) for row in decision.rows), *refused], "<>>>>>>>><")
     yield LEGEND
 
@@ -118,7 +118,7 @@ def cells(row: Row, decision: Decision) -> tuple[str, ...]:
 
 def reasons(row: Row | Refused) -> str:
     """Return why a candidate is excluded."""
-    return row.why if isinstance(row, Refused) else "; ".join(failure.why for failure in row.failures)
+    return "; ".join(failure.why for failure in row.failures)
 
 
 def marked(figure: Figure, times: float = 1.0) -> str:
@@ -126,9 +126,9 @@ def marked(figure: Figure, times: float = 1.0) -> str:
     return f"{'' if figure.measured else '~'}{figure.value * times:.3g}"
 
 
-def bleu_text(row: Row) -> str:
+def bleu_text(row: Row | Refused) -> str:
     """Write the BLEU that is expected, marked if it is predicted."""
-    if row.bleu is None:
+    if row.bleu is None or row.quality is None:
         return "unknown"
     return f"{'' if row.quality.measured else '~'}{row.bleu:.1f}"
 
@@ -137,8 +137,8 @@ def why(decision: Decision) -> Iterator[str]:
     """Yield why the answer comes before the others."""
     answer, second = decision.answer, decision.runner_up
     assert answer is not None
-    excluded = len(decision.rows) - len(decision.meeting)
-    yield f"why: {excluded} of {len(decision.rows)} architectures fail a demand" + (
+    excluded = len(decision.rows) + len(decision.refused) - len(decision.meeting)
+    yield f"why: {excluded} of {len(decision.rows) + len(decision.refused)} architectures fail a demand" + (
         f", and {answer.candidate} is what is left" if second is None else "")
     if second is not None:
         yield f"  before {second.candidate}: {before(answer, second)}"
@@ -190,7 +190,8 @@ def as_json(decision: Decision, found: Sequence[Change], texts: Mapping[str, Tex
     return {"demands": asdict(demands), "answer": named(answer), "runner_up": named(runner_up), "command": told,
             "trade_off": trade_off(decision), "beyond_measured": list(beyond(decision, texts)),
             "candidates": [row_json(row, demands) for row in decision.rows],
-            "refused": [{**asdict(row.candidate), "why": row.why} for row in decision.refused],
+            "refused": [{**asdict(row.candidate), "failures": [asdict(failure) for failure in row.failures]}
+                        for row in decision.refused],
             "changes": [{"demand": change.demand, "side": change.side, "value": change.value,
                          "answer": named(change.answer)} for change in found]}
 
