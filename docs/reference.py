@@ -29,6 +29,7 @@ from minitx.config.schema import SIZES, Config, ModelConfig
 from minitx.decoding.translator import Translation, Translator
 from minitx.experiments.fits import bounds_text
 from minitx.experiments.prefix_scan import Affine, hillis_steele, serial, states, trace
+from minitx.experiments.selection.text import short as three_digits
 from minitx.experiments.studies.scan import PREDICTIONS
 from minitx.runs.result import Result, TestScore
 from minitx.utils.checkout import CONF
@@ -311,7 +312,7 @@ def pick_changes() -> str:
 
 def change_says(change: Mapping[str, Any]) -> str:
     """Write at which value of a demand the answer becomes which."""
-    at = "" if change["value"] is None else f" {change['value']:,.3g}"
+    at = "" if change["value"] is None else f" {three_digits(change['value'])}"
     answer = change["answer"]
     becomes = "none" if answer is None else f"{answer['architecture']} {answer['size']}"
     return f"{change['side']} `--{change['demand'].replace('_', '-')}{at}` {becomes}"

@@ -28,10 +28,11 @@ NO_TORCH = (
     "data.lines", "data.synthetic", "data.tokenizer", "distributed.cluster", "evaluation.attention_maps",
     "evaluation.metrics", "evaluation.moses", "evaluation.significance", "experiments.fits", "experiments.reports",
     "experiments.selection.candidates", "experiments.selection.changes", "experiments.selection.decision",
-    "experiments.selection.demands", "experiments.selection.quality", "experiments.selection.text",
-    "experiments.suites", "profiling.process", "runs.compatibility", "runs.directory", "runs.listing", "runs.overview",
-    "runs.result", "runs.run", "runs.warm_start", "training.in_process", "training.launch", "training.process",
-    "training.resume", "utils.checkout", "utils.console", "utils.errors", "utils.files",
+    "experiments.selection.demands", "experiments.selection.quality", "experiments.selection.recorded",
+    "experiments.selection.text", "experiments.suites", "profiling.process", "runs.compatibility", "runs.directory",
+    "runs.listing", "runs.overview", "runs.result", "runs.run", "runs.warm_start", "training.in_process",
+    "training.launch", "training.process", "training.resume", "utils.checkout", "utils.console", "utils.errors",
+    "utils.files",
 )  # fmt: skip
 # Commands that compose a config, to train, measure or look at a text, and what they share.
 TRIES = {"cli.prepare", "cli.sample", "cli.train", "cli.doctor", "cli.estimate", "cli.bench", "cli.study",

@@ -52,13 +52,17 @@ def run(args: argparse.Namespace) -> int:
     """Decide and print. Without an answer, the exit code is that of a usage that cannot be met."""
     demands = demands_of(args)
     demands.check()
+    from minitx.config.compose import compose  # Hydra
     from minitx.experiments.reports.results import read_rows
     from minitx.experiments.selection.changes import changes
     from minitx.experiments.selection.decision import choose, decide
     from minitx.experiments.selection.quality import gather
     from minitx.experiments.selection.text import as_json, lines
+    from minitx.training.process import set_threads
 
     texts, console = gather(read_rows(args.ledger)), Console()
+    if demands.hardware == HERE:
+        set_threads(compose(["logger=none", "trainer.accelerator=cpu"]))
     from minitx.experiments.selection.chooser import knowledge  # imports torch and Lightning: seconds
 
     with created(None) as sink, show_warnings(console):

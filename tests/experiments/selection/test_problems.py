@@ -1,39 +1,22 @@
 """The twelve problems of docs/pick.json: what was decided is what is decided now from the same figures."""
 
 import json
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from selected import PURE
 
 from minitx.experiments.reports.results import read_rows
-from minitx.experiments.selection.candidates import Candidate, architectures
-from minitx.experiments.selection.decision import Figure, Figures, Knowledge, Structure, decide
+from minitx.experiments.selection.candidates import architectures
+from minitx.experiments.selection.decision import decide
 from minitx.experiments.selection.demands import Demands
-from minitx.experiments.selection.quality import expected, gather
+from minitx.experiments.selection.quality import gather
+from minitx.experiments.selection.recorded import knowledge_in
 from minitx.experiments.selection.text import trade_off
-from minitx.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 PROBLEMS = json.loads((ROOT / "docs" / "pick.json").read_text(encoding="utf-8"))
 FOUND = json.loads((ROOT / "results" / "selection" / "problems.json").read_text(encoding="utf-8"))
 WORDS = [problem["words"] for problem in PROBLEMS]
-SEED = [2, 3, 4, 6, 7]  # the rows of the table that the seed gives, counted from 1
-
-
-def known_of(found: dict[str, Any]) -> Knowledge:
-    """Return what was known when a problem was decided: its figures, beside what the ledger says of quality now."""
-    def figures_of(candidate: Candidate, demands: Demands) -> Figures:
-        if str(candidate) not in found["figures"]:
-            raise UserError("was not looked at")
-        values = found["figures"][str(candidate)]
-        return Figures(**{name: Figure(**value) if isinstance(value, dict) else value
-                          for name, value in values.items()})
-
-    return Knowledge(figures_of, partial(expected, texts=gather(read_rows(ROOT / "results"))),
-                     lambda architecture, _: Structure(architecture not in PURE, architecture not in PURE))
 
 
 def test_there_are_twelve_and_each_was_decided() -> None:
@@ -47,7 +30,7 @@ def test_there_are_twelve_and_each_was_decided() -> None:
 @pytest.mark.parametrize("words", WORDS)
 def test_a_problem_is_decided_as_it_is_published(words: str) -> None:
     found = FOUND[words]
-    decided = decide(Demands(**found["demands"]), known_of(found))
+    decided = decide(Demands(**found["demands"]), knowledge_in(found, gather(read_rows(ROOT / "results"))))
     assert found["answer"] == (None if decided.chosen is None else {
         "architecture": decided.chosen.architecture, "size": decided.chosen.size})
     assert [row["architecture"] for row in found["candidates"]] == [row.candidate.architecture for row in decided.rows]

@@ -123,7 +123,7 @@ def reasons(row: Row | Refused) -> str:
 
 def marked(figure: Figure, times: float = 1.0) -> str:
     """Write a figure, marked if it is predicted."""
-    return f"{'' if figure.measured else '~'}{figure.value * times:.3g}"
+    return f"{'' if figure.measured else '~'}{short(figure.value * times)}"
 
 
 def bleu_text(row: Row | Refused) -> str:
@@ -177,7 +177,12 @@ def change_text(change: Change) -> str:
     becomes = "nothing meets the demands" if change.chosen is None else str(change.chosen)
     if change.value is None:
         return f"{change.side} {option(change.demand)}: {becomes}"
-    return f"{change.side} {option(change.demand)} {change.value:,.3g} ({UNITS[change.demand]}): {becomes}"
+    return f"{change.side} {option(change.demand)} {short(change.value)} ({UNITS[change.demand]}): {becomes}"
+
+
+def short(value: float) -> str:
+    """Write a number with three digits, or all of those before the point; millions as a power of ten."""
+    return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}"
 
 
 # --- for programs
