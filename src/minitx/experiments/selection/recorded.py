@@ -28,9 +28,9 @@ def knowledge_in(found: Mapping[str, Any], texts: Mapping[str, Text]) -> Knowled
     def figures_of(candidate: Candidate, _: Demands) -> Figures:
         if str(candidate) not in found["looked_at"]:
             raise UserError(f"{candidate}: was not looked at when this was decided")
-        values = found["looked_at"][str(candidate)]
-        return Figures(**{name: Figure(**value) if isinstance(value, dict) else value
-                          for name, value in values.items()})
+        values: dict[str, Any] = {name: Figure(**value) if isinstance(value, dict) else value
+                                  for name, value in found["looked_at"][str(candidate)].items()}
+        return Figures(**values)
 
     def structure_of(architecture: str, _: bool) -> Structure:
         return Structure(**found["structures"][architecture])
