@@ -266,16 +266,20 @@ def exit_codes() -> str:
 
 def picked() -> str:
     """Write each problem of pick.json with its command, what an expert said before, and what pick says."""
-    problems = json.loads((DOCS / "pick.json").read_text(encoding="utf-8"))
-    found = json.loads((ROOT / "results" / "selection" / "problems.json").read_text(encoding="utf-8"))
     rows = []
-    for number, problem in enumerate(problems, 1):
-        answer = found[problem["words"]]
-        agree = same_answer(problem, answer["answer"])
+    for number, (problem, answer) in enumerate(decided_problems(), 1):
         said = f"{problem['expert']} {problem['size']}".strip()
+        agree = "" if answer is None else "yes" if same_answer(problem, answer["answer"]) else "no: see below"
         rows.append((str(number), cell(problem["problem"]), f"`minitx pick {problem['words']}`",
-                     f"**{said}**. {cell(problem['why'])}", pick_says(answer), "yes" if agree else "no: see below"))
+                     f"**{said}**. {cell(problem['why'])}", pick_says(answer), agree))
     return markdown(("", "problem", "command", "an expert, beforehand", "`minitx pick`", "the same?"), rows)
+
+
+def decided_problems() -> Iterator[tuple[dict[str, str], dict[str, Any] | None]]:
+    """Yield each problem and what was decided; None = it was not decided yet."""
+    found = json.loads((ROOT / "results" / "selection" / "problems.json").read_text(encoding="utf-8"))
+    for problem in json.loads((DOCS / "pick.json").read_text(encoding="utf-8")):
+        yield problem, found.get(problem["words"])
 
 
 def same_answer(problem: Mapping[str, str], answer: Mapping[str, str] | None) -> bool:
@@ -285,8 +289,10 @@ def same_answer(problem: Mapping[str, str], answer: Mapping[str, str] | None) ->
     return (problem["expert"], problem["size"]) == (answer["architecture"], answer["size"])
 
 
-def pick_says(found: Mapping[str, Any]) -> str:
-    """Write an answer in a cell: what it is, its figures, and what would change it."""
+def pick_says(found: Mapping[str, Any] | None) -> str:
+    """Write an answer in a cell: what it is, its figures, and the runner-up."""
+    if found is None:
+        return "*not decided yet*"
     if found["answer"] is None:
         said = "**none**"
     else:
@@ -302,11 +308,9 @@ def pick_says(found: Mapping[str, Any]) -> str:
 
 
 def pick_changes() -> str:
-    """List, for each problem, what would change its answer."""
-    problems = json.loads((DOCS / "pick.json").read_text(encoding="utf-8"))
-    found = json.loads((ROOT / "results" / "selection" / "problems.json").read_text(encoding="utf-8"))
-    rows = [(str(number), "; ".join(map(change_says, found[problem["words"]]["changes"])) or "nothing that was tried")
-            for number, problem in enumerate(problems, 1)]
+    """List, for each problem of which that was looked for, what would change its answer."""
+    rows = [(str(number), "; ".join(map(change_says, found["changes"])))
+            for number, (_, found) in enumerate(decided_problems(), 1) if found and found["changes"]]
     return markdown(("problem", "what would change the answer"), rows)
 
 

@@ -51,7 +51,7 @@ def unrolled(model: Seq2Seq, cfg: Config, length: int, steps: int) -> DecodeStat
     return state
 
 
-@pytest.mark.parametrize("architecture", architectures())
+@pytest.mark.parametrize("architecture", sorted(GROWS))
 @pytest.mark.parametrize("position", [1, 2, 7, 40])
 def test_a_state_that_is_made_up_is_the_one_that_steps_lead_to(architecture: str, position: int) -> None:
     cfg, model = built(architecture)
@@ -76,7 +76,11 @@ def test_bytes_of_a_state_by_hand() -> None:
     assert counted(model, cfg) == (2 * 36 * 4, 0), "h and c; the mask is never read"
 
 
-@pytest.mark.parametrize("architecture", architectures())
+def test_they_are_all_here() -> None:
+    assert set(GROWS) == set(architectures())
+
+
+@pytest.mark.parametrize("architecture", sorted(GROWS))
 def test_what_grows_and_what_attends(architecture: str) -> None:
     structure = structure_of(architecture, True)
     assert structure.grows == GROWS[architecture]
