@@ -7,6 +7,7 @@ without the site: as it is built, another page's text takes its place.
 
 import argparse
 import inspect
+import json
 import os
 import re
 import textwrap
@@ -28,9 +29,11 @@ from minitx.config.schema import SIZES, Config, ModelConfig
 from minitx.decoding.translator import Translation, Translator
 from minitx.experiments.fits import bounds_text
 from minitx.experiments.prefix_scan import Affine, hillis_steele, serial, states, trace
+from minitx.experiments.selection.text import short as three_digits
 from minitx.experiments.studies.scan import PREDICTIONS
 from minitx.runs.result import Result, TestScore
 from minitx.utils.checkout import CONF
+from minitx.utils.console import duration
 from minitx.utils.errors import MEANINGS, UserError
 from minitx.utils.files import write_atomically
 from minitx.utils.tables import markdown
@@ -258,6 +261,67 @@ def exit_codes() -> str:
     return markdown(("code", "meaning"), [(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
 
 
+# --- minitx pick
+
+
+def picked() -> str:
+    """Write each problem of pick.json with its command, what an expert said before, and what pick says."""
+    rows = []
+    for number, (problem, answer) in enumerate(decided_problems(), 1):
+        said = f"{problem['expert']} {problem['size']}".strip()
+        agree = "" if answer is None else "yes" if same_answer(problem, answer["answer"]) else "no: see below"
+        rows.append((str(number), cell(problem["problem"]), f"`minitx pick {problem['words']}`",
+                     f"**{said}**. {cell(problem['why'])}", pick_says(answer), agree))
+    return markdown(("", "problem", "command", "an expert, beforehand", "`minitx pick`", "the same?"), rows)
+
+
+def decided_problems() -> Iterator[tuple[dict[str, str], dict[str, Any] | None]]:
+    """Yield each problem and what was decided; None = it was not decided yet."""
+    found = json.loads((ROOT / "results" / "selection" / "problems.json").read_text(encoding="utf-8"))
+    for problem in json.loads((DOCS / "pick.json").read_text(encoding="utf-8")):
+        yield problem, found.get(problem["words"])
+
+
+def same_answer(problem: Mapping[str, str], answer: Mapping[str, str] | None) -> bool:
+    """Return whether the expert and pick name the same architecture, at the same size."""
+    if answer is None:
+        return problem["expert"] == "none"
+    return (problem["expert"], problem["size"]) == (answer["architecture"], answer["size"])
+
+
+def pick_says(found: Mapping[str, Any] | None) -> str:
+    """Write an answer in a cell: what it is, its figures, and the runner-up."""
+    if found is None:
+        return "*not decided yet*"
+    if found["answer"] is None:
+        said = "**none**"
+    else:
+        best = found["candidates"][0]
+        bleu, figures = best["quality"]["bleu"], best["figures"]
+        known = "BLEU unknown" if bleu is None else f"BLEU {'' if best['quality']['measured'] else '~'}{bleu:.1f}"
+        said = (f"**{best['architecture']} {best['size']}**: {known}, ~{duration(60 * best['minutes'])} of training, "
+                f"{figures['train_gib']['value']:.2g} GiB, {figures['token_ms']['value']:.2g} ms a token")
+    second = found["runner_up"]
+    then = "" if second is None else f"; then {second['architecture']} {second['size']}"
+    price = "; the trade-off is named first" if found["trade_off"] else ""
+    return f"{said}{then}{price}"
+
+
+def pick_changes() -> str:
+    """List, for each problem of which that was looked for, what would change its answer."""
+    rows = [(str(number), "; ".join(map(change_says, found["changes"])))
+            for number, (_, found) in enumerate(decided_problems(), 1) if found and found["changes"]]
+    return markdown(("problem", "what would change the answer"), rows)
+
+
+def change_says(change: Mapping[str, Any]) -> str:
+    """Write at which value of a demand the answer becomes which."""
+    at = "" if change["value"] is None else f" {three_digits(change['value'])}"
+    answer = change["answer"]
+    becomes = "none" if answer is None else f"{answer['architecture']} {answer['size']}"
+    return f"{change['side']} `--{change['demand'].replace('_', '-')}{at}` {becomes}"
+
+
 # --- results
 
 
@@ -367,6 +431,7 @@ def scan_on_gpu() -> str:
 PARTS: dict[str, Callable[..., str]] = {
     "page": adopt, "body": adopt_body, "groups": groups, "config-keys": config_keys, "model-sizes": model_sizes,
     "recommended": recommended, "commands": commands, "exit-codes": exit_codes,
+    "picked": picked, "pick-changes": pick_changes,
     "result": partial(record, Result), "test-scores": partial(record, TestScore), "api": api,
     "scan-rounds": scan_rounds, "scan-on-gpu": scan_on_gpu}
 

@@ -12,9 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src" / "minitx"
 LAYERS = (  # from top to bottom: a folder imports only those below it. What each is for, its `__init__.py` says
-    "cli", ".", "experiments/suites", "experiments/studies", "experiments/reports", "experiments/prediction",
-    "experiments/costs", "experiments", "training", "evaluation", "decoding", "runs", "models", "distributed", "data",
-    "data/synthetic", "config", "profiling", "utils",
+    "cli", ".", "experiments/selection", "experiments/suites", "experiments/studies", "experiments/reports",
+    "experiments/prediction", "experiments/costs", "experiments", "training", "evaluation", "decoding", "runs",
+    "models", "distributed", "data", "data/synthetic", "config", "profiling", "utils",
 )  # fmt: skip
 ROW = {name: row for row, name in enumerate(reversed(LAYERS))}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}
@@ -27,13 +27,16 @@ NO_TORCH = (
     "__init__", "cli", "config", "data.batching", "data.cleaning", "data.corpus", "data.files", "data.hub",
     "data.lines", "data.synthetic", "data.tokenizer", "distributed.cluster", "evaluation.attention_maps",
     "evaluation.metrics", "evaluation.moses", "evaluation.significance", "experiments.fits", "experiments.reports",
-    "experiments.suites", "profiling.process", "runs.compatibility", "runs.directory", "runs.listing", "runs.overview",
-    "runs.result", "runs.run", "runs.warm_start", "training.in_process", "training.launch", "training.process",
-    "training.resume", "utils.checkout", "utils.console", "utils.errors", "utils.files",
+    "experiments.selection.candidates", "experiments.selection.changes", "experiments.selection.decision",
+    "experiments.selection.demands", "experiments.selection.quality", "experiments.selection.recorded",
+    "experiments.selection.text", "experiments.suites", "profiling.process", "runs.compatibility", "runs.directory",
+    "runs.listing", "runs.overview", "runs.result", "runs.run", "runs.warm_start", "training.in_process",
+    "training.launch", "training.process", "training.resume", "utils.checkout", "utils.console", "utils.errors",
+    "utils.files",
 )  # fmt: skip
 # Commands that compose a config, to train, measure or look at a text, and what they share.
 TRIES = {"cli.prepare", "cli.sample", "cli.train", "cli.doctor", "cli.estimate", "cli.bench", "cli.study",
-         "cli.suite"}
+         "cli.suite", "cli.pick"}
 # What `minitx.compose` and `minitx.train` import late; `minitx.load` and `minitx.evaluate`, beside them, serve.
 TRAINS = {"config.compose", "training.in_process"}
 

@@ -20,6 +20,7 @@ from minitx.cli import (
     doctor,
     estimate,
     evaluate,
+    pick,
     plot,
     report,
     runs,
@@ -55,7 +56,7 @@ class Command(Protocol):
 COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "score": score, "average": average,
                                 "attention": attention, "sample": sample, "runs": runs, "plot": plot,
                                 "compare": compare, "suite": suite, "report": report, "study": study,
-                                "doctor": doctor, "estimate": estimate, "bench": bench}
+                                "doctor": doctor, "estimate": estimate, "pick": pick, "bench": bench}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,287 @@
+"""What a candidate takes: recorded from the code itself for a GPU that is not here, measured for this processor.
+
+Memory is counted, not modelled: the bytes of all tensors that an update makes, and of the state that decoding carries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil, log
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from typing_extensions import override
+
+from minitx.config.compose import compose
+from minitx.config.schema import Config
+from minitx.data.datamodule import PlannedUpdate
+from minitx.experiments.prediction.cpu import update
+from minitx.experiments.prediction.speed import EXPECTED_ERROR, WEIGHT_BYTES
+from minitx.experiments.prediction.training import estimate
+from minitx.experiments.prediction.update import HORIZON, LoneTask, batch_of, build_task, plan, vocabulary
+from minitx.experiments.selection.candidates import Candidate, config, reads_both_ways
+from minitx.experiments.selection.decision import Figure, Figures, Structure
+from minitx.experiments.selection.demands import Demands
+from minitx.experiments.studies.lengths import PeakBytes, storages
+from minitx.models.base import DecodeState, Seq2Seq, evaluating
+from minitx.models.registry import build_model
+from minitx.profiling.cpu_bench import repeats
+from minitx.profiling.devices import Device
+from minitx.profiling.fake_cuda import CUDA, backward, fake_gpu
+from minitx.profiling.kernels import Kernel
+from minitx.profiling.libraries import GPULibraries
+from minitx.profiling.recorder import recording
+from minitx.profiling.timeline import Constants, Pace, timeline
+from minitx.training.build import choose_precision
+from minitx.training.launch import resolve
+from minitx.training.state import RunState
+from minitx.training.task import seed_dropout
+
+GIB = 2**30
+CPU = torch.device("cpu")
+MEASURED_TOKENS = 1024  # of an update on this processor, at most: more are taken to take as much longer
+LONGEST_MEASURED = 1024  # tokens of a sentence on this processor
+ENOUGH_S = 0.5  # of repeats
+STEPS = 8  # of decoding, timed together
+
+
+def figures_of(candidate: Candidate, demands: Demands) -> Figures:
+    """Return all figures of a candidate. Errors: `UserError` for a training that is not possible so"""
+    cfg, device = config(candidate, demands), demands.device
+    return on_this_processor(cfg, demands) if device is None else on_gpu(cfg, device, demands)
+
+
+# --- a GPU that is not here
+
+
+def on_gpu(cfg: Config, device: Device, demands: Demands) -> Figures:
+    """Predict speed and latency, and count bytes, from kernels and tensors that are recorded without data."""
+    found = estimate(cfg, device, demands.gpus, demands.length)
+    precision = found.work.precision
+    step = record_step(cfg, demands.length, device.capability)
+    few, many = found.factors
+    speed, latency_s = found.speed.tgt_tokens_per_s, step.seconds_on(device)
+    state = WEIGHT_BYTES[precision] * found.work.params * (3 + (cfg.optim.ema_decay is not None))
+    peak = peak_bytes_on_gpu(cfg, demands.longest, precision, device)
+    return Figures(
+        found.work.params, precision, step.attends, step.growth,
+        Figure(speed, False, f"kernels of an update recorded from the code, timed by a model of {device.name}; within "
+                             f"{few:.2f} and {many:.2f} times the hours (docs/gpu.md: {100 * EXPECTED_ERROR:.0f} % is "
+                             "the deviation from published trainings)"),
+        Figure((state + peak) / GIB, False, "weights and two moments, and all tensors of a micro-batch with sentences "
+                                            f"of {demands.longest:,} tokens, counted; what the driver and cuDNN keep "
+                                            "is not"),
+        Figure(1e3 * latency_s, False, f"kernels of a step at position {demands.length:,} recorded and timed; no "
+                                       "published decoding tests it"),
+        Figure((4 * found.work.params + step.state_bytes) / GIB, False,
+               "weights in fp32 and the state that a step reads, counted"))
+
+
+def peak_bytes_on_gpu(cfg: Config, longest: int, precision: str, device: Device) -> int:
+    """Count the most bytes of one micro-batch of the longest sentences, forward and backward, gradients included."""
+    sentences = max(1, cfg.data.max_tokens // ceil_to(longest, cfg.data.pad_to_multiple))
+    with fake_gpu(capability=device.capability):
+        task = build_task(cfg, precision, device.capability)
+        batch = sentences_of(cfg, longest, sentences).turns[0].batch.to(CUDA)
+        with GPULibraries(lambda _: None, device.capability), PeakBytes() as peak:
+            seed_dropout(0)
+            loss_sum, _ = task.losses(task.model, batch, cfg.optim.label_smoothing)
+            backward(loss_sum)
+    return int(peak.peak)
+
+
+def ceil_to(value: int, multiple: int) -> int:
+    """Round up to a multiple."""
+    return ceil(value / multiple) * multiple
+
+
+# --- a step of decoding
+
+
+def structure_of(architecture: str, streaming: bool) -> Structure:
+    """Look at a tiny model of an architecture: whether it attends to the source, and whether its state grows."""
+    one_way = ("model.bidirectional=false",) if streaming and reads_both_ways(architecture) else ()
+    cfg = resolve(compose([f"model={architecture}", "model.size=toy", *one_way, "tokenizer.vocab_size=300",
+                           "logger=none"]))
+    model = build_model(cfg.model, src_vocab_size=300, tgt_vocab_size=300)
+    with evaluating(model), torch.inference_mode():
+        _, growth = grown_state(model, cfg, 8, CPU)
+    return Structure(bool(model.attentions()), growth > 0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of decoding one sentence. state_bytes: of what it reads of its state"""
+
+    state_bytes: int
+    growth: int  # bytes of it, a token read and a token written
+    attends: bool
+    kernels: Sequence[Kernel] = ()
+
+    def seconds_on(self, device: Device) -> float:
+        """Predict how long it takes on a GPU."""
+        tf32 = torch.get_float32_matmul_precision() != "highest"
+        return timeline(self.kernels, Pace(device, replace(Constants(), update_us=0.0), tf32=tf32)).seconds
+
+
+class Reads(TorchDispatchMode):
+    """Note the storages that operators read."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[Any] = set()
+
+    @override
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen |= storages((args, kwargs)).keys()
+        return func(*args, **(kwargs or {}))
+
+
+def record_step(cfg: Config, length: int, capability: tuple[int, int]) -> Step:
+    """Record a step of decoding at the end of a sentence, and count its state. Weights and numbers are in fp32."""
+    with fake_gpu(capability=capability) as counter:
+        model = build_task(cfg, "32-true", capability).model
+        tokens = torch.zeros(1, dtype=torch.long, device=CUDA)
+        with evaluating(model), torch.inference_mode(), recording(counter, capability) as recorder:
+            state, growth = grown_state(model, cfg, length, CUDA)
+            here = state_bytes(model, state, tokens)
+            recorder.kernels.clear()
+            model.step(tokens, state)
+    return Step(here, growth, bool(model.attentions()), recorder.kernels)
+
+
+def grown_state(model: Seq2Seq, cfg: Config, length: int, device: torch.device) -> tuple[DecodeState, int]:
+    """Return the state at the end of a sentence, and by how many bytes a token it grows there, of those that are read.
+
+    Sources are padded, so that the growth is seen a whole number of tokens further.
+    """
+    further, tokens = cfg.data.pad_to_multiple, torch.zeros(1, dtype=torch.long, device=device)
+    here, there = (state_at(model, cfg, at, at, device) for at in (length, length + further))
+    return here, (state_bytes(model, there, tokens) - state_bytes(model, here, tokens)) // further
+
+
+def state_at(model: Seq2Seq, cfg: Config, length: int, position: int, device: torch.device) -> DecodeState:
+    """Return a state as it is after `position` tokens, the source having `length`; what was cached is made up.
+
+    Where the state grows is seen from its first two steps.
+    """
+    batch = batch_of(cfg, np.array([length]), np.array([2])).to(device)
+    tokens = torch.zeros(1, dtype=torch.long, device=device)
+    state = model.init_state(model.encode(batch.src), batch.src)
+    _, first = model.step(tokens, state)
+    _, second = model.step(tokens, first)
+    window = getattr(cfg.model, "window", None)
+    kept = position if window is None else min(position, window + 1)  # the token itself, too
+    beams = [stretched(one, other, kept) for one, other in zip(first.beams, second.beams, strict=True)]
+    return replace(second, beams=beams, position=position)
+
+
+def stretched(one: Tensor, two: Tensor, kept: int) -> Tensor:
+    """Return a tensor that grew from `one` to `two` in a step, as it is after `kept` of them."""
+    if one.shape == two.shape:
+        return two
+    return two.new_zeros([kept * (b - a) if a != b else b for a, b in zip(one.shape, two.shape, strict=True)])
+
+
+def state_bytes(model: Seq2Seq, state: DecodeState, tokens: Tensor) -> int:
+    """Count the bytes of a state that a step reads."""
+    with Reads() as reads:
+        model.step(tokens, state)
+    held = storages([*state.sentences, *state.beams])
+    return sum(nbytes for ref, nbytes in held.items() if ref in reads.seen)
+
+
+# --- this processor
+
+
+def on_this_processor(cfg: Config, demands: Demands) -> Figures:
+    """Measure updates and steps of decoding here, on made-up sentences."""
+    precision = choose_precision(cfg.trainer, CPU)
+    length, notes = min(demands.length, LONGEST_MEASURED), list[str]()
+    task = task_here(cfg, precision)
+    seconds, tokens = update_here(task, cfg, length)
+    if demands.length > length:
+        half, _ = update_here(task, cfg, length // 2)
+        power = min(2.0, max(0.0, log(seconds / half, 2)))
+        seconds *= (demands.length / length) ** power
+        notes.append(f"time at {demands.length:,} tokens: that at {length:,}, lengthened by the power {power:.2f} "
+                     f"found between {length // 2:,} and it")
+    peak = peak_here(task, cfg, demands, notes)
+    params = sum(p.numel() for p in task.model.parameters())
+    token_s, state, growth = step_here(task.model, cfg, demands.length)
+    where = f"{torch.get_num_threads()} threads, {precision}"
+    return Figures(
+        params, precision, bool(task.model.attentions()), growth,
+        Figure(tokens / seconds, demands.length == length, f"updates of {tokens:,} tokens here, {where}"),
+        Figure((WEIGHT_BYTES[precision] * params * (3 + (cfg.optim.ema_decay is not None)) + peak) / GIB, False,
+               "weights and two moments, and all tensors of an update, counted here at two sizes, on a line through "
+               f"both to data.max_tokens={cfg.data.max_tokens:,}"),
+        Figure(1e3 * token_s, True, f"steps at position {demands.length:,} here, {where}"),
+        Figure((4 * params + state) / GIB, True, "weights in fp32 and the state that a step reads, counted"), notes)
+
+
+def task_here(cfg: Config, precision: str) -> LoneTask:
+    """Build model and task on this processor, in training mode."""
+    torch.manual_seed(cfg.seed)
+    model = build_model(cfg.model, src_vocab_size=vocabulary(cfg), tgt_vocab_size=vocabulary(cfg))
+    task = LoneTask(model, cfg.optim, state=RunState(precision=precision, horizon_steps=HORIZON), precision=precision,
+                    seed=cfg.seed)
+    task.place = CPU
+    task.optimizer = task.configure_optimizers()
+    return task.train()
+
+
+def update_here(task: LoneTask, cfg: Config, length: int) -> tuple[float, int]:
+    """Time updates of sentences of one length. --> seconds, target tokens"""
+    planned = sentences_of(cfg, length, min(cfg.trainer.tokens_per_update, MEASURED_TOKENS) // length)
+    update(task, planned)
+    return min(repeats(lambda: update(task, planned), 2, ENOUGH_S)), planned.n_tokens
+
+
+def sentences_of(cfg: Config, length: int, sentences: int) -> PlannedUpdate:
+    """Return an update of so many sentences of one length, one at least."""
+    lengths = np.full(max(1, sentences), max(2, length))
+    return plan(cfg, lengths, lengths)
+
+
+def peak_here(task: LoneTask, cfg: Config, demands: Demands, notes: list[str]) -> int:
+    """Return the most bytes of a micro-batch: one full of typical sentences, or one of the longest sentence alone.
+
+    Counted are two that are smaller. Bytes follow a line over the number of sentences, and over a sentence's length a
+    power, which is noted where it is used.
+    """
+    length = min(demands.length, LONGEST_MEASURED)
+    few = max(1, MEASURED_TOKENS // (2 * length))
+    one, two = (counted_here(task, cfg, length, sentences) for sentences in (few, 2 * few))
+    typical = one + (two - one) * max(0.0, cfg.data.max_tokens / length / few - 1)
+    reach = min(demands.longest, LONGEST_MEASURED)
+    half, whole = (counted_here(task, cfg, each, 1) for each in (reach // 2, reach))
+    if demands.longest > reach:
+        power = min(2.0, max(1.0, log(whole / half, 2)))
+        whole *= (demands.longest / reach) ** power
+        notes.append(f"memory at {demands.longest:,} tokens: that at {reach:,}, lengthened by the power {power:.2f} "
+                     f"found between {reach // 2:,} and it")
+    return round(max(typical, whole))
+
+
+def counted_here(task: LoneTask, cfg: Config, length: int, sentences: int) -> float:
+    """Count the most bytes of an update of so many sentences."""
+    with PeakBytes() as peak:
+        update(task, sentences_of(cfg, length, sentences))
+    return float(peak.peak)
+
+
+def step_here(model: Seq2Seq, cfg: Config, length: int) -> tuple[float, int, int]:
+    """Time steps at the end of a sentence. --> seconds of one, bytes of its state, growth of that a token"""
+    tokens = torch.zeros(1, dtype=torch.long)
+    with evaluating(model), torch.inference_mode():
+        state, growth = grown_state(model, cfg, length, CPU)
+
+        def steps() -> None:
+            for _ in range(STEPS):
+                model.step(tokens, state)
+
+        steps()
+        return min(repeats(steps, 3, ENOUGH_S / 2)) / STEPS, state_bytes(model, state, tokens), growth
