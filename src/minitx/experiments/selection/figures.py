@@ -24,7 +24,7 @@ from minitx.experiments.prediction.update import HORIZON, LoneTask, batch_of, bu
 from minitx.experiments.selection.candidates import Candidate, config, reads_both_ways
 from minitx.experiments.selection.decision import Figure, Figures, Structure
 from minitx.experiments.selection.demands import Demands
-from minitx.experiments.studies.lengths import PeakBytes, storages
+from minitx.experiments.studies.growth import PeakBytes, storages
 from minitx.models.base import DecodeState, Seq2Seq, evaluating
 from minitx.models.registry import build_model
 from minitx.profiling.cpu_bench import repeats

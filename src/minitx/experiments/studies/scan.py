@@ -266,7 +266,8 @@ def recurrence(length: int, device: torch.device) -> Call:
 
 def scan(length: int, device: torch.device) -> Call:
     """The same states by doubling, in log2(N) rounds."""
-    return partial(doubling, *(torch.rand(length, W, device=device) for _ in range(2)))
+    a, b = (torch.rand(length, W, device=device) for _ in range(2))
+    return partial(doubling, a[1:], b)
 
 
 def attention(length: int, device: torch.device) -> Call:
