@@ -33,7 +33,7 @@ class _Scan(torch.autograd.Function):
             c = torch.empty_like(b, memory_format=torch.contiguous_format)
             step_by_step(a.unbind(), b.unbind(), torch.zeros_like(b[0]) if start is None else start, c.unbind())
         else:
-            c = doubling(a, b if start is None else torch.cat([torch.addcmul(b[:1], a[:1], start[None]), b[1:]]))
+            c = doubling(a[1:], b if start is None else torch.cat([torch.addcmul(b[:1], a[:1], start[None]), b[1:]]))
         ctx.save_for_backward(a, c, start)
         return c
 
@@ -44,7 +44,7 @@ class _Scan(torch.autograd.Function):
             db, steps = torch.empty_like(c), a.unbind()  # the last has none after it: its factor meets zeros
             step_by_step(steps[:1] + steps[:0:-1], grad.unbind()[::-1], torch.zeros_like(c[0]), db.unbind()[::-1])
         else:
-            db = doubling(torch.cat([a[1:], a[:1]]), grad, back=True)
+            db = doubling(a[1:], grad, back=True)
         first = torch.zeros_like(c[:1]) if start is None else db[:1] * start
         return torch.cat([first, db[1:] * c[:-1]]), db, None if start is None else db[0] * a[0]
 
@@ -55,22 +55,18 @@ def step_by_step(a: Sequence[Tensor], b: Sequence[Tensor], state: Tensor, out: S
         state = torch.addcmul(term, factor, state, out=after)
 
 
-def doubling(a: Tensor, b: Tensor, *, back: bool = False) -> Tensor:
-    """Compute c_t = a_t c_{t-1} + b_t, or back, c_t = a_t c_{t+1} + b_t, from zeros, in log2(T) rounds.
+def doubling(links: Tensor, b: Tensor, *, back: bool = False) -> Tensor:
+    """Compute c_t = b_t + link c_{t-1}, or back, c_t = b_t + link c_{t+1}, in log2(T) rounds.
 
-    Each round doubles the steps that a place has put together, up to and with its own (Hillis and Steele 1986).
+    links: [T - 1, ...], the factor between each step and the next. A round doubles how many steps a place has put
+    together, and how far apart the places are that a link joins (Hillis and Steele 1986).
     """
     reach = 1
     while reach < len(b):
-        done, here, there = slice(reach), slice(reach, None), slice(-reach)
-        if back:
-            done, here, there = slice(-reach, None), there, here
-        b = _joined(b[done], torch.addcmul(b[here], a[here], b[there]), back)
+        earlier, later = b[:-reach], b[reach:]
+        b = torch.cat([torch.addcmul(earlier, links, later), b[-reach:]] if back else
+                      [b[:reach], torch.addcmul(later, links, earlier)])
+        if 2 * reach < len(b):
+            links = links[:-reach] * links[reach:]
         reach *= 2
-        if reach < len(b):
-            a = _joined(a[done], a[here] * a[there], back)
     return b
-
-
-def _joined(done: Tensor, new: Tensor, back: bool) -> Tensor:
-    return torch.cat([new, done] if back else [done, new])
