@@ -91,8 +91,8 @@ class Compiled:
         handler.register_end_callback(end)
         self.is_on = True
         try:
-            # DDP's optimizer takes no function with a gradient of its own; sizes that are equal now may differ soon, but
-            # numbers of a layer (dropout, epsilon) never do, and as symbols they had each graph traced twice
+            # DDP's optimizer takes no function with a gradient of its own; sizes that are equal now may differ soon,
+            # but numbers of a layer (dropout, epsilon) never do, and as symbols they had each graph traced twice
             with (_dynamo.config.patch(recompile_limit=MOST_VARIANTS, fail_on_recompile_limit_hit=True,
                                        optimize_ddp=False, specialize_float=True),
                   config.patch(force_non_lazy_backward_lowering=True),
