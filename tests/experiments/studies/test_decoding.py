@@ -121,7 +121,7 @@ def family(a_token: float, ratio: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("grows", [True, False])
 def test_claims_follow_the_figures_not_the_names(grows: bool) -> None:
-    figures = dict.fromkeys(NAMES, family(8, 20) if grows else family(0, 1))
+    figures = dict.fromkeys(NAMES, family(1_024, 20) if grows else family(0, 1))
     cache = {"tokens": 64, "kept": {"seconds": 1.0, "fastest_s": 1.0, "slowest_s": 1.0},
              "anew": {"seconds": 2.5, "fastest_s": 2.4, "slowest_s": 2.6}}
     holds = [claim.holds for claim in claims(figures, cache)]
