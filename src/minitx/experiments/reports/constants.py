@@ -82,6 +82,8 @@ def hosts(evidence: Evidence) -> str:
 
 def steps(evidence: Evidence) -> str:
     """Write how long a step of cuDNN's LSTM was published to take, beside what predictions take it for."""
+    if not evidence.lstms:
+        return "No published steps: they lie in `results/published/cudnn_steps.json`."
     rows = list[Sequence[str]]()
     for dtype, name in FORMATS.items():
         runs = [run for run in evidence.lstms if run.dtype == dtype and run.layers == 1]
