@@ -82,7 +82,7 @@ def test_a_state_can_be_handed_on(T: int, seed: int) -> None:
 def test_it_takes_as_many_rounds_as_there_are_doublings(T: int) -> None:
     """Each is one addition of everything; so of T steps it takes log2(T), rounded up."""
     with torch.profiler.profile() as profile:
-        doubling(torch.rand(T - 1, 1), torch.rand(T, 1))
+        doubling(torch.rand(T, 1), torch.rand(T, 1))
     rounds = sum(event.count for event in profile.key_averages() if event.key == "aten::addcmul")
     assert rounds == (T - 1).bit_length()
 

@@ -44,14 +44,14 @@ class _Scan(torch.autograd.Function):
             db, steps = torch.empty_like(c), a.unbind()  # the last has none after it: its factor meets zeros
             step_by_step(steps[:1] + steps[:0:-1], grad.unbind()[::-1], torch.zeros_like(c[0]), db.unbind()[::-1])
         else:
-            db = doubling(a[1:], grad, back=True)
+            db = doubling(a, grad, back=True)
         first = torch.zeros_like(c[:1]) if start is None else db[:1] * start
         return torch.cat([first, db[1:] * c[:-1]]), db, None if start is None else db[0] * a[0]
 
 
 def in_rounds(a: Tensor, b: Tensor, start: Tensor | None) -> Tensor:
     """Do what `scan` does, on any device as on those that are no CPU, in operators whose gradients autograd knows."""
-    return doubling(a[1:], b if start is None else torch.cat([torch.addcmul(b[:1], a[:1], start[None]), b[1:]]))
+    return doubling(a, b if start is None else torch.cat([torch.addcmul(b[:1], a[:1], start[None]), b[1:]]))
 
 
 def step_by_step(a: Sequence[Tensor], b: Sequence[Tensor], state: Tensor, out: Sequence[Tensor]) -> None:
@@ -60,13 +60,13 @@ def step_by_step(a: Sequence[Tensor], b: Sequence[Tensor], state: Tensor, out: S
         state = torch.addcmul(term, factor, state, out=after)
 
 
-def doubling(links: Tensor, b: Tensor, *, back: bool = False) -> Tensor:
-    """Compute c_t = b_t + link c_{t-1}, or back, c_t = b_t + link c_{t+1}, in log2(T) rounds.
+def doubling(a: Tensor, b: Tensor, *, back: bool = False) -> Tensor:
+    """Compute c_t = a_t c_{t-1} + b_t, or back, c_t = a_{t+1} c_{t+1} + b_t, from zeros, in log2(T) rounds.
 
-    links: [T - 1, ...], the factor between each step and the next. A round doubles how many steps a place has put
-    together, and how far apart the places are that a link joins (Hillis and Steele 1986).
+    A round doubles how many steps a place has put together (Hillis and Steele 1986). Places that are through need no
+    factor any more: `links` are between places that are `reach` steps apart.
     """
-    reach = 1
+    reach, links = 1, a[1:]
     while reach < len(b):
         earlier, later = b[:-reach], b[reach:]
         b = torch.cat([torch.addcmul(earlier, links, later), b[-reach:]] if back else

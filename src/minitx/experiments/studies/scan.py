@@ -266,8 +266,7 @@ def recurrence(length: int, device: torch.device) -> Call:
 
 def scan(length: int, device: torch.device) -> Call:
     """The same states by doubling, in log2(N) rounds."""
-    a, b = (torch.rand(length, W, device=device) for _ in range(2))
-    return partial(doubling, a[1:], b)
+    return partial(doubling, *(torch.rand(length, W, device=device) for _ in range(2)))
 
 
 def attention(length: int, device: torch.device) -> Call:
