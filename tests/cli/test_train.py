@@ -42,7 +42,7 @@ SLIPS = {
     "modle=transformer": "unknown key modle=transformer; did you mean model?",
     "model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
                         "(gnmt, linear_rnn, linear_rnn_attention, lstm, lstm_attention, transformer, "
-                        "transformer_learned, transformer_nope, transformer_rope)",
+                        "transformer_learned, transformer_nope, transformer_rope, transformer_window)",
     "model=lstm model.n_heads=2": "model.n_heads=2: model=lstm has no such key; it has size, num_layers, d_model, "
                                   "d_hidden, dropout, attention, bidirectional, input_feeding, cell_loop, "
                                   "tie_embeddings",
@@ -58,7 +58,7 @@ SLIPS = {
     "beam=2": "unknown key beam=2; did you mean decode.beam_size?",
     "model=rope": "model=rope: no such option; did you mean transformer_rope? "
                   "(gnmt, linear_rnn, linear_rnn_attention, lstm, lstm_attention, transformer, "
-                  "transformer_learned, transformer_nope, transformer_rope)",
+                  "transformer_learned, transformer_nope, transformer_rope, transformer_window)",
     "data=files data.folder=/text": "data.folder=/text: is a name in $MINITX_DATA; did you mean data.dir=/text?",
     "data.folder=~/text": "data.folder=~/text: is a name in $MINITX_DATA; did you mean data.dir=~/text?",
     "+foo=1": "unknown key foo=1",
@@ -106,7 +106,7 @@ SLIPS = {
     "data.src=${nothing}": "Interpolation key 'nothing' not found full_key: data.src object_type=dict",
     "--cfg job model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
                                   "(gnmt, linear_rnn, linear_rnn_attention, lstm, lstm_attention, transformer, "
-                                  "transformer_learned, transformer_nope, transformer_rope)",
+                                  "transformer_learned, transformer_nope, transformer_rope, transformer_window)",
 }  # fmt: skip
 IN_A_PROCESS = ("modle=transformer", "model=trnsformer", "model.dropuot=0.1", "+foo=1", "trainer.max_steps=0",
                 "optim.lr=-1", "data=files data.dir=nowhere", "model.n_heads=3", "--multirun seed=1,x",
@@ -229,7 +229,7 @@ def test_hydras_own_commands_stay(tmp_path: Path) -> None:
     assert job.stdout.startswith("# @package optim\nlr: 0.5\nbeta1: 0.9\n")
     complete = python(TRAIN, "-sc", "query=bash", COMP_LINE="python train.py model=tr", COMP_POINT="24")
     assert complete.stdout.split() == ["model=transformer", "model=transformer_learned", "model=transformer_nope",
-                                       "model=transformer_rope"]
+                                       "model=transformer_rope", "model=transformer_window"]
     both = python(TRAIN, "--cfg", "job", "--multirun")
     assert both.stderr.startswith("minitx: error: Only one of --run, --multirun, --cfg")
     assert "transformer_nope" in python(TRAIN, "--info", "defaults-tree", "model=transformer_nope").stdout
