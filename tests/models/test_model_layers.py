@@ -115,6 +115,11 @@ def test_positions_go_on_without_end() -> None:
     assert torch.equal(positions(torch.tensor([5]), 6, torch.float64)[0], long[1])
 
 
+def test_waves_of_a_single_place_are_those_of_all_places() -> None:
+    waves, places = Waves(6), torch.arange(201)
+    assert torch.equal(waves(places[150:151], 201, torch.float32), waves(places, 201, torch.float32)[150:151])
+
+
 class Overwritten(Waves):
     """Waves whose table another thread replaces by an empty one whenever it is stored."""
 

@@ -152,4 +152,5 @@ class Waves:
             place = torch.arange(max(128, 2 * length), device=device, dtype=exact)
             angle = place[:, None] * torch.exp(even * (-math.log(10_000) / self.width))
             table = self.table = torch.stack([angle.sin(), angle.cos()], dim=-1)
-        return table[:length].to(dtype)[places]
+        table = table[:length]  # rounded whole, or, for a step of a search, only where it is read
+        return table.to(dtype)[places] if len(places) >= length else table[places].to(dtype)
