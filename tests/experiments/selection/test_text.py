@@ -1,13 +1,15 @@
 """A decision in words: the reason that is told is the one by which rows were ordered."""
 
+from dataclasses import replace
+
 import pytest
 from selected import figures_of
 
 from minitx.experiments.selection.candidates import Candidate
-from minitx.experiments.selection.decision import Decision, Row, ranked
+from minitx.experiments.selection.decision import Decision, Failure, Refused, Row, ranked
 from minitx.experiments.selection.demands import Demands
 from minitx.experiments.selection.quality import Quality
-from minitx.experiments.selection.text import why
+from minitx.experiments.selection.text import trade_off, why
 
 USUAL = Demands(16, 32, "h100", tokens=1e7)
 
@@ -29,3 +31,17 @@ def test_the_reason_is_the_one_of_the_order(bleus: tuple[float | None, ...], hou
                                             said: str) -> None:
     decision = Decision(USUAL, ranked(rows(bleus, hours)))
     assert [line for line in why(decision) if line.startswith("  before")][0].endswith(f"small: {said}")
+
+
+@pytest.mark.parametrize(("others", "said"), [
+    (("transformer",), "widen; what attends meets the demands, too"),
+    ((), "widen; it is answered only because the demands exclude all that attends")])
+def test_a_price_is_not_said_to_be_forced_where_it_was_not(others: tuple[str, ...], said: str) -> None:
+    """A budget may end what attends before it is as good."""
+    pure, _, attends = rows((30.0, None, 29.5), (1, 1, 2))
+    pure = replace(pure, figures=replace(pure.figures, attends=False), tokens=2e9)
+    left = [attends] if others else []
+    refused = [] if others else [Refused(attends.candidate, [Failure("attention", "")], attends.quality)]
+    told = trade_off(Decision(USUAL, [pure, *left], refused))
+    assert told is not None
+    assert said in told
