@@ -1,8 +1,8 @@
 """What `minitx pick` says to the problems of docs/pick.json, beside what an expert said before: results/selection.
 
-`python scripts/pick_problems.py [--answers-only] [NUMBER ...]`: all problems, or these, counted from 1. All of them
-take half an hour, most of it for what would change the answers and for the sequence of a million tokens; what is asked
-of "here" is measured, so that the machine should be idle.
+`python scripts/pick_problems.py [--answers-only] [--again] [NUMBER ...]`: all problems, or these, counted from 1. All
+of them take half an hour, most of it for what would change the answers and for the sequence of a million tokens; what
+is asked of "here" is measured, so that the machine should be idle.
 """
 
 import argparse
@@ -42,9 +42,15 @@ def main() -> None:
     args = parser.parse_args()
     problems = json.loads(PROBLEMS.read_text(encoding="utf-8"))
     found = json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.is_file() else {}
+    numbers = args.numbers or range(1, len(problems) + 1)
+    for number in numbers:
+        if not 1 <= number <= len(problems):
+            parser.error(f"{number}: there are problems 1 to {len(problems)}")
+        if args.again and problems[number - 1]["words"] not in found:
+            parser.error(f"--again: problem {number} was not decided before; decide it without --again")
     texts, console = gather(read_rows(ROOT / "results")), Console()
     known = knowledge(texts, console)
-    for number in args.numbers or range(1, len(problems) + 1):
+    for number in numbers:
         words = problems[number - 1]["words"]
         found[words] = (decided_again(found[words], texts) if args.again else
                         decided(demands_of(words), known, texts, args.answers_only))
