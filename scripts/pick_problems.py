@@ -7,7 +7,9 @@ is asked of "here" is measured, so that the machine should be idle.
 
 import argparse
 import json
+import os
 import shlex
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,9 @@ from minitx.experiments.selection.decision import Knowledge, choose, decide
 from minitx.experiments.selection.demands import HERE, Demands
 from minitx.experiments.selection.quality import Text, gather
 from minitx.experiments.selection.recorded import knowledge_in, record
+from minitx.profiling.process import cores
 from minitx.profiling.provenance import git_state, hardware, versions
+from minitx.training.process import MALLOC, limit_spinning
 from minitx.utils.console import Console
 from minitx.utils.files import write_atomically
 
@@ -48,6 +52,10 @@ def main() -> None:
             parser.error(f"{number}: there are problems 1 to {len(problems)}")
         if args.again and problems[number - 1]["words"] not in found:
             parser.error(f"--again: problem {number} was not decided before; decide it without --again")
+    if not MALLOC.keys() & os.environ.keys():  # what is measured here is measured as it would be trained
+        limit_spinning()
+        threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cores()))}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | MALLOC | threads)
     texts, console = gather(read_rows(ROOT / "results")), Console()
     known = knowledge(texts, console)
     for number in numbers:
