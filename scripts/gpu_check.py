@@ -29,6 +29,7 @@ TOY = ("experiment=quick", "data.train_size=200", "trainer.tokens_per_update=256
 REAL = ("data.train_size=20_000", "model.size=base", "data.max_tokens=16384", "trainer.tokens_per_update=16384",
         "optim.warmup_steps=20")
 PLAIN = ("transformer", "lstm", "lstm dot")  # trained and timed: the others differ from these in a detail only
+RECOMPUTED = ("transformer", "linear rnn attention")  # whose layers are also computed again for the gradient
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -64,6 +65,9 @@ def number_checks(bench: Workbench, device: torch.device, toys: bool) -> Iterato
     for family in families:
         for precision in PRECISIONS:
             yield Job(f"gradients, {family}, {precision}", partial(numbers.gradients, bench, device, family, precision))
+        for precision in PRECISIONS if family in RECOMPUTED else ():
+            yield Job(f"recomputed, {family}, {precision}",
+                      partial(numbers.recomputed, bench, device, family, precision))
         yield Job(f"waits, {family}", on_gpu(device, partial(numbers.waits, bench, device, family, "bf16-mixed")))
         for name, beam_size in (("greedy", 1), ("beam", 4)):
             yield Job(f"{name}, {family}", partial(numbers.search, bench, device, family, beam_size))

@@ -46,9 +46,10 @@ class GradientRecorder:
             p.grad = None
 
 
-def one_step(bench: Workbench, family: str, precision: str, device: torch.device) -> tuple[float, Tensor]:
-    """Return an update's loss a token and its clipped gradient, without dropout."""
-    task = bench.task(family, precision, "model.dropout=0").to(device)
+def one_step(bench: Workbench, family: str, precision: str, device: torch.device,
+             *words: str) -> tuple[float, Tensor]:
+    """Return an update's loss a token and its clipped gradient, without dropout unless `words` say otherwise."""
+    task = bench.task(family, precision, "model.dropout=0", *words).to(device)
     recorder = GradientRecorder(task)
     with without_trainer(task, device, optimizer=recorder):
         task.training_step(updates(bench, 1)[0], 0)
@@ -58,10 +59,25 @@ def one_step(bench: Workbench, family: str, precision: str, device: torch.device
 
 def gradients(bench: Workbench, device: torch.device, family: str, precision: str) -> Result:
     """Compare an update's loss and gradient with the CPU's in fp32."""
-    (loss, expected), (found_loss, found) = (one_step(bench, family, p, d)
-                                             for p, d in (("32-true", CPU), (precision, device)))
+    expected, found = (one_step(bench, family, p, d) for p, d in (("32-true", CPU), (precision, device)))
+    return compared(expected, found, precision)
+
+
+def recomputed(bench: Workbench, device: torch.device, family: str, precision: str) -> Result:
+    """Compare an update whose layers are computed again for the gradient with one that keeps them, with dropout.
+
+    Only if the device's generator is put back is it drawn as it was; else the gradient is off by half of its norm.
+    """
+    again = (f"trainer.activation_checkpointing={value}" for value in ("false", "true"))
+    expected, found = (one_step(bench, family, precision, device, "model.dropout=0.3", word) for word in again)
+    return compared(expected, found, precision)
+
+
+def compared(expected: tuple[float, Tensor], found: tuple[float, Tensor], precision: str) -> Result:
+    """Hold a loss and a gradient against others, to within what a precision allows."""
+    (loss, gradient), (found_loss, found_gradient) = expected, found
     loss_error = abs(found_loss - loss) / loss
-    error = float((found - expected).norm() / expected.norm())
+    error = float((found_gradient - gradient).norm() / gradient.norm())
     assert loss_error <= LOSS[precision], f"loss {found_loss} is not {loss}: off by {loss_error:.1e}"
     assert error <= GRADIENT[precision], f"gradient off by {error:.1e} of its norm"
     return f"loss off by {loss_error:.1e}, gradient by {error:.1e}", {"loss_error": loss_error, "gradient_error": error}

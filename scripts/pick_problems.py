@@ -1,13 +1,15 @@
 """What `minitx pick` says to the problems of docs/pick.json, beside what an expert said before: results/selection.
 
-`python scripts/pick_problems.py [--answers-only] [NUMBER ...]`: all problems, or these, counted from 1. All of them
-take half an hour, most of it for what would change the answers and for the sequence of a million tokens; what is asked
-of "here" is measured, so that the machine should be idle.
+`python scripts/pick_problems.py [--answers-only] [--again] [NUMBER ...]`: all problems, or these, counted from 1. All
+of them take half an hour, most of it for what would change the answers and for the sequence of a million tokens; what
+is asked of "here" is measured, so that the machine should be idle.
 """
 
 import argparse
 import json
+import os
 import shlex
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,9 @@ from minitx.experiments.selection.decision import Knowledge, choose, decide
 from minitx.experiments.selection.demands import HERE, Demands
 from minitx.experiments.selection.quality import Text, gather
 from minitx.experiments.selection.recorded import knowledge_in, record
+from minitx.profiling.process import cores
 from minitx.profiling.provenance import git_state, hardware, versions
+from minitx.training.process import MALLOC, limit_spinning
 from minitx.utils.console import Console
 from minitx.utils.files import write_atomically
 
@@ -42,9 +46,19 @@ def main() -> None:
     args = parser.parse_args()
     problems = json.loads(PROBLEMS.read_text(encoding="utf-8"))
     found = json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.is_file() else {}
+    numbers = args.numbers or range(1, len(problems) + 1)
+    for number in numbers:
+        if not 1 <= number <= len(problems):
+            parser.error(f"{number}: there are problems 1 to {len(problems)}")
+        if args.again and problems[number - 1]["words"] not in found:
+            parser.error(f"--again: problem {number} was not decided before; decide it without --again")
+    if not MALLOC.keys() & os.environ.keys():  # what is measured here is measured as it would be trained
+        limit_spinning()
+        threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cores()))}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | MALLOC | threads)
     texts, console = gather(read_rows(ROOT / "results")), Console()
     known = knowledge(texts, console)
-    for number in args.numbers or range(1, len(problems) + 1):
+    for number in numbers:
         words = problems[number - 1]["words"]
         found[words] = (decided_again(found[words], texts) if args.again else
                         decided(demands_of(words), known, texts, args.answers_only))

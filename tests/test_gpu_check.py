@@ -1,6 +1,7 @@
 """The check of GPUs, as far as it goes without one: so that it does not fail on its first line where there is one."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import gpu_check
@@ -9,6 +10,9 @@ import pytest
 import torch
 from families import workbench
 from gpu_rows import Job, take
+from torch.utils.checkpoint import checkpoint
+
+from minitx.training import recomputation
 
 CPU = torch.device("cpu")
 
@@ -18,7 +22,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, obj
     """What checks of every kind write down."""
     path, rows = tmp_path_factory.mktemp("check") / "found.json", []
     for word in (", transformer rope", "lstm dot, bf16", "speed, lstm dot", "AdamW", "facts", "kernels",
-                 "copies"):
+                 "copies", "recomputed, linear"):
         assert gpu_check.main(["--device", "cpu", "--only", word, "--out", str(path)]) == 0
         rows += json.loads(path.read_text())
     return {row["name"]: row for row in rows}
@@ -56,3 +60,11 @@ def test_a_wrong_number_is_a_failure(slip: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(gpu_numbers, "one_step", one_step)
     with pytest.raises(AssertionError, match=f"{slip} .*off by"):
         gpu_numbers.gradients(bench, CPU, "lstm", "32-true")
+
+
+def test_dropout_that_is_not_drawn_again_as_it_was_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = workbench(*gpu_check.TOY, sentences=1)
+    gpu_numbers.recomputed(bench, CPU, "transformer", "32-true")
+    monkeypatch.setattr(recomputation, "checkpoint", partial(checkpoint, preserve_rng_state=False))
+    with pytest.raises(AssertionError, match="gradient off by"):
+        gpu_numbers.recomputed(bench, CPU, "transformer", "32-true")

@@ -116,6 +116,16 @@ def test_slips_get_one_line(words: list[str], why: str, capfd: pytest.CaptureFix
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("hardware", ["here", "h100"])
+def test_what_is_measured_here_is_measured_in_a_process_that_trains(hardware: str, monkeypatch: pytest.MonkeyPatch,
+                                                                    capfd: pytest.CaptureFixture[str]) -> None:
+    """With its allocator and its threads; what is predicted needs neither."""
+    prepared: list[str] = []
+    monkeypatch.setattr("minitx.cli.pick.prepare_process", lambda cfg: prepared.append(cfg.trainer.accelerator))
+    picked(capfd, "--hardware", hardware, "--answer-only")
+    assert prepared == (["cpu"] if hardware == "here" else [])
+
+
 def test_a_contradiction_is_told_without_torch() -> None:
     """So that it is told at once."""
     code = ("import sys\nfrom minitx.cli import main\n"

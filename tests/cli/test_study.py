@@ -10,6 +10,7 @@ import pytest
 
 from minitx.cli import main as cli
 from minitx.cli import study
+from minitx.cli.prepare import compose_families
 from minitx.cli.study import STUDIES, verdicts
 from minitx.experiments.reports.study_plots import FIGURES
 from minitx.experiments.studies import (
@@ -46,6 +47,12 @@ def test_every_study_has_a_module_a_figure_and_both_sizes() -> None:
     assert STUDIES.keys() == FIGURES.keys() == MODULES.keys()
     for name in ("memory", "decoding", "retention", "scaling-law", "scan", "gpu"):
         assert MODULES[name].SIZES.keys() == {"smoke", "full"}
+
+
+def test_ways_to_compute_that_only_a_cpu_has_are_compared_on_one() -> None:
+    """A GPU would compute the stored weights as all others, and call them stored."""
+    for cfg in compose_families([*STUDIES["memory"].overrides]).values():
+        assert cfg.trainer.accelerator == "cpu"
 
 
 @pytest.mark.parametrize("name", ["lengths", pytest.param("gradients", marks=pytest.mark.slow)])

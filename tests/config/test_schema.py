@@ -135,6 +135,8 @@ def test_an_optional_key_may_be_missing_and_is_hashed_only_if_it_is_set(option: 
      ("trainer.activation_checkpointing", "trainer.compile")),
     ({"trainer__accelerator": "mps", "trainer__devices": 2}, ("trainer.accelerator", "trainer.devices")),
     ({"trainer__accelerator": "mps", "trainer__precision": "64-true"}, ("trainer.accelerator", "trainer.precision")),
+    ({"trainer__accelerator": "mps", "trainer__activation_checkpointing": True, "model__dropout": 0.1},
+     ("trainer.accelerator", "trainer.activation_checkpointing")),
 ])  # fmt: skip
 def test_settings_that_are_wrong_together_name_both_keys(
     cfg: Config, change: dict[str, Any], both: tuple[str, str]

@@ -15,7 +15,7 @@ from minitx.models.base import Seq2Seq
 from minitx.training.build import build_task
 from minitx.training.recomputation import recompute
 from minitx.training.state import RunState
-from minitx.training.task import DTYPES, TranslationTask
+from minitx.training.task import DTYPES, TranslationTask, explain_out_of_memory
 from minitx.utils.errors import UserError
 
 RECOMPUTABLE = sorted(name for name, make in FAMILIES.items() if make().recomputable())
@@ -76,6 +76,18 @@ def test_memory_is_that_of_one_layer_and_of_inputs() -> None:
     rows = 2 * 200 * 16 * 4
     assert inputs < 3 * rows
     assert kept > 20 * rows
+
+
+@pytest.mark.parametrize(("family", "recomputed", "advised"), [
+    ("transformer rope", False, True), ("transformer rope", True, False), ("lstm", False, False)])
+def test_where_memory_runs_out_it_is_advised_if_it_would_help(family: str, recomputed: bool, advised: bool) -> None:
+    model = FAMILIES[family]()
+    if recomputed:
+        recompute(model)
+    with (pytest.raises(UserError, match=r"^out of memory at a micro-batch of 3 sentences, .* lower data.max_tokens ")
+          as caught, explain_out_of_memory(random_batch(3), model)):
+        raise torch.OutOfMemoryError("a device has no more")
+    assert ("trainer.activation_checkpointing=true" in str(caught.value)) is advised
 
 
 @pytest.mark.parametrize("option", ["gnmt", "lstm", "lstm_attention"])

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from minitx.cli.arguments import add_json, not_negative, positive, positive_number
+from minitx.cli.prepare import prepare_process
 from minitx.cli.streams import created
 from minitx.experiments.selection.demands import HERE, Demands
 from minitx.utils.console import Console, show_warnings
@@ -58,11 +59,10 @@ def run(args: argparse.Namespace) -> int:
     from minitx.experiments.selection.decision import choose, decide
     from minitx.experiments.selection.quality import gather
     from minitx.experiments.selection.text import as_json, lines
-    from minitx.training.process import set_threads
 
     texts, console = gather(read_rows(args.ledger)), Console()
     if demands.hardware == HERE:
-        set_threads(compose(["logger=none", "trainer.accelerator=cpu"]))
+        prepare_process(compose(["logger=none", "trainer.accelerator=cpu"]))
     from minitx.experiments.selection.chooser import knowledge  # imports torch and Lightning: seconds
 
     with created(None) as sink, show_warnings(console):

@@ -38,7 +38,7 @@ STUDIES = {
                         ("model=transformer,transformer_window,linear_rnn_attention,linear_rnn,lstm_attention,lstm",)),
     "memory": Question("what a training step holds, by length, by layers, and by how attention is computed: all of it "
                        "stored, in blocks, within a window, recomputed",
-                       ("model=transformer,lstm,linear_rnn", "trainer.precision=32-true")),
+                       ("model=transformer,lstm,linear_rnn", "trainer.accelerator=cpu", "trainer.precision=32-true")),
     "decoding": Question("what the next token costs, the longer the translation is already: time, and bytes carried",
                          ("model=transformer,transformer_window,linear_rnn_attention,linear_rnn,lstm_attention,lstm",)),
     "gradients": Question("how much of a gradient comes back to a token far behind",

@@ -407,6 +407,9 @@ def check(cfg: Config) -> None:
         raise UserError(f"trainer.accelerator=mps: is one device; trainer.devices={trainer.devices} was asked for")
     if trainer.accelerator == "mps" and trainer.precision == "64-true":
         raise UserError("trainer.accelerator=mps: has no trainer.precision=64-true; use cpu")
+    if trainer.accelerator == "mps" and trainer.activation_checkpointing and model.dropout > 0:
+        raise UserError("trainer.accelerator=mps: trainer.activation_checkpointing=true cannot draw dropout there "
+                        "again as it was; leave one of them out, or set model.dropout=0")
     _check_data(cfg.data)
     model.check(cfg.data)
     if model.tie_embeddings and not cfg.tokenizer.joint:

@@ -20,6 +20,12 @@ def recompute(model: Seq2Seq) -> None:
         layer.forward = MethodType(_forgetful(type(layer).forward), layer)
 
 
+def could_recompute(model: Seq2Seq) -> bool:
+    """Return whether a model names layers that could be computed again, and are not yet."""
+    layers = model.recomputable()
+    return bool(layers) and not any("forward" in vars(layer) for layer in layers)
+
+
 def _forgetful(plain: Callable[..., Any]) -> Callable[..., Any]:
     """Return a kind of layer's forward pass, which keeps nothing that it computes on the way."""
     def forward(*inputs: Any, **options: Any) -> Any:

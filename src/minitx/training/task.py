@@ -26,6 +26,7 @@ from minitx.training.compilation import Compiled
 from minitx.training.ema import EMA
 from minitx.training.loss import linear_cross_entropy
 from minitx.training.optimizer import build_optimizer
+from minitx.training.recomputation import could_recompute
 from minitx.training.schedule import lr_factor
 from minitx.training.state import RunState
 from minitx.utils.errors import UserError
@@ -95,7 +96,7 @@ class TranslationTask(pl.LightningModule):
         for turn in planned.turns:
             self.phases.mark("forward")
             seed_dropout(self.seed, planned.epoch, planned.update, turn.number)
-            with explain_out_of_memory(turn.batch):
+            with explain_out_of_memory(turn.batch, self.model):
                 loss_sum, nll_sum = self.losses(model, turn.batch.to(self.device), self.optim.label_smoothing)
                 self.phases.mark("backward")
                 factor = self.ranks.size if scale is None else scale  # ranks average their gradients
@@ -164,7 +165,7 @@ class TranslationTask(pl.LightningModule):
 
 
 @contextmanager
-def explain_out_of_memory(batch: Batch) -> Iterator[None]:
+def explain_out_of_memory(batch: Batch, model: Seq2Seq) -> Iterator[None]:
     """Turn running out of memory at a micro-batch into advice. Errors: `UserError`"""
     try:
         yield
@@ -172,8 +173,10 @@ def explain_out_of_memory(batch: Batch) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         B, S, T = len(batch.src.lengths), batch.src.longest, batch.tgt.longest
+        again = ", set trainer.activation_checkpointing=true" if could_recompute(model) else ""
         raise UserError(f"out of memory at a micro-batch of {B} sentences, up to {S} source and {T} target tokens: "
-                        "lower data.max_tokens (updates stay as large), or data.max_length or model.size") from error
+                        f"lower data.max_tokens (updates stay as large){again}, or lower data.max_length or "
+                        "model.size") from error
 
 
 def seed_dropout(*position: int) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from toys import ROOT
 
+from minitx.experiments.prediction import cpu
 from minitx.experiments.prediction.published import LSTMRun
-from minitx.experiments.reports.constants import BLOCKS, Evidence, read_evidence, render
+from minitx.experiments.reports.constants import BLOCKS, SYSTEMS, Evidence, read_evidence, render
 from minitx.utils.errors import UserError
 
 KNOWN: dict[str, Any] = {"hardware": {"cpu": "A Processor"}, "versions": {"torch": "2.13.0"}, "threads": 2, "layers": 3,
@@ -75,6 +76,10 @@ def test_the_ledgers_own_files_fill_every_table() -> None:
     evidence = read_evidence(ROOT / "results")
     for name in sorted(BLOCKS):
         assert "|---|" in render(name, evidence)
+
+
+def test_whatever_is_measured_in_full_has_a_name() -> None:
+    assert SYSTEMS.keys() >= cpu.SYSTEMS.keys()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"rows": [1]}', '{"conditions": {"hardware": {}}, "rows": []}'])

@@ -114,14 +114,19 @@ def config(size: str, *words: str) -> Config:
 
 def build(cfg: Config, case: Case) -> tuple[LoneTask, PlannedUpdate]:
     """Build model, task and batch, in training mode."""
+    lengths = np.full(case.sentences, case.length)
+    return build_task(cfg, PRECISION), plan(cfg, lengths, lengths)
+
+
+def build_task(cfg: Config, precision: str) -> LoneTask:
+    """Build model and task on this CPU, in training mode."""
     torch.manual_seed(cfg.seed)
     model = build_model(cfg.model, src_vocab_size=vocabulary(cfg), tgt_vocab_size=vocabulary(cfg))
-    task = LoneTask(model, cfg.optim, state=RunState(precision=PRECISION, horizon_steps=HORIZON), precision=PRECISION,
+    task = LoneTask(model, cfg.optim, state=RunState(precision=precision, horizon_steps=HORIZON), precision=precision,
                     seed=cfg.seed)
     task.place = CPU
     task.optimizer = task.configure_optimizers()
-    lengths = np.full(case.sentences, case.length)
-    return task.train(), plan(cfg, lengths, lengths)
+    return task.train()
 
 
 def record(task: LoneTask, planned: PlannedUpdate) -> list[Kernel]:

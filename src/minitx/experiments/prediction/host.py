@@ -32,7 +32,7 @@ from minitx.utils.progress import Progress
 from minitx.utils.tables import aligned
 
 TINY = ("tokenizer.vocab_size=260", "model.dropout=0")  # torch's dropout is slow on a CPU, and ours is another on a GPU
-CHOOSE = tuple(f"minitx.models.{module}.on_cpu" for module in ("attention", "dropout", "layers"))
+CHOOSE = tuple(f"minitx.models.{module}.on_cpu" for module in ("attention", "dropout", "layers", "scan"))
 PHASES = ("forward", "backward", "optimizer")
 USUAL = Constants()
 VIEW = USUAL.view_us / USUAL.operator_us  # what a view costs, in operators: the same in all constants

@@ -18,6 +18,7 @@ from minitx.utils.errors import UserError
 from minitx.utils.tables import markdown
 
 SYSTEMS = gpu_plots.SYSTEMS | {"gnmt": "GNMT", "gnmt_cell_loop": gpu_plots.PUBLISHED["gnmt_cell_loop"],
+                               "linear_rnn": "linear RNN", "linear_rnn_attention": "linear RNN + attention",
                                "transformer_rope": "Transformer, rotary positions"}
 LAUNCHES_OTHERS = {"lstm", "lstm_attention", "gnmt"}  # whose layers a CPU and cuDNN issue differently
 KERNELS_OF_STEP = 2  # of cuDNN's LSTM: a product, and the gates

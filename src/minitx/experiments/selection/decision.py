@@ -185,14 +185,14 @@ def by_quality(demands: Demands, tokens: float, known: Knowledge) -> list[tuple[
 
 
 def attempts(architecture: str, demands: Demands, known: Knowledge) -> list[Row | Refused]:
-    """Look at an architecture's sizes, the largest first, until one meets the demands that depend on it."""
+    """Look at an architecture's sizes, the largest first, until one meets all demands."""
     tried = list[Row | Refused]()
     if hopeless := list(at_any_size(architecture, demands, known)):
         quality = demands.tokens and known.quality_of(architecture, demands.tokens, demands.length)
         return [Refused(Candidate(architecture, sizes(demands)[0]), hopeless, quality or None)]
     for size in sizes(demands):
         tried.append(examined(Candidate(architecture, size), demands, known))
-        if isinstance(tried[-1], Row) and not any(one.demand in DEPEND_ON_SIZE for one in tried[-1].failures):
+        if isinstance(tried[-1], Row) and not tried[-1].failures:
             break
     return tried
 
@@ -230,9 +230,6 @@ def examined(candidate: Candidate, demands: Demands, known: Knowledge) -> Row | 
     tokens = demands.tokens or 60 * (demands.budget_minutes or 0.0) * figures.tokens_per_s.value
     row = Row(candidate, figures, known.quality_of(candidate.architecture, tokens, demands.length), tokens)
     return replace(row, failures=list(failures(row, demands)))
-
-
-DEPEND_ON_SIZE = {"latency_ms", "memory_gib", "serve_gib", "budget_minutes", "size"}
 
 
 def failures(row: Row, demands: Demands) -> Iterator[Failure]:

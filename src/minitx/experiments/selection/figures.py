@@ -17,17 +17,17 @@ from typing_extensions import override
 from minitx.config.compose import compose
 from minitx.config.schema import Config
 from minitx.data.datamodule import PlannedUpdate
-from minitx.experiments.prediction.cpu import update
+from minitx.experiments.prediction import cpu
 from minitx.experiments.prediction.speed import EXPECTED_ERROR, WEIGHT_BYTES
 from minitx.experiments.prediction.training import estimate
-from minitx.experiments.prediction.update import HORIZON, LoneTask, batch_of, build_task, plan, vocabulary
+from minitx.experiments.prediction.update import LoneTask, batch_of, build_task, plan
 from minitx.experiments.selection.candidates import Candidate, config, reads_both_ways
 from minitx.experiments.selection.decision import Figure, Figures, Structure
 from minitx.experiments.selection.demands import Demands
 from minitx.experiments.studies.growth import PeakBytes, storages
 from minitx.models.base import DecodeState, Seq2Seq, evaluating
 from minitx.models.registry import build_model
-from minitx.profiling.cpu_bench import repeats
+from minitx.profiling.cpu_bench import CPU, repeats
 from minitx.profiling.devices import Device
 from minitx.profiling.fake_cuda import CUDA, backward, fake_gpu
 from minitx.profiling.kernels import Kernel
@@ -36,11 +36,9 @@ from minitx.profiling.recorder import recording
 from minitx.profiling.timeline import Constants, Pace, timeline
 from minitx.training.build import choose_precision
 from minitx.training.launch import resolve
-from minitx.training.state import RunState
 from minitx.training.task import seed_dropout
 
 GIB = 2**30
-CPU = torch.device("cpu")
 MEASURED_TOKENS = 1024  # of an update on this processor, at most: more are taken to take as much longer
 LONGEST_MEASURED = 1024  # tokens of a sentence on this processor
 ENOUGH_S = 0.5  # of repeats
@@ -200,7 +198,7 @@ def on_this_processor(cfg: Config, demands: Demands) -> Figures:
     """Measure updates and steps of decoding here, on made-up sentences."""
     precision = choose_precision(cfg.trainer, CPU)
     length, notes = min(demands.length, LONGEST_MEASURED), list[str]()
-    task = task_here(cfg, precision)
+    task = cpu.build_task(cfg, precision)
     seconds, tokens = update_here(task, cfg, length)
     if demands.length > length:
         half, _ = update_here(task, cfg, length // 2)
@@ -222,22 +220,11 @@ def on_this_processor(cfg: Config, demands: Demands) -> Figures:
         Figure((4 * params + state) / GIB, True, "weights in fp32 and the state that a step reads, counted"), notes)
 
 
-def task_here(cfg: Config, precision: str) -> LoneTask:
-    """Build model and task on this processor, in training mode."""
-    torch.manual_seed(cfg.seed)
-    model = build_model(cfg.model, src_vocab_size=vocabulary(cfg), tgt_vocab_size=vocabulary(cfg))
-    task = LoneTask(model, cfg.optim, state=RunState(precision=precision, horizon_steps=HORIZON), precision=precision,
-                    seed=cfg.seed)
-    task.place = CPU
-    task.optimizer = task.configure_optimizers()
-    return task.train()
-
-
 def update_here(task: LoneTask, cfg: Config, length: int) -> tuple[float, int]:
     """Time updates of sentences of one length. --> seconds, target tokens"""
     planned = sentences_of(cfg, length, min(cfg.trainer.tokens_per_update, MEASURED_TOKENS) // length)
-    update(task, planned)
-    return min(repeats(lambda: update(task, planned), 2, ENOUGH_S)), planned.n_tokens
+    cpu.update(task, planned)
+    return min(repeats(lambda: cpu.update(task, planned), 2, ENOUGH_S)), planned.n_tokens
 
 
 def sentences_of(cfg: Config, length: int, sentences: int) -> PlannedUpdate:
@@ -269,7 +256,7 @@ def peak_here(task: LoneTask, cfg: Config, demands: Demands, notes: list[str]) -
 def counted_here(task: LoneTask, cfg: Config, length: int, sentences: int) -> float:
     """Count the most bytes of an update of so many sentences."""
     with PeakBytes() as peak:
-        update(task, sentences_of(cfg, length, sentences))
+        cpu.update(task, sentences_of(cfg, length, sentences))
     return float(peak.peak)
 
 

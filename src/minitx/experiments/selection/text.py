@@ -73,10 +73,13 @@ def trade_off(decision: Decision) -> str | None:
     everyone: list[Row | Refused] = [*decision.rows, *decision.refused]
     best = max(everyone, key=lambda row: row.bleu or 0.0)
     own = "this was not measured" if answer.bleu is None else f"this {answer.bleu:.1f}"
-    gap = "" if best.bleu is None else f"; {best.candidate.architecture} gets {best.bleu:.1f} BLEU as measured, {own}"
+    gap = "" if best is answer or best.bleu is None else (
+        f"; {best.candidate.architecture} gets {best.bleu:.1f} BLEU as measured, {own}")
+    alone = all(row.is_pure for row in decision.meeting)
+    because = ("it is answered only because the demands exclude all that attends" if alone else
+               "what attends meets the demands, too, and comes after it by BLEU or by hours")
     return (f"trade-off: a recurrence alone on {answer.tokens:.3g} training tokens, above {PURE_LIMIT:.0e}: all it "
-            f"keeps of the source is a state of fixed size, which more text does not widen{gap}; it is answered only "
-            "because the demands exclude all that attends")
+            f"keeps of the source is a state of fixed size, which more text does not widen{gap}; {because}")
 
 
 def beyond(decision: Decision, texts: Mapping[str, Text]) -> Iterator[str]:
