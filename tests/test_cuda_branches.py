@@ -93,7 +93,6 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
     "models.layers.LayerNorm.forward": (["x.device.type == 'cpu'"], GRADIENTS, "the CPU's, in float64"),
     "models.layers.has_tiles": (["on_cpu(x)"], BITS, "the answer"),
     "models.recurrence.Recurrence.forward": (["x.device.type == 'cuda'"], GRADIENTS, "the CPU's, in float64"),
-    "models.scan._Scan.backward": (["on_cpu(grad)"], GRADIENTS, "the CPU's, in float64"),
     "models.scan._Scan.forward": (["on_cpu(b)"], GRADIENTS, "the CPU's, in float64"),
     "profiling.peak.copy_gb_per_s": (
         ["device.type == 'cpu'"], "profiling/test_peak.py::test_a_gpu_copies_all_at_once", "bytes a second"),

@@ -29,7 +29,8 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, start: Tensor | None) -> Tensor:
-        if on_cpu(b):
+        ctx.in_turn = on_cpu(b)
+        if ctx.in_turn:
             c = torch.empty_like(b, memory_format=torch.contiguous_format)
             step_by_step(a.unbind(), b.unbind(), torch.zeros_like(b[0]) if start is None else start, c.unbind())
         else:
@@ -40,7 +41,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         a, c, start = ctx.saved_tensors
-        if on_cpu(grad):
+        if ctx.in_turn:
             db, steps = torch.empty_like(c), a.unbind()  # the last has none after it: its factor meets zeros
             step_by_step(steps[:1] + steps[:0:-1], grad.unbind()[::-1], torch.zeros_like(c[0]), db.unbind()[::-1])
         else:
