@@ -44,7 +44,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, blocks in CHANGED:
         change(tree / name, re.findall(r"```diff\n(.*?)^```$", blocks, flags=re.DOTALL | re.MULTILINE))
     write_digits(tree / "digits")
-    (tree / "results").mkdir()
+    shutil.copytree(ROOT / "results" / "selection", tree / "results" / "selection")
     return tree
 
 

@@ -45,7 +45,10 @@ def counted(cfg: Config, src: int, tgt: int) -> tuple[float, float]:
     for family in FAMILIES])
 def test_operations_are_those_that_the_model_counts(family: str, capability: tuple[int, int]) -> None:
     kernels = record(family, ONE, capability=capability)
-    by_token, by_pair = counted(config(family, ONE), SRC, TGT)
+    whole = (ONE, "model.window=null") if "window" in family else (ONE,)
+    by_token, by_pair = counted(config(family, *whole), SRC, TGT)
+    if capability == H100:  # a V100 hides what a window does not reach, and computes it
+        by_pair = sum(counted(config(family, ONE), SRC, TGT)) - by_token
     found = Counter[str]()
     for kernel in kernels:
         found[kernel.kind] += kernel.flop

@@ -16,7 +16,7 @@ from minitx.cli import main as cli
 from minitx.config.compose import CONF, compose
 from minitx.evaluation.attention_maps import read_all
 from minitx.evaluation.metrics import bleu_from_sentences
-from minitx.experiments.reports import findings, markdown, predictions
+from minitx.experiments.reports import constants, findings, markdown, predictions
 from minitx.experiments.reports.markdown import make_blocks
 from minitx.experiments.reports.page import pictures
 from minitx.experiments.reports.results import MAX_BYTES, Row, make_row, read_rows, write_row
@@ -64,7 +64,8 @@ def published() -> list[Row]:
 
 @pytest.fixture(scope="module")
 def known(published: list[Row]) -> markdown.Blocks:
-    return make_blocks(published, findings.read_studies(LEDGER / "studies"), predictions.read_others(LEDGER))
+    return make_blocks(published, findings.read_studies(LEDGER / "studies"), predictions.read_others(LEDGER),
+                       constants.read_evidence(LEDGER))
 
 
 @pytest.mark.parametrize("page", [

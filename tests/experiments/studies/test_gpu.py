@@ -1,7 +1,7 @@
 """What is said of GPUs: predictions that are held against published ones, their ranges, and verdicts that can fall."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 from math import log, sqrt
@@ -51,14 +51,14 @@ def unrecorded(words: Sequence[str], *_: int | bool) -> tuple[tuple[Kernel, ...]
 
 
 @pytest.fixture(scope="module")
-def found() -> Iterator[dict[str, Any]]:
+def found() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         patch.setattr(gpu, "calibrate", lambda *_: Constants())
         patch.setattr(validation, "recorded", unrecorded)
         patch.setattr(gpu, "recorded", lambda *_: WORK)
         patch.setattr(gpu, "work", lambda *_: WORK)
-        yield gpu.measure({}, TINY, Console(StringIO()))
+        return gpu.measure({}, TINY, Console(StringIO()))
 
 
 def test_everything_is_predicted_for_each_system_device_and_number_of_gpus(found: dict[str, Any]) -> None:
