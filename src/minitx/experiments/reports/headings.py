@@ -14,6 +14,8 @@ ENCODINGS = ("Transformers that are told positions in different ways, or not at 
              "sentences of so many words, with its 95 % interval.")
 ROLES = ("The share of sentences whose subject and object are the right ones, and the share in which they changed "
          "places, by the number of words.")
+RECURRENCE = ("A recurrence that takes all steps at once, with one vector between the languages or with attention to the "
+              "source, and attention to a window, after as many updates each.")
 CLAIMS = "Common claims, each put to a measurement that might have refuted it."
 TABLES = {
     "headline": Heading("Four systems, the same minutes of training", (
@@ -35,6 +37,10 @@ TABLES = {
     "positions_bible": Heading("Positions: verses", (
         "Real sentences, many of them long: BLEU by the words of the source, with its 95 % interval and the number of "
         "sentences.")),
+    "recurrence_captions": Heading("The linear recurrence: captions", RECURRENCE),
+    "recurrence_short": Heading("The linear recurrence and a window: trained on short sentences", RECURRENCE),
+    "recurrence_all": Heading("The linear recurrence and a window: trained on all lengths", RECURRENCE),
+    "recurrence_verses": Heading("The linear recurrence and a window: verses", RECURRENCE),
 }  # fmt: skip
 STUDIES = {
     "lengths": Heading("What a sentence costs as it grows", CLAIMS),

@@ -204,6 +204,7 @@ class Table:
 HEADLINE = ("lstm", "lstm_attention", "transformer_nope", "transformer")  # as the story goes
 RIVALS = (("lstm_attention", "transformer"),)
 ENCODINGS = ("transformer_nope", "transformer", "transformer_learned", "transformer_rope")
+WITH_RECURRENCE = ("linear_rnn", "linear_rnn_attention", "lstm_attention", "transformer", "transformer_window")
 BY_LENGTH = ("model", "seeds", "steps", "test BLEU", "shuffled BLEU",
              *(name for name in COLUMNS if name.startswith("BLEU, ")))
 ROLES = ("model", "roles right", "roles swapped",
@@ -232,6 +233,16 @@ TABLES = {
     "positions_bible": Table("positions_bible", (
         "model", "seeds", "parameters", "steps", "valid loss", "test BLEU", "up to 40 words", "over 40 words"),
         suite="verses --size small", models=ENCODINGS),
+    "recurrence_captions": Table("recurrence_captions", (
+        "model", "seeds", "parameters", "steps", "valid loss", "test_2016_flickr BLEU", "chrF"),
+        suite="recurrence --size small", models=WITH_RECURRENCE, rivals=(("linear_rnn_attention", "transformer"),)),
+    "recurrence_short": Table("recurrence_short", (*BY_LENGTH, "roles right", "roles, 50 words"),
+                              suite="recurrence --size small", models=WITH_RECURRENCE),
+    "recurrence_all": Table("recurrence_all", (*BY_LENGTH, "roles right", "roles, 50 words"),
+                            suite="recurrence --size small", models=WITH_RECURRENCE),
+    "recurrence_verses": Table("recurrence_verses", (
+        "model", "seeds", "parameters", "steps", "valid loss", "test BLEU", "up to 40 words", "over 40 words"),
+        suite="recurrence --size small", models=WITH_RECURRENCE),
 }
 
 
