@@ -27,7 +27,7 @@ def write_run(folder: Path, *overrides: str) -> Path:
     """Write a run directory as training would leave it, with an untrained model."""
     cfg = compose([*SMALL, *(f"decode.{name}={show(value)}" for name, value in DECODE.items()), *overrides])
     folder.mkdir(exist_ok=True)
-    pair = TokenizerPair.train([("the dog sees the cat", "der Hund sieht die Katze")] * 3, None, False)
+    pair = TokenizerPair.train([("the dog sees the cat", "der Hund sieht die Katze")] * 3, None, cfg.tokenizer.joint)
     pair.save(folder)
     torch.manual_seed(0)
     model = build_model(cfg.model, src_vocab_size=pair.src.vocab_size, tgt_vocab_size=pair.tgt.vocab_size)

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src" / "minitx"
 LAYERS = (  # from top to bottom: a folder imports only those below it. What each is for, its `__init__.py` says
     "cli", ".", "experiments/selection", "experiments/suites", "experiments/studies", "experiments/reports",
-    "experiments/prediction", "experiments/costs", "experiments", "training", "evaluation", "decoding", "runs",
-    "models", "distributed", "data", "data/synthetic", "config", "profiling", "utils",
+    "experiments/prediction", "experiments/costs", "experiments", "training", "evaluation", "export", "decoding",
+    "runs", "models", "distributed", "data", "data/synthetic", "config", "profiling", "utils",
 )  # fmt: skip
 ROW = {name: row for row, name in enumerate(reversed(LAYERS))}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}
@@ -29,10 +29,10 @@ NO_TORCH = (
     "evaluation.metrics", "evaluation.moses", "evaluation.significance", "experiments.fits", "experiments.reports",
     "experiments.selection.candidates", "experiments.selection.changes", "experiments.selection.decision",
     "experiments.selection.demands", "experiments.selection.quality", "experiments.selection.recorded",
-    "experiments.selection.text", "experiments.suites", "profiling.process", "runs.compatibility", "runs.directory",
-    "runs.listing", "runs.overview", "runs.result", "runs.run", "runs.warm_start", "training.in_process",
-    "training.launch", "training.process", "training.resume", "utils.checkout", "utils.console", "utils.errors",
-    "utils.files",
+    "experiments.selection.text", "experiments.suites", "export.formats", "export.manifest", "profiling.process",
+    "runs.compatibility", "runs.directory", "runs.listing", "runs.overview", "runs.result", "runs.run",
+    "runs.warm_start", "training.in_process", "training.launch", "training.process", "training.resume",
+    "utils.checkout", "utils.console", "utils.errors", "utils.files",
 )  # fmt: skip
 # Commands that compose a config, to train, measure or look at a text, and what they share.
 TRIES = {"cli.prepare", "cli.sample", "cli.train", "cli.doctor", "cli.estimate", "cli.bench", "cli.study",
@@ -149,7 +149,7 @@ def test_serving_needs_neither_lightning_nor_hydra() -> None:
 def test_the_top_level_is_a_table_of_contents() -> None:
     top = {path.name for path in SRC.iterdir()} - {"__pycache__", "py.typed"}
     assert {name for name in top if name.endswith(".py")} == {"__init__.py", "__main__.py"}
-    assert len(top) <= 14, sorted(top)
+    assert len(top) <= 16, sorted(top)
 
 
 def about(layer: str) -> str:

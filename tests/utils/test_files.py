@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minitx.utils.files import create, ensure_home, expand_home, write_atomically
+from minitx.utils.files import create, ensure_home, expand_home, new_folder, write_atomically
 
 
 def refuse_flush(monkeypatch: pytest.MonkeyPatch, number: int, folders_alone: bool = False) -> None:
@@ -87,3 +87,34 @@ def test_a_tilde_that_no_shell_has_expanded_is_the_home_folder(path: str, expand
 
 def test_a_tilde_of_a_user_without_a_home_folder_is_the_one_it_gets(no_home: Path) -> None:
     assert expand_home("~/x") == f"{no_home}/x"
+
+
+def test_a_new_folder_is_there_whole(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "folder") as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "file").write_text("a")
+        assert not (tmp_path / "folder").exists()
+    assert (tmp_path / "folder" / "inner" / "file").read_text() == "a"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_new_folder_that_was_not_filled_is_not_there(tmp_path: Path) -> None:
+    def fill(path: Path) -> None:
+        with new_folder(path) as temporary:
+            (temporary / "file").write_text("a")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "folder")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_new_folder_never_replaces_what_came_between(tmp_path: Path) -> None:
+    def fill(path: Path) -> None:
+        with new_folder(path):
+            path.mkdir()
+            (path / "file").write_text("other")
+
+    with pytest.raises(OSError, match="not empty"):
+        fill(tmp_path / "folder")
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "file"]

@@ -10,9 +10,14 @@ from minitx.config.schema import SEARCH_PRECISIONS
 from minitx.profiling.devices import DEVICES, Device
 
 
+def add_run_dir(parser: argparse.ArgumentParser) -> None:
+    """Add the run to use."""
+    parser.add_argument("model", metavar="RUN", type=Path, help="run directory of a training")
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the run to use, and the device to use it on."""
-    parser.add_argument("model", metavar="RUN", type=Path, help="run directory of a training")
+    add_run_dir(parser)
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps, or auto = CUDA where it is (default)")
 
 

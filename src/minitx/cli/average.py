@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from minitx.cli.arguments import positive
+from minitx.cli.arguments import add_run_dir, positive
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit
 
@@ -13,7 +13,7 @@ DESCRIPTION = "Average the weights of RUN's newest checkpoints into a new run di
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("model", metavar="RUN", type=Path, help="run directory of a training")
+    add_run_dir(parser)
     parser.add_argument("--last", type=positive, metavar="N", required=True, help="how many of the newest checkpoints")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", required=True, help="a new or empty folder")
 

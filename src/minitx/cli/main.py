@@ -20,6 +20,7 @@ from minitx.cli import (
     doctor,
     estimate,
     evaluate,
+    export,
     pick,
     plot,
     report,
@@ -54,8 +55,8 @@ class Command(Protocol):
 
 
 COMMANDS: dict[str, Command] = {"translate": translate, "evaluate": evaluate, "score": score, "average": average,
-                                "attention": attention, "sample": sample, "runs": runs, "plot": plot,
-                                "compare": compare, "suite": suite, "report": report, "study": study,
+                                "export": export, "attention": attention, "sample": sample, "runs": runs,
+                                "plot": plot, "compare": compare, "suite": suite, "report": report, "study": study,
                                 "doctor": doctor, "estimate": estimate, "pick": pick, "bench": bench}
 
 

@@ -25,6 +25,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 PAD_ID, BOS_ID, EOS_ID = SPECIAL_IDS = (0, 1, 2)
 N_SPECIALS = len(SPECIAL_IDS)
+SPECIAL_NAMES = ("<pad>", "<s>", "</s>")  # where ids have to be strings, as in files of other toolkits
 SPACE = "Ġ"  # as byte-level BPE writes it
 MIN_VOCAB, DEFAULT_VOCAB, MAX_VOCAB = 260, 8_000, 65_536
 MAX_WORD = 1_000  # characters: learning takes time in proportion to a word's length squared, so longer ones are cut
@@ -112,6 +113,16 @@ class Tokenizer:
         texts = self.decode_batch([ids[:n] for n in range(len(ids))])
         whole = [text.rstrip("\N{REPLACEMENT CHARACTER}") for text in texts] + [self.decode(ids)]
         return [after[len(before):] for before, after in pairwise(whole)]
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """The tokens by id, each a string of its own, as byte-level BPE writes them; a space is `SPACE` there.
+
+        So one stands after the name of a special that is a token, too, in a text of markup.
+        """
+        entries = self._bpe.get_vocab()
+        specials = [f"{name} " if name in entries else name for name in SPECIAL_NAMES]
+        return specials + sorted(entries, key=entries.__getitem__)
 
     @cached_property
     def word_beginnings(self) -> frozenset[int]:

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 
@@ -22,11 +25,26 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _flush_path(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, which takes that name once the block has filled it; else it is removed.
+
+    Errors: OSError as it comes, also where `path` exists by then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process of this number
+    temporary.mkdir()
     try:
-        _flush(folder, path.parent)
+        yield temporary
+        for written in [*temporary.rglob("*"), temporary]:
+            _flush_path(written)
+        temporary.rename(path)
+        _flush_path(path.parent)
     finally:
-        os.close(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def create(path: Path, content: bytes, mode: str = "xb") -> None:
@@ -35,6 +53,15 @@ def create(path: Path, content: bytes, mode: str = "xb") -> None:
         file.write(content)
         file.flush()
         _flush(file.fileno(), path.parent)
+
+
+def _flush_path(path: Path) -> None:
+    """Flush a file or a folder that is closed."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _flush(descriptor, path if path.is_dir() else path.parent)
+    finally:
+        os.close(descriptor)
 
 
 def _flush(descriptor: int, folder: Path) -> None:

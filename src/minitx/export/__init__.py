@@ -1,0 +1,1 @@
+"""A trained run in the formats of other engines: CTranslate2, Hugging Face, ONNX."""

@@ -1,0 +1,92 @@
+"""The formats that a run can be exported to, and what each of them can hold; checked before torch is imported.
+
+The module of this folder that has a format's name writes it: `write(trained, folder, quantization)` -> `Limits`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minitx.config.schema import Config, TransformerConfig
+from minitx.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from minitx.data.tokenizer import TokenizerPair
+    from minitx.models.base import Seq2Seq
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Hold what is exported: the weights that serve, in fp32, the vocabulary and the settings."""
+
+    run_dir: Path
+    model: "Seq2Seq"
+    tokenizers: "TokenizerPair"
+    config: Config
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Say how many tokens the files that a format wrote can read and write, EOS included; None = any number."""
+
+    max_source_length: int | None
+    max_target_length: int | None
+    details: dict[str, Any] = field(default_factory=dict)  # whatever else who reads them must know
+
+
+@dataclass(frozen=True)
+class Format:
+    """Say what a format needs and can hold."""
+
+    packages: tuple[str, ...]  # that write it
+    quantizations: tuple[str, ...]
+    refusal: Callable[[Config], str | None]  # why a run cannot be exported to it, and what to do
+    serves: bool  # `minitx translate` takes the folder like a run
+
+
+def _only_transformers(cfg: Config) -> str | None:
+    if not isinstance(cfg.model, TransformerConfig):
+        return f"it holds Transformers alone, and this run's model.family is {cfg.model.family}; use --to onnx"
+    if cfg.model.window is not None:
+        return f"it has no attention to a window (model.window={cfg.model.window}); use --to onnx"
+    return None
+
+
+def _hugging_face(cfg: Config) -> str | None:
+    if (why := _only_transformers(cfg)) or not isinstance(cfg.model, TransformerConfig):
+        return why
+    if cfg.model.pos_encoding == "rope":
+        return "its translation models add positions to embeddings, and have no rotary ones; use --to ctranslate2"
+    if not cfg.tokenizer.joint:
+        return ("its tokenizers of one vocabulary are the only ones that hold this kind, and this run has two "
+                "(tokenizer.joint=false); use --to ctranslate2")
+    return None
+
+
+FORMATS = {
+    "ctranslate2": Format(("ctranslate2",), ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16",
+                                             "float16", "bfloat16"), _only_transformers, serves=True),
+    "huggingface": Format(("safetensors",), (), _hugging_face, serves=False),
+    "onnx": Format(("onnx", "onnxscript", "onnxruntime"), ("int8",), lambda cfg: None, serves=True),
+}
+
+
+def check(cfg: Config, name: str, quantization: str | None) -> None:
+    """Refuse what a format cannot hold. Errors: `UserError` with the reason, and what to do instead"""
+    chosen = FORMATS[name]
+    if missing := [package for package in chosen.packages if find_spec(package) is None]:
+        raise UserError(f"--to {name}: needs {', '.join(missing)}: pip install 'minitx[export]'")
+    if quantization is not None and quantization not in chosen.quantizations:
+        can = f"it has {', '.join(chosen.quantizations)}" if chosen.quantizations else "it has none; leave it out"
+        raise UserError(f"--quantize {quantization}: {name} does not have it; {can}")
+    if why := chosen.refusal(cfg):
+        raise UserError(f"--to {name}: {why}")
+
+
+def writer(name: str) -> Callable[[Trained, Path, str | None], Limits]:
+    """Import the function that writes a format."""
+    write: Callable[[Trained, Path, str | None], Limits] = import_module(f"minitx.export.{name}").write
+    return write
