@@ -18,6 +18,7 @@ from minitx.config.schema import Config
 from minitx.data.corpus import load_corpus
 from minitx.data.datamodule import TranslationData
 from minitx.data.tokenizer import TokenizerPair
+from minitx.decoding.torch_backend import TorchBackend
 from minitx.decoding.translator import Translator
 from minitx.training.build import build_task, build_tokenizers
 from minitx.training.launch import resolve
@@ -68,7 +69,7 @@ class Workbench:
                    precision: str | None = None) -> Translator:
         """Wrap a task's model as `minitx translate` does; no output is longer than `limit` tokens."""
         decode = replace(self.config(family).decode, max_length_ratio=1e-3, max_length_extra=limit, precision=precision)
-        return Translator(task.model, self.tokenizers, decode, device)
+        return Translator(TorchBackend([task.model], device, precision), self.tokenizers, decode)
 
 
 @cache

@@ -83,6 +83,7 @@ def load(run_dir: str | PathLike[str], device: "str | torch.device" = "cpu",
     import torch  # here, not above: `import minitx` and the command line's help stay quick
 
     from minitx.config.schema import SEARCH_PRECISIONS
+    from minitx.decoding.torch_backend import TorchBackend
     from minitx.decoding.translator import Translator
     from minitx.runs.checkpoint import load_model
     from minitx.utils.errors import UserError
@@ -103,7 +104,7 @@ def load(run_dir: str | PathLike[str], device: "str | torch.device" = "cpu",
         raise UserError(f"precision={precision}: must be {' or '.join(SEARCH_PRECISIONS)}, or None = as the run")
     model, tokenizers, cfg = load_model(_path(run_dir), torch.device(name))
     decode = cfg.decode if precision is None else replace(cfg.decode, precision=precision)
-    return Translator(model, tokenizers, decode, name)
+    return Translator(TorchBackend([model], name, decode.precision), tokenizers, decode)
 
 
 def evaluate(run_dir: str | PathLike[str], src: str | PathLike[str] | Iterable[str],

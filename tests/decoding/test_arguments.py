@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from decoding.test_translator import DECODE, Copier, Pair
+from decoding.test_translator import Copier, translate_with
 
 from minitx.decoding.arguments import as_lines
 from minitx.decoding.scoring import score_pairs
@@ -21,7 +21,7 @@ LINES = ["a dog", "", "b"]
 
 @pytest.fixture
 def translator() -> Translator:
-    return Translator(Copier(), Pair(), DECODE)  # type: ignore[arg-type]
+    return translate_with(Copier())
 
 
 MAKE: dict[str, Callable[[list[str]], Iterable[str]]] = {

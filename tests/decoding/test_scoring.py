@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from decoding.test_translator import DECODE, Letters, Pair
+from decoding.test_translator import Letters, translate_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import write_run
@@ -84,15 +84,14 @@ def test_it_is_what_beam_search_says_of_its_own_output() -> None:
             zip(sources, found, strict=True) for best in all_best if len(best.ids) < limit}
     said = {pair: log_prob for pair, log_prob in said.items() if pair[1].strip()}
     assert len(said) > 10
-    translator = Translator(model, Pair(), DECODE)  # type: ignore[arg-type]
+    translator = translate_with(model)
     scores = score(translator, list(said))
     assert [found.log_prob for found in scores] == pytest.approx(list(said.values()), rel=1e-5)
 
 
 def test_a_long_source_is_cut_as_for_translation_and_a_long_target_is_refused() -> None:
     sizes = {"src_vocab_size": Letters.vocab_size, "tgt_vocab_size": Letters.vocab_size}
-    translator = Translator(tiny_transformer(pos_encoding="learned", max_positions=8, **sizes),
-                            Pair(), DECODE)  # type: ignore[arg-type]
+    translator = translate_with(tiny_transformer(pos_encoding="learned", max_positions=8, **sizes))
     calls: list[tuple[int, str]] = []
     cut, whole = score_pairs(translator, ["abcdefghij", "abcdefg"], ["a", "a"],
                              warn=lambda row, what: calls.append((row, what)))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minitx.data.batch import Packed, pack
-from minitx.decoding.search import Hypothesis, _best, _likeliest, beam, greedy, sample
+from minitx.decoding.backend import Hypothesis
+from minitx.decoding.search import _best, _likeliest, beam, greedy, sample
 from minitx.models.base import DecodeState
 
 PAD, BOS, EOS = 0, 1, 2
@@ -196,7 +197,7 @@ def test_pad_and_bos_are_never_chosen_and_their_share_is_not_redistributed() -> 
     bounds = limits(4)
     found, = beam(model, source(0), max_lengths=bounds, beam_size=3, length_penalty=1.0, **SPECIALS)
     assert found[0].log_prob < -10
-    drawn = [sample(model, source(0), max_lengths=bounds, **SPECIALS)[0] for _ in range(20)]
+    drawn = [sample(model, source(0), max_lengths=bounds, seeds=[seed], **SPECIALS)[0] for seed in range(20)]
     for ids in [found[0].ids, *drawn, *greedy(model, source(0), max_lengths=bounds, **SPECIALS)]:
         assert not {PAD, BOS, EOS} & set(ids)
 
@@ -248,7 +249,7 @@ def test_samples_follow_the_model() -> None:
     src = source(*[4] * size)
     for temperature, top_k in ((1.0, 0), (0.5, 0), (1.0, 2)):
         drawn = sample(model, src, max_lengths=limits(*[1] * size), temperature=temperature, top_k=top_k,
-                       generator=torch.Generator().manual_seed(0), **SPECIALS)
+                       seeds=range(size), **SPECIALS)
         logits = model.table[4, 0, BOS].double().clone() / temperature
         logits[[PAD, BOS]] = -math.inf
         if top_k:
@@ -263,11 +264,10 @@ def test_samples_are_repeatable_and_top_1_is_greedy() -> None:
     src = source(*range(8))
 
     def draw(seed: int, **options: float) -> list[list[int]]:
-        return sample(model, src, max_lengths=bounds, generator=torch.Generator().manual_seed(seed), **options,
-                      **SPECIALS)
+        return sample(model, src, max_lengths=bounds, seeds=range(seed, seed + 8), **options, **SPECIALS)
 
-    assert draw(1) == draw(1) != draw(2)
-    assert draw(1, top_k=1) == greedy(model, src, max_lengths=bounds, **SPECIALS)
+    assert draw(10) == draw(10) != draw(20)
+    assert draw(10, top_k=1) == greedy(model, src, max_lengths=bounds, **SPECIALS)
 
 
 @pytest.mark.parametrize("wrong", [{"n_best": 3}, {"n_best": 0}, {"length_penalty": -1.0}, {"beam_size": 0},
@@ -282,7 +282,7 @@ def test_beam_refuses_what_has_no_meaning(wrong: dict[str, float]) -> None:
                                    {"top_k": -1}])
 def test_sample_refuses_what_has_no_meaning(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        sample(Toy(5, 0), source(0), max_lengths=limits(3), **SPECIALS, **wrong)
+        sample(Toy(5, 0), source(0), max_lengths=limits(3), seeds=[0], **SPECIALS, **wrong)
 
 
 def test_a_model_gone_nan_ends_at_the_limit() -> None:

@@ -7,7 +7,7 @@ from threading import Barrier, Event
 
 import pytest
 import torch
-from decoding.test_translator import DECODE, Letters, Pair
+from decoding.test_translator import DECODE, Letters, translate_with
 from toys import FAMILIES
 
 from minitx.decoding.scoring import PairScore, score_pairs
@@ -37,7 +37,7 @@ def build(family: str, seed: int = 9) -> Seq2Seq:
 
 
 def translator(model: Seq2Seq, precision: str | None) -> Translator:
-    return Translator(model, Pair(), replace(SHORT, precision=precision))  # type: ignore[arg-type]
+    return translate_with(model, decode=replace(SHORT, precision=precision))
 
 
 Outputs = tuple[list[list[Translation]], list[PairScore]]

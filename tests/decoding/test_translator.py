@@ -4,13 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from minitx.config.schema import DecodeConfig
 from minitx.data.batch import Packed
-from minitx.decoding.translator import Translator, output_limits
+from minitx.decoding.torch_backend import TorchBackend
+from minitx.decoding.translator import Translator, output_limit
 from minitx.models.base import DecodeState
 from minitx.models.precision import compute_dtype
+from minitx.utils.errors import UserError
 
 DECODE = DecodeConfig(beam_size=1, length_penalty=1.0, max_tokens=40, max_length_ratio=2.0, max_length_extra=10,
                       max_source_length=20, precision=None)
@@ -33,6 +37,12 @@ class Letters:
 
 class Pair:
     src = tgt = Letters()
+
+
+def translate_with(*models: nn.Module, decode: DecodeConfig = DECODE) -> Translator:
+    """Wrap a model, or an ensemble, that reads and writes letters."""
+    backend = TorchBackend(models, "cpu", decode.precision)  # type: ignore[arg-type]
+    return Translator(backend, Pair(), decode)  # type: ignore[arg-type]
 
 
 class Copier(nn.Module):
@@ -66,7 +76,7 @@ class Copier(nn.Module):
 
 @pytest.fixture
 def translator() -> Translator:
-    return Translator(Copier(), Pair(), DECODE)  # type: ignore[arg-type]
+    return translate_with(Copier())
 
 
 LINES = ["a dog", "", "the very long line", "  ", "b", "cat", "\t", "a dog", "zebra crossing"]
@@ -108,12 +118,81 @@ def test_a_model_with_fewer_positions_cuts_earlier(translator: Translator) -> No
 
 
 def test_outputs_are_bounded_by_ratio_extra_and_model(translator: Translator) -> None:
-    lengths = torch.tensor([1, 5, 100])
-    assert output_limits(lengths, DECODE, translator.model).tolist() == [12, 20, 210]
+    def bounds(prefix: int = 0) -> list[int]:
+        return [output_limit(length, prefix, DECODE, translator.backend) for length in (1, 5, 100)]
+
+    assert bounds() == [12, 20, 210]
+    assert bounds(prefix=7) == [17, 20, 210]
     translator.model.max_target_length = 15
-    assert output_limits(lengths, DECODE, translator.model).tolist() == [12, 15, 15]
+    assert bounds() == [12, 15, 15]
     translator.model.max_target_length = 3
     assert translator.translate(["abcdefg"]) == ["abc"]
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_translation_begins_with_its_prefix(translator: Translator, beam_size: int) -> None:
+    prefixes = ["", "zeb", " ", "dog a", "q", "", "x", "the cat ", "zebra"]
+    found = translator.translate(LINES, beam_size=beam_size, prefixes=prefixes)
+    best = translator.n_best(LINES, 1, beam_size=beam_size, prefixes=prefixes)
+    assert [translations[0].text for translations in best] == found
+    plain = translator.translate(LINES, beam_size=beam_size)
+    for line, prefix, text, free in zip(LINES, prefixes, found, plain, strict=True):
+        wanted = free if not prefix.strip() else prefix.rstrip() + line[len(prefix.rstrip()):]
+        assert text == (wanted if line.strip() else ""), "the copier goes on where the prefix ends"
+
+
+def test_prefixes_that_do_not_fit_are_refused(translator: Translator) -> None:
+    with pytest.raises(ValueError, match="prefixes has 1 lines, lines has 2: must be as many"):
+        translator.translate(["a", "b"], prefixes=["a"])
+    with pytest.raises(TypeError, match="prefixes: is one string"):
+        translator.translate(["a"], prefixes="a")
+    translator.model.max_target_length = 5
+    assert translator.translate(["abcdef"], prefixes=["abcd"]) == ["abcde"]
+    with pytest.raises(UserError, match="prefix 2: has 5 tokens, this model writes at most 5, the end included"):
+        translator.translate(["a", "b"], prefixes=["", "abcde"])
+
+
+def test_a_long_prefix_raises_the_limit() -> None:
+    short = translate_with(Copier(), decode=replace(DECODE, max_length_ratio=0.1, max_length_extra=2))
+    assert short.translate(["abcdefgh"], prefixes=["abcde"]) == ["abcdefg"]
+    assert short.translate(["abcdefgh"]) == ["abc"]
+
+
+def test_nothing_is_repeated_where_it_may_not_be(translator: Translator) -> None:
+    assert translator.translate(["abcabc"]) == ["abcabc"]
+    for beam_size in (1, 3):
+        text, = translator.translate(["abcabc"], beam_size=beam_size, no_repeat_ngram=2)
+        pairs = [text[at:at + 2] for at in range(len(text) - 1)]
+        assert len(set(pairs)) == len(pairs)
+        assert text.startswith("abca")
+
+
+class Undecided(Copier):
+    """Find every letter equally likely, and no end."""
+
+    def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
+        logits, state = super().step(tokens, state)
+        return torch.zeros_like(logits).index_fill_(1, torch.tensor([2]), -8.0), state
+
+
+@settings(max_examples=25)
+@given(st.permutations(range(len(LINES))), st.integers(0, 2**32), st.integers(1, 200), st.integers(1, 8))
+def test_a_draw_depends_on_seed_and_line_number_alone(order: list[int], seed: int, max_tokens: int, cut: int) -> None:
+    model = Undecided()
+    whole = translate_with(model).sample(LINES, seed=seed)
+    assert translate_with(model, decode=replace(DECODE, max_tokens=max_tokens)).sample(LINES, seed=seed) == whole
+    one = translate_with(model)
+    assert one.sample(LINES[:cut], seed=seed) + one.sample(LINES[cut:], seed=seed, first_line=cut) == whole
+    kept = [at for at, row in enumerate(order) if at == row]  # beside others
+    mixed = one.sample([LINES[row] for row in order], seed=seed)
+    assert [mixed[row] for row in kept] == [whole[row] for row in kept]
+    assert one.sample(LINES, seed=seed + 1) != whole
+
+
+def test_equal_lines_are_drawn_for_anew() -> None:
+    drawn = translate_with(Undecided()).sample(["abcdef"] * 50)
+    assert len(set(drawn)) == 50
+    assert translate_with(Copier()).sample(["abcdef"] * 3, temperature=0.1) == ["abcdef"] * 3
 
 
 def test_progress_counts_every_line(translator: Translator) -> None:
@@ -147,7 +226,7 @@ def test_the_model_gets_its_mode_back_even_after_an_error(translator: Translator
 
 
 def test_precision_holds_for_the_search_alone() -> None:
-    translator = Translator(Copier(), Pair(), replace(DECODE, precision="bf16-mixed"))  # type: ignore[arg-type]
+    translator = translate_with(Copier(), decode=replace(DECODE, precision="bf16-mixed"))
     assert translator.translate(["abc"]) == ["abc"]
     with pytest.raises(ZeroDivisionError):
         translator.translate(["abc"], progress=lambda done, total: 1 / 0)  # type: ignore[arg-type]

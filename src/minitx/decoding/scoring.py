@@ -1,23 +1,14 @@
-"""Pairs of strings to log-probabilities by forced decoding, the order kept.
-
-B sentences, S source tokens, T target tokens, N real target tokens, V vocabulary.
-"""
+"""Pairs of strings to log-probabilities by forced decoding, the order kept."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp
 
-import torch
-from torch import Tensor
-
-from minitx.data.batch import Batch, collate
 from minitx.data.batching import evaluation_plan
 from minitx.data.lines import is_blank
 from minitx.data.tokenizer import Tokenizer
 from minitx.decoding.arguments import as_lines
 from minitx.decoding.translator import Progress, Translator, Warn, source_limit, warn_of_line
-from minitx.models.base import Seq2Seq, evaluating
-from minitx.models.precision import at_least_fp32, finest
 from minitx.utils.errors import Exit, UserError
 
 MAX_LOGITS = 2**24  # a batch's logits and their log-softmax take 64 MiB each in fp32
@@ -54,39 +45,28 @@ def score_pairs(translator: Translator, sources: Iterable[str], targets: Iterabl
     sources, targets = as_lines(sources, "sources"), as_lines(targets, "targets")
     if len(sources) != len(targets):
         raise ValueError(f"sources has {len(sources)} lines, targets has {len(targets)}: must be as many")
-    model, tokenizers = translator.model, translator.tokenizers
+    backend, tokenizers = translator.backend, translator.tokenizers
     src, tgt = _encode(tokenizers.src, sources), _encode(tokenizers.tgt, targets)
-    longest = source_limit(translator.decode, model)
+    longest = source_limit(translator.decode, backend)
     for row, ids in enumerate(src):
         if len(ids) >= longest:
             (warn or warn_of_line)(row, f"{len(ids) + 1:,} tokens, cut to {longest:,}")
             src[row] = ids[: longest - 1]
     for row, ids in enumerate(tgt):
-        if model.max_target_length is not None and len(ids) >= model.max_target_length:
+        if backend.max_target_length is not None and len(ids) >= backend.max_target_length:
             raise UserError(f"translation {row + 1}: has {len(ids) + 1:,} tokens, this model writes at most "
-                            f"{model.max_target_length:,}; leave the pair out", Exit.DATA)
+                            f"{backend.max_target_length:,}; leave the pair out", Exit.DATA)
     lengths = [max(len(a), len(b)) + 1 for a, b in zip(src, tgt, strict=True)]
     max_tokens = min(translator.decode.max_tokens, MAX_LOGITS // tokenizers.tgt.vocab_size)
     scores: dict[int, PairScore] = {}
-    with evaluating(model):
+    with backend.session():
         for rows in evaluation_plan(lengths, max_tokens):
-            batch = collate([src[i] for i in rows], [tgt[i] for i in rows], pad_id=tokenizers.tgt.pad_id,
-                            bos_id=tokenizers.tgt.bos_id, eos_id=tokenizers.tgt.eos_id).to(translator.device)
-            counts = batch.tgt.lengths.tolist()
-            scores |= zip(rows.tolist(), map(PairScore, log_probs(model, batch).tolist(), counts), strict=True)
+            found = backend.score([src[i] for i in rows], [tgt[i] for i in rows])
+            scores |= {int(i): PairScore(log_prob, len(tgt[i]) + 1)
+                       for i, log_prob in zip(rows, found, strict=True)}
             if progress is not None:
                 progress(len(scores), len(lengths))
     return [scores[row] for row in range(len(lengths))]
-
-
-@torch.inference_mode()
-def log_probs(model: Seq2Seq, batch: Batch) -> Tensor:
-    """Sum each target's log-probabilities, in float64 where the device has it. --> [B]"""
-    logits = model.project(model(batch.src, batch.tgt)[:batch.n_tokens])  # --> [n, V]
-    chosen = at_least_fp32(logits).log_softmax(-1).gather(1, batch.labels[:, None])[:, 0]  # --> [n]
-    tokens = chosen.to(finest(logits.device))
-    sentence = torch.repeat_interleave(batch.tgt.lengths, output_size=batch.n_tokens)  # --> [n]
-    return tokens.new_zeros(len(batch.tgt.lengths)).index_add_(0, sentence, tokens)
 
 
 def _encode(tokenizer: Tokenizer, lines: Sequence[str]) -> list[list[int]]:

@@ -4,67 +4,82 @@
 - BOS and pad are never chosen; of equal logits the lowest id wins, of equal hypotheses the lowest parent
 - sentences share a batch and nothing else: each has its own limit and end, and leaves the batch soon after
 - the host waits for the device once a step
+- `constraints` say what may be chosen; log-probabilities are the model's own all the same
 - the logits that `step` returns are overwritten
 
 B sentences, K hypotheses per sentence, V vocabulary, C candidate tokens per hypothesis, t tokens so far, N rows.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from minitx.data.batch import Packed
 from minitx.decoding.arguments import as_count, as_number
-from minitx.models.base import Seq2Seq
-from minitx.models.precision import at_least_fp32
+from minitx.decoding.backend import Hypothesis
+from minitx.decoding.constraints import Constraints
+from minitx.models.precision import at_least_fp32, finest
 
 DROP_FRACTION = 1 / 8  # finished sentences that make it worth copying the state of the others
 GROUP = 64  # ids compared together when the best are searched for
 
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """Hold one finished output and the score that ranks it."""
-
-    ids: list[int]  # without EOS
-    log_prob: float  # nats, EOS included
-    score: float  # log_prob / ((5 + length) / 6) ** length_penalty
+FREE_CHOICE = Constraints()
 
 
-def greedy(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor,
-           pad_id: int | None = None) -> list[list[int]]:
+class Searchable(Protocol):
+    """What search needs: `Seq2Seq`, an ensemble, or whatever else steps through a target, with a state of its own."""
+
+    def encode(self, src: Packed) -> Any:
+        """Read the source. --> memory"""
+
+    def init_state(self, memory: Any, src: Packed, beam_size: int = 1) -> Any:
+        """Prepare decoding of K hypotheses a sentence. --> a state with `select` and `reorder` as in `DecodeState`"""
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Read one token a hypothesis. tokens: [B*K] --> logits [B*K, V], next state"""
+
+
+def greedy(model: Searchable, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor,
+           pad_id: int | None = None, constraints: Constraints = FREE_CHOICE) -> list[list[int]]:
     """Take the likeliest token at each step. max_lengths: [B], >= 1 --> ids without EOS"""
-    return _unroll(model, src, _likeliest, bos_id, eos_id, pad_id, max_lengths)
+    return _unroll(model, src, lambda logits, *_: _likeliest(logits), bos_id, eos_id, pad_id, max_lengths, constraints)
 
 
-def sample(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor,
-           pad_id: int | None = None, temperature: float = 1.0, top_k: int = 0,
-           generator: torch.Generator | None = None) -> list[list[int]]:
+def sample(model: Searchable, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor, seeds: Sequence[int],
+           pad_id: int | None = None, constraints: Constraints = FREE_CHOICE, temperature: float = 1.0,
+           top_k: int = 0) -> list[list[int]]:
     """Draw each token from softmax(logits / temperature), from the `top_k` likeliest alone if not 0.
 
-    The draw of a sentence depends on its batch; the generator must be on the model's device. Errors: TypeError and
-    ValueError for a temperature that is not greater than 0 and a top_k below 0
+    seeds: one a sentence; its draws depend on nothing else. Errors: TypeError and ValueError for a temperature that is
+    not greater than 0 and a top_k below 0
     """
     temperature, top_k = as_number(temperature, "temperature", positive=True), as_count(top_k, "top_k", least=0)
+    device, longest = src.ids.device, int(max_lengths.max())
+    draws = np.stack([np.random.Generator(np.random.PCG64(seed)).random(longest) for seed in seeds])
+    uniform = torch.from_numpy(draws).to(finest(device)).to(device)  # --> [B, longest], in [0, 1)
 
-    def draw(logits: Tensor) -> Tensor:
+    def draw(logits: Tensor, sentences: Tensor, t: int) -> Tensor:
         logits = at_least_fp32(logits) / temperature  # --> [N, V]
-        if not top_k:
-            return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-        values, ids = logits.topk(min(top_k, logits.shape[-1]))  # --> [N, top_k] each
-        return ids.gather(1, torch.multinomial(values.softmax(-1), 1, generator=generator))[:, 0]
+        values, ids = logits.topk(min(top_k, logits.shape[-1])) if top_k else (logits, None)  # --> [N, top_k] each
+        sums = values.softmax(-1, dtype=uniform.dtype).cumsum(-1)
+        drawn = torch.searchsorted(sums, uniform[sentences, t, None] * sums[:, -1:], right=True)  # --> [N, 1]
+        drawn = drawn.clamp(max=values.shape[-1] - 1)  # from a model gone nan
+        return (drawn if ids is None else ids.gather(1, drawn))[:, 0]
 
-    return _unroll(model, src, draw, bos_id, eos_id, pad_id, max_lengths)
+    return _unroll(model, src, draw, bos_id, eos_id, pad_id, max_lengths, constraints)
 
 
 @torch.inference_mode()
-def _unroll(model: Seq2Seq, src: Packed, choose: Callable[[Tensor], Tensor], bos_id: int, eos_id: int,
-            pad_id: int | None, max_lengths: Tensor) -> list[list[int]]:
-    """Extend one hypothesis a sentence until EOS or its limit. choose: logits [N, V] --> ids [N]"""
+def _unroll(model: Searchable, src: Packed, choose: Callable[[Tensor, Tensor, int], Tensor], bos_id: int, eos_id: int,
+            pad_id: int | None, max_lengths: Tensor, constraints: Constraints) -> list[list[int]]:
+    """Extend one hypothesis a sentence until EOS or its limit. choose: logits [N, V], sentences [N], t --> ids [N]"""
     device, limits, longest = src.ids.device, max_lengths.to(src.ids.device), int(max_lengths.max())
     banned = _banned(bos_id, pad_id, device)
     sentences = torch.arange(len(limits), device=device)  # the one that each row of the shrinking batch decodes
@@ -73,21 +88,23 @@ def _unroll(model: Seq2Seq, src: Packed, choose: Callable[[Tensor], Tensor], bos
     state = model.init_state(model.encode(src), src)
     for t in range(longest):
         logits, state = model.step(tokens, state)  # --> [N, V]
-        tokens = choose(logits.index_fill_(1, banned, -inf))  # --> [N]
+        logits = logits.index_fill_(1, banned, -inf)
+        tokens = choose(constraints.apply(logits, ids[sentences, :t]) if constraints else logits, sentences, t)  # [N]
         ids[sentences, t] = tokens
         alive = alive & (tokens != eos_id) & (t + 1 < limits)  # --> [N]
         staying = alive.nonzero()[:, 0]
         if not len(staying):
             break
         if len(sentences) - len(staying) >= DROP_FRACTION * len(sentences):
-            state = state.select(staying)
+            state, constraints = state.select(staying), constraints.select(staying)
             sentences, tokens, alive, limits = (x[staying] for x in (sentences, tokens, alive, limits))
     return [_until(eos_id, row[:limit]) for row, limit in zip(ids.tolist(), max_lengths.tolist(), strict=True)]
 
 
 @torch.inference_mode()
-def beam(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor,
-         beam_size: int, length_penalty: float, n_best: int = 1, pad_id: int | None = None) -> list[list[Hypothesis]]:
+def beam(model: Searchable, src: Packed, *, bos_id: int, eos_id: int, max_lengths: Tensor,
+         beam_size: int, length_penalty: float, n_best: int = 1, pad_id: int | None = None,
+         constraints: Constraints = FREE_CHOICE) -> list[list[Hypothesis]]:
     """Search with K hypotheses a sentence. --> up to n_best of them, best first (Wu et al. 2016, section 7)
 
     Each of K slots holds one hypothesis. A finished one keeps its slot, so a beam of 1 is greedy search; candidates
@@ -108,7 +125,8 @@ def beam(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: 
 
     for t in range(1, longest + 1):
         logits, state = model.step(ids[..., -1].flatten(), state)  # --> [B*K, V]
-        gains, continuations = _best(logits, beam_size, banned)  # --> [B*K, C] each
+        constrain = partial(constraints.apply, written=ids[..., 1:].flatten(0, 1)) if constraints else None
+        gains, continuations = _best(logits, beam_size, banned, constrain)  # --> [B*K, C] each
         C = gains.shape[1]
         candidates = log_probs.masked_fill(finished, -inf)[..., None] + gains.view(-1, beam_size, C)  # --> [B, K, C]
         candidates, order = candidates.flatten(1).sort(dim=1, descending=True, stable=True)  # --> [B, K*C] each
@@ -134,7 +152,7 @@ def beam(model: Seq2Seq, src: Packed, *, bos_id: int, eos_id: int, max_lengths: 
             if all(is_done):
                 break
             staying = torch.tensor([i for i, over in enumerate(is_done) if not over], device=device)
-            state = state.select(staying)
+            state, constraints = state.select(staying), constraints.select(staying)
             sentences, limits, ids, log_probs, lengths, finished, parents = (
                 x[staying] for x in (sentences, limits, ids, log_probs, lengths, finished, parents))
         if moved:
@@ -162,7 +180,8 @@ def _likeliest(logits: Tensor) -> Tensor:
     return logits.max(-1).indices
 
 
-def _best(logits: Tensor, count: int, banned: Tensor) -> tuple[Tensor, Tensor]:
+def _best(logits: Tensor, count: int, banned: Tensor,
+          constrain: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """Find each row's likeliest tokens, lowest id first among equals. logits: [N, V] --> log_probs, ids, both [N, C]
 
     Ranks by logits, as greedy search does: rounding may make two log-probabilities equal. These are the model's own:
@@ -171,6 +190,7 @@ def _best(logits: Tensor, count: int, banned: Tensor) -> tuple[Tensor, Tensor]:
     """
     log_probs = at_least_fp32(logits).log_softmax(-1)
     logits, count = logits.index_fill_(1, banned, -inf), min(count, logits.shape[1])
+    logits = logits if constrain is None else constrain(logits)
     groups = pad(logits, (0, -logits.shape[1] % GROUP), value=-inf).unflatten(1, (-1, GROUP))  # --> [N, V/64, 64]
     top = _take_max(groups.amax(2), min(count, groups.shape[1]))[1].sort(1).values  # --> [N, C], lowest ids first
     values, at = _take_max(groups.gather(1, top[..., None].expand(-1, -1, GROUP)).flatten(1), count)  # --> [N, C] each

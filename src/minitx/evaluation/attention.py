@@ -26,7 +26,7 @@ def attention_maps(translator: Translator, cfg: Config, source: str, target: str
         return None
     if is_blank(source):
         raise UserError("the sentence is blank, so there is nothing to attend to", Exit.DATA)
-    src, longest = tokenizers.src.encode(source), source_limit(translator.decode, model)
+    src, longest = tokenizers.src.encode(source), source_limit(translator.decode, translator.backend)
     if len(src) >= longest:
         (warn or warn_of_line)(0, f"{len(src) + 1:,} tokens, cut to {longest:,}")
         src = src[:longest - 1]

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from minitx.config.schema import Config
+from minitx.decoding.torch_backend import TorchBackend
 from minitx.decoding.translator import Translator
 from minitx.distributed.cluster import requeue
 from minitx.distributed.ranks import SINGLE, Ranks
@@ -114,7 +115,8 @@ def score(prepared: Prepared) -> dict[str, TestScore]:
     try:
         with run.clock.during("eval"):
             model, tokenizers, _ = load_model(run.run_dir, prepared.device)
-            translator = Translator(model, tokenizers, decode, prepared.device, run.ranks, run.agreement.check)
+            translator = Translator(TorchBackend([model], prepared.device, decode.precision), tokenizers, decode,
+                                    run.ranks, run.agreement.check)
             return evaluate(translator, prepared.corpus, run.run_dir, prepared.bleu_tokenizer, progress,
                             run.console.warn)
     except Interrupted as stop:

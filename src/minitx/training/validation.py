@@ -15,6 +15,7 @@ from minitx.config.schema import DecodeConfig
 from minitx.data.batch import collate
 from minitx.data.batching import evaluation_plan
 from minitx.data.tokenizer import TokenizerPair
+from minitx.decoding.torch_backend import TorchBackend
 from minitx.decoding.translator import Translator
 from minitx.distributed.ranks import SINGLE, Ranks, noop
 from minitx.evaluation.metrics import DEFAULT_TOKENIZER, score
@@ -77,7 +78,8 @@ class Validator:
         """
         began = perf_counter()
         sources, references = (list(side) for side in zip(*self.subset, strict=True))
-        translator = Translator(model, self.tokenizers, self.decode, task.device, self.ranks, self.on_round)
+        translator = Translator(TorchBackend([model], task.device, self.decode.precision), self.tokenizers,
+                                self.decode, self.ranks, self.on_round)
         hypotheses = translator.translate(sources, beam_size=1)
         shown = [Sample(*row) for row in zip(sources, hypotheses, references, strict=True)][:self.n_samples]
         bleu = score(hypotheses, references, self.bleu_tokenizer).bleu
