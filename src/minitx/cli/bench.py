@@ -13,7 +13,7 @@ from minitx.cli.arguments import add_json, positive
 from minitx.cli.prepare import check_plot, compose_families, prepare_process, section_text, training_config
 from minitx.cli.streams import created
 from minitx.runs.result import disturbance
-from minitx.utils.console import Console, show_warnings
+from minitx.utils.console import Console, counted, show_warnings
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.tables import aligned
 
@@ -126,7 +126,7 @@ def cost_table(results: Mapping[str, Any]) -> Iterator[str]:
     conditions = results["conditions"]
     peak_tflops = conditions["peak_tflops"]
     yield (f"{conditions['tokens']:,} target tokens a micro-batch, forward and backward, median of "
-           f"{conditions['repeats']}; {conditions['device']}, {conditions['threads']} threads, "
+           f"{conditions['repeats']}; {conditions['device']}, {counted(conditions['threads'], 'thread')}, "
            f"{conditions['precision']}, vocabulary {conditions['vocab_size'][1]:,}")
     yield f"peak {'n/a' if peak_tflops is None else f'{peak_tflops:.3g} TFLOP/s'} ({conditions['peak_source']})"
     if (others := disturbance(conditions["other_cpu_pct"])) is not None:

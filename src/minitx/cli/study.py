@@ -13,7 +13,7 @@ from minitx.cli.prepare import check_plot, compose_families, prepare_process
 from minitx.cli.streams import created
 from minitx.config.fields import nearest
 from minitx.runs.result import disturbance
-from minitx.utils.console import Console, show_warnings
+from minitx.utils.console import Console, counted, show_warnings
 from minitx.utils.errors import Exit
 from minitx.utils.tables import aligned
 
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 def header(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield the main conditions, and whether other programs disturbed the measurement."""
     conditions = results["conditions"]
-    yield (f"{results['study']}, size {results['size']}: {conditions['device']}, {conditions['threads']} threads, "
+    yield (f"{results['study']}, size {results['size']}: {conditions['device']}, {counted(conditions['threads'], 'thread')}, "
            f"{conditions['precision']}, seed {conditions['seed']}, {conditions['took_s']:.0f} s")
     if (others := disturbance(conditions["other_cpu_pct"])) is not None:
         yield f"disturbed: {others}; measure times again on a quiet machine"

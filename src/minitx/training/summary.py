@@ -19,7 +19,7 @@ from minitx.training.enough import search_settings
 from minitx.training.prepare import Prepared
 from minitx.training.status import status_of
 from minitx.training.telemetry import measured
-from minitx.utils.console import duration
+from minitx.utils.console import counted, duration
 
 
 def announce(prepared: Prepared) -> None:
@@ -71,7 +71,7 @@ def _machine(prepared: Prepared) -> dict[str, str]:
     run, ranks = prepared.run, prepared.run.ranks
     return {
         "device": f"{hardware(prepared.device).get('gpu', prepared.device.type)}  {run.state.precision}  "
-                  f"{torch.get_num_threads()} threads",
+                  f"{counted(torch.get_num_threads(), 'thread')}",
         **({"ranks": f"{ranks.size} on {ranks.hosts} host{'s' * (ranks.hosts > 1)}, {run.cfg.trainer.strategy}; "
                      f"idle for {prepared.data.idle_share:.0%} of their turns"} if ranks.size > 1 else {}),
     }

@@ -143,6 +143,11 @@ def warn_once(text: str) -> None:
     notify(text, stacklevel=3)
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: "1 thread", "2 threads"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def duration(seconds: float) -> str:
     """Write seconds in the usual short form: 42s, 3m05s, 2h07m."""
     whole = max(0, round(seconds))

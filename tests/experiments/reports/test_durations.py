@@ -43,9 +43,15 @@ def test_machines_number_formats_and_experiments_have_lines_of_their_own_the_sho
     assert [(line[0], line[1], line[6]) for line in found] == [
         ("`synthetic_*`", "9s", "A GPU, 32-true"), ("`synthetic_*`", "2m30s", "A Processor, 2 threads, bf16-mixed"),
         ("`synthetic_*`", "3m20s", "A Processor, 2 threads, 32-true"),
-        ("`synthetic_*`", "5m00s", "A Processor, 1 threads, 32-true"),
+        ("`synthetic_*`", "5m00s", "A Processor, 1 thread, 32-true"),
         ("`multi30k_*`", "31m40s", "A Processor, 2 threads, 32-true")]
     assert [line[5] for line in found] == ["synthetic"] * 4 + ["multi30k"]
+
+
+def test_a_run_that_shared_its_machine_says_nothing_of_time(row: Row) -> None:
+    shared = changed(row, seed=2, wall_s=9_000.0, other_cpu_pct=40.0)
+    assert render([row, shared]) == render([row])
+    assert render([shared]) == MISSING
 
 
 def test_a_ledger_without_rows_says_so() -> None:

@@ -29,7 +29,7 @@ from minitx.profiling.utilisation import Watch
 from minitx.runs.result import disturbance
 from minitx.training.launch import resolve
 from minitx.training.state import RunState
-from minitx.utils.console import Console
+from minitx.utils.console import Console, counted
 from minitx.utils.progress import Progress
 from minitx.utils.tables import aligned
 
@@ -155,7 +155,7 @@ def summary(errors: Sequence[float]) -> dict[str, float]:
 def table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the errors, what each part of the model is worth, and each update. found: as `measure_cpu` returns it"""
     conditions, whole = found["conditions"], found["errors"]
-    yield (f"{conditions['hardware']['cpu']}, {conditions['threads']} threads, {conditions['precision']}: constants "
+    yield (f"{conditions['hardware']['cpu']}, {counted(conditions['threads'], 'thread')}, {conditions['precision']}: constants "
            f"measured in {conditions['constants_s']:.0f} s, all in {conditions['took_s']:.0f} s")
     if (others := disturbance(conditions["other_cpu_pct"])) is not None:
         yield f"disturbed: {others}; " + (

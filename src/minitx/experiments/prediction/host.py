@@ -27,7 +27,7 @@ from minitx.profiling.timeline import FAST, SLOW, Constants
 from minitx.profiling.timers import Phases
 from minitx.profiling.utilisation import Watch
 from minitx.runs.result import disturbance
-from minitx.utils.console import Console
+from minitx.utils.console import Console, counted
 from minitx.utils.progress import Progress
 from minitx.utils.tables import aligned
 
@@ -148,7 +148,7 @@ class OperatorTimer(CPURecorder):
 def table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield what an operator costs, by system, beside what predictions take it for."""
     conditions = found["conditions"]
-    yield (f"{conditions['hardware']['cpu']}, {conditions['threads']} threads: updates of {conditions['layers']} "
+    yield (f"{conditions['hardware']['cpu']}, {counted(conditions['threads'], 'thread')}: updates of {conditions['layers']} "
            f"layers of toys, {conditions['sentences']} sentences of {conditions['length']} tokens; median of "
            f"{conditions['updates']}")
     if (others := disturbance(conditions["other_cpu_pct"])) is not None:

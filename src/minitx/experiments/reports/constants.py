@@ -13,7 +13,7 @@ from minitx.experiments.prediction.published import LSTMRun, lstm_runs
 from minitx.experiments.reports import gpu_plots
 from minitx.profiling.timeline import FAST, SLOW, Constants
 from minitx.runs.result import disturbance
-from minitx.utils.console import duration
+from minitx.utils.console import counted, duration
 from minitx.utils.errors import UserError
 from minitx.utils.tables import markdown
 
@@ -114,7 +114,7 @@ def cpus(evidence: Evidence) -> str:
         errors = found["errors"]
         parts += [markdown(("*measured*, ms, and error of the prediction",
                             *(f"{size}, {sentences} x {length}" for size, sentences, length in shapes)), lines),
-                  f"{known['hardware']['cpu']}, {known['threads']} threads, {known['precision']}, torch "
+                  f"{known['hardware']['cpu']}, {counted(known['threads'], 'thread')}, {known['precision']}, torch "
                   f"{known['versions']['torch']}; {duration(known['took_s'])}. Sentences x tokens; the fastest of some "
                   f"updates. Median error {100 * errors['median']:.0f} %, largest {100 * errors['worst']:.0f} %."
                   f"{_disturbed(known)}"]

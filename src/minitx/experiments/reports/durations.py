@@ -15,10 +15,13 @@ MISSING = "No run has been published yet."
 def render(rows: Sequence[Row]) -> str:
     """Write the table as Markdown, the shortest first, whatever the order of rows; of several runs the extremes.
 
-    *In all* is from the start of the command to its end: validation and the scoring of test sets are in it.
+    *In all* is from the start of the command to its end: validation and the scoring of test sets are in it. Runs that
+    were disturbed are left out: they would take less on a machine of their own.
     """
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
+        if row.result.disturbed:
+            continue
         conditions = {"hardware": row.result.hardware, "threads": row.result.threads}
         where = f"{machine(conditions)}, {row.result.precision}"
         groups.setdefault((_experiments(row), row.result.data, where), []).append(row)

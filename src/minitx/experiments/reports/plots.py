@@ -10,6 +10,7 @@ from itertools import cycle
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from minitx.utils.console import counted
 from minitx.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def exponents(curve: Mapping[str, Any], base: str) -> str:
 def machine(conditions: Mapping[str, Any]) -> str:
     """Return the processor or GPU of a measurement."""
     hardware = conditions["hardware"]
-    return hardware.get("gpu") or f"{hardware['cpu']}, {conditions['threads']} threads"
+    return hardware.get("gpu") or f"{hardware['cpu']}, {counted(conditions['threads'], 'thread')}"
 
 
 def styles(names: Iterable[str]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from minitx.evaluation.significance import compare, interval, rounded
 from minitx.experiments.reports.results import Row, refuse_duplicates
 from minitx.runs.result import DISTURBED_PCT, Result, searched
-from minitx.utils.console import duration
+from minitx.utils.console import counted, duration
 from minitx.utils.tables import bullets, markdown
 
 Cell = Callable[[Sequence[Row]], str | None]  # from the rows of a line; None = not known of each of them
@@ -300,7 +300,7 @@ def _machine(row: Row) -> str:
     """Describe what a run was trained on."""
     result = row.result
     return (f"{result.hardware.get('gpu') or result.hardware['cpu']}, {result.hardware['cores']} cores, "
-            f"{result.threads} threads, {result.precision}"
+            f"{counted(result.threads, 'thread')}, {result.precision}"
             + (f", {result.world_size} ranks" if result.world_size > 1 else ""))
 
 
