@@ -101,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
 def header(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield the main conditions, and whether other programs disturbed the measurement."""
     conditions = results["conditions"]
-    yield (f"{results['study']}, size {results['size']}: {conditions['device']}, {counted(conditions['threads'], 'thread')}, "
-           f"{conditions['precision']}, seed {conditions['seed']}, {conditions['took_s']:.0f} s")
+    yield (f"{results['study']}, size {results['size']}: {conditions['device']}, "
+           f"{counted(conditions['threads'], 'thread')}, {conditions['precision']}, seed {conditions['seed']}, {conditions['took_s']:.0f} s")
     if (others := disturbance(conditions["other_cpu_pct"])) is not None:
         yield f"disturbed: {others}; measure times again on a quiet machine"
 
