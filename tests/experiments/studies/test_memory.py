@@ -28,6 +28,7 @@ from minitx.experiments.studies.memory import (
     held_at,
     held_without_data,
     shape_claims,
+    steps_without_data,
 )
 from minitx.models import cpu_attention
 from minitx.training.build import choose_device
@@ -61,6 +62,18 @@ def test_what_is_counted_without_data_is_what_a_step_that_runs_holds(name: str, 
     with way.holds():
         ran = count_bytes(TimedBatch(name, task, sentence_batch(length, 2), length, SMALL["d_model"]))
     assert held_without_data(way, configs(), shape, [2]) == [ran[0]]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", OF_TRANSFORMERS)
+@pytest.mark.parametrize("length", [20, 300])
+def test_backward_passes_without_data_hold_as_much_as_those_that_run(name: str, length: int) -> None:
+    cfg = WAYS[name].config(configs())
+    with steps_without_data(WAYS[name], cfg, 16, length, [1]) as (step,):
+        counted = count_bytes(step)
+    with WAYS[name].holds():
+        ran = count_bytes(TimedBatch(name, family_task(cfg, 16, "32-true"), sentence_batch(length), length, 16))
+    assert counted == ran
 
 
 @pytest.mark.usefixtures("small")
@@ -118,11 +131,18 @@ def found() -> dict[str, Any]:
 
 def test_every_way_is_measured_at_every_length_and_with_every_number_of_layers(found: dict[str, Any]) -> None:
     assert list(found["by_length"]) == list(found["by_layers"]) == list(WAYS)
-    assert list(found["at_shape"]) == OF_TRANSFORMERS
+    assert list(found["at_shape"]) == list(found["counted"]["ways"]) == OF_TRANSFORMERS
     for name in WAYS:
         assert [point["length"] for point in found["by_length"][name]["points"]] == TINY.lengths
         assert [point["layers"] for point in found["by_layers"][name]["points"]] == list(TINY.layers)
         assert all(0 < point["held_bytes"] <= point["peak_bytes"] for point in found["by_length"][name]["points"])
+
+
+def test_what_is_counted_at_a_length_is_what_is_measured_there(found: dict[str, Any]) -> None:
+    """Both are of a step of one sentence in fp32, one without data."""
+    for name, way in found["counted"]["ways"].items():
+        measured = {point["length"]: point["peak_bytes"] for point in found["by_length"][name]["points"]}
+        assert {point["length"]: point["peak_bytes"] for point in way["points"]}.items() <= measured.items(), name
 
 
 def test_squares_are_held_where_they_are_stored_and_nowhere_else(found: dict[str, Any]) -> None:
@@ -143,7 +163,7 @@ def test_it_is_stored_shown_and_drawn(found: dict[str, Any]) -> None:
     stored = json.loads(json.dumps(found))
     assert FIGURES["memory"](stored) == FIGURES["memory"](found)
     lines = list(memory.table(found))
-    assert sum("grows as length^" in line for line in lines) == 2 * len(WAYS)
+    assert sum("grows as L^" in line for line in lines) == 2 * len(WAYS) + len(OF_TRANSFORMERS)
     assert {claim["holds"] for claim in found["claims"]} <= {True, False, None}
     assert all(claim["predicted"] for claim in found["claims"])
 

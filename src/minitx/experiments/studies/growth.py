@@ -22,7 +22,7 @@ from minitx.config.schema import Config
 from minitx.data.batch import Batch, collate
 from minitx.data.tokenizer import BOS_ID, EOS_ID, N_SPECIALS, PAD_ID
 from minitx.experiments.costs.complexity import TimedBatch, with_width
-from minitx.experiments.fits import Claim, Interval, fit_line, judge, undecided
+from minitx.experiments.fits import Claim, Interval, fit_line, judge, power_text, undecided
 from minitx.models.registry import build_model
 from minitx.profiling.process import available_bytes
 from minitx.training.recomputation import recompute
@@ -247,10 +247,9 @@ def speedup(claim: str, both: tuple[Point, Point], bounds: Interval) -> Claim:
                  (other["fastest_s"] / one["slowest_s"], other["slowest_s"] / one["fastest_s"]), bounds)
 
 
-def growth_text(fit: Mapping[str, Any], what: str) -> str:
+def growth_text(fit: Mapping[str, Any], what: str, base: str = "L") -> str:
     """Say in words what a fit found."""
-    return (f"{what} grows as length^{fit['exponent']:.2f} +- {fit['standard_error']:.2f} from {fit['from']:,} to "
-            f"{fit['to']:,}")
+    return f"{what} grows as {power_text(fit, base, where=True)}"
 
 
 def step_cells(point: Point) -> Iterator[str]:
