@@ -24,7 +24,7 @@ def test_a_way_has_its_powers_its_layers_and_what_it_leaves_at_the_shape() -> No
 def test_what_is_counted_without_running_a_step_has_a_column_a_length() -> None:
     points = [{"length": length, "peak_bytes": length * 2**21} for length in (8_192, 32_768)]
     fit = {"exponent": 1.0, "standard_error": 0.0, "from": 8_192, "to": 32_768}
-    lines = render("memory", {"counted": {"ways": {"transformer": {"points": points, "memory": fit}}}}, COUNTED)
+    lines = render("memory", {"counted": {"transformer": {"points": points, "memory": fit}}}, COUNTED)
     assert lines.splitlines()[0] == "| at most, by tokens | 8,192 | 32,768 | grows as |"
     assert lines.splitlines()[2] == ("| transformer | 16,384 MiB | 65,536 MiB | L^1.00 ± 0.00 (8,192 to 32,768) |")
 

@@ -8,7 +8,9 @@ import pytest
 from experiments.studies.conftest import families
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import ROOT
 
+from minitx.cli.study import STUDIES, compose_families
 from minitx.config.schema import Config
 from minitx.experiments.costs.complexity import TimedBatch
 from minitx.experiments.reports.study_plots import FIGURES
@@ -95,6 +97,17 @@ def test_the_arithmetic_is_that_of_the_lecture() -> None:
     assert Shape(sentences=32, length=2_048).scores_gb(heads=16) == pytest.approx(8.6, abs=0.05)
 
 
+@pytest.mark.parametrize("name", ["transformer, stored", "transformer", "transformer, recomputed"])
+def test_published_counts_are_those_of_this_code(name: str) -> None:
+    """At 8,192 tokens, where nothing is allocated; another torch may hold a little more or less."""
+    found = json.loads((ROOT / "results" / "studies" / "memory.json").read_text(encoding="utf-8"))
+    published = {point["length"]: point["peak_bytes"] for point in found["counted"][name]["points"]}
+    families_ = compose_families([*STUDIES["memory"].overrides, "seed=1"])
+    cfg = WAYS[name].config(families_)
+    with steps_without_data(WAYS[name], cfg, found["sizes"]["d_model"], 8_192, [1]) as (step,):
+        assert count_bytes(step)[1] == pytest.approx(published[8_192], rel=0.02)
+
+
 # --- ways
 
 
@@ -131,7 +144,7 @@ def found() -> dict[str, Any]:
 
 def test_every_way_is_measured_at_every_length_and_with_every_number_of_layers(found: dict[str, Any]) -> None:
     assert list(found["by_length"]) == list(found["by_layers"]) == list(WAYS)
-    assert list(found["at_shape"]) == list(found["counted"]["ways"]) == OF_TRANSFORMERS
+    assert list(found["at_shape"]) == list(found["counted"]) == OF_TRANSFORMERS
     for name in WAYS:
         assert [point["length"] for point in found["by_length"][name]["points"]] == TINY.lengths
         assert [point["layers"] for point in found["by_layers"][name]["points"]] == list(TINY.layers)
@@ -140,7 +153,7 @@ def test_every_way_is_measured_at_every_length_and_with_every_number_of_layers(f
 
 def test_what_is_counted_at_a_length_is_what_is_measured_there(found: dict[str, Any]) -> None:
     """Both are of a step of one sentence in fp32, one without data."""
-    for name, way in found["counted"]["ways"].items():
+    for name, way in found["counted"].items():
         measured = {point["length"]: point["peak_bytes"] for point in found["by_length"][name]["points"]}
         assert {point["length"]: point["peak_bytes"] for point in way["points"]}.items() <= measured.items(), name
 

@@ -41,7 +41,7 @@ def memory(found: Found) -> Iterator[Row]:
 
 def memory_counted(found: Found) -> Iterator[Row]:
     """Yield what a step holds at most at lengths at which none was run."""
-    ways = found["counted"]["ways"]
+    ways = found["counted"]
     yield ("at most, by tokens", *(f"{point['length']:,}" for point in next(iter(ways.values()))["points"]),
            "grows as")
     for name, way in ways.items():

@@ -151,7 +151,7 @@ def family_task(cfg: Config, d_model: int, precision: str) -> TranslationTask:
     torch.manual_seed(cfg.seed)
     model = build_model(with_width(cfg.model, d_model), src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
     if cfg.trainer.activation_checkpointing:
-        recompute(model)
+        recompute(model, cfg.model.family)
     return TranslationTask(model, cfg.optim, state=RunState(), precision=precision, seed=cfg.seed).train()
 
 
@@ -171,14 +171,17 @@ class PeakBytes(TorchDispatchMode):
         """Start without any tensor."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.live: dict[StorageWeakRef, int] = {}
-        self.peak = 0
+        self.peak = self.most = 0  # most: that are held at most, some may be gone
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         given = storages((args, kwargs))
         if made := {ref: nbytes for ref, nbytes in storages(result).items() if ref not in given}:
             self.live |= made
-            self.peak = max(self.peak, self.held)
+            self.most += sum(made.values())
+            if self.most > self.peak:
+                self.most = self.held
+                self.peak = max(self.peak, self.most)
         return result
 
     @property

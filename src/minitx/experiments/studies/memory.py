@@ -42,7 +42,6 @@ from minitx.experiments.studies.growth import (
     step_cells,
 )
 from minitx.models import cpu_attention
-from minitx.profiling.provenance import git_state
 from minitx.training.build import choose_device, choose_precision
 from minitx.utils.console import Console
 from minitx.utils.progress import Progress
@@ -183,10 +182,7 @@ def per_layer(points: Sequence[Mapping[str, Any]], of: str) -> float:
 
 
 def count_lengths(families: Mapping[str, Config], sizes: Sizes, console: Console) -> dict[str, Any]:
-    """Count the bytes of a step at lengths that would not run here. --> by way: points, and the power that fits them
-
-    git_sha: of the code that was counted, since this part can be made anew in minutes, without the rest
-    """
+    """Count the bytes of a step at lengths that would not run here. --> by way: points, and the power that fits them"""
     progress = Progress(console, float(len(OF_TRANSFORMERS) * len(sizes.counted)))
     ways: dict[str, dict[str, Any]] = {}
     for name in OF_TRANSFORMERS:
@@ -197,8 +193,7 @@ def count_lengths(families: Mapping[str, Config], sizes: Sizes, console: Console
             points.append({"length": length, "held_bytes": held, "peak_bytes": peak})
             progress(f"counted {name} at {length:,} tokens")
         ways[name] = {"points": points, "memory": growth.fit_growth(points, "peak_bytes")}
-    git_sha, git_dirty = git_state()
-    return {"git_sha": git_sha, "git_dirty": git_dirty, "ways": ways}
+    return ways
 
 
 def big(cfg: Config, shape: Shape) -> Config:
@@ -349,7 +344,7 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
         rows += [[name, str(point["layers"]), *step_cells(point), f"{point['held_bytes'] / MIB:,.1f}"]
                  for point in system["points"]]
     yield from aligned(rows)
-    counted = found["counted"]["ways"]
+    counted = found["counted"]
     yield "one sentence, counted without data:"
     yield from aligned([("tokens", *counted), *(
         (f"{points[0]['length']:,}", *(f"{point['peak_bytes'] / MIB:,.1f} MiB" for point in points))
