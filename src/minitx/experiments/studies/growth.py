@@ -24,7 +24,6 @@ from minitx.data.tokenizer import BOS_ID, EOS_ID, N_SPECIALS, PAD_ID
 from minitx.experiments.costs.complexity import TimedBatch, with_width
 from minitx.experiments.fits import Claim, Interval, fit_line, judge, power_text, undecided
 from minitx.models.registry import build_model
-from minitx.profiling.process import available_bytes
 from minitx.training.recomputation import recompute
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
@@ -210,11 +209,6 @@ def count_bytes(point: TimedBatch) -> tuple[int, int]:
         loss.backward()
     point.task.zero_grad()
     return held, counter.peak
-
-
-def free_bytes(device: torch.device) -> float:
-    """Return the free memory of the GPU, or of the machine."""
-    return float(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes())
 
 
 # --- what follows

@@ -33,7 +33,6 @@ from minitx.experiments.studies.growth import (
     common_points,
     count_bytes,
     family_task,
-    free_bytes,
     grows,
     growth_text,
     measure_step,
@@ -42,6 +41,7 @@ from minitx.experiments.studies.growth import (
     step_cells,
 )
 from minitx.models import cpu_attention
+from minitx.profiling.memory import free_bytes
 from minitx.training.build import choose_device, choose_precision
 from minitx.utils.console import Console
 from minitx.utils.progress import Progress
