@@ -17,7 +17,7 @@ from minitx.experiments.selection.figures import (
     figures_of,
     grown_state,
     record_step,
-    state_at,
+    state_after,
     state_bytes,
     structure_of,
 )
@@ -58,7 +58,7 @@ def test_a_state_that_is_made_up_is_the_one_that_steps_lead_to(architecture: str
     cfg, model = built(architecture)
     cfg = replace(cfg, tokenizer=replace(cfg.tokenizer, vocab_size=300))
     with evaluating(model), torch.inference_mode():
-        made, real = state_at(model, cfg, 12, position, CPU), unrolled(model, cfg, 12, position)
+        made, real = state_after(model, cfg, 12, position, CPU), unrolled(model, cfg, 12, position)
         assert [t.shape for t in made.beams] == [t.shape for t in real.beams]
         assert [t.shape for t in made.sentences] == [t.shape for t in real.sentences]
         assert made.position == real.position

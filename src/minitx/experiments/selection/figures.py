@@ -31,6 +31,7 @@ from minitx.experiments.selection.memory import (
     peak_on_gpu,
     sentences_of,
 )
+from minitx.experiments.studies.decoding import state_at
 from minitx.experiments.studies.growth import storages
 from minitx.models.base import DecodeState, Seq2Seq, evaluating
 from minitx.models.registry import build_model
@@ -140,31 +141,17 @@ def grown_state(model: Seq2Seq, cfg: Config, length: int, device: torch.device) 
     Sources are padded, so that the growth is seen a whole number of tokens further.
     """
     further, tokens = cfg.data.pad_to_multiple, torch.zeros(1, dtype=torch.long, device=device)
-    here, there = (state_at(model, cfg, at, at, device) for at in (length, length + further))
+    here, there = (state_after(model, cfg, at, at, device) for at in (length, length + further))
     return here, (state_bytes(model, there, tokens) - state_bytes(model, here, tokens)) // further
 
 
-def state_at(model: Seq2Seq, cfg: Config, length: int, position: int, device: torch.device) -> DecodeState:
-    """Return a state as it is after `position` tokens, the source having `length`; what was cached is made up.
-
-    Where the state grows is seen from its first two steps.
-    """
+def state_after(model: Seq2Seq, cfg: Config, length: int, position: int, device: torch.device) -> DecodeState:
+    """Return a state as it is after `position` tokens, the source having `length`; what is cached may be made up."""
     batch = batch_of(cfg, np.array([length]), np.array([2])).to(device)
     tokens = torch.zeros(1, dtype=torch.long, device=device)
-    state = model.init_state(model.encode(batch.src), batch.src)
-    _, first = model.step(tokens, state)
-    _, second = model.step(tokens, first)
-    window = getattr(cfg.model, "window", None)
-    kept = position if window is None else min(position, window + 1)  # the token itself, too
-    beams = [stretched(one, other, kept) for one, other in zip(first.beams, second.beams, strict=True)]
-    return replace(second, beams=beams, position=position)
-
-
-def stretched(one: Tensor, two: Tensor, kept: int) -> Tensor:
-    """Return a tensor that grew from `one` to `two` in a step, as it is after `kept` of them."""
-    if one.shape == two.shape:
-        return two
-    return two.new_zeros([kept * (b - a) if a != b else b for a, b in zip(one.shape, two.shape, strict=True)])
+    first = model.init_state(model.encode(batch.src), batch.src)
+    read = 2 + (getattr(cfg.model, "window", None) or 0)  # by then a window is full
+    return state_at(first, lambda state: model.step(tokens, state)[1], position, read)
 
 
 def state_bytes(model: Seq2Seq, state: DecodeState, tokens: Tensor) -> int:
