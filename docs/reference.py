@@ -299,12 +299,18 @@ def pick_says(found: Mapping[str, Any] | None) -> str:
         best = found["candidates"][0]
         bleu, figures = best["quality"]["bleu"], best["figures"]
         known = "BLEU unknown" if bleu is None else f"BLEU {'' if best['quality']['measured'] else '~'}{bleu:.1f}"
-        said = (f"**{best['architecture']} {best['size']}**: {known}, ~{duration(60 * best['minutes'])} of training, "
+        said = (f"**{candidate_says(found['answer'])}**: {known}, ~{duration(60 * best['minutes'])} of training, "
                 f"{figures['train_gib']['value']:.2g} GiB, {figures['token_ms']['value']:.2g} ms a token")
     second = found["runner_up"]
-    then = "" if second is None else f"; then {second['architecture']} {second['size']}"
+    then = "" if second is None else f"; then {candidate_says(second)}"
     price = "; the trade-off is named first" if found["trade_off"] else ""
     return f"{said}{then}{price}"
+
+
+def candidate_says(answer: Mapping[str, str]) -> str:
+    """Write a candidate's name."""
+    saving = answer.get("saving")
+    return f"{answer['architecture']} {answer['size']}" + (f", {saving}" if saving else "")
 
 
 def pick_changes() -> str:
@@ -318,7 +324,7 @@ def change_says(change: Mapping[str, Any]) -> str:
     """Write at which value of a demand the answer becomes which."""
     at = "" if change["value"] is None else f" {three_digits(change['value'])}"
     answer = change["answer"]
-    becomes = "none" if answer is None else f"{answer['architecture']} {answer['size']}"
+    becomes = "none" if answer is None else candidate_says(answer)
     return f"{change['side']} `--{change['demand'].replace('_', '-')}{at}` {becomes}"
 
 

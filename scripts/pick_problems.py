@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ import torch
 
 from minitx.cli import pick
 from minitx.experiments.reports.results import read_rows
-from minitx.experiments.selection.changes import changes
-from minitx.experiments.selection.chooser import knowledge
-from minitx.experiments.selection.decision import Knowledge, choose, decide
+from minitx.experiments.selection.chooser import Chooser
+from minitx.experiments.selection.decision import decide
 from minitx.experiments.selection.demands import HERE, Demands
 from minitx.experiments.selection.quality import Text, gather
 from minitx.experiments.selection.recorded import knowledge_in, record
@@ -57,23 +55,23 @@ def main() -> None:
         threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cores()))}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | MALLOC | threads)
     texts, console = gather(read_rows(ROOT / "results")), Console()
-    known = knowledge(texts, console)
+    chooser = Chooser(texts, console)
     for number in numbers:
         words = problems[number - 1]["words"]
         found[words] = (decided_again(found[words], texts) if args.again else
-                        decided(demands_of(words), known, texts, args.answers_only))
+                        decided(demands_of(words), chooser, texts, args.answers_only))
         FOUND.parent.mkdir(exist_ok=True)
         kept = {each["words"]: found[each["words"]] for each in problems if each["words"] in found}
         write_atomically(FOUND, (json.dumps(kept, indent=1) + "\n").encode())
         console.line(f"{number}: {found[words]['answer']}")
 
 
-def decided(demands: Demands, known: Knowledge, texts: Mapping[str, Text], answer_only: bool) -> dict[str, Any]:
+def decided(demands: Demands, chooser: Chooser, texts: Mapping[str, Text], answer_only: bool) -> dict[str, Any]:
     """Return a decision, and on which code and machine its figures stand."""
-    decision = decide(demands, known)
-    told = [] if answer_only else list(changes(decision, partial(choose, known=known)))
+    decision = chooser.decide(demands)
+    told = [] if answer_only else chooser.changes(decision)
     git_sha, git_dirty = git_state()
-    return record(decision, told, known, texts) | {"conditions": {
+    return record(decision, told, chooser.known, texts) | {"conditions": {
         "git_sha": git_sha, "git_dirty": git_dirty, "versions": versions(), "threads": torch.get_num_threads(),
         "measured_on": hardware(torch.device("cpu")) if demands.hardware == HERE else None}}
 

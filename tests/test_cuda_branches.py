@@ -74,10 +74,6 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
     "experiments.costs.step.KernelProfiler._own": (["self.on_gpu"], PROFILE, "a made-up profile"),
     "experiments.costs.step.KernelProfiler.on_train_batch_start": (
         ["pl_module.device.type == 'cuda'", "self.on_gpu"], PROFILE, "a made-up profile"),
-    "experiments.studies.growth.free_bytes": (
-        ["device.type == 'cuda'"],
-        "experiments/studies/test_growth.py::test_what_is_free_is_the_gpus_or_the_machines",
-        "what the driver answers"),
     "models.attention.attend": (["on_cpu(q)"], GRADIENTS, "the CPU's, in float64"),
     "models.attention.cross_attention": (
         ["has_varlen(q, q.shape[1] // n_heads)", "on_cpu(q)"], GRADIENTS, "the CPU's, in float64"),
@@ -94,6 +90,10 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
     "models.layers.has_tiles": (["on_cpu(x)"], BITS, "the answer"),
     "models.recurrence.Recurrence.forward": (["x.device.type == 'cuda'"], GRADIENTS, "the CPU's, in float64"),
     "models.scan._Scan.forward": (["on_cpu(b)"], GRADIENTS, "the CPU's, in float64"),
+    "profiling.memory.free_bytes": (
+        ["device.type == 'cuda'"],
+        "profiling/test_memory.py::test_what_is_free_is_the_gpus_or_the_machines",
+        "what the driver answers"),
     "profiling.peak.copy_gb_per_s": (
         ["device.type == 'cpu'"], "profiling/test_peak.py::test_a_gpu_copies_all_at_once", "bytes a second"),
     "profiling.peak.peak": (["device.type == 'cuda'"], SHEET, "what is measured"),

@@ -14,7 +14,7 @@ from minitx.utils.errors import Exit
 
 ROOT = Path(__file__).resolve().parents[2]
 USUAL = ["pick", "--length", "16", "--tokens", "1e7", "--hardware", "H100", "--ledger", str(ROOT / "results")]
-CANDIDATE = {"architecture", "size", "words", "tokens", "minutes", "cost", "figures", "quality", "failures"}
+CANDIDATE = {"architecture", "size", "saving", "words", "tokens", "minutes", "cost", "figures", "quality", "failures"}
 FIGURES = {"params", "precision", "attends", "growth", "tokens_per_s", "train_gib", "token_ms", "serve_gib", "notes"}
 
 
@@ -88,6 +88,17 @@ def test_beyond_ten_times_what_was_measured_it_is_said(words: list[str], said: s
     monkeypatch.setattr("minitx.experiments.selection.quality.gather", lambda rows: selected.TEXTS)
     found = picked(capfd, *words)["beyond_measured"]
     assert (found == []) if said is None else any(said in text for text in found)
+
+
+def test_what_saves_memory_is_in_the_answer_and_in_its_command(capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--tokens", "2.5e9", "--longest", "3000", "--memory-gib", "1.5"]
+    found = picked(capfd, *words, "--answer-only")
+    assert found["answer"]["saving"] == "recomputed layers"
+    assert {"data.max_tokens=3000", "trainer.activation_checkpointing=true"} <= set(found["command"].split())
+    assert cli.main([*USUAL, *words, "--answer-only"]) == Exit.OK
+    out = capfd.readouterr().out
+    assert out.splitlines()[0].partition(":")[0].endswith(" base, recomputed layers")
+    assert ": --memory-gib 1.5: it takes " in out, "the same without"
 
 
 def test_nothing_that_meets_all_is_an_answer_too(capfd: pytest.CaptureFixture[str]) -> None:

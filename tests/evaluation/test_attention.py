@@ -70,9 +70,9 @@ def test_weights_that_would_not_fit_are_refused_before_they_are_made(model: Seq2
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     batch = random_batch(3)
     count = sum(weights.numel() for weights in model.attention_weights(batch.src, batch.tgt).values())
-    monkeypatch.setattr("minitx.evaluation.attention.available_bytes", lambda: BYTES * count)
+    monkeypatch.setattr("minitx.evaluation.attention.free_bytes", lambda device: BYTES * count)
     check_memory(model, batch)
-    monkeypatch.setattr("minitx.evaluation.attention.available_bytes", lambda: BYTES * count - 1)
+    monkeypatch.setattr("minitx.evaluation.attention.free_bytes", lambda device: BYTES * count - 1)
     with pytest.raises(UserError, match=r"^attention of 9 tokens and .* take a shorter sentence$"):
         check_memory(model, batch)
 

@@ -9,7 +9,8 @@ from fake_cuda import CHECKS, SENTENCES, TEXT
 from families import FAMILIES, Workbench, workbench
 from torch import Tensor, nn
 
-from minitx.profiling.fake_cuda import CUDA, backward, fake_gpu
+from minitx.experiments.studies.growth import PeakBytes
+from minitx.profiling.fake_cuda import CUDA, backward, fake_gpu, freed_as_read
 
 
 class Squares(torch.autograd.Function):
@@ -91,6 +92,26 @@ def test_backward_is_autograds() -> None:
         for p in parameters:
             p.grad = None
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("layers", [3, 6])
+def test_what_is_saved_is_freed_as_autograd_frees_it(layers: int) -> None:
+    """So the most bytes that a pass takes are those that it takes where numbers are computed."""
+    def peak(device: torch.device, run: Callable[[Tensor], object]) -> int:
+        weights = [torch.ones(1000, device=device, requires_grad=True) for _ in range(layers)]
+        with PeakBytes() as counter:
+            y = weights[0] * 2
+            for weight in weights:
+                y = (y * weight).exp()
+            run(y.sum())
+        return counter.peak
+
+    real = peak(torch.device("cpu"), Tensor.backward)
+    with fake_gpu():
+        kept = peak(CUDA, backward)
+        with freed_as_read():
+            assert peak(CUDA, backward) == pytest.approx(real, abs=8), "but for a number"
+    assert kept > real + 1000 * layers, "gradients beside all that was saved"
 
 
 def test_a_gpu_that_is_not_there_is_gone_afterwards() -> None:

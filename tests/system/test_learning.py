@@ -22,6 +22,7 @@ linear_rnn = partial(tiny_linear_rnn, seed=1, d_model=64, d_hidden=80, d_ff=128,
 lstm = partial(tiny_lstm, seed=1, d_model=64, d_hidden=128, num_layers=1)
 LEARNERS: dict[str, tuple[Callable[[], Seq2Seq], int, float, int]] = {  # model, updates, peak learning rate, % exact
     "transformer": (transformer, 300, 3e-3, 99),
+    "transformer window": (partial(transformer, window=2), 300, 3e-3, 99),
     "lstm": (partial(lstm, d_hidden=192), 600, 5e-3, 97),  # one state holds the source: a digit is lost now and then
     "lstm additive": (partial(lstm, attention="additive"), 200, 1e-2, 99),
     "lstm dot": (partial(lstm, attention="dot"), 200, 1e-2, 99),

@@ -40,7 +40,7 @@ def gradients(model: Seq2Seq, precision: str) -> list[torch.Tensor]:
 def test_losses_and_gradients_are_those_without_it_to_the_bit(family: str, precision: str) -> None:
     """Dropout included, and what is drawn later."""
     models = [FAMILIES[family](dropout=0.3) for _ in range(2)]
-    recompute(models[1])
+    recompute(models[1], family)
     expected, found = (gradients(model, precision) for model in models)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
@@ -51,7 +51,7 @@ def test_a_layer_is_computed_twice_while_it_trains_and_once_otherwise(monkeypatc
     kind = type(model.encoder[0])
     plain = kind.forward
     monkeypatch.setattr(kind, "forward", lambda self, *inputs: (calls.append(self), plain(self, *inputs))[1])
-    recompute(model)
+    recompute(model, "transformer")
     with torch.no_grad():
         model(batch.src, batch.tgt)
     assert calls == [*model.encoder]
@@ -65,7 +65,7 @@ def test_memory_is_that_of_one_layer_and_of_inputs() -> None:
     def peak(num_layers: int, again: bool) -> int:
         model = tiny_transformer(num_layers=num_layers, dropout=0.1).train()
         if again:
-            recompute(model)
+            recompute(model, "transformer")
         batch = collate([[5] * 199] * 2, [[7] * 199] * 2, pad_id=0, bos_id=1, eos_id=2)
         with PeakBytes() as held:
             model(batch.src, batch.tgt).sum().backward()
@@ -83,7 +83,7 @@ def test_memory_is_that_of_one_layer_and_of_inputs() -> None:
 def test_where_memory_runs_out_it_is_advised_if_it_would_help(family: str, recomputed: bool, advised: bool) -> None:
     model = FAMILIES[family]()
     if recomputed:
-        recompute(model)
+        recompute(model, "transformer")
     with (pytest.raises(UserError, match=r"^out of memory at a micro-batch of 3 sentences, .* lower data.max_tokens ")
           as caught, explain_out_of_memory(random_batch(3), model)):
         raise torch.OutOfMemoryError("a device has no more")

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 
 from minitx.cli.arguments import add_json, not_negative, positive, positive_number
@@ -55,20 +54,18 @@ def run(args: argparse.Namespace) -> int:
     demands.check()
     from minitx.config.compose import compose  # Hydra
     from minitx.experiments.reports.results import read_rows
-    from minitx.experiments.selection.changes import changes
-    from minitx.experiments.selection.decision import choose, decide
     from minitx.experiments.selection.quality import gather
     from minitx.experiments.selection.text import as_json, lines
 
     texts, console = gather(read_rows(args.ledger)), Console()
     if demands.hardware == HERE:
         prepare_process(compose(["logger=none", "trainer.accelerator=cpu"]))
-    from minitx.experiments.selection.chooser import knowledge  # imports torch and Lightning: seconds
+    from minitx.experiments.selection.chooser import Chooser  # imports torch and Lightning: seconds
 
     with created(None) as sink, show_warnings(console):
-        known = knowledge(texts, console)
-        decision = decide(demands, known)
-        found = [] if args.answer_only else list(changes(decision, partial(choose, known=known)))
+        chooser = Chooser(texts, console)
+        decision = chooser.decide(demands)
+        found = [] if args.answer_only else chooser.changes(decision)
         console.clear()
         text = (json.dumps(as_json(decision, found, texts), indent=1) + "\n" if args.json else
                 "".join(f"{line}\n" for line in lines(decision, found, texts)))

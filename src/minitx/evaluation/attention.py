@@ -6,7 +6,7 @@ from minitx.data.lines import is_blank
 from minitx.decoding.translator import Translator, Warn, source_limit, warn_of_line
 from minitx.evaluation.attention_maps import EOS, SCALE, AttentionMaps
 from minitx.models.base import Seq2Seq, evaluating
-from minitx.profiling.process import available_bytes
+from minitx.profiling.memory import free_bytes
 from minitx.utils.errors import Exit, UserError
 
 BYTES = 24  # of a weight: as it is noted, as all are put together, in float64, and as a whole number
@@ -51,7 +51,7 @@ def check_memory(model: Seq2Seq, batch: Batch) -> None:
     (B, S), T = batch.src.rows.shape, batch.tgt.longest
     pairs = {"encoder": S * S, "decoder": T * T, "cross": T * S}
     count = sum(B * layer.n_heads * pairs[kind] for kind, layers in model.attentions().items() for layer in layers)
-    if (taken := BYTES * count) > (free := available_bytes()):
+    if (taken := BYTES * count) > (free := free_bytes(batch.labels.device)):
         raise UserError(f"attention of {S:,} tokens and {T:,} of their translation: its weights take "
                         f"{taken / GIB:,.1f} GiB, and {free / GIB:,.1f} are available; take a shorter sentence",
                         Exit.DATA)

@@ -3,10 +3,10 @@
 Errors are standard errors; intervals are 95 % confidence intervals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,17 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:
     residuals = ys - ys.mean() - slope * centred
     squares = float(residuals @ residuals)
     return Line(slope, float(ys.mean() - slope * xs.mean()), sqrt(squares / (n - 2) / spread), sqrt(squares / n), n)
+
+
+def power_text(fit: Mapping[str, Any] | None, base: str = "L", *, where: bool = False, missing: str = "–") -> str:
+    """Write a power that was fitted, with its standard error. where: with the lengths that it is of, too
+
+    fit: as studies store it (`studies/growth.py`); None = there is none
+    """
+    if fit is None:
+        return missing
+    lengths = f" ({fit['from']:,} to {fit['to']:,})" if where else ""
+    return f"{base}^{fit['exponent']:.2f} ± {fit['standard_error']:.2f}{lengths}"
 
 
 # --- a loss over size

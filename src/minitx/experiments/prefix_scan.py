@@ -15,6 +15,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 T = TypeVar("T")
 Combine = Callable[[T, T], T]  # associative; the earlier one first
 Number = float | Fraction
+COMPARED = 1_024  # positions at which numbers and times are compared (`studies/scan.py`)
 
 
 class Scan(Protocol):

@@ -175,6 +175,12 @@ def backward(loss: Tensor) -> None:
 
     In its order: of the nodes that have all of their gradients, the one that was recorded last.
     """
+    with patch("torch._C._current_graph_task_id", lambda: 0):  # one pass: layers are computed again once in it
+        run_nodes(loss)
+
+
+def run_nodes(loss: Tensor) -> None:
+    """Run the nodes behind a loss."""
     assert loss.grad_fn is not None
     waiting: Counter[Any] = Counter()
     nodes: list[Any] = [loss.grad_fn]
@@ -198,6 +204,26 @@ def backward(loss: Tensor) -> None:
             waiting[n] -= 1
             if not waiting[n]:
                 heapq.heappush(ready, (-n._sequence_nr(), next(number), n))
+
+
+@contextmanager
+def freed_as_read() -> Iterator[None]:
+    """Let go what is saved for a backward pass when that reads it, as autograd's own engine does, node by node."""
+    with torch.autograd.graph.saved_tensors_hooks(Saved, Saved.release):
+        yield
+
+
+class Saved:
+    """A tensor that is saved for a backward pass, to be read once."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor: Tensor | None = tensor
+
+    def release(self) -> Tensor:
+        """Return it, and keep it no longer."""
+        tensor, self.tensor = self.tensor, None
+        assert tensor is not None, "read twice"
+        return tensor
 
 
 def run_node(node: Any, given: dict[int, Tensor]) -> tuple[Tensor | None, ...]:

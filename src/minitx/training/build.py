@@ -86,9 +86,6 @@ def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState, *, devic
     if cfg.trainer.max_pflop is not None and model.flops(np.ones(1, np.int64), np.ones(1, np.int64)) is None:
         raise UserError(f"trainer.max_pflop={cfg.trainer.max_pflop:g}: the family {cfg.model.family} does not count "
                         "its operations; limit it by trainer.max_steps or max_minutes")
-    if cfg.trainer.activation_checkpointing and not model.recomputable():
-        raise UserError(f"trainer.activation_checkpointing=true: the family {cfg.model.family} has nothing to "
-                        "recompute: its layers are one call of a library each; leave it out, or lower data.max_tokens")
     if cfg.init_from is not None and state.init_from_sha256 is None:
         try:
             state.init_from_sha256 = load_weights(Path(cfg.init_from), model)
@@ -102,7 +99,7 @@ def build_task(cfg: Config, tokenizers: TokenizerPair, state: RunState, *, devic
         plain = deepcopy(model).requires_grad_(False)
         shard(model.to(device), device)
     if cfg.trainer.activation_checkpointing:
-        recompute(model)
+        recompute(model, cfg.model.family)
     return TranslationTask(model, cfg.optim, state=state, precision=state.precision, seed=cfg.seed, ranks=ranks,
                            plain=plain, compiles=bool(cfg.trainer.compile))
 

@@ -12,11 +12,19 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from minitx.models.base import Seq2Seq
+from minitx.utils.errors import UserError
 
 
-def recompute(model: Seq2Seq) -> None:
-    """Let the layers that a model names be computed again in backward passes, and nowhere else."""
-    for layer in model.recomputable():
+def recompute(model: Seq2Seq, family: str) -> None:
+    """Let the layers that a model names be computed again in backward passes, and nowhere else.
+
+    Errors: `UserError` if it names none
+    """
+    layers = model.recomputable()
+    if not layers:
+        raise UserError(f"trainer.activation_checkpointing=true: the family {family} has nothing to recompute: its "
+                        "layers are one call of a library each; leave it out, or lower data.max_tokens")
+    for layer in layers:
         layer.forward = MethodType(_forgetful(type(layer).forward), layer)
 
 

@@ -25,7 +25,7 @@ class Progress:
     """Count work as it gets done, and show how far it is on the console's live line."""
 
     def __init__(self, console: Console, total: float) -> None:
-        self.console, self.eta, self.done = console, Eta(total), 0.0
+        self.console, self.total, self.eta, self.done = console, total, Eta(total), 0.0
 
     def __call__(self, text: str, work: float = 1.0) -> None:
         """Count `work` as done. text: what was just done, or which part of it."""

@@ -66,8 +66,6 @@ def test_each_gpu_has_a_micro_batch_as_in_a_training(gpus: int, micro_batches: i
                 "--length", Exit.DATA),
     (["trainer.compile=true"], 1, 8, "trainer.compile=true: what compiled code launches is not predicted yet; leave it "
                                      "out", Exit.USAGE),
-    (["trainer.activation_checkpointing=true"], 1, 8,
-     "trainer.activation_checkpointing=true: what is computed again is not predicted yet; leave it out", Exit.USAGE),
     (["trainer.strategy=fsdp2", "trainer.devices=2"], 2, 8,
      "trainer.strategy=fsdp2: its exchange is not predicted yet; leave it out", Exit.USAGE)])
 def test_what_cannot_be_predicted_is_refused(words: list[str], gpus: int, length: int, why: str, code: Exit) -> None:

@@ -1,6 +1,7 @@
 """The kernels of an update, against the model's own count of operations and against its shapes."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from minitx.config.schema import Config
 from minitx.experiments.prediction.update import record_update, vocabulary
 from minitx.models.registry import build_model
 from minitx.profiling.kernels import KINDS, Kernel
+from minitx.utils.errors import UserError
 
 V100, A100, H100 = (7, 0), (8, 0), (9, 0)
 SENTENCES, SRC, TGT = 64, 32, 24  # nothing is padded
@@ -129,3 +131,23 @@ def test_large_models_are_not_allocated() -> None:
     kernels = record_update(cfg, 128, 30, 30, precision="bf16-mixed", capability=H100)
     adamw = sum(kernel.nbytes for kernel in kernels if kernel.name == "aten._fused_adamw_")
     assert adamw > 7 * 4 * 200e6, "of fp32, for each of its weights"
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_layers_that_are_computed_again_are_so_once(precision: str) -> None:
+    """All products of the forward pass but the logits', and all that is dropped but embeddings, a second time."""
+    cfg = config("transformer")
+    plain, again = (Counter((kernel.phase, kernel.name.removeprefix("aten.")) for kernel in record_update(
+        each, 2, 16, 16, precision=precision, capability=(9, 0))) for each in (
+            cfg, replace(cfg, trainer=replace(cfg.trainer, activation_checkpointing=True))))
+    for name, outside in {"mm": 3, "addmm": 0, "native_dropout": 2, "native_layer_norm": 2, "relu_": 0}.items():
+        assert plain["forward", name] > outside
+        assert again["backward", name] - plain["backward", name] == plain["forward", name] - outside, name
+        assert again["forward", name] == plain["forward", name], name
+
+
+def test_a_family_with_nothing_to_compute_again_is_refused() -> None:
+    cfg = config("lstm")
+    with pytest.raises(UserError, match=r"^trainer.activation_checkpointing=true: the family lstm has nothing to "):
+        record_update(replace(cfg, trainer=replace(cfg.trainer, activation_checkpointing=True)), 2, 16, 16,
+                      precision="32-true", capability=(9, 0))

@@ -73,8 +73,8 @@ def test_a_prediction_stands_beside_its_reason_and_its_outcome() -> None:
 
 def test_formulas_stand_beside_what_was_measured_of_each_family() -> None:
     table = rows("scan_costs")
-    assert table["LSTM"][-4:] == ["64", "L^1.50 ± 0.02", "-", "not yet"]
-    assert table["linear RNN, scanned"][-4:-1] == ["12 with each doubling", "L^1.50 ± 0.02", "L^1.50 ± 0.02"]
+    assert table["LSTM"][-4:] == ["64 a token", "L^1.50 ± 0.02", "-", "not yet"]
+    assert table["linear RNN, scanned"][-4:-1] == ["12 a doubling", "L^1.50 ± 0.02", "L^1.50 ± 0.02"]
     assert table["Transformer"][-4:] == ["not yet"] * 4
     table = rows("scan_costs", decoding=DECODING)
     assert [table[name][-1] for name in ("LSTM", "linear RNN, scanned", "Transformer")] == ["0", "0", "6,144"]

@@ -7,17 +7,26 @@ from experiments.reports.test_study_plots import FOUND
 from toys import ROOT
 
 from minitx.experiments.reports import findings
-from minitx.experiments.reports.study_tables import TABLES, render
+from minitx.experiments.reports.study_tables import COUNTED, TABLES, render
 
 
 def test_a_way_has_its_powers_its_layers_and_what_it_leaves_at_the_shape() -> None:
     head, rule, stored, blocks, lstm = render("memory", FOUND["memory"]).splitlines()
     assert "and 32 sentences of 2,048 in 4 layers of 16 heads" in head
     assert rule.count("---") == head.count(" |") == stored.count(" |")
-    assert stored.startswith("| transformer, stored | – | L^2.00 ± 0.01 (16 to 128) | 128 | ")
+    assert stored.startswith("| transformer, stored | – | L^2.00 ± 0.01 (16 to 128) | 156 MiB | 128 | ")
+    assert "at most, at 128 tokens" in head
     assert stored.endswith("| 1.9 MiB | 1.0 MiB | 136.5 GB |")
     assert blocks.endswith("| 33.0 GB |")
     assert lstm.endswith("| – |"), "it is not counted there"
+
+
+def test_what_is_counted_without_running_a_step_has_a_column_a_length() -> None:
+    points = [{"length": length, "peak_bytes": length * 2**21} for length in (8_192, 32_768)]
+    fit = {"exponent": 1.0, "standard_error": 0.0, "from": 8_192, "to": 32_768}
+    lines = render("memory", {"counted": {"transformer": {"points": points, "memory": fit}}}, COUNTED)
+    assert lines.splitlines()[0] == "| at most, by tokens | 8,192 | 32,768 | grows as |"
+    assert lines.splitlines()[2] == ("| transformer | 16,384 MiB | 65,536 MiB | L^1.00 ± 0.00 (8,192 to 32,768) |")
 
 
 def test_what_is_carried_and_what_a_token_adds_to_it() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from selected import KNOWN, PURE, figures_of, made_up
 
 from minitx.evaluation.significance import MATTERS
-from minitx.experiments.selection.candidates import Candidate, architectures, is_too_large, sizes
+from minitx.experiments.selection.candidates import Candidate, architectures, command, is_too_large, savings, sizes
 from minitx.experiments.selection.decision import Decision, Row, attempts, best_of, choose, examined, ranked
 from minitx.experiments.selection.demands import Demands
 from minitx.experiments.selection.quality import Quality
@@ -76,10 +76,57 @@ def test_a_budget_alone_says_how_much_each_reads() -> None:
 def test_a_smaller_size_is_taken_where_a_larger_one_learns_too_little_in_the_time() -> None:
     """In two minutes `small` reads 3.6 million tokens, for 13.9 BLEU, and `tiny` 14.4 million, for 38.5."""
     asked = replace(USUAL, tokens=None, budget_minutes=2.0)
-    found = [best_of(attempts("transformer", replace(asked, target_bleu=bleu), KNOWN)) for bleu in (None, 13.0, 20.0)]
-    assert [str(row.candidate) for row in found] == ["transformer small", "transformer small", "transformer tiny"]
-    assert [row.bleu for row in found] == pytest.approx([13.86, 13.86, 38.5])
-    assert not found[-1].failures
+    for bleu in (None, 13.0, 20.0):
+        tried = attempts("transformer", replace(asked, target_bleu=bleu), KNOWN)
+        found = best_of(tried)
+        assert str(found.candidate) == "transformer tiny"
+        assert found.bleu == pytest.approx(38.5)
+        assert not found.failures
+        assert tried[-2].bleu == pytest.approx(13.86)
+        assert tried[-2].failures
+
+
+def test_a_budget_that_is_enough_for_any_size_is_given_the_largest() -> None:
+    """In ten minutes `small` reads 18 million tokens, and no curve goes beyond 10."""
+    decided = made_up(replace(USUAL, tokens=None, budget_minutes=10.0))
+    assert str(decided.chosen).endswith(" small")
+    assert not [row for row in decided.tried if row.candidate.size == "tiny" and row.candidate.architecture ==
+                "transformer"], "a smaller one cannot be better, so that none is looked at"
+
+
+def test_of_a_system_without_rows_a_budget_is_given_the_largest_size() -> None:
+    tried = attempts("linear_rnn", replace(USUAL, tokens=None, budget_minutes=0.5), KNOWN)
+    meeting = [row for row in tried if not row.failures]
+    assert [row.bleu for row in meeting] == [None]
+    assert meeting[0] is best_of(tried)
+
+
+def test_memory_is_saved_before_the_model_is_made_smaller() -> None:
+    """60 million parameters take 0.9 GiB; 1,000 tokens one more, or half of that, or a tenth."""
+    asked = replace(USUAL, tokens=3e9, longest=1000)
+    chosen_at = {gib: str(best_of(attempts("transformer", replace(asked, memory_gib=gib), KNOWN)).candidate)
+                 for gib in (2.0, 1.5, 1.0, 0.5)}
+    assert chosen_at == {2.0: "transformer base", 1.5: "transformer base, small micro-batches",
+                         1.0: "transformer base, recomputed layers", 0.5: "transformer small, recomputed layers"}
+    lstm = best_of(attempts("lstm_attention", replace(asked, memory_gib=1.0), KNOWN))
+    assert str(lstm.candidate) == "lstm_attention small, small micro-batches", "which has nothing to compute again"
+
+
+def test_what_fails_more_than_memory_is_not_helped_by_saving_it() -> None:
+    asked = replace(USUAL, tokens=3e9, longest=1000, memory_gib=1.0, latency_ms=0.1)
+    assert {row.candidate.saving for row in attempts("transformer", asked, KNOWN)} == {""}
+
+
+def test_what_saves_memory_is_in_the_command_and_nothing_else_differs() -> None:
+    asked = replace(USUAL, tokens=3e9)
+    usual, narrow, again = savings(Candidate("transformer", "base"), asked, True)
+    plain, small, recomputed = (command(way, asked, 3e9, "bf16-mixed").split() for way in (usual, narrow, again))
+    assert [word for word in small if word not in plain] == ["data.max_tokens=256"]
+    assert [word for word in recomputed if word not in small] == ["trainer.activation_checkpointing=true"]
+    long = replace(asked, longest=200_000)
+    assert savings(Candidate("transformer", "base"), long, True) == (
+        Candidate("transformer", "base"), Candidate("transformer", "base", "recomputed layers")), "as small as can be"
+    assert savings(Candidate("lstm", "base"), long, False) == (Candidate("lstm", "base"),)
 
 
 def test_what_cannot_be_trained_is_told_and_the_rest_is_decided() -> None:

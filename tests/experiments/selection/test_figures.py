@@ -9,6 +9,7 @@ import torch
 from minitx.config.schema import Config
 from minitx.experiments.prediction.update import batch_of
 from minitx.experiments.selection import figures as selection
+from minitx.experiments.selection import memory
 from minitx.experiments.selection.candidates import Candidate, architectures, command, config
 from minitx.experiments.selection.demands import HERE, Demands
 from minitx.experiments.selection.figures import (
@@ -16,7 +17,7 @@ from minitx.experiments.selection.figures import (
     figures_of,
     grown_state,
     record_step,
-    state_at,
+    state_after,
     state_bytes,
     structure_of,
 )
@@ -57,7 +58,7 @@ def test_a_state_that_is_made_up_is_the_one_that_steps_lead_to(architecture: str
     cfg, model = built(architecture)
     cfg = replace(cfg, tokenizer=replace(cfg.tokenizer, vocab_size=300))
     with evaluating(model), torch.inference_mode():
-        made, real = state_at(model, cfg, 12, position, CPU), unrolled(model, cfg, 12, position)
+        made, real = state_after(model, cfg, 12, position, CPU), unrolled(model, cfg, 12, position)
         assert [t.shape for t in made.beams] == [t.shape for t in real.beams]
         assert [t.shape for t in made.sentences] == [t.shape for t in real.sentences]
         assert made.position == real.position
@@ -115,12 +116,14 @@ def test_memory_counted_for_a_gpu_grows_with_the_longest_sentence() -> None:
 
 def test_what_is_measured_here_is_said_to_be_and_what_is_lengthened_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "ENOUGH_S", 0.01)
-    monkeypatch.setattr(selection, "LONGEST_MEASURED", 32)
+    for module in (selection, memory):
+        monkeypatch.setattr(module, "LONGEST_MEASURED", 32)
     here = replace(USUAL, hardware=HERE)
     short = figures_of(Candidate("lstm", "toy"), here)
     assert short.tokens_per_s.measured
     assert short.notes == []
     long = figures_of(Candidate("lstm", "toy"), replace(here, length=64, longest=65_536))
     assert not long.tokens_per_s.measured
-    assert [note.split(":")[0] for note in long.notes] == ["time at 64 tokens", "memory at 65,536 tokens"]
+    assert [note.split(":")[0] for note in long.notes] == ["time at 64 tokens", "memory at 64 tokens",
+                                                          "memory at 65,536 tokens"]
     assert long.train_gib.value > short.train_gib.value

@@ -5,10 +5,8 @@ import torch
 from experiments.studies.conftest import families
 from hypothesis import given
 from hypothesis import strategies as st
-from played_cuda import CUDA, GIB, played_gpu
 
 from minitx.experiments.costs.complexity import TimedBatch
-from minitx.experiments.studies import growth
 from minitx.experiments.studies.growth import (
     LengthSweep,
     PeakBytes,
@@ -16,7 +14,6 @@ from minitx.experiments.studies.growth import (
     count_bytes,
     family_task,
     fit_growth,
-    free_bytes,
     grows,
     sentence_batch,
 )
@@ -120,10 +117,3 @@ def test_four_points_have_no_exponent_with_an_error() -> None:
 def test_growth_is_judged(exponent: float, wide: float, holds: bool | None) -> None:
     fit = {"exponent": exponent, "interval": (exponent - wide, exponent + wide)}
     assert grows("linear", fit, (0.85, 1.15)).holds is holds
-
-
-def test_what_is_free_is_the_gpus_or_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growth, "available_bytes", lambda: 7 * GIB)
-    with played_gpu():
-        assert free_bytes(CUDA) == 79 * GIB
-        assert free_bytes(torch.device("cpu")) == 7 * GIB

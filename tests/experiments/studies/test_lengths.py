@@ -120,7 +120,7 @@ def test_it_is_stored_shown_and_drawn(found: dict[str, Any]) -> None:
     stored = json.loads(json.dumps(found))
     assert FIGURES["lengths"](stored) == FIGURES["lengths"](found)
     lines = list(lengths.table(found))
-    assert sum("grows as length^" in line for line in lines) == 2 * len(NAMES)
+    assert sum("grows as L^" in line for line in lines) == 2 * len(NAMES)
     assert {claim["holds"] for claim in found["claims"]} <= {True, False, None}
     assert len(found["claims"]) == 11
 

@@ -8,7 +8,9 @@ import pytest
 from experiments.studies.conftest import families
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import ROOT
 
+from minitx.cli.study import STUDIES, compose_families
 from minitx.config.schema import Config
 from minitx.experiments.costs.complexity import TimedBatch
 from minitx.experiments.reports.study_plots import FIGURES
@@ -28,6 +30,7 @@ from minitx.experiments.studies.memory import (
     held_at,
     held_without_data,
     shape_claims,
+    steps_without_data,
 )
 from minitx.models import cpu_attention
 from minitx.training.build import choose_device
@@ -65,6 +68,18 @@ def test_what_is_counted_without_data_is_what_a_step_that_runs_holds(name: str, 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("name", OF_TRANSFORMERS)
+@pytest.mark.parametrize("length", [20, 300])
+def test_backward_passes_without_data_hold_as_much_as_those_that_run(name: str, length: int) -> None:
+    cfg = WAYS[name].config(configs())
+    with steps_without_data(WAYS[name], cfg, 16, length, [1]) as (step,):
+        counted = count_bytes(step)
+    with WAYS[name].holds():
+        ran = count_bytes(TimedBatch(name, family_task(cfg, 16, "32-true"), sentence_batch(length), length, 16))
+    assert counted == ran
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", OF_TRANSFORMERS)
 def test_two_counts_give_that_of_any_number_of_sentences(name: str) -> None:
     shape = Shape(sentences=5, length=300, layers=2)
     assert [held_at(WAYS[name], configs(), shape)] == held_without_data(WAYS[name], configs(), shape, [5])
@@ -80,6 +95,17 @@ def test_what_stored_weights_leave_to_the_backward_pass_is_what_the_arithmetic_s
 
 def test_the_arithmetic_is_that_of_the_lecture() -> None:
     assert Shape(sentences=32, length=2_048).scores_gb(heads=16) == pytest.approx(8.6, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["transformer, stored", "transformer", "transformer, recomputed"])
+def test_published_counts_are_those_of_this_code(name: str) -> None:
+    """At 8,192 tokens, where nothing is allocated; another torch may hold a little more or less."""
+    found = json.loads((ROOT / "results" / "studies" / "memory.json").read_text(encoding="utf-8"))
+    published = {point["length"]: point["peak_bytes"] for point in found["counted"][name]["points"]}
+    families_ = compose_families([*STUDIES["memory"].overrides, "seed=1"])
+    cfg = WAYS[name].config(families_)
+    with steps_without_data(WAYS[name], cfg, found["sizes"]["d_model"], 8_192, [1]) as (step,):
+        assert count_bytes(step)[1] == pytest.approx(published[8_192], rel=0.02)
 
 
 # --- ways
@@ -118,11 +144,18 @@ def found() -> dict[str, Any]:
 
 def test_every_way_is_measured_at_every_length_and_with_every_number_of_layers(found: dict[str, Any]) -> None:
     assert list(found["by_length"]) == list(found["by_layers"]) == list(WAYS)
-    assert list(found["at_shape"]) == OF_TRANSFORMERS
+    assert list(found["at_shape"]) == list(found["counted"]) == OF_TRANSFORMERS
     for name in WAYS:
         assert [point["length"] for point in found["by_length"][name]["points"]] == TINY.lengths
         assert [point["layers"] for point in found["by_layers"][name]["points"]] == list(TINY.layers)
         assert all(0 < point["held_bytes"] <= point["peak_bytes"] for point in found["by_length"][name]["points"])
+
+
+def test_what_is_counted_at_a_length_is_what_is_measured_there(found: dict[str, Any]) -> None:
+    """Both are of a step of one sentence in fp32, one without data."""
+    for name, way in found["counted"].items():
+        measured = {point["length"]: point["peak_bytes"] for point in found["by_length"][name]["points"]}
+        assert {point["length"]: point["peak_bytes"] for point in way["points"]}.items() <= measured.items(), name
 
 
 def test_squares_are_held_where_they_are_stored_and_nowhere_else(found: dict[str, Any]) -> None:
@@ -143,7 +176,7 @@ def test_it_is_stored_shown_and_drawn(found: dict[str, Any]) -> None:
     stored = json.loads(json.dumps(found))
     assert FIGURES["memory"](stored) == FIGURES["memory"](found)
     lines = list(memory.table(found))
-    assert sum("grows as length^" in line for line in lines) == 2 * len(WAYS)
+    assert sum("grows as L^" in line for line in lines) == 2 * len(WAYS) + len(OF_TRANSFORMERS)
     assert {claim["holds"] for claim in found["claims"]} <= {True, False, None}
     assert all(claim["predicted"] for claim in found["claims"])
 

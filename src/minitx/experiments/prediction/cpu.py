@@ -28,6 +28,7 @@ from minitx.profiling.provenance import environment, git_state, hardware, versio
 from minitx.profiling.utilisation import Watch
 from minitx.runs.result import disturbance
 from minitx.training.launch import resolve
+from minitx.training.recomputation import recompute
 from minitx.training.state import RunState
 from minitx.utils.console import Console, counted
 from minitx.utils.progress import Progress
@@ -122,6 +123,8 @@ def build_task(cfg: Config, precision: str) -> LoneTask:
     """Build model and task on this CPU, in training mode."""
     torch.manual_seed(cfg.seed)
     model = build_model(cfg.model, src_vocab_size=vocabulary(cfg), tgt_vocab_size=vocabulary(cfg))
+    if cfg.trainer.activation_checkpointing:
+        recompute(model, cfg.model.family)
     task = LoneTask(model, cfg.optim, state=RunState(precision=precision, horizon_steps=HORIZON), precision=precision,
                     seed=cfg.seed)
     task.place = CPU

@@ -68,15 +68,12 @@ def estimate(cfg: Config, device: Device, gpus: int = 1, length: int = SENTENCE)
     """Predict a training that shares each of its updates among several GPUs. cfg: resolved
 
     Errors: `UserError` for sentences that fit no micro-batch, fewer of them in an update than there are GPUs, a
-    model whose parts are spread over GPUs, compiled code, and layers that are computed again.
+    model whose parts are spread over GPUs, compiled code, and layers to be computed again in a family that has none.
     """
     if cfg.trainer.strategy != "ddp" and gpus > 1:
         raise UserError(f"trainer.strategy={cfg.trainer.strategy}: its exchange is not predicted yet; leave it out")
     if cfg.trainer.compile:
         raise UserError("trainer.compile=true: what compiled code launches is not predicted yet; leave it out")
-    if cfg.trainer.activation_checkpointing:
-        raise UserError("trainer.activation_checkpointing=true: what is computed again is not predicted yet; leave it "
-                        "out")
     sentences = max(1, round(cfg.trainer.tokens_per_update / length))
     check_shares(cfg, gpus, sentences, length)
     done = work(cfg, device, sentences, length, precision_on(cfg, device), gpus)

@@ -19,6 +19,7 @@ from minitx.profiling.fake_cuda import CUDA, backward, fake_gpu
 from minitx.profiling.kernels import Kernel
 from minitx.profiling.recorder import KernelRecorder, recording
 from minitx.profiling.timers import Phases
+from minitx.training.recomputation import recompute
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
 
@@ -32,7 +33,7 @@ def record_update(cfg: Config, sentences: int, src_len: int | Sequence[int], tgt
 
     src_len, tgt_len: tokens of each sentence, or of all, EOS included; capability: of the GPU, as NVIDIA numbers them
     precision: as of `trainer.precision`; before Ampere, "bf16-mixed" is fp16. packed: as in `recording`
-    Errors: `UserError` if `data.max_tokens` is too small for a sentence.
+    Errors: `UserError` if `data.max_tokens` is too small for a sentence, or nothing can be recomputed that should be.
     """
     src, tgt = (np.broadcast_to(np.asarray(lengths, np.int64), sentences) for lengths in (src_len, tgt_len))
     planned = plan(cfg, src, tgt)
@@ -75,6 +76,8 @@ def build_task(cfg: Config, precision: str, capability: tuple[int, int]) -> "Lon
     """Build model and task on the fake device, in training mode."""
     with torch.device("meta"):
         model = build_model(cfg.model, src_vocab_size=vocabulary(cfg), tgt_vocab_size=vocabulary(cfg))
+        if cfg.trainer.activation_checkpointing:
+            recompute(model, cfg.model.family)
         task = LoneTask(model, cfg.optim, state=RunState(precision=precision, horizon_steps=HORIZON),
                      precision=precision, seed=cfg.seed)
     if task.compute_dtype is torch.bfloat16 and capability < AMPERE:

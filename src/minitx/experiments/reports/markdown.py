@@ -64,6 +64,8 @@ def make_blocks(rows: Sequence[Row], studies: Mapping[str, findings.StudyResult]
             **{f"study_{name}": partial(findings.render, name, studies.get(name)) for name in FIGURES},
             **{f"study_{name}_systems": partial(study_tables.render, name, studies.get(name))
                for name in study_tables.TABLES},
+            **{f"study_{name}_counted": partial(study_tables.render, name, studies.get(name), study_tables.COUNTED)
+               for name in study_tables.COUNTED},
             **{name: partial(scan_tables.render, name, studies) for name in scan_tables.BLOCKS},
             **{name: partial(predictions.render, name, studies.get("gpu"), others) for name in predictions.BLOCKS},
             **{name: partial(constants.render, name, known) for name in constants.BLOCKS}}

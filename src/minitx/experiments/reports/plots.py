@@ -10,6 +10,7 @@ from itertools import cycle
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from minitx.experiments.fits import power_text
 from minitx.utils.console import counted
 from minitx.utils.errors import UserError
 
@@ -107,6 +108,11 @@ def draw_costs(axes: "Axes", panel: Panel, curves: Mapping[str, Any]) -> None:
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
     legend_above(axes, panel.title)
+
+
+def named(name: str, fit: Mapping[str, Any] | None, base: str = "L") -> str:
+    """Write a curve's name, and the power of the length that it was found to be, if one was fitted."""
+    return name if fit is None else f"{name}: {power_text(fit, base)}"
 
 
 def exponents(curve: Mapping[str, Any], base: str) -> str:

@@ -10,6 +10,7 @@ from minitx.experiments.reports.plots import (
     legend_above,
     logarithmic_y,
     machine,
+    named,
     new_figure,
     note_below,
     powers_of_two,
@@ -46,9 +47,8 @@ def draw_lengths(axes: "Axes", ways: Mapping[str, Any]) -> None:
         points, fit = of["points"], of["time"]
         lengths = [point["length"] for point in points]
         ticks = max(ticks, lengths, key=len)
-        power = "" if fit is None else f": N^{fit['exponent']:.2f} ± {fit['standard_error']:.2f}"
         axes.plot(lengths, [1e3 * point["seconds"] for point in points], color=colour, marker=marker,
-                  label=way + power)
+                  label=named(way, fit, "N"))
     powers_of_two(axes, ticks[::2], "positions, N")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:,g}")

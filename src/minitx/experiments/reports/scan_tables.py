@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from minitx.experiments.fits import VERDICTS
-from minitx.experiments.prefix_scan import REDUCTIONS, SCANS
+from minitx.experiments.fits import VERDICTS, power_text
+from minitx.experiments.prefix_scan import COMPARED, REDUCTIONS, SCANS
 from minitx.experiments.reports import findings
 from minitx.experiments.reports.findings import StudyResult
 from minitx.utils.tables import markdown
@@ -24,7 +24,7 @@ FORMULAS = {
 }
 AS_CARRIED = {"lstm": "lstm_attention"}  # whose decoder carries the same; `decoding` has one of them
 HEAD = ("", "steps in turn", "work", "memory of training", "state while decoding",
-        "*measured*: operators in turn, a token more", "time", "memory", "bytes more to carry, a token more")
+        "*measured*: operators in turn that length adds", "time", "memory", "bytes more to carry, a token more")
 
 
 def render(name: str, studies: Studies) -> str:
@@ -46,7 +46,7 @@ def counts(studies: Studies) -> str:
     return _joined(markdown(head, rows),
                    "Counted, by following what each combination was made of. In exact fractions doubling gives "
                    f"{same} one after another ({numbers['exact_positions']} positions); in floats they differ by "
-                   f"{numbers['error']:.1g} of the largest (1,024 positions).")
+                   f"{numbers['error']:.1g} of the largest ({COMPARED:,} positions).")
 
 
 def steps(studies: Studies) -> str:
@@ -67,11 +67,12 @@ def times(studies: Studies) -> str:
     rows = list[list[str]]()
     for way, of in found["lengths"].items():
         by_length = {point["length"]: f"{1e3 * point['seconds']:,.3g}" for point in of["points"]}
-        rows.append([way, *(by_length.get(length, "-") for length in lengths), _power(of["time"])])
+        rows.append([way, *(by_length.get(length, "-") for length in lengths),
+                     power_text(of["time"], "N", missing="-")])
     plain = found["plain_python"]
     told = ", ".join(f"{name} {1e6 * each['seconds']:,.1f} µs" for name, each in plain.items())
     return _joined(markdown(["ms, by positions", *(f"{length:,}" for length in lengths), "grows as"], rows),
-                   f"Over 1,024 numbers in plain Python: {told}.", _measured(found))
+                   f"Over {COMPARED:,} numbers in plain Python: {told}.", _measured(found))
 
 
 def predictions(studies: Studies) -> str:
@@ -88,8 +89,8 @@ def costs(studies: Studies) -> str:
     rows = list[tuple[str, ...]]()
     for name, formulas in FORMULAS.items():
         family, carried = lengths["families"].get(name), decoding["families"].get(AS_CARRIED.get(name, name))
-        grown = [NOT_YET] * 3 if family is None else [_more(family["depth"]), _power(family["time"], "L"),
-                                                      _power(family["memory"], "L")]
+        grown = [NOT_YET] * 3 if family is None else [_more(family["depth"]), power_text(family["time"], missing="-"),
+                                                      power_text(family["memory"], missing="-")]
         rows.append((*formulas, *grown, NOT_YET if carried is None else f"{carried['a_token']:,.0f}"))
     known = [study for name in ("lengths", "decoding") if (study := studies.get(name)) is not None]
     commands = "\n".join(findings.command(study["study"], study) for study in known)
@@ -102,13 +103,9 @@ BLOCKS: Mapping[str, tuple[tuple[str, ...], Callable[[Studies], str]]] = {  # th
     "scan_predictions": (("scan",), predictions), "scan_costs": (("lengths",), costs)}
 
 
-def _power(fit: Mapping[str, Any] | None, base: str = "N") -> str:
-    return "-" if fit is None else f"{base}^{fit['exponent']:.2f} ± {fit['standard_error']:.2f}"
-
-
 def _more(depth: Mapping[str, Any]) -> str:
     doubling = depth.get("a_doubling", 0)  # which older files do not have
-    return f"{doubling:g} with each doubling" if doubling else f"{depth['a_token']:g}"
+    return f"{doubling:g} a doubling" if doubling else f"{depth['a_token']:g} a token"
 
 
 def _measured(found: StudyResult) -> str:

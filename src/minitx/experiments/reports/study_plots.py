@@ -11,6 +11,7 @@ from minitx.experiments.reports.plots import (
     INK,
     legend_above,
     machine,
+    named,
     new_figure,
     note_below,
     powers_of_two,
@@ -54,7 +55,7 @@ def draw_lengths(panels: Sequence["Axes"], families: Mapping[str, Any]) -> None:
         x = [point["length"] for point in points]
         for axes, (key, fitted, scale, _) in zip(panels, MEASURES, strict=False):
             axes.plot(x, [scale * point[key] for point in points], color=colour, marker=marker,
-                      label=name + power_text(family[fitted]))
+                      label=named(name, family[fitted]))
         panels[-1].plot(x, [point["depth"] for point in points], color=colour, marker=marker,
                         label=f"{name}: {depth_text(depth)}")
     shown = [*((title, label) for _, title, _, label in MEASURES), DEPTH]
@@ -63,11 +64,6 @@ def draw_lengths(panels: Sequence["Axes"], families: Mapping[str, Any]) -> None:
         powers_of_two(axes, ticks[::2], "tokens a sentence, L")
         axes.set_ylabel(label)
         legend_above(axes, title.capitalize())
-
-
-def power_text(fit: Mapping[str, Any] | None) -> str:
-    """Write the power of the length that a curve was found to be, to stand behind its name."""
-    return "" if fit is None else f": L^{fit['exponent']:.2f} ± {fit['standard_error']:.2f}"
 
 
 def depth_text(law: Mapping[str, Any]) -> str:
@@ -92,7 +88,7 @@ def draw_memory(panels: Sequence["Axes"], found: Mapping[str, Any]) -> None:
         x = [point["length"] for point in system["points"]]
         for axes, (key, fitted, scale, _) in zip(panels, HELD, strict=False):
             axes.plot(x, [scale * point[key] for point in system["points"]], color=colour, marker=marker,
-                      label=name + power_text(system[fitted]))
+                      label=named(name, system[fitted]))
         points = by_layers[name]["points"]
         panels[2].plot([point["layers"] for point in points], [2**-20 * point["peak_bytes"] for point in points],
                        color=colour, marker=marker, label=f"{name}: {2**-20 * by_layers[name]['a_layer']:,.1f} MiB a "

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from minitx.experiments.fits import power_text
 from minitx.experiments.reports.study_plots import STAGES, depth_text
 from minitx.utils.tables import Row, markdown
 
 Found = Mapping[str, Any]
+Table = Callable[[Found], Iterator[Row]]
 MIB, KIB, GB = 2**20, 2**10, 1e9
 MISSING = "–"
 
@@ -17,24 +19,33 @@ def lengths(found: Found) -> Iterator[Row]:
            "time of it")
     for name, family in found["families"].items():
         last = family["points"][-1]
-        yield (name, power(family["time"]), power(family["memory"]), depth_text(family["depth"]),
+        yield (name, grown(family["time"]), grown(family["memory"]), depth_text(family["depth"]),
                f"{last['length']:,}", f"{last['seconds']:.1f} s")
 
 
 def memory(found: Found) -> Iterator[Row]:
     """Yield how each way grows, what a layer adds, and what is held at the shape of the arithmetic."""
     shape, sizes = found["shape"], found["sizes"]
-    yield ("", "memory grows as", "time grows as", "longest sentence", "of it at most",
+    common = min(system["points"][-1]["length"] for system in found["by_length"].values())
+    yield ("", "memory grows as", "time grows as", f"at most, at {common:,} tokens", "longest sentence",
            f"a layer adds at {sizes['layers_length']:,} tokens", "and leaves to the backward pass",
            f"and {shape['sentences']} sentences of {shape['length']:,} in {shape['layers']} layers of {shape['heads']} "
            "heads")
     for name, system in found["by_length"].items():
-        last, layers = system["points"][-1], found["by_layers"][name]
+        points, layers = {point["length"]: point for point in system["points"]}, found["by_layers"][name]
         held = found["at_shape"].get(name)
-        yield (name, power(system["memory"]), power(system["time"]), f"{last['length']:,}",
-               f"{last['peak_bytes'] / MIB:,.0f} MiB", f"{layers['a_layer'] / MIB:.1f} MiB",
-               f"{layers['held_a_layer'] / MIB:.1f} MiB",
+        yield (name, grown(system["memory"]), grown(system["time"]), mib(points[common]["peak_bytes"]),
+               f"{max(points):,}", f"{layers['a_layer'] / MIB:.1f} MiB", f"{layers['held_a_layer'] / MIB:.1f} MiB",
                MISSING if held is None else f"{held / GB:.1f} GB")
+
+
+def memory_counted(found: Found) -> Iterator[Row]:
+    """Yield what a step holds at most at lengths at which none was run."""
+    ways = found["counted"]
+    yield ("at most, by tokens", *(f"{point['length']:,}" for point in next(iter(ways.values()))["points"]),
+           "grows as")
+    for name, way in ways.items():
+        yield name, *(mib(point["peak_bytes"]) for point in way["points"]), grown(way["memory"])
 
 
 def decoding(found: Found) -> Iterator[Row]:
@@ -69,20 +80,24 @@ def retention(found: Found) -> Iterator[Row]:
             yield (name, STAGES[stage], *(f"{100 * point['share']:.0f} %" for point in points))
 
 
-TABLES: dict[str, Callable[[Found], Iterator[Row]]] = {
+TABLES: Mapping[str, Table] = {
     "lengths": lengths, "memory": memory, "decoding": decoding, "gradients": gradients, "retention": retention}
+COUNTED: Mapping[str, Table] = {"memory": memory_counted}  # of what was not run
 
 
-def power(fit: Mapping[str, Any] | None) -> str:
-    """Write a power of the length, with its standard error and the lengths that it is of."""
-    if fit is None:
-        return MISSING
-    return f"L^{fit['exponent']:.2f} ± {fit['standard_error']:.2f} ({fit['from']:,} to {fit['to']:,})"
+def grown(fit: Mapping[str, Any] | None) -> str:
+    """Write a power of the length, and the lengths that it is of."""
+    return power_text(fit, where=True, missing=MISSING)
 
 
-def render(name: str, study: Found | None) -> str:
-    """Write a study's table as Markdown; "" where it was not measured, which stands above."""
+def mib(nbytes: float) -> str:
+    """Write bytes in MiB."""
+    return f"{nbytes / MIB:,.0f} MiB"
+
+
+def render(name: str, study: Found | None, tables: Mapping[str, Table] = TABLES) -> str:
+    """Write one of a study's tables as Markdown; "" where it was not measured, which stands above."""
     if study is None:
         return ""
-    head, *rows = TABLES[name](study)
+    head, *rows = tables[name](study)
     return markdown(head, rows)

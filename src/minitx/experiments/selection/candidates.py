@@ -1,6 +1,6 @@
 """What is chosen among: an option of the group `model` at a size, trained by the recipe of a text. No torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil, log
 from typing import Any
@@ -16,6 +16,7 @@ from minitx.utils.checkout import CONF
 OMITTED = {"gnmt": "an LSTM with attention that differs in its layers alone",
            "transformer_nope": "knows no positions, for comparison alone",
            "transformer_learned": "reads no sentence longer than its table"}
+SAVINGS = ("", "small micro-batches", "recomputed layers")  # of memory; each has what those before it have
 SMALLEST = "tiny"  # toy is for tests
 USUAL_LENGTH = 250  # data.max_length, as conf/data has it
 
@@ -38,9 +39,10 @@ class Candidate:
 
     architecture: str  # option of the group model
     size: str
+    saving: str = SAVINGS[0]  # of memory, in training
 
     def __str__(self) -> str:
-        return f"{self.architecture} {self.size}"
+        return f"{self.architecture} {self.size}" + (f", {self.saving}" if self.saving else "")
 
 
 @cache
@@ -107,7 +109,7 @@ def config_words(candidate: Candidate, demands: Demands) -> tuple[str, ...]:
     recipe = recipe_of(candidate, demands)
     return (f"data={recipe.data}", *words(candidate, demands), "logger=none",
             f"trainer.accelerator={'cpu' if demands.device is None else 'auto'}",
-            f"data.max_length={max(USUAL_LENGTH, demands.longest)}", f"data.max_tokens={positions(recipe, demands)}",
+            f"data.max_length={max(USUAL_LENGTH, demands.longest)}", *saving_words(candidate, demands),
             f"trainer.tokens_per_update={update_tokens(recipe, demands)}")
 
 
@@ -116,9 +118,23 @@ def config(candidate: Candidate, demands: Demands) -> Config:
     return resolve(compose(config_words(candidate, demands)))
 
 
-def positions(recipe: Recipe, demands: Demands) -> int:
-    """Return the padded positions of a micro-batch: as recommended, or what the longest sentence takes."""
-    return max(recipe.max_tokens, 8 * ceil(max(USUAL_LENGTH, demands.longest) / 8))
+def saving_words(candidate: Candidate, demands: Demands) -> tuple[str, ...]:
+    """Return the words that say how much is held in memory at a time."""
+    again = ("trainer.activation_checkpointing=true",) if candidate.saving == SAVINGS[2] else ()
+    return (f"data.max_tokens={positions(candidate, demands)}", *again)
+
+
+def positions(candidate: Candidate, demands: Demands) -> int:
+    """Return the padded positions of a micro-batch: as recommended, or, at least, what the longest sentence takes."""
+    longest = 8 * ceil(max(USUAL_LENGTH, demands.longest) / 8)
+    return longest if candidate.saving else max(recipe_of(candidate, demands).max_tokens, longest)
+
+
+def savings(candidate: Candidate, demands: Demands, recomputable: bool) -> tuple[Candidate, ...]:
+    """Return a candidate as usual, and then with what saves memory, as far as that is something else."""
+    ways = [replace(candidate, saving=saving) for saving in SAVINGS[:2 + recomputable]]
+    narrower = positions(ways[1], demands) < positions(ways[0], demands)
+    return tuple(way for way in ways if narrower or way.saving != SAVINGS[1])
 
 
 def update_tokens(recipe: Recipe, demands: Demands) -> int:
@@ -134,9 +150,8 @@ def command(candidate: Candidate, demands: Demands, tokens: float, precision: st
     vocabulary = [] if advice["vocab_size"] is None else [f"tokenizer.vocab_size={advice['vocab_size']}"]
     devices = [f"trainer.devices={demands.gpus}"] if demands.gpus > 1 else []
     longest = [f"data.max_length={demands.longest}"] if demands.longest > USUAL_LENGTH else []
-    wide = [f"data.max_tokens={positions(recipe, demands)}"]
     return " ".join(["minitx train data=files data.dir=FOLDER", *words(candidate, demands), *vocabulary, *longest,
-                     *wide, f"trainer.tokens_per_update={per_update}",
+                     *saving_words(candidate, demands), f"trainer.tokens_per_update={per_update}",
                      f"trainer.max_steps={max(1, round(tokens / per_update))}", f"optim.lr={advice['lr']}",
                      f"optim.warmup_steps={advice['warmup_steps']}", f"model.dropout={advice['dropout']}",
                      f"trainer.precision={precision}", *devices])

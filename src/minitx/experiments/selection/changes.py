@@ -7,7 +7,7 @@ from typing import Any
 
 from minitx.experiments.selection.candidates import Candidate
 from minitx.experiments.selection.decision import Decision, Row
-from minitx.experiments.selection.demands import Demands
+from minitx.experiments.selection.demands import Demands, option
 from minitx.utils.errors import UserError
 
 Choose = Callable[[Demands], Row | None]
@@ -18,6 +18,7 @@ LIMITS: dict[str, Callable[[Row], float]] = {  # demands that are limits, and th
     "budget_minutes": lambda row: row.minutes,
 }
 LADDER = {"tokens": 30.0, "length": 8.0, "budget_minutes": 30.0}  # demands that figures follow, and how far a rung is
+FLAGS = ("streaming", "attention")
 RUNGS = 2  # up, and down
 CLOSE = 1.25  # a value at which the answer changes is found to within this factor
 JUST = 1e-9  # as a share: a limit by this much below a figure
@@ -38,40 +39,57 @@ class Change:
         return candidate_of(self.answer)
 
 
-def changes(decision: Decision, choose: Choose) -> Iterator[Change]:
-    """Yield what would change the answer, each demand moved by itself, to the nearest value that does."""
-    yield from by_limits(decision, choose)
-    yield from by_flags(decision, choose)
-    for name, rung in LADDER.items():
-        if getattr(decision.demands, name) is not None and not (name in LIMITS and decision.demands.tokens):
-            yield from by_ladder(name, rung, decision, choose)
+def changes(decision: Decision, choose: Choose, done: Callable[[str], None] = lambda _: None) -> Iterator[Change]:
+    """Yield what would change the answer, each demand moved by itself, to the nearest value that does.
+
+    done: is told of each of the demands of `moved_in_turn` that was moved
+    """
+    for name in moved_in_turn(decision.demands):
+        if is_limit(name, decision.demands):
+            yield from by_limit(name, decision, choose)
+        elif name in LADDER:
+            yield from by_ladder(name, LADDER[name], decision, choose)
+        else:
+            yield from by_flag(name, decision, choose)
+        done(f"moved {option(name)}")
 
 
-def by_limits(decision: Decision, choose: Choose) -> Iterator[Change]:
-    """Yield for each limit the figure at which it begins to exclude the answer, and the one at which to admit another.
+def moved_in_turn(demands: Demands) -> list[str]:
+    """Return the demands that are moved."""
+    limits = [name for name in LIMITS if is_limit(name, demands)]
+    flags = [*FLAGS, *(["target_bleu"] if demands.target_bleu is not None else [])]
+    return [*limits, *flags, *(name for name in LADDER if name not in limits and getattr(demands, name) is not None)]
+
+
+def is_limit(name: str, demands: Demands) -> bool:
+    """Return whether a demand only excludes; a budget alone says how long is trained, which figures follow."""
+    return name in LIMITS and (name != "budget_minutes" or demands.tokens is not None)
+
+
+def by_limit(name: str, decision: Decision, choose: Choose) -> Iterator[Change]:
+    """Yield the figure at which a limit begins to exclude the answer, and the one at which it admits another.
 
     Between two figures of candidates a limit decides nothing, so that figures are the only values to try.
     """
-    demands = decision.demands
-    for name, figure in LIMITS.items():
-        if name == "budget_minutes" and demands.tokens is None:
-            continue  # it is no limit then: it says how long is trained
-        if decision.answer is not None:
-            own = figure(decision.answer)
-            tighter = choose(with_value(demands, name, own * (1 - JUST)))
-            yield Change(name, "below", own, tighter)
-        if limit_of(demands, name) is None:
-            continue
-        for value in sorted(figure(row) for row in failing(decision, name)):
-            if candidate_of(looser := choose(with_value(demands, name, value))) != decision.chosen:
-                yield Change(name, "from", value, looser)
-                break
-        else:
-            if getattr(demands, name) is None:
-                continue
-            without = choose(with_value(demands, name, None))
-            if candidate_of(without) != decision.chosen:
-                yield Change(name, "without", None, without)
+    demands, figure = decision.demands, LIMITS[name]
+    if decision.answer is not None:
+        own = figure(decision.answer)
+        yield Change(name, "below", own, choose(with_value(demands, name, own * (1 - JUST))))
+    if limit_of(demands, name) is None:
+        return
+    for value in sorted(figure(row) for row in failing(decision, name)):
+        if candidate_of(looser := choose(with_value(demands, name, value))) != decision.chosen:
+            yield Change(name, "from", value, looser)
+            return
+    if getattr(demands, name) is not None:
+        yield from without(name, decision, choose)
+
+
+def without(name: str, decision: Decision, choose: Choose) -> Iterator[Change]:
+    """Yield what changes if a demand is dropped."""
+    answer = choose(with_value(decision.demands, name, None))
+    if candidate_of(answer) != decision.chosen:
+        yield Change(name, "without", None, answer)
 
 
 def failing(decision: Decision, name: str) -> Iterator[Row]:
@@ -87,19 +105,16 @@ def limit_of(demands: Demands, name: str) -> float | None:
     return limit
 
 
-def by_flags(decision: Decision, choose: Choose) -> Iterator[Change]:
-    """Yield what changes with or without what is either asked or not, and without a BLEU to reach."""
-    demands = decision.demands
-    for name in ("streaming", "attention"):
-        asked = getattr(demands, name)
-        with suppress(UserError):
-            other = choose(with_value(demands, name, not asked))
-            if candidate_of(other) != decision.chosen:
-                yield Change(name, "without" if asked else "with", None, other)
-    if demands.target_bleu is not None:
-        without = choose(replace(demands, target_bleu=None))
-        if candidate_of(without) != decision.chosen:
-            yield Change("target_bleu", "without", None, without)
+def by_flag(name: str, decision: Decision, choose: Choose) -> Iterator[Change]:
+    """Yield what changes with or without what is either asked or not, or without a BLEU to reach."""
+    if name not in FLAGS:
+        yield from without(name, decision, choose)
+        return
+    asked = getattr(decision.demands, name)
+    with suppress(UserError):
+        other = choose(with_value(decision.demands, name, not asked))
+        if candidate_of(other) != decision.chosen:
+            yield Change(name, "without" if asked else "with", None, other)
 
 
 def by_ladder(name: str, rung: float, decision: Decision, choose: Choose) -> Iterator[Change]:

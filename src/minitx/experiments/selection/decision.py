@@ -6,9 +6,10 @@ No torch: figures come from the caller.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from minitx.evaluation.significance import MATTERS
-from minitx.experiments.selection.candidates import Candidate, architectures, is_too_large, sizes
+from minitx.experiments.selection.candidates import Candidate, architectures, is_too_large, savings, sizes
 from minitx.experiments.selection.demands import Demands, option
 from minitx.experiments.selection.quality import Quality
 from minitx.utils.errors import UserError
@@ -98,6 +99,7 @@ class Structure:
 
     attends: bool  # to the source
     grows: bool  # the state that decoding carries, with the tokens
+    recomputable: bool = False  # layers, for the gradient
 
 
 FiguresOf = Callable[[Candidate, Demands], Figures]
@@ -147,10 +149,16 @@ class Decision:
         return self.meeting[1] if len(self.meeting) > 1 else None
 
 
-def decide(demands: Demands, known: Knowledge) -> Decision:
-    """Take of each architecture the largest size that meets all demands, and order them. Errors: as `Demands.check`"""
+def decide(demands: Demands, known: Knowledge, done: Callable[[str], None] = lambda _: None) -> Decision:
+    """Take of each architecture the largest size that meets all demands, and order them. Errors: as `Demands.check`
+
+    done: is told of each of `architectures()` that was looked at
+    """
     demands.check()
-    looked_at = [attempts(architecture, demands, known) for architecture in architectures()]
+    looked_at = list[list[Row | Refused]]()
+    for architecture in architectures():
+        looked_at.append(attempts(architecture, demands, known))
+        done(architecture)
     found = [best_of(tried) for tried in looked_at]
     rows = [row for row in found if isinstance(row, Row)]
     return Decision(demands, [*ranked([row for row in rows if not row.failures]),
@@ -185,21 +193,57 @@ def by_quality(demands: Demands, tokens: float, known: Knowledge) -> list[tuple[
 
 
 def attempts(architecture: str, demands: Demands, known: Knowledge) -> list[Row | Refused]:
-    """Look at an architecture's sizes, the largest first, until one meets all demands."""
+    """Look at an architecture's sizes, the largest first, until one meets all demands.
+
+    Where a budget says how much each reads, on until no smaller one could learn more; those that learn less fail.
+    """
     tried = list[Row | Refused]()
     if hopeless := list(at_any_size(architecture, demands, known)):
         quality = demands.tokens and known.quality_of(architecture, demands.tokens, demands.length)
         return [Refused(Candidate(architecture, sizes(demands)[0]), hopeless, quality or None)]
     for size in sizes(demands):
-        tried.append(examined(Candidate(architecture, size), demands, known))
-        if isinstance(tried[-1], Row) and not tried[-1].failures:
+        tried += sparing(Candidate(architecture, size), demands, known)
+        last = tried[-1]
+        if isinstance(last, Row) and not last.failures and not could_learn_more(last, demands, known):
             break
-    return tried
+    return [outlearned(row, tried, demands) for row in tried]
+
+
+def sparing(candidate: Candidate, demands: Demands, known: Knowledge) -> Iterator[Row | Refused]:
+    """Yield a candidate and, as long as memory is all that it lacks, the same with what saves some."""
+    structure = known.structure_of(candidate.architecture, demands.streaming)
+    for way in savings(candidate, demands, structure.recomputable):
+        row = examined(way, demands, known)
+        yield row
+        if {failure.demand for failure in row.failures} != {"memory_gib"}:
+            return
+
+
+def could_learn_more(row: Row, demands: Demands, known: Knowledge) -> bool:
+    """Return whether a faster model, which reads more in the time, could get a BLEU that is better by what matters."""
+    if demands.tokens is not None or row.bleu is None:
+        return False
+    most = known.quality_of(row.candidate.architecture, inf, demands.length).bleu
+    return most is not None and most - row.bleu >= MATTERS
+
+
+def outlearned(row: Row | Refused, tried: Sequence[Row | Refused], demands: Demands) -> Row | Refused:
+    """Return a row; if it meets all demands, but another size learns more in the same time, with that as a failure."""
+    if not isinstance(row, Row) or row.failures or row.bleu is None:
+        return row
+    best = max((other for other in tried if isinstance(other, Row) and not other.failures),
+               key=lambda other: other.bleu or 0.0)
+    if (best.bleu or 0.0) - row.bleu < MATTERS:
+        return row
+    why = (f"{option('budget_minutes')} {demands.budget_minutes:g}: it reads {row.tokens:.3g} tokens, for "
+           f"{row.bleu:.1f} BLEU, and {best.candidate.size} {best.tokens:.3g}, for {best.bleu:.1f}")
+    return replace(row, failures=[Failure("budget_minutes", why)])
 
 
 def best_of(tried: Sequence[Row | Refused]) -> Row | Refused:
-    """Return the last size that was tried and can be trained."""
-    return next((row for row in reversed(tried) if isinstance(row, Row)), tried[-1])
+    """Return the largest size that meets all demands, or else the last that was tried and can be trained."""
+    rows = [row for row in tried if isinstance(row, Row)]
+    return next((row for row in rows if not row.failures), rows[-1] if rows else tried[-1])
 
 
 def at_any_size(architecture: str, demands: Demands, known: Knowledge) -> Iterator[Failure]:

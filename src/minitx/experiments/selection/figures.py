@@ -5,7 +5,7 @@ Memory is counted, not modelled: the bytes of all tensors that an update makes, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, log
+from math import log
 from typing import Any
 
 import numpy as np
@@ -16,31 +16,35 @@ from typing_extensions import override
 
 from minitx.config.compose import compose
 from minitx.config.schema import Config
-from minitx.data.datamodule import PlannedUpdate
 from minitx.experiments.prediction import cpu
 from minitx.experiments.prediction.speed import EXPECTED_ERROR, WEIGHT_BYTES
 from minitx.experiments.prediction.training import estimate
-from minitx.experiments.prediction.update import LoneTask, batch_of, build_task, plan
+from minitx.experiments.prediction.update import LoneTask, batch_of, build_task
 from minitx.experiments.selection.candidates import Candidate, config, reads_both_ways
 from minitx.experiments.selection.decision import Figure, Figures, Structure
 from minitx.experiments.selection.demands import Demands
-from minitx.experiments.studies.growth import PeakBytes, storages
+from minitx.experiments.selection.memory import (
+    LONGEST_MEASURED,
+    MEASURED_TOKENS,
+    lengths_of,
+    peak_here,
+    peak_on_gpu,
+    sentences_of,
+)
+from minitx.experiments.studies.decoding import state_at
+from minitx.experiments.studies.growth import storages
 from minitx.models.base import DecodeState, Seq2Seq, evaluating
 from minitx.models.registry import build_model
 from minitx.profiling.cpu_bench import CPU, repeats
 from minitx.profiling.devices import Device
-from minitx.profiling.fake_cuda import CUDA, backward, fake_gpu
+from minitx.profiling.fake_cuda import CUDA, fake_gpu
 from minitx.profiling.kernels import Kernel
-from minitx.profiling.libraries import GPULibraries
 from minitx.profiling.recorder import recording
 from minitx.profiling.timeline import Constants, Pace, timeline
 from minitx.training.build import choose_precision
 from minitx.training.launch import resolve
-from minitx.training.task import seed_dropout
 
 GIB = 2**30
-MEASURED_TOKENS = 1024  # of an update on this processor, at most: more are taken to take as much longer
-LONGEST_MEASURED = 1024  # tokens of a sentence on this processor
 ENOUGH_S = 0.5  # of repeats
 STEPS = 8  # of decoding, timed together
 
@@ -61,52 +65,33 @@ def on_gpu(cfg: Config, device: Device, demands: Demands) -> Figures:
     step = record_step(cfg, demands.length, device.capability)
     few, many = found.factors
     speed, latency_s = found.speed.tgt_tokens_per_s, step.seconds_on(device)
-    state = WEIGHT_BYTES[precision] * found.work.params * (3 + (cfg.optim.ema_decay is not None))
-    peak = peak_bytes_on_gpu(cfg, demands.longest, precision, device)
+    peak = peak_on_gpu(cfg, demands, precision, device)
     return Figures(
         found.work.params, precision, step.attends, step.growth,
         Figure(speed, False, f"kernels of an update recorded from the code, timed by a model of {device.name}; within "
                              f"{few:.2f} and {many:.2f} times the hours (docs/gpu.md: {100 * EXPECTED_ERROR:.0f} % is "
                              "the deviation from published trainings)"),
-        Figure((state + peak) / GIB, False, "weights and two moments, and all tensors of a micro-batch with sentences "
-                                            f"of {demands.longest:,} tokens, counted; what the driver and cuDNN keep "
-                                            "is not"),
+        Figure(peak / GIB, False, "all tensors of an update with sentences of "
+                                  f"{' or '.join(f'{length:,}' for length in lengths_of(demands))} tokens, weights and "
+                                  "moments among them, counted; what the driver and cuDNN keep is not"),
         Figure(1e3 * latency_s, False, f"kernels of a step at position {demands.length:,} recorded and timed; no "
                                        "published decoding tests it"),
         Figure((4 * found.work.params + step.state_bytes) / GIB, False,
                "weights in fp32 and the state that a step reads, counted"))
 
 
-def peak_bytes_on_gpu(cfg: Config, longest: int, precision: str, device: Device) -> int:
-    """Count the most bytes of one micro-batch of the longest sentences, forward and backward, gradients included."""
-    sentences = max(1, cfg.data.max_tokens // ceil_to(longest, cfg.data.pad_to_multiple))
-    with fake_gpu(capability=device.capability):
-        task = build_task(cfg, precision, device.capability)
-        batch = sentences_of(cfg, longest, sentences).turns[0].batch.to(CUDA)
-        with GPULibraries(lambda _: None, device.capability), PeakBytes() as peak:
-            seed_dropout(0)
-            loss_sum, _ = task.losses(task.model, batch, cfg.optim.label_smoothing)
-            backward(loss_sum)
-    return int(peak.peak)
-
-
-def ceil_to(value: int, multiple: int) -> int:
-    """Round up to a multiple."""
-    return ceil(value / multiple) * multiple
-
-
 # --- a step of decoding
 
 
 def structure_of(architecture: str, streaming: bool) -> Structure:
-    """Look at a tiny model of an architecture: whether it attends to the source, and whether its state grows."""
+    """Look at a tiny model of an architecture: what it attends to, keeps and could recompute."""
     one_way = ("model.bidirectional=false",) if streaming and reads_both_ways(architecture) else ()
     cfg = resolve(compose([f"model={architecture}", "model.size=toy", *one_way, "tokenizer.vocab_size=300",
                            "logger=none"]))
     model = build_model(cfg.model, src_vocab_size=300, tgt_vocab_size=300)
     with evaluating(model), torch.inference_mode():
         _, growth = grown_state(model, cfg, 8, CPU)
-    return Structure(bool(model.attentions()), growth > 0)
+    return Structure(bool(model.attentions()), growth > 0, bool(model.recomputable()))
 
 
 @dataclass(frozen=True)
@@ -156,31 +141,17 @@ def grown_state(model: Seq2Seq, cfg: Config, length: int, device: torch.device) 
     Sources are padded, so that the growth is seen a whole number of tokens further.
     """
     further, tokens = cfg.data.pad_to_multiple, torch.zeros(1, dtype=torch.long, device=device)
-    here, there = (state_at(model, cfg, at, at, device) for at in (length, length + further))
+    here, there = (state_after(model, cfg, at, at, device) for at in (length, length + further))
     return here, (state_bytes(model, there, tokens) - state_bytes(model, here, tokens)) // further
 
 
-def state_at(model: Seq2Seq, cfg: Config, length: int, position: int, device: torch.device) -> DecodeState:
-    """Return a state as it is after `position` tokens, the source having `length`; what was cached is made up.
-
-    Where the state grows is seen from its first two steps.
-    """
+def state_after(model: Seq2Seq, cfg: Config, length: int, position: int, device: torch.device) -> DecodeState:
+    """Return a state as it is after `position` tokens, the source having `length`; what is cached may be made up."""
     batch = batch_of(cfg, np.array([length]), np.array([2])).to(device)
     tokens = torch.zeros(1, dtype=torch.long, device=device)
-    state = model.init_state(model.encode(batch.src), batch.src)
-    _, first = model.step(tokens, state)
-    _, second = model.step(tokens, first)
-    window = getattr(cfg.model, "window", None)
-    kept = position if window is None else min(position, window + 1)  # the token itself, too
-    beams = [stretched(one, other, kept) for one, other in zip(first.beams, second.beams, strict=True)]
-    return replace(second, beams=beams, position=position)
-
-
-def stretched(one: Tensor, two: Tensor, kept: int) -> Tensor:
-    """Return a tensor that grew from `one` to `two` in a step, as it is after `kept` of them."""
-    if one.shape == two.shape:
-        return two
-    return two.new_zeros([kept * (b - a) if a != b else b for a, b in zip(one.shape, two.shape, strict=True)])
+    first = model.init_state(model.encode(batch.src), batch.src)
+    read = 2 + (getattr(cfg.model, "window", None) or 0)  # by then a window is full
+    return state_at(first, lambda state: model.step(tokens, state)[1], position, read)
 
 
 def state_bytes(model: Seq2Seq, state: DecodeState, tokens: Tensor) -> int:
@@ -215,7 +186,7 @@ def on_this_processor(cfg: Config, demands: Demands) -> Figures:
         Figure(tokens / seconds, demands.length == length, f"updates of {tokens:,} tokens here, {where}"),
         Figure((WEIGHT_BYTES[precision] * params * (3 + (cfg.optim.ema_decay is not None)) + peak) / GIB, False,
                "weights and two moments, and all tensors of an update, counted here at two sizes, on a line through "
-               f"both to data.max_tokens={cfg.data.max_tokens:,}"),
+               "both to a whole micro-batch"),
         Figure(1e3 * token_s, True, f"steps at position {demands.length:,} here, {where}"),
         Figure((4 * params + state) / GIB, True, "weights in fp32 and the state that a step reads, counted"), notes)
 
@@ -225,39 +196,6 @@ def update_here(task: LoneTask, cfg: Config, length: int) -> tuple[float, int]:
     planned = sentences_of(cfg, length, min(cfg.trainer.tokens_per_update, MEASURED_TOKENS) // length)
     cpu.update(task, planned)
     return min(repeats(lambda: cpu.update(task, planned), 2, ENOUGH_S)), planned.n_tokens
-
-
-def sentences_of(cfg: Config, length: int, sentences: int) -> PlannedUpdate:
-    """Return an update of so many sentences of one length, one at least."""
-    lengths = np.full(max(1, sentences), max(2, length))
-    return plan(cfg, lengths, lengths)
-
-
-def peak_here(task: LoneTask, cfg: Config, demands: Demands, notes: list[str]) -> int:
-    """Return the most bytes of a micro-batch: one full of typical sentences, or one of the longest sentence alone.
-
-    Counted are two that are smaller. Bytes follow a line over the number of sentences, and over a sentence's length a
-    power, which is noted where it is used.
-    """
-    length = min(demands.length, LONGEST_MEASURED)
-    few = max(1, MEASURED_TOKENS // (2 * length))
-    one, two = (counted_here(task, cfg, length, sentences) for sentences in (few, 2 * few))
-    typical = one + (two - one) * max(0.0, cfg.data.max_tokens / length / few - 1)
-    reach = min(demands.longest, LONGEST_MEASURED)
-    half, whole = (counted_here(task, cfg, each, 1) for each in (reach // 2, reach))
-    if demands.longest > reach:
-        power = min(2.0, max(1.0, log(whole / half, 2)))
-        whole *= (demands.longest / reach) ** power
-        notes.append(f"memory at {demands.longest:,} tokens: that at {reach:,}, lengthened by the power {power:.2f} "
-                     f"found between {reach // 2:,} and it")
-    return round(max(typical, whole))
-
-
-def counted_here(task: LoneTask, cfg: Config, length: int, sentences: int) -> float:
-    """Count the most bytes of an update of so many sentences."""
-    with PeakBytes() as peak:
-        cpu.update(task, sentences_of(cfg, length, sentences))
-    return float(peak.peak)
 
 
 def step_here(model: Seq2Seq, cfg: Config, length: int) -> tuple[float, int, int]:

@@ -149,7 +149,10 @@ def why(decision: Decision) -> Iterator[str]:
            "training is nearest in tokens; no size is larger than the one recommended there")
     for row in decision.tried:
         if row.candidate.architecture == answer.candidate.architecture:
-            yield f"  not {row.candidate.size}: {reasons(row)}"
+            yield f"  not {row.candidate}: {reasons(row)}"
+    if decision.demands.tokens is None and answer.bleu is not None:
+        yield ("  its size is the largest of those that read enough in the time to learn as much as any, by curves of "
+               f"models of {answer.quality.params:,} parameters; what another size learns of a token was not measured")
 
 
 def before(answer: Row, second: Row) -> str:
@@ -205,8 +208,8 @@ def as_json(decision: Decision, found: Sequence[Change], texts: Mapping[str, Tex
 
 
 def named(row: Row | None) -> dict[str, str] | None:
-    """Return a candidate's name in its two parts."""
-    return None if row is None else asdict(row.candidate)
+    """Return a candidate's name in its parts."""
+    return None if row is None else {name: value for name, value in asdict(row.candidate).items() if value}
 
 
 def row_json(row: Row, demands: Demands) -> dict[str, Any]:

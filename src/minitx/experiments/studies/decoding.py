@@ -83,22 +83,30 @@ class Decoder:
 
     def state_at(self, length: int) -> DecodeState:
         """Return the state after so many tokens."""
-        before = state = self.first
-        for _ in range(min(length, READ)):
-            before, state = state, self.step(state)
-        if length <= READ:
-            return state
-        beams = [lengthened(old, new, length) for old, new in zip(before.beams, state.beams, strict=True)]
-        return replace(state, beams=beams, position=length)
+        return state_at(self.first, self.step, length, READ)
 
 
-def lengthened(before: Tensor, after: Tensor, length: int) -> Tensor:
-    """Return what a part of a state becomes after `length` tokens. before, after: the last token that was read"""
+def state_at(first: DecodeState, step: Callable[[DecodeState], DecodeState], length: int, read: int) -> DecodeState:
+    """Return the state after so many tokens.
+
+    first: before any; step: reads one; read: how many are read one by one, at most: at least 2 more than a window has
+    """
+    before = state = first
+    for _ in range(min(length, read)):
+        before, state = state, step(state)
+    if length <= read:
+        return state
+    beams = [lengthened(old, new, length - read) for old, new in zip(before.beams, state.beams, strict=True)]
+    return replace(state, beams=beams, position=length)
+
+
+def lengthened(before: Tensor, after: Tensor, more: int) -> Tensor:
+    """Return what a part of a state becomes after some tokens more. before, after: the last token that was read"""
     grown = [dim for dim, (old, new) in enumerate(zip(before.shape, after.shape, strict=True)) if old != new]
     if not grown:
         return after
     (dim,) = grown
-    places = torch.arange(after.shape[dim] + length - READ, device=after.device) % after.shape[dim]
+    places = torch.arange(after.shape[dim] + more, device=after.device) % after.shape[dim]
     return after.index_select(dim, places)
 
 

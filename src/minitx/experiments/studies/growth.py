@@ -22,9 +22,8 @@ from minitx.config.schema import Config
 from minitx.data.batch import Batch, collate
 from minitx.data.tokenizer import BOS_ID, EOS_ID, N_SPECIALS, PAD_ID
 from minitx.experiments.costs.complexity import TimedBatch, with_width
-from minitx.experiments.fits import Claim, Interval, fit_line, judge, undecided
+from minitx.experiments.fits import Claim, Interval, fit_line, judge, power_text, undecided
 from minitx.models.registry import build_model
-from minitx.profiling.process import available_bytes
 from minitx.training.recomputation import recompute
 from minitx.training.state import RunState
 from minitx.training.task import TranslationTask
@@ -151,7 +150,7 @@ def family_task(cfg: Config, d_model: int, precision: str) -> TranslationTask:
     torch.manual_seed(cfg.seed)
     model = build_model(with_width(cfg.model, d_model), src_vocab_size=VOCAB, tgt_vocab_size=VOCAB)
     if cfg.trainer.activation_checkpointing:
-        recompute(model)
+        recompute(model, cfg.model.family)
     return TranslationTask(model, cfg.optim, state=RunState(), precision=precision, seed=cfg.seed).train()
 
 
@@ -171,14 +170,17 @@ class PeakBytes(TorchDispatchMode):
         """Start without any tensor."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.live: dict[StorageWeakRef, int] = {}
-        self.peak = 0
+        self.peak = self.most = 0  # most: that are held at most, some may be gone
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         given = storages((args, kwargs))
         if made := {ref: nbytes for ref, nbytes in storages(result).items() if ref not in given}:
             self.live |= made
-            self.peak = max(self.peak, self.held)
+            self.most += sum(made.values())
+            if self.most > self.peak:
+                self.most = self.held
+                self.peak = max(self.peak, self.most)
         return result
 
     @property
@@ -207,11 +209,6 @@ def count_bytes(point: TimedBatch) -> tuple[int, int]:
         loss.backward()
     point.task.zero_grad()
     return held, counter.peak
-
-
-def free_bytes(device: torch.device) -> float:
-    """Return the free memory of the GPU, or of the machine."""
-    return float(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes())
 
 
 # --- what follows
@@ -247,10 +244,9 @@ def speedup(claim: str, both: tuple[Point, Point], bounds: Interval) -> Claim:
                  (other["fastest_s"] / one["slowest_s"], other["slowest_s"] / one["fastest_s"]), bounds)
 
 
-def growth_text(fit: Mapping[str, Any], what: str) -> str:
+def growth_text(fit: Mapping[str, Any], what: str, base: str = "L") -> str:
     """Say in words what a fit found."""
-    return (f"{what} grows as length^{fit['exponent']:.2f} +- {fit['standard_error']:.2f} from {fit['from']:,} to "
-            f"{fit['to']:,}")
+    return f"{what} grows as {power_text(fit, base, where=True)}"
 
 
 def step_cells(point: Point) -> Iterator[str]:

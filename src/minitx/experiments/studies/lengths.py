@@ -21,7 +21,6 @@ from minitx.experiments.studies.growth import (
     climb,
     common_points,
     family_task,
-    free_bytes,
     grows,
     growth_text,
     sentence_batch,
@@ -31,6 +30,7 @@ from minitx.experiments.studies.growth import (
 from minitx.models import linear_rnn
 from minitx.models.base import Seq2Seq
 from minitx.models.scan import in_rounds
+from minitx.profiling.memory import free_bytes
 from minitx.training.build import choose_device, choose_precision
 from minitx.training.loss import linear_cross_entropy
 from minitx.utils.console import Console

@@ -7,7 +7,7 @@ no data.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import inf
@@ -31,8 +31,8 @@ from minitx.experiments.studies.growth import (
     System,
     climb,
     common_points,
+    count_bytes,
     family_task,
-    free_bytes,
     grows,
     growth_text,
     measure_step,
@@ -41,8 +41,10 @@ from minitx.experiments.studies.growth import (
     step_cells,
 )
 from minitx.models import cpu_attention
+from minitx.profiling.memory import free_bytes
 from minitx.training.build import choose_device, choose_precision
 from minitx.utils.console import Console
+from minitx.utils.progress import Progress
 from minitx.utils.tables import aligned
 
 GB = 1e9  # as the arithmetic has it
@@ -105,12 +107,13 @@ class Sizes(growth.Sizes):
     repeats: int = 1
     layers: tuple[int, ...] = (1, 2, 4)
     layers_length: int = 256
+    counted: tuple[int, ...] = (64, 128, 256, 512, 1_024)  # lengths whose bytes are counted without running a step
     shape: Shape = Shape(sentences=2, length=512)
 
 
 SIZES = {"smoke": Sizes(),
          "full": Sizes(d_model=128, longest=65_536, pass_s=2.0, repeats=3, layers=(1, 2, 4, 8), layers_length=1_024,
-                       shape=Shape())}
+                       counted=(2_048, 4_096, 8_192, 16_384, 32_768), shape=Shape())}
 
 
 def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> dict[str, Any]:
@@ -121,13 +124,14 @@ def measure(families: Mapping[str, Config], sizes: Sizes, console: Console) -> d
                  for sweep in climb([build_system(name, families, sizes, device) for name in WAYS], sizes, max_bytes,
                                     console)}
     by_layers = climb_layers(families, sizes, device, console)
+    counted = count_lengths(families, sizes, console)
     at_shape = {}
     for number, name in enumerate(OF_TRANSFORMERS, start=1):
         console.live(f"counting {name} at {sizes.shape.sentences} sentences of {sizes.shape.length:,} tokens, "
                      f"{number}/{len(OF_TRANSFORMERS)} ...")
         at_shape[name] = held_at(WAYS[name], families, sizes.shape)
     shape = asdict(sizes.shape) | {"heads": big(families["transformer"], sizes.shape).model.sizes["big"]["n_heads"]}
-    found = {"by_length": by_length, "by_layers": by_layers, "shape": shape, "at_shape": at_shape,
+    found = {"by_length": by_length, "by_layers": by_layers, "counted": counted, "shape": shape, "at_shape": at_shape,
              "scores_gb": sizes.shape.scores_gb(shape["heads"])}
     return {"vocab_size": VOCAB, "memory_limit_gib": max_bytes / GIB, "window": WINDOW,
             "num_layers": num_layers(families["transformer"]), **found,
@@ -174,7 +178,22 @@ def per_layer(points: Sequence[Mapping[str, Any]], of: str) -> float:
     return fit_line([point["layers"] for point in points], [point[of] for point in points]).slope
 
 
-# --- at a shape that does not run here
+# --- without data: at lengths and a shape that do not run here
+
+
+def count_lengths(families: Mapping[str, Config], sizes: Sizes, console: Console) -> dict[str, Any]:
+    """Count the bytes of a step at lengths that would not run here. --> by way: points, and the power that fits them"""
+    progress = Progress(console, float(len(OF_TRANSFORMERS) * len(sizes.counted)))
+    ways: dict[str, dict[str, Any]] = {}
+    for name in OF_TRANSFORMERS:
+        points = list[dict[str, Any]]()
+        for length in sizes.counted:
+            with steps_without_data(WAYS[name], WAYS[name].config(families), sizes.d_model, length, [1]) as (step,):
+                held, peak = count_bytes(step)
+            points.append({"length": length, "held_bytes": held, "peak_bytes": peak})
+            progress(f"counted {name} at {length:,} tokens")
+        ways[name] = {"points": points, "memory": growth.fit_growth(points, "peak_bytes")}
+    return ways
 
 
 def big(cfg: Config, shape: Shape) -> Config:
@@ -190,18 +209,25 @@ def held_at(way: Way, families: Mapping[str, Config], shape: Shape) -> int:
 
 
 def held_without_data(way: Way, families: Mapping[str, Config], shape: Shape, sentences: Sequence[int]) -> list[int]:
-    """Count it without running the pass, for several numbers of sentences: tensors have a shape, and no data."""
+    """Count it without running the pass, for several numbers of sentences."""
     cfg = big(way.config(families), shape)
     assert cfg.model.d_model is not None
-    batches = [sentence_batch(shape.length, number) for number in sentences]
+    with steps_without_data(way, cfg, cfg.model.d_model, shape.length, sentences) as steps:
+        with torch.no_grad():
+            steps[0].loss()  # what is made once, such as a table of positions, is there before
+        return [held_by(step) for step in steps]
+
+
+@contextmanager
+def steps_without_data(way: Way, cfg: Config, d_model: int, length: int, sentences: Sequence[int]) -> Iterator[
+        list[TimedBatch]]:
+    """Yield steps in fp32 over so many sentences each, to be taken inside: tensors have a shape, and no data."""
+    batches = [sentence_batch(length, number) for number in sentences]
     with torch.device("meta"):
-        task = family_task(cfg, cfg.model.d_model, "32-true")
+        task = family_task(cfg, d_model, "32-true")
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, way.holds():
         drop_data(task)
-        points = [TimedBatch("", task, without_data(batch, fake), shape.length, cfg.model.d_model) for batch in batches]
-        with torch.no_grad():
-            points[0].loss()  # what is made once, such as a table of positions, is there before
-        return [held_by(point) for point in points]
+        yield [TimedBatch("", task, without_data(batch, fake), length, d_model) for batch in batches]
 
 
 def held_by(point: TimedBatch) -> int:
@@ -318,6 +344,13 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
         rows += [[name, str(point["layers"]), *step_cells(point), f"{point['held_bytes'] / MIB:,.1f}"]
                  for point in system["points"]]
     yield from aligned(rows)
+    counted = found["counted"]
+    yield "one sentence, counted without data:"
+    yield from aligned([("tokens", *counted), *(
+        (f"{points[0]['length']:,}", *(f"{point['peak_bytes'] / MIB:,.1f} MiB" for point in points))
+        for points in zip(*(way["points"] for way in counted.values()), strict=True))])
+    yield from aligned([(name, growth_text(way["memory"], "memory")) for name, way in counted.items()
+                        if way["memory"] is not None], "<")
     shape = found["shape"]
     yield (f"{shape['sentences']} sentences of {shape['length']:,} tokens, {shape['layers']} layers of "
            f"{shape['heads']} heads, counted:")

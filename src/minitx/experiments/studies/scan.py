@@ -23,8 +23,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from minitx.config.schema import Config
 from minitx.experiments.fits import VERDICTS, Claim, Interval, bounds_text, is_within, judge, undecided
-from minitx.experiments.prefix_scan import REDUCTIONS, SCANS, Affine, hillis_steele, serial, states, trace
-from minitx.experiments.studies.growth import common_points, fit_growth, grows
+from minitx.experiments.prefix_scan import COMPARED, REDUCTIONS, SCANS, Affine, hillis_steele, serial, states, trace
+from minitx.experiments.studies.growth import common_points, fit_growth, grows, growth_text
 from minitx.models.scan import doubling, step_by_step
 from minitx.profiling.peak import synchronize
 from minitx.training.build import choose_device
@@ -34,7 +34,6 @@ from minitx.utils.tables import aligned
 
 DECAY = 0.9  # of the recurrence h_t = DECAY h_{t-1} + x_t
 COUNTED = (8, 64, 1_024)  # positions at which depth and work are counted
-COMPARED = 1_024  # positions at which numbers and times are compared
 W = 64  # width of the state, where the length varies
 LONG_S = 1.0  # of a call that warms up by itself
 MOST_ERROR = 1e-12  # of a scan in floats, relative to the largest state
@@ -434,8 +433,7 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
         rows += [[way, f"{point['length']:,}", *(f"{1e6 * point[key]:,.1f}" for key in (
             "seconds", "fastest_s", "slowest_s"))] for point in found_way["points"]]
         if (fit := found_way["time"]) is not None:
-            fits.append((way, f"time grows as N^{fit['exponent']:.2f} +- {fit['standard_error']:.2f} from "
-                              f"{fit['from']:,} to {fit['to']:,}"))
+            fits.append((way, growth_text(fit, "time", "N")))
         fits.append((way, f"stopped {found_way['stopped'] or 'at the longest sequence'}"))
     yield from aligned(rows)
     yield from aligned(fits, "<")
