@@ -114,6 +114,9 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
         ["torch.cuda.device_count()",
          "name not in ('cpu', 'cpu:0', *apple, *(['cuda'] if gpus else []), *(f'cuda:{i}' for i in range(gpus)))"],
         LOAD, "translations with the CPU's"),
+    "serving.engine._export": (
+        ["device not in ('auto', 'cpu', 'cpu:0')"],
+        "serving/test_engine.py::test_what_an_export_does_not_have_is_refused", "what is said"),
     "training.build.build_trainer": (["device.type == 'cuda'"], TRAINS, "losses with the CPU's"),
     "training.build.choose_device": (
         ["torch.cuda.device_count()", "torch.cuda.is_available()", "torch.cuda.is_available()",
