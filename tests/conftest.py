@@ -64,7 +64,7 @@ def shouter(monkeypatch: pytest.MonkeyPatch) -> None:
     from served import Shouter
 
     text = SimpleNamespace(tgt="en", bleu_tokenizer=None)
-    monkeypatch.setattr("minitx.cli.evaluate.read_config", lambda run_dir: SimpleNamespace(data=text))
+    monkeypatch.setattr("minitx.cli.evaluate.read_origin", lambda run_dir: text)
 
     for command in ("translate", "evaluate"):
         monkeypatch.setattr(f"minitx.cli.{command}.load", lambda *asked: Shouter(*asked))

@@ -8,6 +8,7 @@ from served import write_run
 from torch import Tensor
 
 from minitx.data.batch import collate
+from minitx.data.tokenizer import Tokenizer
 from minitx.decoding.search import beam, greedy
 from minitx.runs.checkpoint import load_model, save_model
 
@@ -17,13 +18,20 @@ MAX_LENGTH = 12
 
 
 def write_drawn_run(folder: Path, *overrides: str) -> Path:
-    """Write a run whose norms and biases are neither 1 nor 0, and whose outputs end at different lengths."""
+    """Write a run whose norms and biases are neither 1 nor 0, and some of whose outputs end by themselves.
+
+    Where embeddings are tied its layers are made to outweigh them: it would only repeat the last token.
+    """
     run_dir = write_run(folder, *overrides)
-    model, tokenizers, _ = load_model(run_dir)
+    model, _, cfg = load_model(run_dir)
+    embeddings, layers = (0.6, 3.0) if cfg.model.tie_embeddings else (1.0, 1.0)
     with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.2 * torch.randn_like(p))
-        model.output.weight.mul_(3)  # distributions far from uniform, so that rounding decides little
+        for name, p in model.named_parameters():
+            if p.dim() > 1:
+                p.mul_(embeddings if "embed" in name or name == "output.weight" else layers)
+            else:
+                p.add_(0.05 * torch.randn_like(p))
+        model.output.weight[Tokenizer.eos_id] *= 2.5
     save_model(run_dir, model)
     return run_dir
 

@@ -32,10 +32,6 @@ CASES = "experiments/costs/test_scaling.py::test_gpus_are_doubled_and_share_the_
 PROFILE = "cli/test_bench.py::test_on_a_gpu_kernels_are_timed_by_the_gpu"
 SHEET = "profiling/test_peak.py::test_a_gpu_that_is_on_no_sheet_is_measured_and_other_programs_of_the_cpu_do_not_matter"
 CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, the test, what is compared
-    "__init__.load": (
-        ["torch.cuda.device_count()",
-         "name not in ('cpu', 'cpu:0', *apple, *(['cuda'] if gpus else []), *(f'cuda:{i}' for i in range(gpus)))"],
-        LOAD, "translations with the CPU's"),
     "data.batch.to_device": (
         ["torch.device(device).type == 'cuda'", "x.device.type == 'cpu'"],
         "data/test_batch.py::test_what_goes_to_a_gpu_is_pinned_first_and_nobody_waits", "what was pinned and moved"),
@@ -114,6 +110,13 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
         ["device.type == 'cpu'", "device.type == 'cuda'"], WITHOUT_NVML, "the reasons"),
     "profiling.utilisation.Watch.usage": (
         ["self.device.type != 'cpu'", "self.device.type == 'cpu'"], WITHOUT_NVML, "the reasons"),
+    "serving.engine._device": (
+        ["torch.cuda.device_count()",
+         "name not in ('cpu', 'cpu:0', *apple, *(['cuda'] if gpus else []), *(f'cuda:{i}' for i in range(gpus)))"],
+        LOAD, "translations with the CPU's"),
+    "serving.engine._export": (
+        ["device not in ('auto', 'cpu', 'cpu:0')"],
+        "serving/test_engine.py::test_what_an_export_does_not_have_is_refused", "what is said"),
     "training.build.build_trainer": (["device.type == 'cuda'"], TRAINS, "losses with the CPU's"),
     "training.build.choose_device": (
         ["torch.cuda.device_count()", "torch.cuda.is_available()", "torch.cuda.is_available()",

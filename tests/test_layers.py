@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src" / "minitx"
 LAYERS = (  # from top to bottom: a folder imports only those below it. What each is for, its `__init__.py` says
     "cli", ".", "experiments/selection", "experiments/suites", "experiments/studies", "experiments/reports",
-    "experiments/prediction", "experiments/costs", "experiments", "training", "evaluation", "export", "decoding",
-    "runs", "models", "distributed", "data", "data/synthetic", "config", "profiling", "utils",
+    "experiments/prediction", "experiments/costs", "experiments", "training", "evaluation", "serving", "export",
+    "export/graphs", "decoding", "runs", "models", "distributed", "data", "data/synthetic", "config", "profiling",
+    "utils",
 )  # fmt: skip
 ROW = {name: row for row, name in enumerate(reversed(LAYERS))}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}
@@ -31,7 +32,7 @@ NO_TORCH = (
     "experiments.selection.demands", "experiments.selection.quality", "experiments.selection.recorded",
     "experiments.selection.text", "experiments.suites", "export.formats", "export.manifest", "profiling.process",
     "runs.compatibility", "runs.directory", "runs.listing", "runs.overview", "runs.result", "runs.run",
-    "runs.warm_start", "training.in_process", "training.launch", "training.process", "training.resume",
+    "runs.warm_start", "serving.origin", "training.in_process", "training.launch", "training.process", "training.resume",
     "utils.checkout", "utils.console", "utils.errors", "utils.files",
 )  # fmt: skip
 # Commands that compose a config, to train, measure or look at a text, and what they share.
@@ -137,7 +138,7 @@ def test_no_torch_where_a_second_counts() -> None:
 
 def test_serving_needs_neither_lightning_nor_hydra() -> None:
     commands = {module for module in modules() if folder(module) == "cli"} - TRIES
-    for module in ["runs.checkpoint", "decoding.translator", "decoding.scoring", "__init__", *sorted(commands)]:
+    for module in ["runs.checkpoint", "decoding.translator", "decoding.scoring", "serving.engine", "__init__", *sorted(commands)]:
         seen: set[str] = set()
         found = libraries(module, seen)
         trains = TRAINS if module == "__init__" else set()

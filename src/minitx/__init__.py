@@ -68,13 +68,16 @@ def train(config: "Config | Sequence[str]" = (), run_dir: str | PathLike[str] | 
     return Run.read(train_in_process(cfg))
 
 
-def load(run_dir: str | PathLike[str], device: "str | torch.device" = "cpu",
+def load(run_dir: str | PathLike[str] | Sequence[str | PathLike[str]], device: "str | torch.device" = "cpu",
          precision: str | None = None) -> "Translator":
-    """Load a run directory for translating. device: "cpu", "cuda", "cuda:1", "mps", or "auto" (CUDA where it is)
+    """Load a run directory for translating, or what `minitx export` wrote, or a list of runs, which translate together.
 
+    Several runs average their probabilities token by token; they need one vocabulary, not one family. The first one
+    says how they search.
+    device: "cpu", "cuda", "cuda:1", "mps", or "auto" (CUDA where it is); an export runs on the CPU.
     precision: "bf16-mixed" searches faster where the processor has units for it; None = as the run does.
-    Errors: `UserError` if there is no such device or precision, or no run with weights; TypeError for a path or a
-    device of another type.
+    Errors: `UserError` if there is no such device or precision, no run with weights, or runs that do not fit together;
+    TypeError for a path or a device of another type.
 
     >>> translations = load("runs/first").translate(["The dog sees the cat.", ""])
     >>> len(translations), translations[1]
@@ -82,37 +85,26 @@ def load(run_dir: str | PathLike[str], device: "str | torch.device" = "cpu",
     """
     import torch  # here, not above: `import minitx` and the command line's help stay quick
 
-    from minitx.config.schema import SEARCH_PRECISIONS
-    from minitx.decoding.torch_backend import TorchBackend
-    from minitx.decoding.translator import Translator
-    from minitx.runs.checkpoint import load_model
-    from minitx.utils.errors import UserError
+    from minitx.serving import engine
 
-    if not isinstance(run_dir, (str, PathLike)):
-        raise TypeError(f"run_dir={run_dir!r:.40}: must be a path, not {type(run_dir).__name__}")
+    folders = [run_dir] if isinstance(run_dir, (str, PathLike)) or not isinstance(run_dir, Sequence) else run_dir
+    for folder in folders:
+        if not isinstance(folder, (str, PathLike)):
+            raise TypeError(f"run_dir={folder!r:.40}: must be a path, not {type(folder).__name__}")
+    if not folders:
+        raise TypeError("run_dir=[]: must name a run")
     if not isinstance(device, (str, torch.device)):
         raise TypeError(f"device={device!r:.40}: must be a string or a torch.device, not {type(device).__name__}")
-    gpus = torch.cuda.device_count()
-    name = str(device)
-    if name == "auto":
-        name = "cuda" if gpus else "cpu"
-    apple = ["mps", "mps:0"] if torch.backends.mps.is_available() else []
-    if name not in ("cpu", "cpu:0", *apple, *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))):
-        raise UserError(f"device={device}: PyTorch sees {gpus + bool(apple)} GPUs here; use auto, cpu, cuda[:index] "
-                        "or mps")
-    if precision not in (None, *SEARCH_PRECISIONS):
-        raise UserError(f"precision={precision}: must be {' or '.join(SEARCH_PRECISIONS)}, or None = as the run")
-    model, tokenizers, cfg = load_model(_path(run_dir), torch.device(name))
-    decode = cfg.decode if precision is None else replace(cfg.decode, precision=precision)
-    return Translator(TorchBackend([model], name, decode.precision), tokenizers, decode)
+    return engine.load([_path(folder) for folder in folders], str(device), precision)
 
 
-def evaluate(run_dir: str | PathLike[str], src: str | PathLike[str] | Iterable[str],
+def evaluate(run_dir: str | PathLike[str] | Sequence[str | PathLike[str]], src: str | PathLike[str] | Iterable[str],
              ref: str | PathLike[str] | Iterable[str], device: "str | torch.device" = "cpu", *,
              beam_size: int | None = None, length_penalty: float | None = None) -> "Score":
     """Translate `src` and score it against `ref`: BLEU and chrF of sacreBLEU, 0 to 100, with their signatures.
 
-    src, ref: sentences that pair one by one, or a file of them, one a line (a string is a path). device: as of `load`.
+    run_dir, device: as of `load`. src, ref: sentences that pair one by one, or a file of them, one a line (a string is
+    a path).
     beam_size, length_penalty: None = as the run.
     Errors: `UserError` as of `load`, for a file that cannot be read, and for texts that do not pair.
 
@@ -120,18 +112,18 @@ def evaluate(run_dir: str | PathLike[str], src: str | PathLike[str] | Iterable[s
     >>> score.sentences, 0 <= score.bleu <= 100
     (1, True)
     """
-    from minitx.config.saved import read_config
     from minitx.data.lines import check_pairs, read_lines
     from minitx.decoding.arguments import as_lines
     from minitx.evaluation.metrics import bleu_tokenizer, score
+    from minitx.serving.origin import read_origin
 
     sources, references = (read_lines(_path(text)) if isinstance(text, (str, PathLike)) else as_lines(text, name)
                            for name, text in (("src", src), ("ref", ref)))
     check_pairs(sources, references)
     translator = load(run_dir, device)
-    data = read_config(_path(run_dir)).data
+    origin = read_origin(_path(run_dir if isinstance(run_dir, (str, PathLike)) else run_dir[0]))
     hypotheses = translator.translate(sources, beam_size=beam_size, length_penalty=length_penalty)
-    return score(hypotheses, references, bleu_tokenizer(data.tgt, data.bleu_tokenizer))
+    return score(hypotheses, references, bleu_tokenizer(origin.tgt, origin.bleu_tokenizer))
 
 
 def _path(path: str | PathLike[str]) -> Path:

@@ -8,8 +8,9 @@ import pytest
 
 from minitx.cli import main as cli
 from minitx.config.compose import compose
-from minitx.config.saved import freeze, read_config
+from minitx.config.saved import freeze
 from minitx.config.schema import resolve_size
+from minitx.serving.origin import read_origin
 from minitx.utils.errors import Exit
 
 
@@ -24,7 +25,7 @@ def write_config(run_dir: Path, *overrides: str) -> Path:
 class TestEvaluate:
     def test_the_run_says_which_tokenizer_unless_it_is_asked_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                                  capfd: pytest.CaptureFixture[str]) -> None:
-        monkeypatch.setattr("minitx.cli.evaluate.read_config", read_config)
+        monkeypatch.setattr("minitx.cli.evaluate.read_origin", read_origin)
         (tmp_path / "s").write_text("我们明天去北京看朋友。\n", encoding="utf-8")
         zh = write_config(tmp_path / "zh", "data.tgt=zh")
         argv = ["evaluate", str(zh), "--src", str(tmp_path / "s"), "--ref", str(tmp_path / "s")]
@@ -57,7 +58,7 @@ class TestEvaluate:
 
     def test_scores_as_older_papers_do(self, tmp_path: Path, capfd: pytest.CaptureFixture[str],
                                        monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("minitx.cli.evaluate.read_config", read_config)
+        monkeypatch.setattr("minitx.cli.evaluate.read_origin", read_origin)
         (tmp_path / "s").write_text("the dog sees the cat.\n")
         (tmp_path / "r").write_text("The dog sees the cat.\n")
         for tgt, code in (("en", Exit.OK), ("xx", Exit.USAGE)):

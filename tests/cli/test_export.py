@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import yaml
+from exportable import TIED
 from published import write_run as write_published_run
 from served import write_run
 
@@ -48,7 +50,9 @@ def test_the_result_goes_along(run_dir: Path, tmp_path: Path) -> None:
     (["--to", "ctranslate2", "--quantize", "int4"], "invalid choice: 'int4'"),
     (["--to", "tflite"], "invalid choice: 'tflite'"),
     (["--to", "huggingface", "--quantize", "int8"], "--quantize int8: huggingface does not have it; it has none"),
-    (["--to", "huggingface"], "this run has two (tokenizer.joint=false); use --to ctranslate2")])
+    (["--to", "ctranslate2", "--push", "me/en-de"], "--push me/en-de: goes with --to huggingface"),
+    (["--to", "huggingface", "--private"], "--private: goes with --push"),
+    (["--to", "huggingface"], "this run has several (model.tie_embeddings=false); use --to ctranslate2")])
 def test_what_cannot_be_is_one_line(words: list[str], why: str, run_dir: Path, tmp_path: Path,
                                     capfd: pytest.CaptureFixture[str]) -> None:
     assert export(run_dir, *words, "-o", str(tmp_path / "out")) == Exit.USAGE
@@ -67,6 +71,27 @@ def test_what_is_there_stays(kind: str, run_dir: Path, tmp_path: Path, capfd: py
     assert {path.name for path in tmp_path.iterdir()} == {"run", "out"}
 
 
+def test_an_uploaded_folder_has_a_card_with_its_name_and_scores(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    run_dir, out = write_run(tmp_path / "run", *TIED), tmp_path / "out"
+    write_published_run(tmp_path / "published", git_sha="a" * 40)
+    (tmp_path / "published" / "result.json").rename(run_dir / "result.json")
+    monkeypatch.setattr("minitx.export.push.push", lambda folder, repository, private: f"{repository} {private}")
+    assert export(run_dir, "--to", "huggingface", "-o", str(out), "--push", "me/en-de", "--private") == Exit.OK
+    assert capfd.readouterr().err.splitlines()[1] == "uploaded to me/en-de True"
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert 'name = "me/en-de"' in card
+    known = yaml.safe_load(card.split("---\n")[1])
+    assert (known["language"], known["license"], known["pipeline_tag"]) == (["en", "de"], "mit", "translation")
+    result = read_manifest(out).result
+    assert result is not None
+    for test_set, scores in result["test"].items():
+        assert f"| {test_set} | {scores['bleu']:.2f} | {scores['chrf']:.2f} |" in card
+        assert scores["bleu_signature"] in card
+    assert {found["dataset"]["name"] for found in known["model-index"][0]["results"]} == {
+        f"synthetic {test_set}" for test_set in result["test"]}
+
+
 def test_what_fails_half_way_leaves_nothing(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                             capfd: pytest.CaptureFixture[str]) -> None:
     def fill_the_disk(trained: object, folder: Path, quantization: str | None) -> None:
@@ -83,8 +108,7 @@ def test_a_library_that_is_missing_is_named(run_dir: Path, tmp_path: Path, monke
                                             capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("minitx.export.formats.find_spec", lambda name: None)
     assert export(run_dir, "--to", "onnx", "-o", str(tmp_path / "out")) == Exit.USAGE
-    assert capfd.readouterr().err == ("minitx: error: --to onnx: needs onnx, onnxscript, onnxruntime: "
-                                      "pip install 'minitx[export]'\n")
+    assert capfd.readouterr().err == "minitx: error: --to onnx: needs onnx: pip install 'minitx[export]'\n"
 
 
 def test_no_run_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,9 @@ import torch
 from decoding.test_search import EOS, PAD, SPECIALS, Toy, assert_same, exhaustive, limits, source
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toys import tiny_transformer
 
+from minitx.data.batch import pack
 from minitx.decoding.backend import Hypothesis
 from minitx.decoding.constraints import Constraints
 from minitx.decoding.search import beam, greedy, sample
@@ -100,3 +102,13 @@ def test_a_prefix_may_repeat_what_the_search_may_not() -> None:
     assert not {3, EOS, PAD} & set(ids[3:])
     ids, = greedy(model, source(0), max_lengths=limits(8), constraints=constrained(repeat=2), **SPECIALS)
     assert len(set(pairwise(ids))) == len(ids) - 1 > 0
+
+
+@pytest.mark.parametrize("forced", [10, 70, 199])
+def test_a_forced_token_is_one_candidate(forced: int) -> None:
+    """In a vocabulary of several groups, too, of which all but one have nothing that may be chosen."""
+    model = tiny_transformer(src_vocab_size=200, tgt_vocab_size=200)
+    found, = beam(model, pack([[5, 6, 2]], 0), max_lengths=limits(5), beam_size=4, n_best=4, length_penalty=0.0,
+                  constraints=constrained([forced]), **SPECIALS)
+    assert [h.ids[0] for h in found] == [forced] * len(found)
+    assert len({tuple(h.ids) for h in found}) == 4

@@ -111,7 +111,7 @@ def test_a_line_too_long_is_cut_with_a_warning(translator: Translator) -> None:
 
 
 def test_a_model_with_fewer_positions_cuts_earlier(translator: Translator) -> None:
-    translator.model.max_source_length = 8
+    translator.backend.max_source_length = 8
     calls: list[int] = []
     assert translator.translate(["abcdefg", "abcdefgh"], warn=lambda row, what: calls.append(row)) == ["abcdefg"] * 2
     assert calls == [1]
@@ -123,9 +123,9 @@ def test_outputs_are_bounded_by_ratio_extra_and_model(translator: Translator) ->
 
     assert bounds() == [12, 20, 210]
     assert bounds(prefix=7) == [17, 20, 210]
-    translator.model.max_target_length = 15
+    translator.backend.max_target_length = 15
     assert bounds() == [12, 15, 15]
-    translator.model.max_target_length = 3
+    translator.backend.max_target_length = 3
     assert translator.translate(["abcdefg"]) == ["abc"]
 
 
@@ -146,7 +146,7 @@ def test_prefixes_that_do_not_fit_are_refused(translator: Translator) -> None:
         translator.translate(["a", "b"], prefixes=["a"])
     with pytest.raises(TypeError, match="prefixes: is one string"):
         translator.translate(["a"], prefixes="a")
-    translator.model.max_target_length = 5
+    translator.backend.max_target_length = 5
     assert translator.translate(["abcdef"], prefixes=["abcd"]) == ["abcde"]
     with pytest.raises(UserError, match="prefix 2: has 5 tokens, this model writes at most 5, the end included"):
         translator.translate(["a", "b"], prefixes=["", "abcde"])

@@ -18,6 +18,19 @@ def add_run_dir(parser: argparse.ArgumentParser) -> None:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the run to use, and the device to use it on."""
     add_run_dir(parser)
+    add_device(parser)
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Add what translates, and the device to use it on."""
+    parser.add_argument("models", metavar="RUN", type=Path, nargs="+",
+                        help="run directory of a training, or a folder of minitx export; several runs with one "
+                             "vocabulary translate together: their probabilities are averaged")
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the device to use a run on."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps, or auto = CUDA where it is (default)")
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from minitx import load
-from minitx.cli.arguments import add_json, add_output, add_pairs, add_run, add_search, search_options
+from minitx.cli.arguments import add_json, add_output, add_pairs, add_runs, add_search, search_options
 from minitx.cli.progress import Meter
 from minitx.cli.streams import created, encode_line, read_pairs
-from minitx.config.saved import read_config
 from minitx.config.schema import BLEU_TOKENIZERS
 from minitx.runs.result import SEARCH, searched
+from minitx.serving.origin import read_origin
 from minitx.training.process import uncollected
 from minitx.utils.console import Console
 from minitx.utils.errors import Exit, UserError
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_pairs(parser)
     add_json(parser)
-    add_run(parser)
+    add_runs(parser)
     add_output(parser, "translations go")
     parser.add_argument("--tokenize", choices=BLEU_TOKENIZERS, help="tokenizer of BLEU (default: as the run)")
     parser.add_argument("--moses", action="store_true",
@@ -42,12 +42,12 @@ def run(args: argparse.Namespace) -> int:
     with created(args.output, args.src, args.ref) if args.output else nullcontext() as sink:
         from minitx.evaluation.metrics import bleu_tokenizer, score
 
-        data = read_config(args.model).data
+        data = read_origin(args.models[0])
         tokenizer = bleu_tokenizer(data.tgt, args.tokenize or data.bleu_tokenizer)
         if args.moses:
-            check_moses(data.tgt, args.model)
+            check_moses(data.tgt, args.models[0])
         with uncollected():
-            translator = load(args.model, args.device, args.precision)
+            translator = load(args.models, args.device, args.precision)
         meter = Meter(console)
         hypotheses = translator.translate(
             sources, **search_options(args), progress=meter,

@@ -5,7 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from minitx import load
-from minitx.cli.arguments import add_json, add_output, add_pairs, add_run
+from minitx.cli.arguments import add_json, add_output, add_pairs, add_runs
 from minitx.cli.progress import Meter
 from minitx.cli.streams import created, read_pairs
 from minitx.training.process import uncollected
@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_pairs(parser)
     add_json(parser)
-    add_run(parser)
+    add_runs(parser)
     add_output(parser, "scores go (default: standard output)")
 
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     with created(args.output, args.src, args.ref) as sink:
         with uncollected():
-            translator = load(args.model, args.device)
+            translator = load(args.models, args.device)
         meter = Meter(console)
 
         from minitx.decoding.scoring import score_pairs, total  # torch, which is there by now

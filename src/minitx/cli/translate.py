@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minitx import load
-from minitx.cli.arguments import add_output, add_run, add_search, positive, search_options
+from minitx.cli.arguments import add_output, add_runs, add_search, positive, search_options
 from minitx.cli.progress import Meter
 from minitx.cli.streams import created, encode_line, size_bytes
 from minitx.data.lines import arriving_lines, decode_line, open_text
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="UTF-8 text, which may be gzipped (default: standard input)")
     parser.add_argument("--n-best", type=positive, metavar="N",
                         help="write up to N lines for each: line number, score, translation, tab-separated")
-    add_run(parser)
+    add_runs(parser)
     add_output(parser, "translations go (default: standard output)")
     add_search(parser)
 
@@ -42,10 +42,10 @@ def run(args: argparse.Namespace) -> int:
     name = "standard input" if args.input is None else str(args.input)
     with open_text(args.input) as source, created(args.output, args.input) as sink:
         with uncollected():
-            translator = load(args.model, args.device, args.precision)
+            translator = load(args.models, args.device, args.precision)
         from minitx.data.source_text import SourceText  # imports tokenizers, as loading a run does
 
-        source_text = SourceText.read(Path(args.model))
+        source_text = SourceText.read(args.models[0])
         if args.n_best and args.n_best > (args.beam_size or translator.decode.beam_size):
             raise UserError(f"--n-best={args.n_best} is more than the beam holds: add --beam-size={args.n_best}")
         if source.isatty():

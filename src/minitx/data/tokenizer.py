@@ -114,6 +114,11 @@ class Tokenizer:
         whole = [text.rstrip("\N{REPLACEMENT CHARACTER}") for text in texts] + [self.decode(ids)]
         return [after[len(before):] for before, after in pairwise(whole)]
 
+    def description(self) -> dict[str, Any]:
+        """Return what tokenizer.json says, for a file of another toolkit; its ids are those of the BPE."""
+        description: dict[str, Any] = json.loads(self._bpe.to_str())
+        return description
+
     @cached_property
     def tokens(self) -> list[str]:
         """The tokens by id, each a string of its own, as byte-level BPE writes them; a space is `SPACE` there.
@@ -132,7 +137,7 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """Hash entries and merges (sha256, hex), not the library's file format."""
-        model: dict[str, Any] = json.loads(self._bpe.to_str())["model"]
+        model = self.description()["model"]
         return hashlib.sha256(json.dumps([model["vocab"], model["merges"]], sort_keys=True).encode()).hexdigest()
 
     def save(self, path: Path) -> None:

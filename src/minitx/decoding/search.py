@@ -193,7 +193,10 @@ def _best(logits: Tensor, count: int, banned: Tensor,
     logits = logits if constrain is None else constrain(logits)
     groups = pad(logits, (0, -logits.shape[1] % GROUP), value=-inf).unflatten(1, (-1, GROUP))  # --> [N, V/64, 64]
     top = _take_max(groups.amax(2), min(count, groups.shape[1]))[1].sort(1).values  # --> [N, C], lowest ids first
-    values, at = _take_max(groups.gather(1, top[..., None].expand(-1, -1, GROUP)).flatten(1), count)  # --> [N, C] each
+    searched = groups.gather(1, top[..., None].expand(-1, -1, GROUP))  # --> [N, C, 64]
+    if constrain is not None:  # with nothing left to choose, a group is taken twice: a forced token is one candidate
+        searched[:, 1:].masked_fill_((top[:, 1:] == top[:, :-1])[..., None], -inf)
+    values, at = _take_max(searched.flatten(1), count)  # --> [N, C] each
     best = top.gather(1, at // GROUP) * GROUP + at % GROUP
     best = best.masked_fill(values == -inf, 0)  # fewer than C tokens are possible
     return log_probs.gather(1, best).masked_fill(values == -inf, -inf), best

@@ -1,6 +1,6 @@
-"""Our own search over a model of PyTorch, or over several whose probabilities are averaged."""
+"""Our own search, over whatever steps: a model of PyTorch, several whose probabilities are averaged, or another's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from math import log, nan
 
@@ -12,30 +12,18 @@ from minitx.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from minitx.decoding.backend import Backend, Hypothesis, SearchOptions
 from minitx.decoding.constraints import Constraints
 from minitx.decoding.ensemble import Ensemble
-from minitx.decoding.search import beam, greedy, sample
+from minitx.decoding.search import Searchable, beam, greedy, sample
 from minitx.models.base import Seq2Seq, evaluating
 from minitx.models.precision import at_least_fp32, computing_in, finest
 
 
-class TorchBackend(Backend):
-    """Search with a family's `encode`, `init_state` and `step`."""
+class SteppingBackend(Backend):
+    """Search with anything that can `encode`, `init_state` and `step`."""
 
-    def __init__(self, models: Sequence[Seq2Seq], device: torch.device | str = "cpu",
-                 precision: str | None = None) -> None:
-        """models: one, or an ensemble over one vocabulary. precision: that of search, as `decode.precision`"""
-        self.models, self.device = tuple(models), str(device)
-        self.dtype = None if precision is None else torch.bfloat16
-        self.model = self.models[0] if len(self.models) == 1 else Ensemble(self.models)
-
-    @property
-    def max_source_length(self) -> int | None:  # type: ignore[override]
-        """Tokens that every model reads."""
-        return min((m.max_source_length for m in self.models if m.max_source_length is not None), default=None)
-
-    @property
-    def max_target_length(self) -> int | None:  # type: ignore[override]
-        """Tokens that every model writes."""
-        return min((m.max_target_length for m in self.models if m.max_target_length is not None), default=None)
+    def __init__(self, model: Searchable, device: torch.device | str, max_source_length: int | None,
+                 max_target_length: int | None) -> None:
+        self.searched, self.device = model, str(device)
+        self.max_source_length, self.max_target_length = max_source_length, max_target_length
 
     def search(self, sources: Sequence[Sequence[int]], limits: Sequence[int],
                options: SearchOptions) -> list[list[Hypothesis]]:
@@ -44,17 +32,44 @@ class TorchBackend(Backend):
         max_lengths, how = torch.tensor(limits), {"bos_id": BOS_ID, "eos_id": EOS_ID, "pad_id": PAD_ID}
         constraints = Constraints.of(options.prefixes, options.no_repeat_ngram, torch.device(self.device))
         if (draws := options.sampling) is not None:
-            ids = sample(self.model, src, max_lengths=max_lengths, constraints=constraints, seeds=draws.seeds,
+            ids = sample(self.searched, src, max_lengths=max_lengths, constraints=constraints, seeds=draws.seeds,
                          temperature=draws.temperature, top_k=draws.top_k, **how)
         elif options.beam_size == 1 and not options.scored:
-            ids = greedy(self.model, src, max_lengths=max_lengths, constraints=constraints, **how)
+            ids = greedy(self.searched, src, max_lengths=max_lengths, constraints=constraints, **how)
         else:
-            return beam(self.model, src, max_lengths=max_lengths, constraints=constraints, beam_size=options.beam_size,
-                        length_penalty=options.length_penalty, n_best=options.n_best, **how)
+            return beam(self.searched, src, max_lengths=max_lengths, constraints=constraints, n_best=options.n_best,
+                        beam_size=options.beam_size, length_penalty=options.length_penalty, **how)
         return [[Hypothesis(row, nan, nan)] for row in ids]
 
+    @torch.inference_mode()
     def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
-        """Score by forced decoding, in the number format of the weights."""
+        """Score by forced decoding, a step at a time."""
+        batch = collate(sources, targets, pad_id=PAD_ID, bos_id=BOS_ID, eos_id=EOS_ID).to(self.device)
+        read = batch.tgt.ids[batch.tgt.rows]  # --> [B, T]
+        written = torch.cat([batch.labels, batch.labels[:1]])[batch.tgt.rows]  # of filler, which is one row, anything
+        state = self.searched.init_state(self.searched.encode(batch.src), batch.src)
+        total = torch.zeros(len(read), dtype=finest(read.device), device=read.device)
+        for t, real in enumerate(batch.tgt.mask.T):
+            logits, state = self.searched.step(read[:, t], state)  # --> [B, V]
+            log_probs = at_least_fp32(logits).log_softmax(-1).gather(1, written[:, t, None])[:, 0]
+            total += log_probs.to(total.dtype).where(real, 0)
+        found: list[float] = total.tolist()
+        return found
+
+
+class TorchBackend(SteppingBackend):
+    """Search with a model of PyTorch, or with several over one vocabulary: then with their mean probabilities."""
+
+    def __init__(self, models: Sequence[Seq2Seq], device: torch.device | str = "cpu",
+                 precision: str | None = None) -> None:
+        """precision: that of search, as `decode.precision`"""
+        self.models, self.dtype = tuple(models), None if precision is None else torch.bfloat16
+        super().__init__(self.models[0] if len(self.models) == 1 else Ensemble(self.models), device,
+                         _least(model.max_source_length for model in models),
+                         _least(model.max_target_length for model in models))
+
+    def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
+        """Score all tokens at once, in the number format of the weights."""
         batch = collate(sources, targets, pad_id=PAD_ID, bos_id=BOS_ID, eos_id=EOS_ID).to(self.device)
         with computing_in(None):
             found: list[float] = log_probs(self.models, batch).tolist()
@@ -81,3 +96,7 @@ def log_probs(models: Sequence[Seq2Seq], batch: Batch) -> Tensor:
     tokens = chosen.to(finest(chosen.device))
     sentence = torch.repeat_interleave(batch.tgt.lengths, output_size=batch.n_tokens)  # --> [n]
     return tokens.new_zeros(len(batch.tgt.lengths)).index_add_(0, sentence, tokens)
+
+
+def _least(lengths: Iterable[int | None]) -> int | None:
+    return min((length for length in lengths if length is not None), default=None)

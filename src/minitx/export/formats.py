@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 class Trained:
     """Hold what is exported: the weights that serve, in fp32, the vocabulary and the settings."""
 
-    run_dir: Path
     model: "Seq2Seq"
     tokenizers: "TokenizerPair"
     config: Config
+    result: dict[str, Any] | None  # see `provenance.result_summary`
+    name: str  # for people: of the folder, or of a repository
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,16 @@ def _only_transformers(cfg: Config) -> str | None:
 
 def _hugging_face(cfg: Config) -> str | None:
     if (why := _only_transformers(cfg)) or not isinstance(cfg.model, TransformerConfig):
-        return why
-    if cfg.model.pos_encoding == "rope":
-        return "its translation models add positions to embeddings, and have no rotary ones; use --to ctranslate2"
-    if not cfg.tokenizer.joint:
-        return ("its tokenizers of one vocabulary are the only ones that hold this kind, and this run has two "
-                "(tokenizer.joint=false); use --to ctranslate2")
+        return why  # the second is there for its type alone
+    model = cfg.model
+    if model.pos_encoding == "rope":
+        return "its translation models have no rotary positions (model.pos_encoding=rope); use --to ctranslate2"
+    if not model.pre_norm and model.pos_encoding != "sinusoidal":
+        return (f"its post-norm model has sinusoidal positions alone, and this run's model.pos_encoding is "
+                f"{model.pos_encoding}; use --to ctranslate2")
+    if not model.tie_embeddings:  # with two vocabularies it is always so
+        return ("its models and tokenizers have one vocabulary and one matrix of embeddings for both languages, and "
+                "this run has several (model.tie_embeddings=false); use --to ctranslate2")
     return None
 
 
@@ -70,7 +75,7 @@ FORMATS = {
     "ctranslate2": Format(("ctranslate2",), ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16",
                                              "float16", "bfloat16"), _only_transformers, serves=True),
     "huggingface": Format(("safetensors",), (), _hugging_face, serves=False),
-    "onnx": Format(("onnx", "onnxscript", "onnxruntime"), ("int8",), lambda cfg: None, serves=True),
+    "onnx": Format(("onnx",), ("int8",), lambda cfg: None, serves=True),
 }
 
 

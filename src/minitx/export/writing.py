@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from minitx.config.saved import read_config
-from minitx.config.schema import Config, as_dict
+from minitx.config.schema import as_dict
 from minitx.export.formats import FORMATS, Limits, Trained, check, writer
 from minitx.export.manifest import VERSION, Manifest, records, write_manifest
 from minitx.export.provenance import result_summary, text_origin
@@ -12,8 +12,9 @@ from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import new_folder
 
 
-def export_run(run_dir: Path, to: str, out: Path, quantization: str | None = None) -> Manifest:
-    """Write the run's best weights into the new folder `out`. to: a name of `FORMATS`
+def export_run(run_dir: Path, to: str, out: Path, quantization: str | None = None,
+               name: str | None = None) -> Manifest:
+    """Write the run's best weights into the new folder `out`. to: of `FORMATS`; name: for people, None = the folder's
 
     Errors: `UserError` for what the format cannot hold, a run without weights, and a folder that exists or cannot be
     written; nothing is left behind.
@@ -32,21 +33,22 @@ def export_run(run_dir: Path, to: str, out: Path, quantization: str | None = Non
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(out) as folder:
-            limits = writer(to)(Trained(run_dir, model, tokenizers, cfg), folder, quantization)
+            trained = Trained(model, tokenizers, cfg, result, name or out.name)
+            limits = writer(to)(trained, folder, quantization)
             if FORMATS[to].serves:
                 tokenizers.save(folder)
                 if source_text is not None:
                     source_text.save(folder)
-            manifest = _manifest(cfg, to, quantization, limits, result, folder)
+            manifest = _manifest(trained, to, quantization, limits, folder)
             write_manifest(folder, manifest)
     except OSError as error:
         raise UserError(f"{error.filename or out}: cannot be written: {error.strerror}", Exit.STORAGE) from error
     return manifest
 
 
-def _manifest(cfg: Config, to: str, quantization: str | None, limits: Limits, result: dict[str, object] | None,
-              folder: Path) -> Manifest:
+def _manifest(trained: Trained, to: str, quantization: str | None, limits: Limits, folder: Path) -> Manifest:
+    cfg = trained.config
     return Manifest(version=VERSION, minitx=own_version(), format=to, quantization=quantization, src=cfg.data.src,
                     tgt=cfg.data.tgt, model=as_dict(cfg)["model"], decode=cfg.decode,
                     max_source_length=limits.max_source_length, max_target_length=limits.max_target_length,
-                    details=limits.details, data=text_origin(cfg), result=result, files=records(folder))
+                    details=limits.details, data=text_origin(cfg), result=trained.result, files=records(folder))
