@@ -102,7 +102,8 @@ def header(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield the main conditions, and whether other programs disturbed the measurement."""
     conditions = results["conditions"]
     yield (f"{results['study']}, size {results['size']}: {conditions['device']}, "
-           f"{counted(conditions['threads'], 'thread')}, {conditions['precision']}, seed {conditions['seed']}, {conditions['took_s']:.0f} s")
+           f"{counted(conditions['threads'], 'thread')}, {conditions['precision']}, "
+           f"seed {conditions['seed']}, {conditions['took_s']:.0f} s")
     if (others := disturbance(conditions["other_cpu_pct"])) is not None:
         yield f"disturbed: {others}; measure times again on a quiet machine"
 

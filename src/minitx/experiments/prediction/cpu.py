@@ -159,7 +159,8 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the errors, what each part of the model is worth, and each update. found: as `measure_cpu` returns it"""
     conditions, whole = found["conditions"], found["errors"]
     yield (f"{conditions['hardware']['cpu']}, {counted(conditions['threads'], 'thread')}, "
-           f"{conditions['precision']}: constants measured in {conditions['constants_s']:.0f} s, all in {conditions['took_s']:.0f} s")
+           f"{conditions['precision']}: constants measured in {conditions['constants_s']:.0f} s, "
+           f"all in {conditions['took_s']:.0f} s")
     if (others := disturbance(conditions["other_cpu_pct"])) is not None:
         yield f"disturbed: {others}; " + (
             "counted is the time that one thread ran" if conditions["threads"] == 1 else "measure on a quiet machine")

@@ -149,8 +149,8 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield what an operator costs, by system, beside what predictions take it for."""
     conditions = found["conditions"]
     yield (f"{conditions['hardware']['cpu']}, {counted(conditions['threads'], 'thread')}: "
-           f"updates of {conditions['layers']} layers of toys, {conditions['sentences']} sentences of {conditions['length']} tokens; median of "
-           f"{conditions['updates']}")
+           f"updates of {conditions['layers']} layers of toys, {conditions['sentences']} sentences of "
+           f"{conditions['length']} tokens; median of {conditions['updates']}")
     if (others := disturbance(conditions["other_cpu_pct"])) is not None:
         yield f"disturbed: {others}; measure on a quiet machine"
     rows = [("update", "operators", "views", "us", "own us", "us an operator", *PHASES)]

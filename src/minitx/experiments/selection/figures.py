@@ -34,6 +34,7 @@ from minitx.experiments.selection.memory import (
 from minitx.experiments.studies.decoding import state_at
 from minitx.experiments.studies.growth import storages
 from minitx.models.base import DecodeState, Seq2Seq, evaluating
+from minitx.models.precision import computing_in
 from minitx.models.registry import build_model
 from minitx.profiling.cpu_bench import CPU, repeats
 from minitx.profiling.devices import Device
@@ -158,7 +159,7 @@ def state_bytes(model: Seq2Seq, state: DecodeState, tokens: Tensor) -> int:
     """Count the bytes of a state that a step reads."""
     with Reads() as reads:
         model.step(tokens, state)
-    held = storages([*state.sentences, *state.beams])
+    held = storages([*state.sentences, *state.carried])
     return sum(nbytes for ref, nbytes in held.items() if ref in reads.seen)
 
 
@@ -201,12 +202,13 @@ def update_here(task: LoneTask, cfg: Config, length: int) -> tuple[float, int]:
 def step_here(model: Seq2Seq, cfg: Config, length: int) -> tuple[float, int, int]:
     """Time steps at the end of a sentence. --> seconds of one, bytes of its state, growth of that a token"""
     tokens = torch.zeros(1, dtype=torch.long)
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode(), computing_in(None):
         state, growth = grown_state(model, cfg, length, CPU)
 
         def steps() -> None:
+            now = state
             for _ in range(STEPS):
-                model.step(tokens, state)
+                _, now = model.step(tokens, now)
 
         steps()
         return min(repeats(steps, 3, ENOUGH_S / 2)) / STEPS, state_bytes(model, state, tokens), growth
