@@ -31,8 +31,8 @@ NO_TORCH = (
     "experiments.selection.demands", "experiments.selection.quality", "experiments.selection.recorded",
     "experiments.selection.text", "experiments.suites", "export.formats", "export.manifest", "profiling.process",
     "runs.compatibility", "runs.directory", "runs.listing", "runs.overview", "runs.result", "runs.run",
-    "runs.warm_start", "serving.origin", "training.in_process", "training.launch", "training.process", "training.resume",
-    "utils.checkout", "utils.console", "utils.errors", "utils.files",
+    "runs.warm_start", "serving.origin", "training.in_process", "training.launch", "training.process",
+    "training.resume", "utils.checkout", "utils.console", "utils.errors", "utils.files",
 )  # fmt: skip
 # Commands that compose a config, to train, measure or look at a text, and what they share.
 TRIES = {"cli.prepare", "cli.sample", "cli.train", "cli.doctor", "cli.estimate", "cli.bench", "cli.study",
@@ -137,7 +137,8 @@ def test_no_torch_where_a_second_counts() -> None:
 
 def test_serving_needs_neither_lightning_nor_hydra() -> None:
     commands = {module for module in modules() if folder(module) == "cli"} - TRIES
-    for module in ["runs.checkpoint", "decoding.translator", "decoding.scoring", "serving.engine", "__init__", *sorted(commands)]:
+    for module in ["runs.checkpoint", "decoding.translator", "decoding.scoring", "serving.engine", "__init__",
+                   *sorted(commands)]:
         seen: set[str] = set()
         found = libraries(module, seen)
         trains = TRAINS if module == "__init__" else set()

@@ -14,8 +14,8 @@ ENCODINGS = ("Transformers that are told positions in different ways, or not at 
              "sentences of so many words, with its 95 % interval.")
 ROLES = ("The share of sentences whose subject and object are the right ones, and the share in which they changed "
          "places, by the number of words.")
-RECURRENCE = ("A recurrence that takes all steps at once, with one vector between the languages or with attention to the "
-              "source, and attention to a window, after as many updates each.")
+RECURRENCE = ("A recurrence that takes all steps at once, with one vector between the languages or with attention to "
+              "the source, and attention to a window, after as many updates each.")
 CLAIMS = "Common claims, each put to a measurement that might have refuted it."
 TABLES = {
     "headline": Heading("Four systems, the same minutes of training", (
