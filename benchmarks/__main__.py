@@ -67,9 +67,10 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--rounds", type=int, default=3)
     added.add_argument("--window", type=float, default=50, help="seconds, after warm-up")
     added.add_argument("--warm-up", type=float, default=15, help=f"seconds, and {measure.WARM_UP_UPDATES} updates")
-    added = command("decoding", decoding, "sentences a second of greedy search", DECODES)
-    added.add_argument("--rounds", type=int, default=5)
-    added.add_argument("--batch-sizes", nargs="+", type=int, default=[64, 128, 256, 512])
+    added = command("decoding", decoding, "sentences a second of search", DECODES)
+    added.add_argument("--rounds", type=int, default=3)
+    added.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 16, 64, 256, 512])
+    added.add_argument("--beam-sizes", nargs="+", type=int, default=[1, 5], help="1 = greedy")
     added = command("quality", quality, "BLEU by minutes of training", LEARNS)
     added.add_argument("--minutes", type=float, default=20)
     added.add_argument("--every", type=float, default=4, help="minutes between two scores")
@@ -114,9 +115,9 @@ def training(args: argparse.Namespace, console: Console) -> None:
 
 
 def decoding(args: argparse.Namespace, console: Console) -> None:
-    """Measure greedy search."""
+    """Measure search, greedy and with a beam."""
     _measured(args, console, "decoding", "test_2016_flickr, every hypothesis forced to 16 tokens; medians.",
-              lambda bench: measure.decoding(bench, _systems(args), args.rounds, args.batch_sizes))
+              lambda bench: measure.decoding(bench, _systems(args), args.rounds, args.batch_sizes, args.beam_sizes))
 
 
 def quality(args: argparse.Namespace, console: Console) -> None:

@@ -64,10 +64,13 @@ def training(bench: Bench, systems: Sequence[System], rounds: int, warm_up_s: fl
     return _in_turn(bench, systems, rounds, measure)
 
 
-def decoding(bench: Bench, systems: Sequence[System], rounds: int, batch_sizes: Sequence[int]) -> list[Row]:
-    """Measure sentences a second of greedy search, all hypotheses of one length. --> a row for each pass"""
+def decoding(bench: Bench, systems: Sequence[System], rounds: int, batch_sizes: Sequence[int],
+             beam_sizes: Sequence[int]) -> list[Row]:
+    """Measure sentences a second of search, all hypotheses of one length. --> a row for each pass"""
+    sizes = {"batch_sizes": tuple(batch_sizes), "beam_sizes": tuple(beam_sizes)}
+
     def measure(system: System) -> Iterator[Row]:
-        with bench.worker(system, "decode", batch_sizes=tuple(batch_sizes)) as worker:
+        with bench.worker(system, "decode", **sizes) as worker:
             yield from decoding_passes(worker)
 
     return _in_turn(bench, systems, rounds, measure)
@@ -148,12 +151,12 @@ def rates(first: Row, last: Row, per_sentence: float) -> Row:
 
 
 def decoding_passes(worker: Worker) -> Iterator[Row]:
-    """Yield a row for each batch size."""
+    """Yield a row for each beam and batch size."""
     before = None
     for line in worker.lines():
         now = worker.cpu_time()
         if "sentences" in line and before is not None:
-            yield {"batch_size": line["batch_size"], "seconds": line["seconds"],
+            yield {"beam_size": line["beam_size"], "batch_size": line["batch_size"], "seconds": line["seconds"],
                    "sentences_per_s": line["sentences"] / line["seconds"], "foreign_pct": before.foreign_pct(now),
                    "peak_gib": worker.peak_gib()}
         before = now
@@ -191,7 +194,8 @@ def describe(row: Row) -> str:
     """Return a row in words."""
     if error := row.get("error"):
         return str(error)
-    size = f"batch {row['batch_size']}, " if "batch_size" in row else f"{row['tokens_per_s']:,.0f} tokens/s, "
+    size = (f"beam {row['beam_size']}, batch {row['batch_size']}, " if "batch_size" in row
+            else f"{row['tokens_per_s']:,.0f} tokens/s, ")
     return (f"{size}{row['sentences_per_s']:,.1f} sentences/s, {row['peak_gib']:.1f} GiB, {row['foreign_pct']:.1f} % "
             f"of the CPU used by others{': disturbed' * row['disturbed']}")
 

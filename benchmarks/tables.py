@@ -12,8 +12,9 @@ Key = tuple[Any, ...]
 OWN = ("auto", "bf16", "fp32")  # precisions of minitx
 TRAINING = ("system", "precision", "target tokens an update", "target tokens/s (least-most)", "sentences/s",
             "peak memory", "windows", "minitx is faster by", "minitx in fp32")
-DECODING = ("system", "precision", "batch 64, sentences/s", "best batch, sentences/s", "peak memory", "passes",
+DECODING = ("system", "precision", "beam", "batch 1, sentences/s", "batch 64", "best batch", "peak memory", "passes",
             "minitx is faster by", "minitx in fp32")
+GREEDY = {"beam_size": 1}  # of rows that were measured before there was a beam
 QUALITY = ("system", "precision", "minutes of training", "updates", "greedy BLEU", "minitx got there in")
 
 
@@ -54,23 +55,27 @@ def training_table(rows: Sequence[Row]) -> str:
 
 
 def decoding_table(rows: Sequence[Row]) -> str:
-    """One line a system and precision; ratios are of each one's best batch."""
-    systems = _grouped(rows, ("system", "precision"))
+    """One line a system, precision and beam; ratios are of each one's best batch."""
+    systems = _grouped([GREEDY | row for row in rows], ("system", "precision", "beam_size"))
 
     def best(key: Key) -> tuple[int, float] | None:
         sizes = _grouped(_undisturbed(systems.get(key, []))[0], ("batch_size",))
         speeds = [(size, _middle(found, "sentences_per_s")) for (size,), found in sizes.items()]
         return max(speeds, key=lambda speed: speed[1], default=None)
 
+    def at(used: Sequence[Row], size: int) -> str:
+        found = [row for row in used if row["batch_size"] == size]
+        return f"{_middle(found, 'sentences_per_s'):{'.1f' if size == 1 else '.0f'}}" if found else "-"
+
     def line(key: Key) -> list[str]:
         used, note = _undisturbed(systems[key])
         top = best(key)
         if top is None:
-            return [*key, "", _errors(systems[key]), *[""] * (len(DECODING) - 4)]
-        at_64 = [row for row in used if row["batch_size"] == 64]
-        ratios = ("" if key[0] == "minitx" else _over(max((own[1] for p in ours if (own := best(("minitx", p)))),
-                                                          default=None), top[1]) for ours in (OWN, ("fp32",)))
-        return [*key, f"{_middle(at_64, 'sentences_per_s'):.0f}" if at_64 else "-", f"{top[1]:.0f} (batch {top[0]})",
+            return [*map(str, key), "", _errors(systems[key]), *[""] * (len(DECODING) - 5)]
+        ratios = ("" if key[0] == "minitx" else _over(max(
+            (own[1] for p in ours if (own := best(("minitx", p, key[2])))), default=None), top[1])
+            for ours in (OWN, ("fp32",)))
+        return [*map(str, key), at(used, 1), at(used, 64), f"{top[1]:.0f} (batch {top[0]})",
                 f"{max(row['peak_gib'] for row in used):.1f} GiB",
                 f"{sum(row['batch_size'] == top[0] for row in used)}{note}", *ratios]
 

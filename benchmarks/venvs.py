@@ -4,13 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from minitx.utils.console import Console
 
-PEERS = ("hf", "eole", "joeynmt", "plain", "pymarian")
+PEERS = ("hf", "eole", "joeynmt", "plain", "pymarian", "ctranslate2")
 TORCH = "torch==2.13.0"
 ROOT = Path(__file__).parents[1]
 
@@ -24,9 +26,14 @@ def module(system: str) -> Any:
     return import_module(f"benchmarks.peers.{system}")
 
 
+def in_ours(system: str) -> Sequence[str]:
+    """Return the packages of a peer that needs no environment but minitx's, with the extra `export`; else none."""
+    return getattr(module(system), "IN_OURS", ())
+
+
 def python(system: str, peers: Path) -> Path:
     """Return the interpreter that runs a system. Errors: `NotInstalled`"""
-    if system == "minitx":
+    if system == "minitx" or in_ours(system):
         return Path(sys.executable)
     if not (peers / system / "installed.json").exists():
         raise NotInstalled(f"not installed: python -m benchmarks setup {system}")
@@ -35,6 +42,8 @@ def python(system: str, peers: Path) -> Path:
 
 def install(system: str, peers: Path, console: Console) -> None:
     """Make a peer's environment with its pinned packages, if that was not done before. Errors: `NotInstalled`"""
+    if in_ours(system):
+        return
     peer, venv = module(system), peers / system
     wanted = {"torch": TORCH if system != "pymarian" else None, "packages": peer.PACKAGES,
               "no_deps": getattr(peer, "NO_DEPS", ())}
@@ -58,6 +67,8 @@ def install(system: str, peers: Path, console: Console) -> None:
 
 def versions(system: str, peers: Path) -> list[str]:
     """List what is installed for a peer, as `pip freeze` writes it."""
+    if ours := in_ours(system):
+        return [f"{name}=={version(name)}" for name in ours]
     path = peers / system / "installed.json"
     return list(json.loads(path.read_text())["versions"]) if path.exists() else []
 

@@ -19,6 +19,7 @@ VOCAB, UNK, PAD, BOS, EOS = 8000, 0, 1, 2, 3
 TOKENS = 4096  # real target tokens an update, EOS included, as closely as a peer's batching allows
 LR, WARMUP = 1e-3, 200  # inverse square root
 LENGTH = 16  # target tokens of every hypothesis where decoding is timed
+MOST_BATCHES = 100  # of a timed pass: with one sentence a batch, a tenth of the test set is enough
 FOREVER = 1_000_000  # updates; the measurement ends the worker
 
 
@@ -32,6 +33,7 @@ class Job:
     threads: int
     translate_every_s: float | None = None  # seconds of training between two translations of the test set
     batch_sizes: tuple[int, ...] = ()  # of timed decoding
+    beam_sizes: tuple[int, ...] = ()  # the same, 1 = greedy
     options: tuple[str, ...] = ()  # further arguments for minitx
 
     @classmethod
@@ -115,24 +117,33 @@ class Meter:
         self.off_s += perf_counter() - paused
 
 
-def time_decoding(job: Job, report: Report, search: Callable[[int], Sequence[int]]) -> None:
-    """Time the search at each batch size, after one pass of warm-up.
-
-    search: called with sentences a batch, returns the length of each hypothesis of the test set
-    """
-    search(job.batch_sizes[0])
-    for size in job.batch_sizes:
-        report(batch_size=size, begins=True)
-        began = perf_counter()
-        lengths = search(size)
-        report(batch_size=size, sentences=len(lengths), seconds=perf_counter() - began)
-        if odd := set(lengths) - {LENGTH}:
-            raise SystemExit(f"hypotheses of {min(odd)} to {max(odd)} tokens, not of {LENGTH}: nothing was measured")
+Search = Callable[[Sequence[int], int, int], Sequence[int]]  # rows, sentences a batch, beam --> tokens of each output
 
 
-def longest_first(rows: Sequence[Sequence[int]], size: int) -> list[list[int]]:
-    """Return batches of `size` row numbers, sorted by falling length."""
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+def time_decoding(job: Job, report: Report, rows: int, search: Search) -> None:
+    """Time the search with each beam at each batch size, after one pass of warm-up. rows: of the test set"""
+    for beam in job.beam_sizes:
+        search(range(rows), max(job.batch_sizes), beam)
+        for size in job.batch_sizes:
+            chosen = evenly(rows, MOST_BATCHES * size)
+            about = {"batch_size": size, "beam_size": beam}
+            report(**about, begins=True)
+            began = perf_counter()
+            lengths = search(chosen, size, beam)
+            report(**about, sentences=len(lengths), seconds=perf_counter() - began)
+            if odd := set(lengths) - {LENGTH}:
+                raise SystemExit(f"hypotheses of {min(odd)} to {max(odd)} tokens, not of {LENGTH}: nothing was "
+                                 "measured")
+
+
+def evenly(rows: int, most: int) -> Sequence[int]:
+    """Return row numbers, so many at most, at equal distances."""
+    return range(0, rows, -(-rows // most))
+
+
+def longest_first(rows: Sequence[Sequence[int]], size: int, chosen: Sequence[int] | None = None) -> list[list[int]]:
+    """Return batches of `size` row numbers, sorted by falling length. chosen: these rows alone"""
+    order = sorted(range(len(rows)) if chosen is None else chosen, key=lambda i: -len(rows[i]))
     return [order[i:i + size] for i in range(0, len(order), size)]
 
 

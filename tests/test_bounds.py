@@ -58,6 +58,7 @@ PRIVATE = {  # by package: what is used, and the file whose tests would fail wit
     },
     "hydra-core": {
         "hydra._internal.hydra.Hydra": "config/test_compose.py",
+        "hydra._internal.config_loader_impl.ConfigLoaderImpl": "config/test_compose.py",
         "hydra._internal.utils.create_automatic_config_search_path": "config/test_compose.py",
         "hydra._internal.utils.get_args_parser": "cli/test_train.py",
         "hydra._internal.utils._run_hydra": "cli/test_train.py",

@@ -32,6 +32,10 @@ WITHOUT_NVML = "profiling/test_utilisation.py::test_without_nvml_a_gpu_has_no_fi
 CASES = "experiments/costs/test_scaling.py::test_gpus_are_doubled_and_share_the_cores"
 PROFILE = "cli/test_bench.py::test_on_a_gpu_kernels_are_timed_by_the_gpu"
 SHEET = "profiling/test_peak.py::test_a_gpu_that_is_on_no_sheet_is_measured_and_other_programs_of_the_cpu_do_not_matter"
+ENOUGH = {  # of the cases of a test of many: between them they make all of its choices
+    GRADIENTS: [f"[{family}-{kernels}]" for family in ("transformer rope", "lstm dot", "linear_rnn rglru")
+                for kernels in ("side by side", "packed")],
+    BY_ITSELF: ["[lstm_attention]"]}
 CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, the test, what is compared
     "data.batch.to_device": (
         ["torch.device(device).type == 'cuda'", "x.device.type == 'cpu'"],
@@ -240,7 +244,8 @@ def test_each_test_makes_its_choices_as_a_gpu_does(tmp_path: Path) -> None:
         if path.is_file() and path.suffix not in (".py", ".pyc"):
             (tmp_path / path.relative_to(ROOT)).symlink_to(path)
     (tmp_path / "src/minitx/recorder.py").write_text(RECORDER, "utf-8")
-    tests = sorted({f"tests/{test}" for _, test, _ in CHOICES.values()})
+    names = sorted({test for _, test, _ in CHOICES.values()})
+    tests = [f"tests/{name}{case}" for name in names for case in ENOUGH.get(name, [""])]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=quick", "-o",
          f"pythonpath={tmp_path}/src tests tests/system scripts docs", *tests], cwd=ROOT, capture_output=True,

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -31,25 +32,25 @@ def train(job: Job, report: Report) -> None:
 
 
 def decode(job: Job, report: Report) -> None:
-    """Time greedy search (a beam of one) with the weights of two updates: at a forced length any cost the same."""
+    """Time search with the weights of two updates: at a forced length any cost the same."""
     _train(job, 2)
     from eole.config.run import PredictConfig
     from eole.inference_engine import InferenceEnginePY
 
     (model,) = (path.parent for path in job.here.glob("model/step_*/config.json"))
     engine = InferenceEnginePY(PredictConfig(
-        model_path=str(model), src="", gpu_ranks=[], compute_dtype=job.precision, beam_size=1, min_length=work.LENGTH,
+        model_path=str(model), src="", gpu_ranks=[], compute_dtype=job.precision, min_length=work.LENGTH,
         max_length=work.LENGTH, max_length_ratio=0, batch_type="sents"))
     sources = job.pieces(work.TEST, work.SRC)
 
-    def search(size: int) -> list[int]:
-        engine.config.batch_size = size
-        scores, _, hypotheses = engine.infer_list(sources)
+    def search(rows: Sequence[int], size: int, beam: int) -> list[int]:
+        engine.config.batch_size, engine.config.beam_size = size, beam
+        scores, _, hypotheses = engine.infer_list([sources[i] for i in rows])
         if any(isnan(score) for (score,) in scores):
             raise SystemExit("scores are NaN: nothing was measured")
         return [len(best[0].split()) for best in hypotheses]
 
-    time_decoding(job, report, search)
+    time_decoding(job, report, len(sources), search)
 
 
 def _train(job: Job, updates: int) -> None:

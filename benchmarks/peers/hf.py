@@ -49,13 +49,14 @@ def train(job: Job, report: Report) -> None:
 
 
 def decode(job: Job, report: Report) -> None:
-    """Time greedy search with untrained weights: at a forced length they cost the same as trained ones."""
+    """Time search with untrained weights: at a forced length they cost the same as trained ones."""
     import torch
 
     model = _model().to(torch.bfloat16 if job.precision == "bf16" else torch.float32)
     sources = job.ids(work.TEST, work.SRC)
     forced = {"min_new_tokens": work.LENGTH, "max_new_tokens": work.LENGTH}
-    time_decoding(job, report, lambda size: [len(ids) for ids in _search(model, sources, size, forced)])
+    time_decoding(job, report, len(sources), lambda rows, size, beam: [
+        len(ids) for ids in _search(model, [sources[i] for i in rows], size, forced | {"num_beams": beam})])
 
 
 def _model() -> Any:
@@ -71,7 +72,7 @@ def _model() -> Any:
 
 
 def _search(model: Any, sources: list[list[int]], size: int, limits: dict[str, int]) -> list[list[int]]:
-    """Translate greedily. --> ids after BOS, in the sources' order"""
+    """Translate, greedily unless `num_beams` says otherwise. --> ids after BOS, in the sources' order"""
     import torch
 
     hypotheses: dict[int, list[int]] = {}
@@ -79,7 +80,7 @@ def _search(model: Any, sources: list[list[int]], size: int, limits: dict[str, i
     with torch.inference_mode():
         for rows in longest_first(sources, size):
             batch = _source([[*sources[i], work.EOS] for i in rows])
-            ids = model.generate(**batch, num_beams=1, do_sample=False, **limits)[:, 1:].tolist()
+            ids = model.generate(**batch, **{"num_beams": 1, "do_sample": False} | limits)[:, 1:].tolist()
             hypotheses.update(zip(rows, ids, strict=True))
     return [hypotheses[i] for i in range(len(sources))]
 

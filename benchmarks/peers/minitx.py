@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -39,13 +40,14 @@ def train(job: Job, report: Report) -> None:
 
 
 def decode(job: Job, report: Report) -> None:
-    """Time greedy search over the peers' own pieces, with untrained weights: at a forced length they cost the same as
-    trained ones. EOS is passed as the pad, which search never chooses, so no hypothesis ends early.
+    """Time search over the peers' own pieces, with untrained weights: at a forced length they cost the same as trained
+    ones. EOS is passed as the pad, which search never chooses, so no hypothesis ends early.
     """
     import torch
 
     from minitx.config.compose import compose
     from minitx.data.batch import collate_src
+    from minitx.decoding.search import beam as beam_search
     from minitx.decoding.search import greedy
     from minitx.models.precision import computing_in
     from minitx.models.registry import build_model
@@ -54,17 +56,48 @@ def decode(job: Job, report: Report) -> None:
     model = build_model(cfg.model, src_vocab_size=work.VOCAB, tgt_vocab_size=work.VOCAB).eval()
     sources = job.ids(work.TEST, work.SRC)
 
-    def search(size: int) -> list[int]:
+    def search(chosen: Sequence[int], size: int, beam: int) -> list[int]:
         lengths: list[int] = []
-        for rows in longest_first(sources, size):
+        for rows in longest_first(sources, size, chosen):
             src = collate_src([sources[i] for i in rows], pad_id=work.PAD, eos_id=work.EOS)
-            limits = torch.full((len(rows),), work.LENGTH)
+            ends: Any = {"bos_id": work.BOS, "eos_id": work.EOS, "pad_id": work.EOS,
+                         "max_lengths": torch.full((len(rows),), work.LENGTH)}
             with computing_in(torch.bfloat16 if job.precision == "bf16" else None):
-                lengths += map(len, greedy(model, src, bos_id=work.BOS, eos_id=work.EOS, pad_id=work.EOS,
-                                           max_lengths=limits))
+                found = greedy(model, src, **ends) if beam == 1 else [
+                    best.ids for best, *_ in beam_search(model, src, beam_size=beam, length_penalty=1.0, **ends)]
+            lengths += map(len, found)
         return lengths
 
-    time_decoding(job, report, search)
+    time_decoding(job, report, len(sources), search)
+
+
+def write_export(job: Job, to: str, quantization: str | None) -> Path:
+    """Export an untrained run. --> the folder
+
+    The output's weights for EOS are zeros, so that among thousands of tokens no search chooses it.
+    """
+    import torch
+
+    from minitx.config.compose import compose
+    from minitx.config.saved import freeze
+    from minitx.data.tokenizer import TokenizerPair
+    from minitx.export.writing import export_run
+    from minitx.models.registry import build_model
+    from minitx.runs.checkpoint import save_model
+
+    run = job.here / "run"
+    cfg = compose([*same_text(replace(job, precision="fp32")), *speed(job), *job.options])
+    text = (read_lines(Path(job.text, f"train.{lang}")) for lang in (work.SRC, work.TGT))
+    tokenizers = TokenizerPair.train([*zip(*text, strict=True)], work.VOCAB, joint=True)
+    model = build_model(cfg.model, src_vocab_size=work.VOCAB, tgt_vocab_size=work.VOCAB)
+    with torch.no_grad():
+        model.output.weight[tokenizers.tgt.eos_id] = 0
+    run.mkdir()
+    freeze(cfg, run)
+    tokenizers.save(run)
+    save_model(run, model)
+    export_run(run, to, job.here / to, quantization)
+    return job.here / to
 
 
 def same_text(job: Job) -> list[str]:

@@ -168,11 +168,43 @@ def test_the_training_table_shows_medians_of_quiet_windows() -> None:
 
 
 def test_the_decoding_table_lets_each_choose_its_batch() -> None:
-    rows = [{"system": system, "precision": "fp32", "batch_size": size, "sentences_per_s": speed, "peak_gib": 1.0,
-             "disturbed": False} for system, size, speed in [
-                 ("minitx", 64, 400.0), ("minitx", 128, 500.0), ("eole", 64, 250.0), ("eole", 128, 200.0)]]
-    assert tables.decoding_table(rows).split("\n")[3] == (
-        "| eole | fp32 | 250 | 250 (batch 64) | 1.0 GiB | 1 | 2.00 | 2.00 |")
+    rows: list[tables.Row] = [
+        {"system": system, "precision": "fp32", "batch_size": size, "sentences_per_s": speed, "peak_gib": 1.0,
+         "disturbed": False} for system, size, speed in [
+             ("minitx", 64, 400.0), ("minitx", 128, 500.0), ("eole", 64, 250.0), ("eole", 128, 200.0)]]
+    rows += [row | {"beam_size": 5, "sentences_per_s": row["sentences_per_s"] / 10} for row in rows]
+    rows += [rows[-1] | {"batch_size": 1, "sentences_per_s": 1.25}]
+    lines = tables.decoding_table(rows).split("\n")
+    assert lines[3] == "| eole | fp32 | 1 | - | 250 | 250 (batch 64) | 1.0 GiB | 1 | 2.00 | 2.00 |"
+    assert lines[5] == "| eole | fp32 | 5 | 1.2 | 25 | 25 (batch 64) | 1.0 GiB | 1 | 2.00 | 2.00 |"
+
+
+@pytest.mark.parametrize(("system", "precision"), [
+    ("minitx", "fp32"), ("ctranslate2", "fp32"), ("ctranslate2", "int8")])
+def test_search_is_timed_with_each_beam_at_each_batch_size(system: str, precision: str, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "VOCAB", 262)
+    monkeypatch.setattr(work, "MOST_BATCHES", 3)
+    lines = [f"{a} {b} {c}" for a in range(5) for b in range(5) for c in range(5)]
+    (tmp_path / "pieces").mkdir()
+    for name, kept in (("train", lines * 4), (f"pieces/{work.TEST}", lines[:20])):
+        for lang in (work.SRC, work.TGT):
+            (tmp_path / f"{name}.{lang}").write_text("\n".join(kept) + "\n")
+    (tmp_path / "joint.pieces").write_text("\n".join(["<unk>", "<pad>", "<s>", "</s>", *"01234"]) + "\n")
+    job = work.Job(text=str(tmp_path), folder=str(tmp_path), precision=precision, threads=1, batch_sizes=(2, 8),
+                   beam_sizes=(1, 3))
+    seen: list[dict[str, float]] = []
+    module(system).decode(job, lambda **values: seen.append(values))
+    assert [(row["beam_size"], row["batch_size"], row["sentences"]) for row in seen if "sentences" in row] == [
+        (beam, size, sentences) for beam in (1, 3) for size, sentences in ((2, 5), (8, 20))]
+
+
+@given(st.integers(1, 2000), st.integers(1, 3000))
+def test_rows_are_chosen_at_equal_distances(rows: int, most: int) -> None:
+    chosen = work.evenly(rows, most)
+    assert min(rows, most) / 2 <= len(chosen) <= most
+    assert len({b - a for a, b in zip(chosen, chosen[1:], strict=False)}) <= 1
+    assert list(chosen) == list(range(rows)) or most < rows
 
 
 def test_the_quality_table_says_when_minitx_was_as_good() -> None:
@@ -239,6 +271,6 @@ def test_a_peer_whose_requirements_cannot_be_met_is_installed_without_them(tmp_p
 @pytest.mark.parametrize("system", ["minitx", *PEERS])
 def test_every_adapter_can_be_asked_without_its_packages(system: str) -> None:
     peer = module(system)
-    assert callable(peer.train)
+    assert hasattr(peer, "train") == hasattr(peer, "PRECISIONS")
     assert hasattr(peer, "decode") == hasattr(peer, "DECODES_IN")
     assert all("==" in package for package in getattr(peer, "PACKAGES", ()))

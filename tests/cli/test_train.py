@@ -38,14 +38,15 @@ WAITS = """
     time.sleep(30)
 """
 
+LSTM_HAS = ("model=lstm has no such key; it has size, num_layers, d_model, d_hidden, dropout, attention, "
+            "bidirectional, input_feeding, cell_loop, tie_embeddings")
 SLIPS = {
     "modle=transformer": "unknown key modle=transformer; did you mean model?",
     "model=trnsformer": "model=trnsformer: no such option; did you mean transformer? "
                         "(gnmt, linear_rnn, linear_rnn_attention, lstm, lstm_attention, transformer, "
                         "transformer_learned, transformer_nope, transformer_rope, transformer_window)",
-    "model=lstm model.n_heads=2": "model.n_heads=2: model=lstm has no such key; it has size, num_layers, d_model, "
-                                  "d_hidden, dropout, attention, bidirectional, input_feeding, cell_loop, "
-                                  "tie_embeddings",
+    **{f"model=lstm {word}": f"{word}: {LSTM_HAS}" for word in (
+        "model.n_heads=2", "+model.n_heads=2", "++model.n_heads=2")},
     "model.family=lstm": "model.family=lstm: comes with model=lstm, which also brings its keys",
     "model=lstm model.d_hidden=33": "model.d_hidden=33: must be even, since model.bidirectional=true halves it",
     "model=lstm model.input_feeding=true": "model.input_feeding=true: needs an attention to feed back; "
@@ -122,7 +123,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def python(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | env, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | env, check=False)
 
 
 def imported() -> str:

@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from minitx.config import compose as composing
-from minitx.config.compose import CONF, arguments, compose
+from minitx.config.compose import CONF, NOT_OF_A_RUN, arguments, compose, config_groups, hydra_app
 from minitx.config.fields import text_word
 from minitx.utils.errors import UserError
 
@@ -38,6 +38,16 @@ def test_what_is_refused_is_refused_each_time(jobs: list[list[str]]) -> None:
         with pytest.raises(UserError, match="unknown key sead=7"):
             compose(["sead=7"])
     assert len(jobs) == 2
+
+
+def test_groups_are_those_that_hydra_lists(tmp_path: Path) -> None:
+    (tmp_path / "experiment/own").mkdir(parents=True)
+    (tmp_path / "experiment/own/mine.yaml").touch()
+    with hydra_app(arguments(["--config-dir", str(tmp_path)])) as app:
+        groups = {name: app.config_loader.get_group_options(name) for name in app.list_all_config_groups()}
+        assert groups["experiment/own"] == ["mine"]
+        assert config_groups(app) == {name: options for name, options in groups.items()
+                                      if name.partition("/")[0] not in NOT_OF_A_RUN}
 
 
 def test_a_folder_of_ones_own_is_read_each_time(tmp_path: Path) -> None:

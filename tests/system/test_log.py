@@ -33,7 +33,7 @@ def piped_to_head(words: list[str]) -> int:
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
-    return process.wait(60)
+    return process.wait(300)
 
 
 def in_a_terminal_that_closes(words: list[str]) -> int:
@@ -43,18 +43,18 @@ def in_a_terminal_that_closes(words: list[str]) -> int:
     os.close(inside)
     os.read(terminal, 1)
     os.close(terminal)
-    return process.wait(60)
+    return process.wait(300)
 
 
 def closed(words: list[str]) -> int:
     """`2>&-`"""
-    return subprocess.run(["bash", "-c", '"$@" 2>&-', "bash", *words], timeout=60).returncode
+    return subprocess.run(["bash", "-c", '"$@" 2>&-', "bash", *words], timeout=300).returncode
 
 
 def full_disk(words: list[str]) -> int:
     """`> log 2>&1` on a full disk."""
     with open("/dev/full", "wb") as log:
-        return subprocess.run(words, stdout=log, stderr=log, timeout=60).returncode
+        return subprocess.run(words, stdout=log, stderr=log, timeout=300).returncode
 
 
 LOGS = [piped_to_head, in_a_terminal_that_closes, closed, full_disk]
@@ -85,5 +85,5 @@ def test_a_reader_of_help_who_leaves_is_no_error(words: list[str], tmp_path: Pat
     (tmp_path / "stub.py").write_text(STUB)
     script = '"$@" | true; exit ${PIPESTATUS[0]}'
     done = subprocess.run(["bash", "-c", script, "bash", sys.executable, str(tmp_path / "stub.py"), *words],
-                          stderr=subprocess.PIPE, text=True, timeout=60)
+                          stderr=subprocess.PIPE, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")

@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     manifest = export_run(args.model, args.to, args.output, args.quantize, args.push)
     size = sum(record["bytes"] for record in manifest.files.values())
-    console.line(f"{args.output}: {args.to}, {args.quantize or 'fp32'}, {size / 1e6:,.1f} MB")
+    hint = f"; try it: minitx translate {args.output}" if FORMATS[args.to].serves else ""
+    console.line(f"{args.output}: {args.to}, {args.quantize or 'fp32'}, {size / 1e6:,.1f} MB{hint}")
     if args.push:
         from minitx.export.push import push  # half a second
 

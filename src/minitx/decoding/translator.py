@@ -71,7 +71,7 @@ class Translator:
                   warn: Warn | None = None) -> list[str]:
         """Translate each line; a blank one stays empty. `warn` is called for lines too long, which are cut."""
         lines, options = self._checked(lines, beam_size, length_penalty, 1, no_repeat_ngram)
-        found = self._search(replace(options, scored=options.beam_size > 1), lines, prefixes, progress, warn)
+        found = self._search(replace(options, scored=False), lines, prefixes, progress, warn)
         return self._texts(found, len(lines))
 
     def n_best(self, lines: Iterable[str], n: int, *, beam_size: int | None = None, length_penalty: float | None = None,

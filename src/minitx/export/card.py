@@ -78,10 +78,13 @@ def _size(cfg: Config, result: dict[str, Any] | None) -> str:
 def _results(result: dict[str, Any] | None) -> str:
     if result is None:
         return "The run that these weights are from has no result: they were not scored."
-    rows = [(test, f"{scores['bleu']:.2f}", f"{scores['chrf']:.2f}", f"{scores['sentences']:,}",
-             f"`{scores['bleu_signature']}`") for test, scores in result["test"].items()]
-    table = markdown(["test set", "BLEU", "chrF", "sentences", "signature of BLEU"], rows)
-    return f"{table}\n\nBy minitx's own search: {searched(result['decode'])}."
+    rows = [(test, f"{scores['bleu']:.2f}", f"{scores['chrf']:.2f}", f"{scores['sentences']:,}")
+            for test, scores in result["test"].items()]
+    signatures = {f"- {metric}: `{scores[key]}`" for scores in result["test"].values()
+                  for metric, key in (("BLEU", "bleu_signature"), ("chrF", "chrf_signature"))}
+    return "\n\n".join([markdown(["test set", "BLEU", "chrF", "sentences"], rows),
+                        f"By minitx's own search, {searched(result['decode'])}; signatures of sacreBLEU:",
+                        "\n".join(sorted(signatures))])
 
 
 def _origin(cfg: Config, result: dict[str, Any] | None) -> str:
