@@ -35,7 +35,7 @@ def test_a_cut_loses_nothing_and_falls_between_words_where_it_can(words: list[st
             assert len(before) + next((n for n, id_ in enumerate(after) if n and id_ == 3), len(after)) > most
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from(["The dog sees Dr. Smith.", "It was 3.5 m long!", "Dog.", "The dog"]), min_size=1,
                 max_size=6), st.sampled_from([" ", "  ", "\t"]), st.integers(2, 30))
 def test_a_split_keeps_every_letter(tokenizer: Tokenizer, sentences: list[str], space: str, most: int) -> None:
