@@ -43,7 +43,7 @@ class Shouter:
         self.decode = DecodeConfig(**DECODE | {"precision": precision})  # type: ignore[arg-type]
 
     def translate(self, lines: list[str], *, beam_size: int | None, length_penalty: float | None, progress: Any,
-                  warn: Any) -> list[str]:
+                  warn: Any, split: str = "long") -> list[str]:
         for row, line in enumerate(lines):
             if len(line) > 30:
                 warn(row, f"{len(line)} tokens, cut to 30")

@@ -122,7 +122,7 @@ def evaluate(run_dir: str | PathLike[str] | Sequence[str | PathLike[str]], src: 
     check_pairs(sources, references)
     translator = load(run_dir, device)
     origin = read_origin(_path(run_dir if isinstance(run_dir, (str, PathLike)) else run_dir[0]))
-    hypotheses = translator.translate(sources, beam_size=beam_size, length_penalty=length_penalty)
+    hypotheses = translator.translate(sources, beam_size=beam_size, length_penalty=length_penalty, split="never")
     return score(hypotheses, references, bleu_tokenizer(origin.tgt, origin.bleu_tokenizer))
 
 

@@ -170,3 +170,60 @@ class TestTranslate:
         assert (tmp_path / "link").is_symlink()
         assert cli.main([*argv[:-1], os.devnull]) == Exit.OK
         assert not Path(os.devnull).is_file()
+
+
+class TestHow:
+    """How a real, untrained run is searched: what the command passes on, and what it refuses before it loads."""
+
+    LINES = ("the dog", "", "the cat sees", "the dog")
+
+    def translated(self, run_dir: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes],
+                   *words: str) -> list[str]:
+        (tmp_path / "in").write_text("".join(f"{line}\n" for line in self.LINES))
+        assert cli.main(["translate", str(run_dir), "-i", str(tmp_path / "in"), "--device", "cpu", *words]) == Exit.OK
+        return capfdbinary.readouterr().out.decode(errors="replace").split("\n")[:-1]
+
+    def test_prefixes_repeats_and_draws_are_those_of_the_translator(
+            self, run_dir: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+        translator, prefixes = minitx.load(run_dir), ["der", "Hund", "", "die Katze"]
+        (tmp_path / "prefixes").write_text("".join(f"{prefix}\n" for prefix in prefixes))
+
+        def shown(texts: list[str]) -> list[str]:
+            return [text.replace("\n", " ") for text in texts]
+
+        found = self.translated(run_dir, tmp_path, capfdbinary, "--prefix-file", str(tmp_path / "prefixes"))
+        assert found == shown(translator.translate(self.LINES, prefixes=prefixes))
+        begin = [text.startswith(prefix) for text, prefix in zip(found, prefixes, strict=True)]
+        assert begin == [True, False, True, True], "a blank line stays empty"
+        found = self.translated(run_dir, tmp_path, capfdbinary, "--no-repeat-ngram", "1")
+        assert found == shown(translator.translate(self.LINES, no_repeat_ngram=1))
+        words = ["--sample", "--temperature", "0.5", "--top-k", "9", "--seed", "3"]
+        wanted = translator.sample(self.LINES, temperature=0.5, top_k=9, seed=3)
+        assert self.translated(run_dir, tmp_path, capfdbinary, *words) == shown(wanted)
+        assert self.translated(run_dir, tmp_path, capfdbinary, *words, "--split", "always") == shown(
+            translator.sample(self.LINES, temperature=0.5, top_k=9, seed=3, split="always"))
+
+    @pytest.mark.parametrize(("prefixes", "message"), [
+        ("a\nb\n", "prefixes: has 2 lines, and line 3 of the input has no prefix; a blank line means none"),
+        ("a\n" * 5, "prefixes: has 5 lines, {input} has 4; it needs one for each")])
+    def test_a_prefix_is_needed_for_each_line(self, prefixes: str, message: str, run_dir: Path, tmp_path: Path,
+                                              capfd: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "in").write_text("a\n" * 4)
+        (tmp_path / "prefixes").write_text(prefixes)
+        argv = ["translate", str(run_dir), "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--device", "cpu",
+                "--prefix-file", str(tmp_path / "prefixes")]
+        assert cli.main(argv) == Exit.DATA
+        assert message.format(input=tmp_path / "in") in capfd.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(("words", "message"), [
+        (["--seed", "1"], "--seed: says how tokens are drawn; add --sample"),
+        (["--top-k", "1"], "--top-k: says how tokens are drawn; add --sample"),
+        (["--sample", "--n-best", "2"], "--sample: draws one translation a line; leave --n-best out"),
+        (["--sample", "--beam-size", "2"], "--sample: draws one translation a line; leave --beam-size out"),
+        (["--align", "--n-best", "2"], "--align: aligns one translation a line; leave --n-best out"),
+        (["--sample", "--seed", "-1"], "-1: must be a whole number, at least 0")], ids=str)
+    def test_what_contradicts_itself_is_refused(self, words: list[str], message: str,
+                                                capfd: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["translate", "nowhere", *words]) == Exit.USAGE
+        assert message in capfd.readouterr().err

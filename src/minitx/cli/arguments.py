@@ -73,6 +73,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def whole(text: str) -> int:
+    """Parse a whole number, at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, at least 0")
+    return int(text)
+
+
 def positive(text: str) -> int:
     """Parse a whole number, at least 1."""
     if not text.isdecimal() or int(text) < 1:

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             translator = load(args.models, args.device, args.precision)
         meter = Meter(console)
         hypotheses = translator.translate(
-            sources, **search_options(args), progress=meter,
+            sources, **search_options(args), split="never", progress=meter,
             warn=lambda row, what: console.line(f"minitx: warning: {args.src}: line {row + 1}: {what}"))
         meter.close()
         if sink:

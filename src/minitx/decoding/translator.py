@@ -1,6 +1,7 @@
 """Strings to strings with a trained model, the order kept. Neither Lightning nor Hydra.
 
-Lines are sorted by length and searched in batches of at most `decode.max_tokens` padded source positions a hypothesis.
+Lines, or the sentences of a long one, are sorted by length and searched in batches of at most `decode.max_tokens`
+padded source positions a hypothesis.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,7 @@ from minitx.data.tokenizer import Tokenizer, TokenizerPair
 from minitx.decoding.arguments import as_count, as_lines, as_number
 from minitx.decoding.backend import Backend, Hypothesis, Sampling, SearchOptions
 from minitx.decoding.search import check_beam
+from minitx.decoding.splitting import split_line
 from minitx.decoding.torch_backend import TorchBackend
 from minitx.distributed.ranks import SINGLE, Ranks, noop
 from minitx.models.base import Seq2Seq
@@ -24,6 +26,7 @@ from minitx.utils.errors import Exit, UserError
 
 Progress = Callable[[int, int], None]  # lines done, lines in all
 Warn = Callable[[int, str], None]  # index of the line, what happened to it
+SPLITS = ("long", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ class Translator:
     """Translate lines as `decode` says, unless a call says otherwise. Several threads may share one.
 
     Options of the calls that search: `prefixes`, one a line, is text that its translation begins with ("" = none).
-    `no_repeat_ngram`: no sequence of so many tokens comes twice in a translation; 0 = it may.
+    `no_repeat_ngram`: no sequence of so many tokens comes twice in a translation; 0 = it may. `split`: lines longer
+    than the model reads are split into sentences, translated one by one and joined by spaces ("long"), or all lines
+    are ("always"), or what is too long is cut ("never"); `warn` is called for each that was too long.
 
     Errors of all calls: TypeError if the lines are no iterable of strings (a lone string is refused), or an option has
     the wrong type; ValueError if an option is out of range, or prefixes are not as many as lines; `UserError` for a
@@ -47,9 +52,12 @@ class Translator:
     """
 
     def __init__(self, backend: Backend, tokenizers: TokenizerPair, decode: DecodeConfig, ranks: Ranks = SINGLE,
-                 on_round: Callable[[], None] = noop) -> None:
-        """ranks: they share the batches, and each gets all lines. on_round: what each calls before every round"""
-        self.backend, self.tokenizers, self.decode = backend, tokenizers, decode
+                 on_round: Callable[[], None] = noop, language: str = "en") -> None:
+        """ranks: they share the batches, and each gets all lines. on_round: what each calls before every round
+
+        language: of the lines, for splitting them
+        """
+        self.backend, self.tokenizers, self.decode, self.language = backend, tokenizers, decode, language
         self.ranks, self.on_round = ranks, on_round
 
     @property
@@ -67,29 +75,31 @@ class Translator:
         return self.backend.models[0]
 
     def translate(self, lines: Iterable[str], *, beam_size: int | None = None, length_penalty: float | None = None,
-                  prefixes: Iterable[str] | None = None, no_repeat_ngram: int = 0, progress: Progress | None = None,
-                  warn: Warn | None = None) -> list[str]:
-        """Translate each line; a blank one stays empty. `warn` is called for lines too long, which are cut."""
+                  prefixes: Iterable[str] | None = None, no_repeat_ngram: int = 0, split: str = "long",
+                  progress: Progress | None = None, warn: Warn | None = None) -> list[str]:
+        """Translate each line; a blank one stays empty."""
         lines, options = self._checked(lines, beam_size, length_penalty, 1, no_repeat_ngram)
-        found = self._search(replace(options, scored=False), lines, prefixes, progress, warn)
-        return self._texts(found, len(lines))
+        options = replace(options, scored=False)
+        return self._texts(self._search(options, lines, prefixes, split, progress, warn), len(lines))
 
     def n_best(self, lines: Iterable[str], n: int, *, beam_size: int | None = None, length_penalty: float | None = None,
-               prefixes: Iterable[str] | None = None, no_repeat_ngram: int = 0, progress: Progress | None = None,
-               warn: Warn | None = None) -> list[list[Translation]]:
+               prefixes: Iterable[str] | None = None, no_repeat_ngram: int = 0, split: str = "long",
+               progress: Progress | None = None, warn: Warn | None = None) -> list[list[Translation]]:
         """Find up to n outputs a line, best first; for a blank line one, empty. Two may differ in their tokens alone.
 
+        A line that was split has one: the best of each part, their numbers summed.
         Errors: ValueError if n is more than the beam size.
         """
         lines, options = self._checked(lines, beam_size, length_penalty, n, no_repeat_ngram)
-        outputs = self._search(options, lines, prefixes, progress, warn)
-        blank = [Translation("", 0.0, 0.0)]
-        return [[Translation(self.tokenizers.tgt.decode(h.ids), h.log_prob, h.score) for h in outputs[row]]
-                if row in outputs else blank for row in range(len(lines))]
+        outputs = self._search(options, lines, prefixes, split, progress, warn)
+        decode = self.tokenizers.tgt.decode
+        found = {row: [[Translation(decode(h.ids), h.log_prob, h.score) for h in part] for part in parts]
+                 for row, parts in outputs.items()}
+        return [_joined(found.get(row, [])) for row in range(len(lines))]
 
     def sample(self, lines: Iterable[str], *, temperature: float = 1.0, top_k: int = 0, seed: int = 0,
                first_line: int = 0, prefixes: Iterable[str] | None = None, no_repeat_ngram: int = 0,
-               progress: Progress | None = None, warn: Warn | None = None) -> list[str]:
+               split: str = "long", progress: Progress | None = None, warn: Warn | None = None) -> list[str]:
         """Draw a translation of each line, token by token from softmax(logits / temperature), as `translate` else.
 
         top_k: draw from so many likeliest tokens alone, 0 = from all. What is drawn for a line depends on seed and line
@@ -99,8 +109,8 @@ class Translator:
         sampling = Sampling(as_number(temperature, "temperature", positive=True), as_count(top_k, "top_k", least=0),
                             line_seeds(as_count(seed, "seed", least=0), as_count(first_line, "first_line", least=0),
                                        len(lines)))
-        found = self._search(replace(options, scored=False, sampling=sampling), lines, prefixes, progress, warn)
-        return self._texts(found, len(lines))
+        options = replace(options, scored=False, sampling=sampling)
+        return self._texts(self._search(options, lines, prefixes, split, progress, warn), len(lines))
 
     def _checked(self, lines: Iterable[str], beam_size: int | None, length_penalty: float | None, n_best: int,
                  no_repeat_ngram: int) -> tuple[list[str], SearchOptions]:
@@ -110,34 +120,48 @@ class Translator:
         lines, beam = as_lines(lines), check_beam(beam_size, length_penalty, n_best)
         return lines, SearchOptions(*beam, no_repeat_ngram=as_count(no_repeat_ngram, "no_repeat_ngram", least=0))
 
-    def _search(self, options: SearchOptions, lines: Sequence[str], prefixes: Iterable[str] | None,
-                progress: Progress | None, warn: Warn | None) -> dict[int, list[Hypothesis]]:
-        """Search for each line that is not blank, longest first, so that memory peaks at once. --> outputs by index"""
+    def _search(self, options: SearchOptions, lines: Sequence[str], prefixes: Iterable[str] | None, split: str,
+                progress: Progress | None, warn: Warn | None) -> dict[int, list[list[Hypothesis]]]:
+        """Search for each line that is not blank, longest first, so that memory peaks at once.
+
+        --> by index of the line, what was found for each of its parts; most lines are one
+        """
         begins = self._prefixes(prefixes, len(lines))
-        sources = self._encode(lines, warn or warn_of_line)
-        rows, lengths = list(sources), [len(ids) + 1 for ids in sources.values()]
+        parts = self._parts(lines, split, warn or warn_of_line)
+        keys, lengths = list(parts), [len(ids) + 1 for ids in parts.values()]
         outputs: dict[int, list[Hypothesis]] = {}
         with self.backend.session():
             plans = evaluation_plan(lengths, self.decode.max_tokens // options.beam_size)
             for plan in self.ranks.shard(plans, self.on_round):
-                batch = [rows[i] for i in plan]
-                limits = [output_limit(lengths[i], len(begins.get(rows[i], [])), self.decode, self.backend)
-                          for i in plan]
-                outputs.update(zip(batch, self.backend.search([sources[row] for row in batch], limits,
-                                                              _of_batch(options, batch, begins)), strict=True))
+                prefix = [begins.get(keys[i][0], []) if keys[i][1] == 0 else [] for i in plan]
+                limits = [output_limit(lengths[i], len(begin), self.decode, self.backend)
+                          for i, begin in zip(plan, prefix, strict=True)]
+                batch = self.backend.search([parts[keys[i]] for i in plan], limits,
+                                            _of_batch(options, [keys[i] for i in plan], prefix))
+                outputs.update(zip(plan.tolist(), batch, strict=True))
                 if progress is not None:
-                    progress(len(lines) - max(0, len(rows) - len(outputs) * self.ranks.size), len(lines))
-        return self.ranks.union(outputs)
+                    left = max(0, len(keys) - len(outputs) * self.ranks.size)
+                    progress(len(lines) - min(left, len(lines)), len(lines))
+        found: dict[int, list[list[Hypothesis]]] = {}
+        for i, best in self.ranks.union(outputs).items():
+            found.setdefault(keys[i][0], []).append(best)
+        return found
 
-    def _encode(self, lines: Sequence[str], warn: Warn) -> dict[int, list[int]]:
-        """Encode the lines that are not blank. --> ids without EOS by line index, cut to what the model reads"""
-        sources = _encode_filled(self.tokenizers.src, lines)
-        longest = source_limit(self.decode, self.backend)
-        for row, ids in sources.items():
-            if len(ids) >= longest:
-                warn(row, f"{len(ids) + 1:,} tokens, cut to {longest:,}")
-                sources[row] = ids[: longest - 1]
-        return sources
+    def _parts(self, lines: Sequence[str], split: str, warn: Warn) -> dict[tuple[int, int], list[int]]:
+        """Encode the lines that are not blank. --> ids without EOS by (line, part), none longer than the model reads"""
+        if split not in SPLITS:
+            raise ValueError(f"split={split!r:.40}: must be {', '.join(SPLITS)}")
+        longest, src, found = source_limit(self.decode, self.backend), self.tokenizers.src, {}
+        for row, ids in _encode_filled(src, lines).items():
+            is_long, parts = len(ids) >= longest, [ids]
+            if split == "always" or is_long and split == "long":
+                parts = split_line(lines[row], self.language, src, longest - 1)
+            if is_long:
+                how = f"cut to {longest:,}" if split == "never" else (
+                    f"split into {len(parts)} parts: at most {longest:,} are read at once")
+                warn(row, f"{len(ids) + 1:,} tokens, {how}")
+            found.update({(row, n): part[:longest - 1] for n, part in enumerate(parts)})
+        return found
 
     def _prefixes(self, prefixes: Iterable[str] | None, count: int) -> dict[int, list[int]]:
         """Encode the prefixes that are not blank. --> ids by line index"""
@@ -153,11 +177,11 @@ class Translator:
                                 "the end included; take a shorter one", Exit.DATA)
         return found
 
-    def _texts(self, outputs: dict[int, list[Hypothesis]], count: int) -> list[str]:
+    def _texts(self, outputs: dict[int, list[list[Hypothesis]]], n_lines: int) -> list[str]:
         """Decode the best output of each line; a line without one is empty."""
-        ids = {row: best[0].ids for row, best in outputs.items()}
-        texts = dict(zip(ids, self.tokenizers.tgt.decode_batch(ids.values()), strict=True))
-        return [texts.get(row, "") for row in range(count)]
+        texts = iter(self.tokenizers.tgt.decode_batch([best[0].ids for parts in outputs.values() for best in parts]))
+        joined = {row: " ".join(next(texts) for _ in parts) for row, parts in outputs.items()}
+        return [joined.get(row, "") for row in range(n_lines)]
 
 
 def source_limit(decode: DecodeConfig, backend: Backend) -> int:
@@ -185,12 +209,21 @@ def warn_of_line(row: int, what: str) -> None:
     notify(f"line {row + 1}: {what}")
 
 
-def _of_batch(options: SearchOptions, batch: Sequence[int], prefixes: dict[int, list[int]]) -> SearchOptions:
-    """Return the options for these lines; their seeds are picked from those of all."""
+def _of_batch(options: SearchOptions, keys: Sequence[tuple[int, int]], prefixes: list[list[int]]) -> SearchOptions:
+    """Return the options for these parts of lines, by (line, part); seeds are picked from those of all lines."""
     if options.sampling is not None:
-        seeds = [options.sampling.seeds[row] for row in batch]
+        seeds = [options.sampling.seeds[row] + part for row, part in keys]
         options = replace(options, sampling=replace(options.sampling, seeds=seeds))
-    return replace(options, prefixes=[prefixes.get(row, []) for row in batch]) if prefixes else options
+    return replace(options, prefixes=prefixes) if any(prefixes) else options
+
+
+def _joined(parts: list[list[Translation]]) -> list[Translation]:
+    """Return a line's best translations: those of its one part, or the best of each part as one."""
+    if len(parts) == 1:
+        return parts[0]
+    best = [part[0] for part in parts]
+    return [Translation(" ".join(one.text for one in best), sum((one.log_prob for one in best), 0.0),
+                        sum((one.score for one in best), 0.0))]
 
 
 def _encode_filled(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[int, list[int]]:

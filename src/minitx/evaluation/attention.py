@@ -31,7 +31,7 @@ def attention_maps(translator: Translator, cfg: Config, source: str, target: str
         (warn or warn_of_line)(0, f"{len(src) + 1:,} tokens, cut to {longest:,}")
         src = src[:longest - 1]
     if target is None:
-        (target,) = translator.translate([source], warn=lambda row, what: None)  # the warning was given above
+        (target,) = translator.translate([source], split="never", warn=lambda row, what: None)  # warned of above
     tgt = tokenizers.tgt.encode("" if is_blank(target) else target)
     if model.max_target_length is not None and len(tgt) >= model.max_target_length:
         raise UserError(f"the translation has {len(tgt) + 1:,} tokens, this model writes at most "

@@ -40,7 +40,7 @@ def evaluate(translator: Translator, corpus: Corpus, run_dir: Path, tokenizer: s
         def warn_of_line(row: int, what: str, name: str = name) -> None:
             warn(f"{name}: line {row + 1}: {what}")
 
-        hypotheses = translator.translate(sources, progress=partial(progress, name), warn=warn_of_line)
+        hypotheses = translator.translate(sources, split="never", progress=partial(progress, name), warn=warn_of_line)
         if not translator.ranks.is_main:
             continue
         _write_lines(run_dir / "hypotheses" / f"{name}.{corpus.tgt}", hypotheses)

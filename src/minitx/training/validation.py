@@ -80,7 +80,7 @@ class Validator:
         sources, references = (list(side) for side in zip(*self.subset, strict=True))
         translator = Translator(TorchBackend([model], task.device, self.decode.precision), self.tokenizers,
                                 self.decode, self.ranks, self.on_round)
-        hypotheses = translator.translate(sources, beam_size=1)
+        hypotheses = translator.translate(sources, beam_size=1, split="never")
         shown = [Sample(*row) for row in zip(sources, hypotheses, references, strict=True)][:self.n_samples]
         bleu = score(hypotheses, references, self.bleu_tokenizer).bleu
         return ValidationScore(self.loss(task, model), bleu, len(sources), perf_counter() - began, shown)
