@@ -14,7 +14,8 @@ SRC = ROOT / "src" / "minitx"
 LAYERS = (  # from top to bottom: a folder imports only those below it. What each is for, its `__init__.py` says
     "cli", ".", "experiments/selection", "experiments/suites", "experiments/studies", "experiments/reports",
     "experiments/prediction", "experiments/costs", "experiments", "training", "evaluation", "serving", "export",
-    "decoding", "runs", "models", "distributed", "data", "data/synthetic", "config", "profiling", "utils",
+    "export/graphs", "decoding", "runs", "models", "distributed", "data", "data/synthetic", "config", "profiling",
+    "utils",
 )  # fmt: skip
 ROW = {name: row for row, name in enumerate(reversed(LAYERS))}
 HYDRA, LIGHTNING = {"hydra", "omegaconf"}, {"lightning", "pytorch_lightning"}

@@ -75,7 +75,7 @@ FORMATS = {
     "ctranslate2": Format(("ctranslate2",), ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16",
                                              "float16", "bfloat16"), _only_transformers, serves=True),
     "huggingface": Format(("safetensors",), (), _hugging_face, serves=False),
-    "onnx": Format(("onnx", "onnxscript", "onnxruntime"), ("int8",), lambda cfg: None, serves=True),
+    "onnx": Format(("onnx",), ("int8",), lambda cfg: None, serves=True),
 }
 
 

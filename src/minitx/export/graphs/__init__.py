@@ -1,0 +1,1 @@
+"""The families as ONNX graphs, built operator by operator."""
