@@ -3,18 +3,25 @@
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import pytest
 import torch
+from exportable import random_ids, write_drawn_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import Embedding
 from toys import FAMILIES, SIZES, SPECIALS, random_batch
 
 from minitx.data.batch import pack
+from minitx.decoding.backend import SearchOptions
 from minitx.decoding.search import beam, greedy
+from minitx.decoding.torch_backend import TorchBackend
 from minitx.export.onnx import write_graphs
+from minitx.export.writing import export_run
 from minitx.models.base import DecodeState, Seq2Seq
-from minitx.serving.onnx import OnnxModel
+from minitx.runs.checkpoint import load_model
+from minitx.serving.onnx import OnnxBackend, OnnxModel
 
 Pair = tuple[Seq2Seq, OnnxModel]
 tokens = st.integers(3, SIZES["vocab"] - 1)
@@ -126,3 +133,26 @@ def test_a_trained_model_translates_alike(family: str, tmp_path: Path) -> None:
     src, limits = random_batch(64, 1000).src, torch.full((64,), 12)
     one, other = (greedy(found, src, max_lengths=limits, **SPECIALS) for found in (model, exported(model, tmp_path)))
     assert one == other
+
+
+def test_a_backend_searches_and_scores_as_the_runs_do(tmp_path: Path) -> None:
+    """One run, and two of different families as an ensemble."""
+    runs = [write_drawn_run(tmp_path / f"run{i}", *kind) for i, kind in enumerate([
+        ("model.pos_encoding=learned", "model.max_positions=300"), ("model=lstm_attention",)])]
+    folders = [tmp_path / f"out{i}" for i in range(2)]
+    for run_dir, folder in zip(runs, folders, strict=True):
+        export_run(run_dir, "onnx", folder)
+    models = [load_model(run_dir)[0].eval() for run_dir in runs]
+    sources = random_ids(cast(Embedding, models[0].src_embed).num_embeddings)
+    targets = random_ids(models[0].output.out_features, seed=1)
+    options = [SearchOptions(1, 0.0, scored=False), SearchOptions(3, 1.0, n_best=3, no_repeat_ngram=2),
+               SearchOptions(2, 1.0, prefixes=[[5, 6]] * len(sources))]
+    for chosen in ([0], [1], [0, 1]):
+        own = TorchBackend([models[i] for i in chosen])
+        other = OnnxBackend([folders[i] for i in chosen])
+        assert (own.max_source_length, own.max_target_length) == (other.max_source_length, other.max_target_length)
+        for option in options:
+            found = [[[h.ids for h in best] for best in backend.search(sources, [9] * len(sources), option)]
+                     for backend in (own, other)]
+            assert found[0] == found[1]
+        assert other.score(sources, targets) == pytest.approx(own.score(sources, targets), abs=1e-4)

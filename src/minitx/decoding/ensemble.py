@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from minitx.data.batch import Packed
-from minitx.models.base import DecodeState, Seq2Seq
+from minitx.decoding.search import Searchable
+from minitx.models.base import DecodeState
 from minitx.models.precision import at_least_fp32
 
 
@@ -30,7 +31,7 @@ class EnsembleState:
 class Ensemble:
     """Average the probabilities of models that share a target vocabulary; their families may differ."""
 
-    def __init__(self, models: Sequence[Seq2Seq]) -> None:
+    def __init__(self, models: Sequence[Searchable]) -> None:
         self.models = models
 
     def encode(self, src: Packed) -> list[Tensor]:

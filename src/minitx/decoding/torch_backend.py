@@ -41,6 +41,21 @@ class SteppingBackend(Backend):
                         beam_size=options.beam_size, length_penalty=options.length_penalty, **how)
         return [[Hypothesis(row, nan, nan)] for row in ids]
 
+    @torch.inference_mode()
+    def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
+        """Score by forced decoding, a step at a time."""
+        batch = collate(sources, targets, pad_id=PAD_ID, bos_id=BOS_ID, eos_id=EOS_ID).to(self.device)
+        read = batch.tgt.ids[batch.tgt.rows]  # --> [B, T]
+        written = torch.cat([batch.labels, batch.labels[:1]])[batch.tgt.rows]  # of filler, which is one row, anything
+        state = self.searched.init_state(self.searched.encode(batch.src), batch.src)
+        total = torch.zeros(len(read), dtype=finest(read.device), device=read.device)
+        for t, real in enumerate(batch.tgt.mask.T):
+            logits, state = self.searched.step(read[:, t], state)  # --> [B, V]
+            log_probs = at_least_fp32(logits).log_softmax(-1).gather(1, written[:, t, None])[:, 0]
+            total += log_probs.to(total.dtype).where(real, 0)
+        found: list[float] = total.tolist()
+        return found
+
 
 class TorchBackend(SteppingBackend):
     """Search with a model of PyTorch, or with several over one vocabulary: then with their mean probabilities."""
@@ -54,7 +69,7 @@ class TorchBackend(SteppingBackend):
                          _least(model.max_target_length for model in models))
 
     def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
-        """Score by forced decoding, in the number format of the weights."""
+        """Score all tokens at once, in the number format of the weights."""
         batch = collate(sources, targets, pad_id=PAD_ID, bos_id=BOS_ID, eos_id=EOS_ID).to(self.device)
         with computing_in(None):
             found: list[float] = log_probs(self.models, batch).tolist()

@@ -1,8 +1,9 @@
-"""An exported ONNX folder as a model that our own search steps through, in onnxruntime.
+"""Exported ONNX folders as a backend: onnxruntime computes the steps, our own search takes them.
 
 Tensors go to onnxruntime and come back without a copy: both libraries see the same memory.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnxruntime
@@ -11,9 +12,25 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from minitx.data.batch import Packed
+from minitx.decoding.ensemble import Ensemble
+from minitx.decoding.stepping import SteppingBackend
+from minitx.export.manifest import read_manifest
 from minitx.models.base import DecodeState
 
 MEMORY, STATE, NEXT = "memory.", "state.", "next."
+
+
+class OnnxBackend(SteppingBackend):
+    """Search with one export, or with several over one vocabulary, whose probabilities are averaged; on a CPU."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        """Errors: `UserError` for a folder that is damaged or was not exported"""
+        manifests, models = [read_manifest(folder) for folder in folders], [OnnxModel(folder) for folder in folders]
+        self.model = models[0] if len(models) == 1 else Ensemble(models)
+        self.max_source_length, self.max_target_length = (
+            min((limit for limit in limits if limit is not None), default=None) for limits in (
+                [manifest.max_source_length for manifest in manifests],
+                [manifest.max_target_length for manifest in manifests]))
 
 
 class OnnxModel:
