@@ -17,6 +17,7 @@ from minitx.export.manifest import read_manifest
 from minitx.export.onnx import FAMILIES as GRAPHS
 from minitx.export.onnx import write_graphs
 from minitx.export.writing import export_run
+from minitx.models.linear_rnn import LinearRNN
 from minitx.models.registry import MODELS, model_class
 from minitx.runs.checkpoint import load_model
 from minitx.utils.errors import UserError
@@ -30,6 +31,17 @@ def graphs(folder: Path) -> list[onnx.GraphProto]:
 
 def test_every_family_has_graphs() -> None:
     assert set(GRAPHS) == {model_class(family) for family in MODELS}
+
+
+def test_a_family_without_graphs_is_refused(tmp_path: Path) -> None:
+    class Another(LinearRNN):
+        pass
+
+    model = FAMILIES["linear_rnn ssru"]()
+    model.__class__ = Another
+    with pytest.raises(UserError, match="graphs of Another"):
+        write_graphs(model, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("quantization", [None, "int8"])
@@ -70,7 +82,7 @@ def test_a_weight_is_stored_once(family: str, tmp_path: Path) -> None:
 @given(arrays.arrays("float32", arrays.array_shapes(min_dims=2, max_dims=3, max_side=9),
                      elements=st.floats(-1e3, 1e3, width=32)))
 def test_int8_is_off_by_half_a_step_at_most(matrix: Any) -> None:
-    with Weights(Path("/dev/null")) as weights:
+    with Weights(Path("/dev/null"), {}) as weights:
         rounded, scale = weights.rounded(torch.from_numpy(matrix))
     step = torch.from_numpy(matrix).abs().amax(-1, keepdim=True) / 127
     assert rounded.dtype is torch.int8

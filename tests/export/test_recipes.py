@@ -55,3 +55,8 @@ def test_huggingface(tmp_path: Path) -> None:
     own = load(export(tmp_path, "huggingface", "decode.max_length_ratio=1e-9", "decode.max_length_extra=20"))
     code = recipe("transformers").replace("num_beams=1", "num_beams=1, max_length=21")
     assert run("import os; os.environ['HF_HUB_OFFLINE'] = '1'\n" + code) == own.translate(LINES, beam_size=1)
+
+
+def test_onnx(tmp_path: Path) -> None:
+    own = load(export(tmp_path, "onnx", "decode.max_length_ratio=1e-9", "decode.max_length_extra=20"))
+    assert run(recipe("numpy").replace("=200", "=20")) == own.translate(LINES, beam_size=1)

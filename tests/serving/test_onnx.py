@@ -5,6 +5,7 @@ from pathlib import Path
 from random import Random
 from typing import cast
 
+import onnx
 import pytest
 import torch
 from exportable import random_ids, write_drawn_run
@@ -15,13 +16,16 @@ from toys import FAMILIES, SIZES, SPECIALS, random_batch
 
 from minitx.data.batch import pack
 from minitx.decoding.backend import SearchOptions
+from minitx.decoding.ensemble import Ensemble
 from minitx.decoding.search import beam, greedy
-from minitx.decoding.torch_backend import TorchBackend
+from minitx.decoding.torch_backend import SteppingBackend, TorchBackend
+from minitx.export.manifest import read_manifest
 from minitx.export.onnx import write_graphs
 from minitx.export.writing import export_run
 from minitx.models.base import DecodeState, Seq2Seq
 from minitx.runs.checkpoint import load_model
-from minitx.serving.onnx import OnnxBackend, OnnxModel
+from minitx.serving.onnx import OnnxModel, open_backend
+from minitx.utils.errors import UserError
 
 Pair = tuple[Seq2Seq, OnnxModel]
 tokens = st.integers(3, SIZES["vocab"] - 1)
@@ -136,7 +140,7 @@ def test_a_trained_model_translates_alike(family: str, tmp_path: Path) -> None:
 
 
 def test_a_backend_searches_and_scores_as_the_runs_do(tmp_path: Path) -> None:
-    """One run, and two of different families as an ensemble."""
+    """A run, one of another family, and both averaged."""
     runs = [write_drawn_run(tmp_path / f"run{i}", *kind) for i, kind in enumerate([
         ("model.pos_encoding=learned", "model.max_positions=300"), ("model=lstm_attention",)])]
     folders = [tmp_path / f"out{i}" for i in range(2)]
@@ -147,12 +151,23 @@ def test_a_backend_searches_and_scores_as_the_runs_do(tmp_path: Path) -> None:
     targets = random_ids(models[0].output.out_features, seed=1)
     options = [SearchOptions(1, 0.0, scored=False), SearchOptions(3, 1.0, n_best=3, no_repeat_ngram=2),
                SearchOptions(2, 1.0, prefixes=[[5, 6]] * len(sources))]
-    for chosen in ([0], [1], [0, 1]):
-        own = TorchBackend([models[i] for i in chosen])
-        other = OnnxBackend([folders[i] for i in chosen])
+    exports = [open_backend(folder, read_manifest(folder)) for folder in folders]
+    together = SteppingBackend(Ensemble([OnnxModel(folder) for folder in folders]), "cpu", 300, 300)
+    for own, other in zip([*([TorchBackend([model]) for model in models]), TorchBackend(models)],
+                          [*exports, together], strict=True):
         assert (own.max_source_length, own.max_target_length) == (other.max_source_length, other.max_target_length)
         for option in options:
             found = [[[h.ids for h in best] for best in backend.search(sources, [9] * len(sources), option)]
                      for backend in (own, other)]
             assert found[0] == found[1]
         assert other.score(sources, targets) == pytest.approx(own.score(sources, targets), abs=1e-4)
+
+
+def test_what_onnxruntime_cannot_load_is_a_line(tmp_path: Path) -> None:
+    """As a graph of a later version would be."""
+    write_graphs(FAMILIES["lstm"](), tmp_path)
+    graph = onnx.load(tmp_path / "decoder.onnx", load_external_data=False)
+    graph.opset_import[0].version = 1000
+    onnx.save(graph, tmp_path / "decoder.onnx")
+    with pytest.raises(UserError, match=r"decoder.onnx: onnxruntime [0-9.]+ cannot load it"):
+        OnnxModel(tmp_path)

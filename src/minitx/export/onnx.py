@@ -25,6 +25,7 @@ from minitx.models.gnmt import GNMT
 from minitx.models.linear_rnn import LinearRNN
 from minitx.models.lstm import LSTMSeq2Seq
 from minitx.models.transformer import Transformer
+from minitx.utils.errors import UserError
 
 FAMILIES: dict[type[Seq2Seq], type[Family[Any]]] = {
     Transformer: TransformerGraphs, LSTMSeq2Seq: LSTMGraphs, GNMT: GNMTGraphs, LinearRNN: LinearRNNGraphs}
@@ -37,9 +38,13 @@ def write(trained: Trained, folder: Path, quantization: str | None) -> Limits:
 
 
 def write_graphs(model: Seq2Seq, folder: Path, quantization: str | None = None) -> None:
-    """Write the three files of a model. Errors: OSError"""
+    """Write the three files of a model. Errors: OSError, `UserError` for a family that has no graphs"""
+    if type(model) not in FAMILIES:
+        raise UserError(f"--to onnx: nobody has written the graphs of {type(model).__name__}; they belong into "
+                        "minitx/export/graphs")
     family = FAMILIES[type(model)](model)
-    with Weights(folder / "weights.bin") as weights:
+    names = {p.data_ptr(): name for name, p in model.named_parameters()}
+    with Weights(folder / "weights.bin", names) as weights:
         graphs = encoder(family, weights, quantization), decoder(family, weights, quantization)
     for graph in graphs:
         path = folder / f"{graph.name}.onnx"

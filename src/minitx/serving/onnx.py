@@ -1,9 +1,8 @@
-"""Exported ONNX folders as a backend: onnxruntime computes the steps, our own search takes them.
+"""An exported ONNX folder as a backend: onnxruntime computes the steps, our own search takes them.
 
 Tensors go to onnxruntime and come back without a copy: both libraries see the same memory.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import onnxruntime
@@ -12,25 +11,18 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from minitx.data.batch import Packed
-from minitx.decoding.ensemble import Ensemble
-from minitx.decoding.stepping import SteppingBackend
-from minitx.export.manifest import read_manifest
+from minitx.decoding.backend import Backend
+from minitx.decoding.torch_backend import SteppingBackend
+from minitx.export.manifest import Manifest
 from minitx.models.base import DecodeState
+from minitx.utils.errors import UserError
 
 MEMORY, STATE, NEXT = "memory.", "state.", "next."
 
 
-class OnnxBackend(SteppingBackend):
-    """Search with one export, or with several over one vocabulary, whose probabilities are averaged; on a CPU."""
-
-    def __init__(self, folders: Sequence[Path]) -> None:
-        """Errors: `UserError` for a folder that is damaged or was not exported"""
-        manifests, models = [read_manifest(folder) for folder in folders], [OnnxModel(folder) for folder in folders]
-        self.model = models[0] if len(models) == 1 else Ensemble(models)
-        self.max_source_length, self.max_target_length = (
-            min((limit for limit in limits if limit is not None), default=None) for limits in (
-                [manifest.max_source_length for manifest in manifests],
-                [manifest.max_target_length for manifest in manifests]))
+def open_backend(folder: Path, manifest: Manifest) -> Backend:
+    """Return the backend of a folder that `manifest` proves whole. Errors: `UserError` if onnxruntime cannot load it"""
+    return SteppingBackend(OnnxModel(folder), "cpu", manifest.max_source_length, manifest.max_target_length)
 
 
 class OnnxModel:
@@ -65,10 +57,15 @@ class OnnxModel:
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """Load a graph, to run on as many threads as torch does."""
+    """Load a graph, to run on as many threads as torch does. Errors: `UserError` if onnxruntime does not take it"""
+    onnxruntime.disable_telemetry_events()  # which it has on Windows
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of types of its own
+        raise UserError(f"{path}: onnxruntime {onnxruntime.__version__} cannot load it ({str(error)[:200]}); "
+                        "pip install -U 'minitx[export]'") from error
 
 
 def run(session: onnxruntime.InferenceSession, outputs: list[str], given: dict[str, Tensor]) -> dict[str, Tensor]:

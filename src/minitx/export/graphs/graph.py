@@ -3,7 +3,7 @@
 No tracing: a graph holds what is asked for here, for any batch and any length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ def identity(tensor: Tensor) -> tuple[object, ...]:
 class Weights:
     """A file beside the graphs, which holds a tensor once, however many of them read it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._file = path, path.open("wb")
+    def __init__(self, path: Path, names: Mapping[int, str]) -> None:
+        """names: what the model calls a tensor, by where it lies in memory; for those who look at a graph"""
+        self.path, self.names, self._file = path, names, path.open("wb")
         self._places: dict[object, int] = {}
         self._rounded: dict[object, tuple[Tensor, Tensor]] = {}
         self._held: list[Tensor] = []
@@ -93,7 +94,8 @@ class Graph:
         key = identity(tensor)
         if key not in self._names:
             self._held.append(tensor)
-            name = self._names[key] = f"weight_{len(self._tensors)}"
+            kind = self.weights.names.get(tensor.data_ptr(), "weight")
+            name = self._names[key] = f"{kind}_{len(self._tensors)}"
             self._tensors.append(self._stored(name, tensor))
         return self._names[key]
 
