@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch.nn import Embedding
 from toys import FAMILIES, SIZES, SPECIALS, random_batch
 
+from minitx import load
 from minitx.data.batch import pack
 from minitx.decoding.backend import SearchOptions
 from minitx.decoding.ensemble import Ensemble
@@ -161,6 +162,10 @@ def test_a_backend_searches_and_scores_as_the_runs_do(tmp_path: Path) -> None:
                      for backend in (own, other)]
             assert found[0] == found[1]
         assert other.score(sources, targets) == pytest.approx(own.score(sources, targets), abs=1e-4)
+    lines = ["the dog", "", "the cat sees the dog"]
+    own_words, other_words = ([[t.text for t in best] for best in load(folder).n_best(lines, 2)]
+                              for folder in (runs[1], folders[1]))
+    assert own_words == other_words
 
 
 def test_what_onnxruntime_cannot_load_is_a_line(tmp_path: Path) -> None:
