@@ -191,8 +191,8 @@ class PeakBytes(TorchDispatchMode):
 
 
 def storages(tree: Any) -> dict[StorageWeakRef, int]:
-    """Return the storages behind tensors, which views share, and their bytes."""
-    every = (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+    """Return the storages behind tensors, which views share, and their bytes; what is on no device takes none."""
+    every = (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_meta)
     return {StorageWeakRef(storage): storage.nbytes() for storage in every}
 
 
