@@ -41,6 +41,7 @@ PRIVATE = {  # by package: what is used, and the file whose tests would fail wit
         "torch._subclasses.fake_tensor.FakeTensor": "profiling/test_recorder.py",
         "torch._subclasses.fake_tensor.FakeTensorMode": "profiling/test_fake_cuda.py",
         "torch._subclasses.fake_tensor.unset_fake_temporarily": "profiling/test_fake_cuda.py",
+        "torch.Tensor._version": "models/test_precision.py",
         "torch.UntypedStorage._cdata": "profiling/test_recorder.py",
         "torch._C._FunctionBase._input_metadata": "profiling/test_fake_cuda.py",
         "torch._C._FunctionBase._sequence_nr": "profiling/test_fake_cuda.py",

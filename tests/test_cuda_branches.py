@@ -23,6 +23,7 @@ GRADIENTS = "models/test_on_cuda.py::test_loss_and_gradients_are_the_cpus"
 TRAINS = "system/test_on_cuda.py::test_it_trains_as_a_cpu_does_and_says_what_the_gpu_says"
 BY_ITSELF = "system/test_on_cuda.py::test_by_itself_it_takes_the_gpu_and_its_units_for_bf16"
 DOCTOR = "cli/test_doctor.py::test_a_gpu_is_listed_timed_and_chosen_and_its_memory_is_that_of_the_updates"
+SEARCHED = "models/test_on_cuda.py::test_what_is_found_is_what_a_cpu_finds"
 BITS = "models/test_on_cuda.py::test_tricks_with_the_bits_of_bf16_are_the_cpus_alone"
 DROPOUT = "models/test_on_cuda.py::test_dropout_keeps_the_mean_and_is_that_of_its_seed"
 LOAD = "test_load.py::test_a_gpu_is_taken_by_its_name_or_where_it_is_there"
@@ -39,7 +40,8 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
     "data.batch.to_device": (
         ["torch.device(device).type == 'cuda'", "x.device.type == 'cpu'"],
         "data/test_batch.py::test_what_goes_to_a_gpu_is_pinned_first_and_nobody_waits", "what was pinned and moved"),
-    "decoding.search._likeliest": (["logits.device.type == 'cpu'"], BITS, "the first of the largest"),
+    "decoding.search._best": (["logits.device.type == 'cpu'"], SEARCHED, "the CPU's, in float64"),
+    "decoding.search._likeliest": (["logits.device.type != 'cpu'"], BITS, "the first of the largest"),
     "distributed.bandwidth._choose_device": (
         ["trainer.accelerator != 'cpu'", "torch.cuda.is_available()", "on_gpu"],
         "distributed/test_bandwidth.py::test_each_rank_takes_a_gpu_where_there_is_one", "the device"),
@@ -79,6 +81,7 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
         "experiments/studies/test_growth.py::test_what_is_free_is_the_gpus_or_the_machines",
         "what the driver answers"),
     "models.attention.attend": (["on_cpu(q)"], GRADIENTS, "the CPU's, in float64"),
+    "models.attention.attend_from_step": (["on_cpu(q)"], SEARCHED, "the CPU's, in float64"),
     "models.attention.cross_attention": (
         ["has_varlen(q, q.shape[1] // n_heads)", "on_cpu(q)"], GRADIENTS, "the CPU's, in float64"),
     "models.attention.has_varlen": (
@@ -91,6 +94,7 @@ CHOICES: dict[str, tuple[list[str], str, str]] = {  # by function: its choices, 
     "models.dropout.Dropout.add": (["on_cpu(y)"], DROPOUT, "mean and seed"),
     "models.dropout.Dropout.forward": (["on_cpu(x)"], DROPOUT, "mean and seed"),
     "models.layers.LayerNorm.forward": (["x.device.type == 'cpu'"], GRADIENTS, "the CPU's, in float64"),
+    "models.layers.has_packed": (["on_cpu(x)"], BITS, "the answer"),
     "models.layers.has_tiles": (["on_cpu(x)"], BITS, "the answer"),
     "models.recurrence.Recurrence.forward": (["x.device.type == 'cuda'"], GRADIENTS, "the CPU's, in float64"),
     "models.scan._Scan.forward": (["on_cpu(b)"], GRADIENTS, "the CPU's, in float64"),

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minitx.data.batch import Packed, pack
+from minitx.decoding import search
 from minitx.decoding.backend import Hypothesis
-from minitx.decoding.search import _best, _likeliest, beam, greedy, sample
+from minitx.decoding.search import _best, _kept, _likeliest, beam, greedy, sample
 from minitx.models.base import DecodeState
 
 PAD, BOS, EOS = 0, 1, 2
@@ -103,10 +104,15 @@ def test_a_wide_beam_is_exhaustive_search(seed: int, letters: int, limit: int, l
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), vocab=st.integers(3, 300), count=st.integers(1, 12),
-       spread=st.sampled_from([1.0, 50.0]))
-def test_the_best_tokens_are_those_of_a_stable_sort(seed: int, vocab: int, count: int, spread: float) -> None:
+       spread=st.sampled_from([1.0, 50.0]), cached=st.sampled_from([1, 700, 2**18]))
+def test_the_best_tokens_are_those_of_a_stable_sort(seed: int, vocab: int, count: int, spread: float,
+                                                    cached: int) -> None:
+    """However many rows are searched at a time."""
     logits = (torch.randn(4, vocab, generator=torch.Generator().manual_seed(seed)) * spread).round()  # many ties
-    log_probs, ids = _best(logits.clone(), count, torch.tensor([PAD, BOS]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "CACHED", cached)
+        log_probs, ids = _best(logits.clone(), count, torch.tensor([PAD, BOS]))
+    assert len(ids) == len(logits)
     for row, scores, found in zip(logits, log_probs, ids, strict=True):
         wanted = sorted(range(2, vocab), key=lambda token: -row[token].item())[:count]  # noqa: B023
         assert found.tolist()[:len(wanted)] == wanted
@@ -229,6 +235,16 @@ def test_finished_sentences_leave_the_batch() -> None:
     greedy(model, source(*range(16)), max_lengths=bounds, **SPECIALS)
     assert model.steps == 16
     assert model.rows < 16 * 16 * 0.65  # 16 * 17 / 2 is the least
+
+
+@given(st.integers(1, 600).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_a_batch_shrinks_to_sizes_that_recur(numbers: tuple[int, int]) -> None:
+    unfinished, sentences = numbers
+    kept = _kept(unfinished, sentences)
+    assert unfinished <= kept <= sentences
+    assert kept == sentences or (kept <= unfinished * 9 / 8 and sentences - kept >= sentences / 8)
+    assert kept in (sentences, 0) or kept >> max(0, kept.bit_length() - 5) << max(0, kept.bit_length() - 5) == kept
+    assert (kept == 0) == (unfinished == 0)
 
 
 def test_parents_that_stay_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:

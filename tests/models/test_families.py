@@ -51,6 +51,16 @@ def test_cached_steps_are_the_full_forward(model: Seq2Seq) -> None:
         torch.testing.assert_close(logits[real], full[real, t], atol=1e-10, rtol=1e-10)
 
 
+def test_steps_in_fp32_with_matrices_laid_out_are_those_in_fp64(model: Seq2Seq) -> None:
+    batch, single = random_batch(4), deepcopy(model).float()
+    ids = batch.tgt.ids[batch.tgt.rows]
+    with torch.inference_mode(), computing_in(None):
+        states = [one.init_state(one.encode(batch.src), batch.src) for one in (model, single)]
+        for t, real in enumerate(batch.tgt.mask.T):
+            (exact, states[0]), (found, states[1]) = model.step(ids[:, t], states[0]), single.step(ids[:, t], states[1])
+            torch.testing.assert_close(found[real].double(), exact[real], atol=1e-4, rtol=1e-4)
+
+
 def test_beams_share_the_source_and_follow_their_parents(model: Seq2Seq) -> None:
     """K hypotheses a sentence, reordered and with a sentence dropped, give what each would alone."""
     batch = random_batch(3)

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
@@ -19,6 +20,7 @@ from minitx.models.layers import (
     Linear,
     RotaryPositions,
     SinusoidalPositions,
+    Sublayer,
     Waves,
 )
 from minitx.models.precision import computing_in
@@ -36,6 +38,32 @@ def plain(module: nn.Module, x: Tensor) -> Tensor:
         return centred / deviation * weight + bias
     wide = x.double() @ weight.T + bias
     return wide.relu() @ narrow[0].T + narrow[1] if narrow else wide
+
+
+@pytest.mark.parametrize(("weights", "activations", "tolerance"), MIXED, ids=["fp64", "fp32", "mixed", "bf16"])
+@pytest.mark.parametrize("make", [lambda: FeedForward(16, 40), lambda: Linear(16, 24),
+                                  lambda: Linear(16, 24, bias=False)], ids=["feed-forward", "linear", "without bias"])
+@pytest.mark.parametrize("rows", [1, 33])
+def test_a_search_computes_it_with_matrices_laid_out_in_advance_and_adds(
+        make: Callable[[], FeedForward | Linear], weights: torch.dtype, activations: torch.dtype, tolerance: float,
+        rows: int) -> None:
+    torch.manual_seed(0)
+    module, x = make().to(weights), torch.randn(rows, 16).to(activations)
+    with torch.no_grad():
+        expected = module(x)
+    added = torch.randn_like(expected)
+    with torch.inference_mode(), computing_in(None):
+        for _ in range(2):
+            out, total = module(x), module.add(x, added)
+            assert out.dtype is total.dtype is activations
+            torch.testing.assert_close(out, expected, atol=tolerance, rtol=tolerance)
+            torch.testing.assert_close(total, expected + added, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_a_step_of_a_sublayer_is_the_sublayer(pre_norm: bool) -> None:
+    layer, inner, x = Sublayer(8, 0.1, pre_norm).double().eval(), Linear(8, 8).double(), torch.randn(3, 8).double()
+    assert torch.equal(layer.step(x, inner.add), layer(x, inner))
 
 
 @pytest.mark.parametrize(("weights", "activations", "tolerance"), MIXED, ids=["fp64", "fp32", "mixed", "bf16"])

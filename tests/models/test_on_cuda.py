@@ -16,7 +16,7 @@ from minitx.decoding.search import _likeliest, beam, greedy
 from minitx.models import attention, lstm
 from minitx.models.base import Seq2Seq
 from minitx.models.dropout import Dropout
-from minitx.models.layers import LayerNorm, has_tiles
+from minitx.models.layers import LayerNorm, has_packed, has_tiles, has_vectors
 from minitx.models.precision import computing_in
 from minitx.training.loss import linear_cross_entropy
 
@@ -121,9 +121,16 @@ def test_tricks_with_the_bits_of_bf16_are_the_cpus_alone(monkeypatch: pytest.Mon
     x = torch.randn(9, 40).bfloat16()
     x[::2] = x[::2].round()  # many are equal, and in a row below none is positive
     x[1] = -x[1].abs()
-    assert has_tiles(x)
+    with torch.inference_mode(), computing_in(None):
+        single = torch.ones(1)
+        assert has_tiles(x)
+        assert has_packed(x)
+        assert has_packed(single) == has_vectors()
+        with played_gpu():
+            assert not has_tiles(x)
+            assert not has_packed(x)
+            assert not has_packed(single)
     with played_gpu():
-        assert not has_tiles(x)
         found = _likeliest(x.clone())
     assert found.tolist() == [row.tolist().index(row.max()) for row in x]
 

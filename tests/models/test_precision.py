@@ -1,5 +1,6 @@
 """The number format of activations: a block's own, and its thread's."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -7,7 +8,15 @@ import torch
 from torch import nn
 
 from minitx.models.layers import Linear
-from minitx.models.precision import at_least_fp32, cast_weight, compute_dtype, computing_in, to_compute_dtype
+from minitx.models.precision import (
+    Casts,
+    at_least_fp32,
+    cast_weight,
+    compute_dtype,
+    computing_in,
+    join_weights,
+    to_compute_dtype,
+)
 
 
 def test_a_block_has_its_own_format_and_the_one_before_comes_back_even_after_an_error() -> None:
@@ -55,6 +64,49 @@ def test_a_cast_is_made_once_a_block_and_type() -> None:
         with computing_in(None):
             assert cast_weight(weight, torch.bfloat16) is not cast
     assert cast_weight(weight, torch.bfloat16) is not cast
+
+
+def test_casts_are_kept_from_block_to_block_as_long_as_the_weight_is_what_it_was() -> None:
+    weight, other, casts = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2)), Casts()
+
+    def cast() -> torch.Tensor:
+        with torch.inference_mode(), computing_in(torch.bfloat16, casts):
+            return cast_weight(weight, torch.bfloat16)
+
+    first = cast()
+    assert cast() is first
+    with torch.no_grad():
+        weight.add_(1)
+    second = cast()
+    assert second[0, 0] == 2
+    weight.data = torch.full((2, 2), 3.0)
+    assert cast()[0, 0] == 3
+    with computing_in(None, casts):
+        joined = join_weights(weight, other)
+        assert join_weights(weight, other) is joined
+    with torch.no_grad():
+        other.zero_()
+    with computing_in(None, casts):
+        assert join_weights(weight, other).tolist() == [[3, 3, 0, 0]] * 2
+
+
+def test_casts_of_a_weight_that_is_gone_are_forgotten() -> None:
+    casts = Casts()
+    with computing_in(torch.bfloat16, casts):
+        gone = weakref.ref(cast_weight(nn.Parameter(torch.ones(2)), torch.bfloat16))
+    assert gone() is not None
+    casts.drop_changed()
+    assert gone() is None
+
+
+def test_a_weight_that_does_not_tell_its_changes_is_cast_for_each_block() -> None:
+    casts = Casts()
+    with torch.inference_mode():
+        weight = torch.ones(2)
+        for number in (1, 2):
+            with computing_in(None, casts):
+                assert cast_weight(weight, torch.bfloat16)[0] == number
+            weight += 1
 
 
 @pytest.mark.parametrize(("given", "expected"), [(torch.bfloat16, torch.float32), (torch.float16, torch.float32),

@@ -28,6 +28,7 @@ from minitx.models.precision import at_least_fp32, finest
 
 DROP_FRACTION = 1 / 8  # finished sentences that make it worth copying the state of the others
 GROUP = 64  # ids compared together when the best are searched for
+CACHED = 2**18  # logits of which the best are searched for at a time
 
 
 FREE_CHOICE = Constraints()
@@ -92,10 +93,11 @@ def _unroll(model: Searchable, src: Packed, choose: Callable[[Tensor, Tensor, in
         tokens = choose(constraints.apply(logits, ids[sentences, :t]) if constraints else logits, sentences, t)  # [N]
         ids[sentences, t] = tokens
         alive = alive & (tokens != eos_id) & (t + 1 < limits)  # --> [N]
-        staying = alive.nonzero()[:, 0]
-        if not len(staying):
+        keep = _kept(n_alive := int(alive.sum()), len(alive))
+        if not n_alive:
             break
-        if len(sentences) - len(staying) >= DROP_FRACTION * len(sentences):
+        if keep < len(alive):
+            staying = (~alive).sort(stable=True).indices[:keep]
             state, constraints = state.select(staying), constraints.select(staying)
             sentences, tokens, alive, limits = (x[staying] for x in (sentences, tokens, alive, limits))
     return [_until(eos_id, row[:limit]) for row, limit in zip(ids.tolist(), max_lengths.tolist(), strict=True)]
@@ -144,20 +146,32 @@ def beam(model: Searchable, src: Packed, *, bos_id: int, eos_id: int, max_length
         upper_bound = _score(log_probs, limits, length_penalty).masked_fill(finished, -inf).amax(1)  # --> [B]
         done = (scores.topk(n_best).values[:, -1] > upper_bound) | (upper_bound == -inf) | (t == longest)  # --> [B]
         *is_done, moved = torch.cat([done, (parents != slots).any()[None]]).tolist()  # the step's one wait
-        if sum(is_done) >= DROP_FRACTION * len(is_done):
-            leaving = torch.tensor([i for i, over in enumerate(is_done) if over], device=device)
+        keep = _kept(len(is_done) - sum(is_done), len(is_done))
+        if keep < len(is_done):
+            order = sorted(range(len(is_done)), key=is_done.__getitem__)  # the unfinished first
+            leaving = torch.tensor(order[keep:], device=device)
             columns = (x[leaving].tolist() for x in (sentences, ids[..., 1:], lengths, log_probs, scores))
             for b, *hypotheses in zip(*columns, strict=True):
                 results[b] = _ranked(eos_id, *hypotheses)[:n_best]
-            if all(is_done):
+            if not keep:
                 break
-            staying = torch.tensor([i for i, over in enumerate(is_done) if not over], device=device)
+            staying = torch.tensor(order[:keep], device=device)
             state, constraints = state.select(staying), constraints.select(staying)
             sentences, limits, ids, log_probs, lengths, finished, parents = (
                 x[staying] for x in (sentences, limits, ids, log_probs, lengths, finished, parents))
         if moved:
             state = state.reorder((torch.arange(len(ids), device=device)[:, None] * beam_size + parents).flatten())
     return results
+
+
+def _kept(unfinished: int, sentences: int) -> int:
+    """Return how many sentences a batch goes on with, some finished ones among them.
+
+    Sizes recur, since oneDNN makes kernels anew for each: a number is rounded up by an eighth at most.
+    """
+    step = 1 << max(0, unfinished.bit_length() - 4)
+    rounded = -(-unfinished // step) * step
+    return sentences if sentences - rounded < DROP_FRACTION * sentences else rounded
 
 
 def check_beam(beam_size: int, length_penalty: float, n_best: int = 1) -> tuple[int, float, int]:
@@ -171,13 +185,19 @@ def check_beam(beam_size: int, length_penalty: float, n_best: int = 1) -> tuple[
 def _likeliest(logits: Tensor) -> Tensor:
     """Find each row's largest, the first among equals. [N, V] --> [N]
 
-    A CPU compares many integers at a time, but bf16 one by one; positive bf16 numbers are ordered as their bits are.
+    A CPU finds many maxima at a time, but where they are one by one: it looks for a group of ids, then for the one in
+    it. It compares many integers at a time, but bf16 one by one; positive bf16 numbers are ordered as their bits are.
     """
-    if logits.dtype == torch.bfloat16 and logits.device.type == "cpu":
+    if logits.device.type != "cpu":
+        return logits.max(-1).indices
+    if logits.dtype == torch.bfloat16:
         largest = logits.view(torch.int16).max(-1)
         if (largest.values > 0).all():
             return largest.indices
-    return logits.max(-1).indices
+    groups = _in_groups(logits)
+    group = groups.amax(2).max(1, keepdim=True).indices  # --> [N, 1]
+    within = groups.gather(1, group[..., None].expand(-1, 1, GROUP))[:, 0].max(1).indices  # --> [N]
+    return group[:, 0] * GROUP + within
 
 
 def _best(logits: Tensor, count: int, banned: Tensor,
@@ -186,12 +206,16 @@ def _best(logits: Tensor, count: int, banned: Tensor,
 
     Ranks by logits, as greedy search does: rounding may make two log-probabilities equal. These are the model's own:
     banned tokens keep their share. The C best lie in the C groups with the largest maxima, so only those are searched:
-    as fast as `topk`, which promises no order among equals (frequent in bf16).
+    as fast as `topk`, which promises no order among equals (frequent in bf16). A CPU takes some rows at a time, so that
+    they and what is made of them stay in its cache.
     """
+    rows = max(1, CACHED // logits.shape[1])
+    if logits.device.type == "cpu" and constrain is None and len(logits) > rows:
+        found = [_best(part, count, banned) for part in logits.split(rows)]
+        return torch.cat([log_probs for log_probs, _ in found]), torch.cat([ids for _, ids in found])
     log_probs = at_least_fp32(logits).log_softmax(-1)
     logits, count = logits.index_fill_(1, banned, -inf), min(count, logits.shape[1])
-    logits = logits if constrain is None else constrain(logits)
-    groups = pad(logits, (0, -logits.shape[1] % GROUP), value=-inf).unflatten(1, (-1, GROUP))  # --> [N, V/64, 64]
+    groups = _in_groups(logits if constrain is None else constrain(logits))
     top = _take_max(groups.amax(2), min(count, groups.shape[1]))[1].sort(1).values  # --> [N, C], lowest ids first
     searched = groups.gather(1, top[..., None].expand(-1, -1, GROUP))  # --> [N, C, 64]
     if constrain is not None:  # with nothing left to choose, a group is taken twice: a forced token is one candidate
@@ -200,6 +224,12 @@ def _best(logits: Tensor, count: int, banned: Tensor,
     best = top.gather(1, at // GROUP) * GROUP + at % GROUP
     best = best.masked_fill(values == -inf, 0)  # fewer than C tokens are possible
     return log_probs.gather(1, best).masked_fill(values == -inf, -inf), best
+
+
+def _in_groups(logits: Tensor) -> Tensor:
+    """[N, V] --> [N, V/64, 64]; a last group that is not full is filled up with -inf"""
+    missing = -logits.shape[1] % GROUP
+    return (pad(logits, (0, missing), value=-inf) if missing else logits).unflatten(1, (-1, GROUP))
 
 
 def _take_max(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from minitx.decoding.constraints import Constraints
 from minitx.decoding.ensemble import Ensemble
 from minitx.decoding.search import Searchable, beam, greedy, sample
 from minitx.models.base import Seq2Seq, evaluating
-from minitx.models.precision import at_least_fp32, computing_in, finest
+from minitx.models.precision import Casts, at_least_fp32, computing_in, finest
 
 
 class SteppingBackend(Backend):
@@ -46,8 +46,13 @@ class TorchBackend(SteppingBackend):
     """Search with a model of PyTorch, or with several over one vocabulary: then with their mean probabilities."""
 
     def __init__(self, models: Sequence[Seq2Seq], device: torch.device | str = "cpu",
-                 precision: str | None = None) -> None:
-        """precision: that of search, as `decode.precision`"""
+                 precision: str | None = None, *, serves: bool = False) -> None:
+        """precision: that of search, as `decode.precision`
+
+        serves: what search makes of the weights, such as other layouts, is kept from text to text, in as much memory as
+        they take; else it is made anew for each
+        """
+        self.casts = Casts() if serves else None
         self.models, self.dtype = tuple(models), None if precision is None else torch.bfloat16
         super().__init__(self.models[0] if len(self.models) == 1 else Ensemble(self.models), device,
                          _least(model.max_source_length for model in models),
@@ -56,7 +61,7 @@ class TorchBackend(SteppingBackend):
     def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
         """Score by forced decoding, in the number format of the weights."""
         batch = collate(sources, targets, pad_id=PAD_ID, bos_id=BOS_ID, eos_id=EOS_ID).to(self.device)
-        with computing_in(None):
+        with computing_in(None, self.casts):
             found: list[float] = log_probs(self.models, batch).tolist()
         return found
 
@@ -66,7 +71,7 @@ class TorchBackend(SteppingBackend):
         with ExitStack() as stack:
             for model in self.models:
                 stack.enter_context(evaluating(model))
-            stack.enter_context(computing_in(self.dtype))
+            stack.enter_context(computing_in(self.dtype, self.casts))
             yield
 
 

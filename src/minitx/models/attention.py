@@ -3,6 +3,8 @@
 B sentences, N rows, H heads, L queries, S keys, D width, d = D / H.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,7 @@ from minitx.models.cpu_attention import (
     ALL,
     CAUSAL,
     Reach,
+    attend_by_head,
     attend_packed,
     attend_side_by_side,
     attention_weights,
@@ -32,6 +35,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     if on_cpu(q):
         return attend_side_by_side(q, k, v, bias)
     return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
+
+
+def attend_from_step(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, n_heads: int) -> Tensor:
+    """Do the same where heads of all sentences stand side by side. q: [B*H, L, d], k, v: [B*H, S, d] --> [B*H, L, d]
+
+    bias: [B*H, 1, S] in the type of q
+    """
+    if on_cpu(q):
+        return attend_by_head(q, k, v, bias)
+    q, k, v = (t.unflatten(0, (-1, n_heads)) for t in (q, k, v))
+    mask = None if bias is None else bias.unflatten(0, (-1, n_heads))
+    return F.scaled_dot_product_attention(q, k, v, mask).flatten(0, 1)
 
 
 def self_attention(qkv: Tensor, packed: Packed, n_heads: int, *, causal: bool = False,
@@ -128,18 +143,16 @@ class SelfAttention(Attention):
         q, k, _ = to_heads(self.project(x, packed.places, packed.longest), packed, self.n_heads, 3)
         return attention_weights(q, k, reach_bias(packed, reach_of(packed, causal, self.window)))
 
-    def step(self, x: Tensor, past_k: Tensor, past_v: Tensor, place: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Attend from a new position to those before it. x: [B, D], past: [B, H, t, d] --> [B, D], past with this one
+    def step(self, x: Tensor, keys: Tensor, values: Tensor, places: Tensor, length: int, added: Tensor) -> Tensor:
+        """Attend from a new position, at places [1], to it and those before it, and add. x, added: [N, D] --> [N, D]
 
-        Only what a window still reaches is kept: `window` positions and this one. Copying the past at each step is as
-        fast as writing into memory set aside for what comes, and leaves every earlier state as it was.
+        keys, values: [N*H, T, d], the last position of which is this one's, still to be written
         """
-        if self.window is not None:
-            past_k, past_v = past_k[:, :, -self.window:], past_v[:, :, -self.window:]
-        qkv = self.project(x, torch.full((1,), place, device=x.device), place + 1)
-        q, k, v = qkv.view(len(x), 3, self.n_heads, 1, -1).unbind(1)
-        k, v = torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2)
-        return self.out(attend(q, k, v).flatten(1)), k, v
+        D, heads = x.shape[1], len(keys)
+        qkv = self.project(x, places, length)
+        q, k, v = (qkv[:, i * D:(i + 1) * D].reshape(heads, -1) for i in range(3))
+        keys[:, -1], values[:, -1] = k, v
+        return self.out.add(attend_from_step(q[:, None], keys, values, None, self.n_heads).view(x.shape), added)
 
 
 class CrossAttention(Attention):
@@ -165,10 +178,29 @@ class CrossAttention(Attention):
         """Project the memory once a sentence. [N, D] --> 2 x [B, H, S, d]"""
         return to_heads(self.kv(memory), src, self.n_heads, 2).unbind(0)
 
-    def step(self, x: Tensor, k: Tensor, v: Tensor, bias: Tensor, beam_size: int) -> Tensor:
-        """x: [B*K, D], k, v: [B, H, S, d], bias: [B, 1, 1, S] --> [B*K, D]; a sentence's keys serve its K hypotheses"""
-        q = self.q(x).view(-1, beam_size, self.n_heads, k.shape[-1]).transpose(1, 2)  # --> [B, H, K, d]
-        return self.out(attend(q, k, v, bias).transpose(1, 2).reshape(x.shape))
+    def source(self, memory: Tensor, src: Packed) -> list[Tensor]:
+        """Prepare what steps of a search read of the source. --> keys, values [B, H, S, d], and a bias [B, H, 1, S]
+
+        There is no bias where sentences are as long as one another.
+        """
+        k, v = self.keys_values(memory, src)
+        if src.n_tokens == len(k) * src.longest:
+            return [k, v]
+        return [k, v, src.bias.to(k.dtype).expand(-1, self.n_heads, -1, -1).contiguous()]
+
+    def step(self, x: Tensor, source: Sequence[Tensor], beam_size: int, added: Tensor) -> Tensor:
+        """Attend to the source, and add. x, added: [B*K, D], source: as above --> [B*K, D]
+
+        A sentence's keys serve its K hypotheses.
+        """
+        k, v, *bias = (t.flatten(0, 1) for t in source)  # --> [B*H, S, d]
+        q = self.q(x)
+        if beam_size > 1:
+            q = q.view(-1, beam_size, self.n_heads, k.shape[2]).transpose(1, 2)
+        y = attend_from_step(q.reshape(len(k), beam_size, -1), k, v, bias[0] if bias else None, self.n_heads)
+        if beam_size > 1:
+            y = y.unflatten(0, (-1, self.n_heads)).transpose(1, 2)
+        return self.out.add(y.reshape(x.shape), added)
 
 
 class SourceAttention(Attention):

@@ -17,30 +17,43 @@ import torch
 from torch import Tensor, nn
 
 from minitx.data.batch import Packed
+from minitx.models.cache import Cache
 
 Lengths = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class DecodeState:
-    """Hold what decoding carries from step to step; search selects and reorders its rows and reads none of them."""
+    """Hold what decoding carries from step to step; search selects and reorders its rows and reads none of them.
+
+    A state stays what it is, whatever is made of it.
+    """
 
     sentences: list[Tensor]  # leading dimension B: one row a sentence, shared by its hypotheses
     beams: list[Tensor]  # leading dimension B*K: one row a hypothesis
     beam_size: int
     position: int = 0  # target tokens read so far
+    cache: Cache | None = None  # of a family that looks back: one row a hypothesis, and a position a token
+
+    @property
+    def carried(self) -> list[Tensor]:
+        """All that a hypothesis has of its own."""
+        return self.beams if self.cache is None else [*self.beams, self.cache.positions]
 
     def reorder(self, rows: Tensor) -> "DecodeState":
         """Let hypothesis i go on from what hypothesis `rows[i]` was. rows: [B*K]"""
-        return replace(self, beams=[t.index_select(0, rows) for t in self.beams])
+        return self._take(rows, self.sentences)
 
     def select(self, sentences: Tensor) -> "DecodeState":
         """Drop all sentences but these, with their hypotheses. sentences: [B']"""
-        def rows(t: Tensor) -> Tensor:
-            return t.unflatten(0, (-1, self.beam_size)).index_select(0, sentences).flatten(0, 1)
+        slots = torch.arange(self.beam_size, device=sentences.device)
+        rows = (sentences[:, None] * self.beam_size + slots).flatten()
+        return self._take(rows, [t.index_select(0, sentences) for t in self.sentences])
 
-        return replace(self, beams=[rows(t) for t in self.beams],
-                       sentences=[t.index_select(0, sentences) for t in self.sentences])
+    def _take(self, rows: Tensor, sentences: list[Tensor]) -> "DecodeState":
+        """rows: [B'*K]"""
+        return replace(self, sentences=sentences, beams=[t.index_select(0, rows) for t in self.beams],
+                       cache=None if self.cache is None else self.cache.take(rows))
 
 
 class Attention(nn.Module, ABC):

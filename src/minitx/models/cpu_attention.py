@@ -107,6 +107,16 @@ def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     return scores.softmax(-1).to(q.dtype)
 
 
+def attend_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Do what `attend` does for a step of a search. q: [G, L, d], k, v: [G, S, d], bias: [G, 1, S] --> [G, L, d]
+
+    The softmax sums in fp32 at least, and returns what it was given.
+    """
+    scores = torch.baddbmm(q.new_empty(()) if bias is None else bias, q, k.transpose(1, 2),
+                           beta=0 if bias is None else 1, alpha=q.shape[2] ** -0.5)
+    return torch.bmm(scores.softmax(-1), v)
+
+
 def _gradients(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> None:
     """Write into dq, dk and dv. grad: [B, H, L, d]"""
     ds = _score_gradient(grad, v, p, q.shape[-1] ** -0.5)

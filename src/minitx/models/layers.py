@@ -5,14 +5,15 @@ N rows, D width, H heads, d = D / H.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitx.models.dropout import Dropout
-from minitx.models.precision import cast_weight, finest, tile_weight
+from minitx.models.precision import cast_weight, finest, keeps_casts, pack_weight
 from minitx.utils.autograd import apply_function, on_cpu
 
 
@@ -22,9 +23,16 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """[..., D in] --> [..., D out]"""
         bias = None if self.bias is None else cast_weight(self.bias, x.dtype)
-        if has_tiles(x) and torch.is_inference_mode_enabled():
-            return tile_product(x, tile_weight(self.weight), bias, "none")
+        if has_packed(x):
+            return product(x, pack_weight(self.weight, x.dtype), bias)
         return F.linear(x, cast_weight(self.weight, x.dtype), bias)
+
+    def add(self, x: Tensor, added: Tensor) -> Tensor:
+        """Compute x W' + b + added, where it can in one pass. [..., D in], [..., D out] --> [..., D out]"""
+        if has_packed(x):
+            bias = None if self.bias is None else cast_weight(self.bias, x.dtype)
+            return product_added(x, pack_weight(self.weight, x.dtype), bias, added)
+        return self(x) + added
 
 
 def has_tiles(x: Tensor) -> bool:
@@ -33,9 +41,33 @@ def has_tiles(x: Tensor) -> bool:
             and bool(torch.backends.mkldnn.enabled) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
-def tile_product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    """Compute x W' + b and the activation, "none" or "relu", in one kernel."""
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
+def has_packed(x: Tensor) -> bool:
+    """Return whether products of such a tensor are made with matrices that oneDNN has laid out in advance: in searches.
+
+    In bf16 where it has kernels; in fp32 where its vectors are x86's, if a matrix is laid out only once.
+    """
+    if not torch.is_inference_mode_enabled():
+        return False
+    if x.dtype is torch.float32:
+        return on_cpu(x) and keeps_casts() and bool(torch.backends.mkldnn.enabled) and has_vectors()
+    return has_tiles(x)
+
+
+@cache
+def has_vectors() -> bool:
+    """Return whether this processor has AVX2 or AVX-512, and torch oneDNN's kernels for them."""
+    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+    """Compute x W' + b and the activation, "none" or "relu", in one kernel of oneDNN."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, activation, [], "")
+    return y
+
+
+def product_added(x: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor) -> Tensor:
+    """Compute x W' + b + added in one kernel of oneDNN."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, added, weight, bias, "add")
     return y
 
 
@@ -45,7 +77,7 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] --> [..., D]"""
         if x.device.type == "cpu":  # its kernel takes weights in fp32, and its backward is faster for it
-            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+            return torch.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         weight, bias = (cast_weight(p, x.dtype) for p in (self.weight, self.bias))
         return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
@@ -58,13 +90,20 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] --> [..., D]"""
-        if has_tiles(x) and torch.is_inference_mode_enabled():
-            w1, b1, w2, b2 = self.parameters()
-            wide = tile_product(x, tile_weight(w1), cast_weight(b1, x.dtype), "relu")
-            return tile_product(wide, tile_weight(w2), cast_weight(b2, x.dtype), "none")
+        if has_packed(x):
+            return cast(Linear, self[2])(self.widened(x))
         weights = [cast_weight(p, x.dtype) for p in self.parameters()]
         y: Tensor = apply_function(_FeedForward, x.flatten(0, -2), *weights)
         return y.view(x.shape)
+
+    def add(self, x: Tensor, added: Tensor) -> Tensor:
+        """Compute what `forward` does and add to it. [..., D], [..., D] --> [..., D]"""
+        return cast(Linear, self[2]).add(self.widened(x), added) if has_packed(x) else self(x) + added
+
+    def widened(self, x: Tensor) -> Tensor:
+        """Compute max(0, x W1 + b1) in one kernel of oneDNN. [..., D] --> [..., D wide]"""
+        wide = cast(Linear, self[0])
+        return product(x, pack_weight(wide.weight, x.dtype), cast_weight(wide.bias, x.dtype), "relu")
 
 
 class _FeedForward(torch.autograd.Function):
@@ -72,7 +111,7 @@ class _FeedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        wide = tile_product(x, w1, b1, "relu") if has_tiles(x) else F.linear(x, w1, b1).relu_()
+        wide = product(x, w1, b1, "relu") if has_tiles(x) else F.linear(x, w1, b1).relu_()
         ctx.save_for_backward(x, wide, w1, w2)
         return F.linear(wide, w2, b2)
 
@@ -96,6 +135,10 @@ class Sublayer(nn.Module):
         if self.pre_norm:
             return self.dropout.add(x, function(self.norm(x)))
         return self.norm(self.dropout.add(x, function(x)))
+
+    def step(self, x: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Do the same without dropout, the sum left to the function: it is given what it reads, and what to add."""
+        return function(self.norm(x), x) if self.pre_norm else self.norm(function(x, x))
 
 
 class SinusoidalPositions(nn.Module):

@@ -95,15 +95,15 @@ class LinearRNN(Seq2Seq):
         batch, layers = len(src.lengths), cast(list[DecoderLayer], list(self.decoder))
         zeros = at_least_fp32(memory.new_zeros(batch, self.d_hidden))
         beams = [zeros if start is None else at_least_fp32(start) for start in self.initial_states(memory)]
-        cross = [t for layer in layers if layer.cross is not None for t in layer.cross.keys_values(memory, src)]
-        return DecodeState(sentences=[src.bias, *cross] if self.attends else [],
-                           beams=[state.repeat_interleave(beam_size, dim=0) for state in beams], beam_size=beam_size)
+        cross = [t for layer in layers if layer.cross is not None for t in layer.cross.source(memory, src)]
+        return DecodeState(cross, [state.repeat_interleave(beam_size, dim=0) for state in beams], beam_size)
 
     def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """Read one token a hypothesis. tokens: [B*K] --> logits [B*K, V], next state"""
         x, beams = self.embed(self.tgt_embed, tokens), list[Tensor]()  # --> [B*K, D]
+        parts = len(state.sentences) // len(self.decoder)
         for i, (layer, past) in enumerate(zip(cast(list[DecoderLayer], list(self.decoder)), state.beams, strict=True)):
-            source = [*state.sentences[1 + 2 * i:3 + 2 * i], *state.sentences[:1]]
+            source = state.sentences[parts * i:parts * (i + 1)]
             x, past = layer.step(x, past, source, state.beam_size)
             beams.append(past)
         return self.project(self.decoder_norm(x)), replace(state, beams=beams, position=state.position + 1)
@@ -167,17 +167,16 @@ class DecoderLayer(nn.Module):
         return self.add_feed_forward(x, self.feed_forward)
 
     def step(self, x: Tensor, past: Tensor, source: Sequence[Tensor], beam_size: int) -> tuple[Tensor, Tensor]:
-        """Decode one position. x: [B*K, D], past: [B*K, R], source: k, v and bias, if it attends --> x, next state"""
-        def recurrence(y: Tensor) -> Tensor:
+        """Decode one position. x: [B*K, D], past: [B*K, R], source: as `cross` reads it, if it attends --> x, state"""
+        def recurrence(y: Tensor, added: Tensor) -> Tensor:
             nonlocal past
-            y, past = self.recurrence.step(y, past)
+            y, past = self.recurrence.step(y, past, added)
             return y
 
-        x = self.add_recurrence(x, recurrence)
+        x = self.add_recurrence.step(x, recurrence)
         if (cross := self.cross) is not None:
-            k, v, bias = source
-            x = self.add_cross(x, lambda y: cross.step(y, k, v, bias, beam_size))
-        return self.add_feed_forward(x, self.feed_forward), past
+            x = self.add_cross.step(x, lambda y, added: cross.step(y, source, beam_size, added))
+        return self.add_feed_forward.step(x, self.feed_forward.add), past
 
 
 class Recurrence(nn.Module):
@@ -208,12 +207,12 @@ class Recurrence(nn.Module):
         y = self.cell.output(states).to(x.dtype).view(-1, self.width)
         return self.out(gather_rows(y, inverse, index).view(len(x), -1))
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Read one token forwards. x: [B*K, D], state: [B*K, R] --> [B*K, D], next state"""
+    def step(self, x: Tensor, state: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+        """Read one token forwards, and add. x, added: [B*K, D], state: [B*K, R] --> [B*K, D], next state"""
         parts = at_least_fp32(self.read(x)).view(len(x), 1, self.cell.parts, -1)
         a, b = (t[:, 0] for t in self.cell.coefficients(parts.unbind(-2)))
         state = torch.addcmul(b, a, state)
-        return self.out(self.cell.output(state).to(x.dtype)), state
+        return self.out.add(self.cell.output(state).to(x.dtype), added), state
 
 
 class Cell(nn.Module, ABC):

@@ -1,33 +1,68 @@
 """The number format of activations, and weights cast to it. Each thread has its own, so threads can share a model."""
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+Mark = tuple[int, int, torch.dtype]  # what changes with a weight: its version, its place in memory, its type
+
+
+class Casts:
+    """Hold weights in other formats and layouts, each made once as long as its weights stay what they are.
+
+    What is done to a weight's `.data` alone is not seen.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[torch.dtype | str, *tuple[int, ...]], tuple[list[weakref.ref[Tensor]], list[Mark | None],
+                                                                           Tensor]] = {}
+
+    def once(self, weights: Sequence[Tensor], kind: torch.dtype | str, make: Callable[[], Tensor]) -> Tensor:
+        """Make what is called `kind` of these weights, or return what was made before."""
+        key = (kind, *map(id, weights))
+        if (found := self._made.get(key)) is None:
+            self._made[key] = found = [weakref.ref(w) for w in weights], [_mark(w) for w in weights], make()
+        return found[2]
+
+    def drop_changed(self) -> None:
+        """Forget what was made of weights that have changed since, or are gone."""
+        for key, (refs, marks, _) in list(self._made.items()):
+            weights = [ref() for ref in refs]
+            if any(w is None or mark is None or _mark(w) != mark for w, mark in zip(weights, marks, strict=True)):
+                self._made.pop(key, None)
+
+
+def _mark(weight: Tensor) -> Mark | None:
+    """Return what tells whether a weight has changed, None = nothing does."""
+    return None if weight.is_inference() else (weight._version, weight.data_ptr(), weight.dtype)
+
 
 @dataclass(frozen=True)
 class _Block:
-    """Hold what `computing_in` says of its block, and the casts made there by the weight's id and the format."""
+    """Hold what `computing_in` says of its block."""
 
     dtype: torch.dtype | None
-    casts: dict[tuple[int, torch.dtype | str], Tensor] = field(default_factory=dict)
+    casts: Casts
 
 
 _block: ContextVar[_Block | None] = ContextVar("minitx.precision", default=None)
 
 
 @contextmanager
-def computing_in(dtype: torch.dtype | None) -> Iterator[None]:
+def computing_in(dtype: torch.dtype | None, casts: Casts | None = None) -> Iterator[None]:
     """Compute activations in this type inside the block, None = in that of the weights; each weight is cast once.
 
     The block is its thread's own: others may use the same model at the same time, in another type. Nobody may change
-    a weight meanwhile.
+    a weight meanwhile. casts: kept from block to block, for a model that serves; None = this block's own
     """
-    token = _block.set(_Block(dtype))
+    if casts is not None:
+        casts.drop_changed()
+    token = _block.set(_Block(dtype, casts or Casts()))
     try:
         yield
     finally:
@@ -53,38 +88,41 @@ def finest(device: torch.device) -> torch.dtype:
 
 def cast_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a weight in another type, inside `computing_in` the same tensor each time: decoding uses it every step."""
-    return weight if weight.dtype is dtype else _once(weight, dtype, lambda: weight.to(dtype))
+    return weight if weight.dtype is dtype else _once([weight], dtype, lambda: weight.to(dtype))
 
 
 def cast_together(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     """Return weights in another type, one after the other in one buffer; inside `computing_in` the same each time."""
     if all(weight.dtype is dtype for weight in weights):
         return list(weights)
-    flat = _once(weights[0], f"{dtype} together", lambda: torch.cat([weight.flatten() for weight in weights]).to(dtype))
+    flat = _once(weights, f"{dtype} together", lambda: torch.cat([weight.flatten() for weight in weights]).to(dtype))
     parts = flat.split([weight.numel() for weight in weights])
     return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
 
-def tile_weight(weight: Tensor) -> Tensor:
-    """Return a matrix in bf16, inside `computing_in` laid out for the CPU's tiles: oneDNN else does so at each use."""
-    if _block.get() is None:
-        return weight.bfloat16()
-    return _once(weight, "tiles", lambda: torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16()))
+def keeps_casts() -> bool:
+    """Return whether what is made of a weight serves again: inside `computing_in` it does."""
+    return _block.get() is not None
 
 
-def _once(weight: Tensor, kind: torch.dtype | str, make: Callable[[], Tensor]) -> Tensor:
-    """Make a cast of a weight, but inside `computing_in` return the one that was made there before."""
+def pack_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a matrix laid out for oneDNN's products, inside `computing_in` once: they else do so at each use."""
+    if not keeps_casts():
+        return weight.to(dtype)
+    return _once([weight], f"{dtype} packed",
+                 lambda: torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype)))
+
+
+def _once(weights: Sequence[Tensor], kind: torch.dtype | str, make: Callable[[], Tensor]) -> Tensor:
+    """Make something of weights, but inside `computing_in` return what was made there before."""
     if torch.compiler.is_compiling() or (block := _block.get()) is None:
         return make()
-    key = id(weight), kind
-    if key not in block.casts:
-        block.casts[key] = make()
-    return block.casts[key]
+    return block.casts.once(weights, kind, make)
 
 
 def join_weights(left: Tensor, right: Tensor) -> Tensor:
     """Return two matrices side by side, inside `computing_in` the same tensor each time: a loop uses it every step."""
-    return _once(left, f"beside {id(right)}", lambda: torch.cat([left, right], dim=1))
+    return _once([left, right], "side by side", lambda: torch.cat([left, right], dim=1))
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from minitx.data.batch import Packed, gather_rows
 from minitx.models.attention import SourceAttention, attend
 from minitx.models.base import Seq2Seq
 from minitx.models.dropout import Dropout
-from minitx.models.layers import Linear
-from minitx.models.precision import cast_together, cast_weight, join_weights, to_compute_dtype
+from minitx.models.layers import Linear, has_packed, product, product_added
+from minitx.models.precision import cast_together, cast_weight, join_weights, pack_weight, to_compute_dtype
 
 
 class RecurrentSeq2Seq(Seq2Seq):
@@ -57,6 +57,8 @@ class Recurrence(nn.LSTM):
             state = zeros, zeros
         if self.cell_loop:
             return self.loop(x, state)
+        if x.shape[1] == 1 and has_packed(x):
+            return self.step(x, state)
         if x.device.type == "cuda":  # cuDNN wants one buffer. Autocast would make it, but in fp16, whatever it is told
             weights = cast_together(self.all_weights[0], x.dtype)
         else:
@@ -75,6 +77,18 @@ class Recurrence(nn.LSTM):
             h = o.sigmoid() * c.tanh()
             steps.append(h)
         return torch.stack(steps, dim=1), (h[None], c[None])
+
+
+    def step(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Do what `forward` does with one step of a search: the fused operator lays out its weights at each call."""
+        w_ih, w_hh = (pack_weight(weight, x.dtype) for weight in self.all_weights[0][:2])
+        b_ih, b_hh = (cast_weight(bias, x.dtype) for bias in self.all_weights[0][2:])
+        h, c = state[0][0], state[1][0]
+        gates = product_added(x[:, 0], w_ih, b_ih, product(h, w_hh, b_hh))
+        i, f, g, o = gates.chunk(4, dim=1)
+        c = torch.addcmul(f.sigmoid() * c, i.sigmoid(), g.tanh())
+        h = o.sigmoid() * c.tanh()
+        return h[:, None], (h[None], c[None])
 
 
 class EncoderLayer(nn.Module):

@@ -14,6 +14,7 @@ B sentences, S source tokens, K hypotheses a sentence, N rows of packed tokens, 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import cast
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from minitx.data.batch import Packed
 from minitx.models.attention import CrossAttention, SelfAttention
 from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, count_matrix_weights
+from minitx.models.cache import Cache
 from minitx.models.dropout import Dropout
 from minitx.models.layers import (
     FeedForward,
@@ -98,24 +100,23 @@ class Transformer(Seq2Seq):
         return self.decoder_norm(x)
 
     def init_state(self, memory: Tensor, src: Packed, beam_size: int = 1) -> DecodeState:
-        """Project the memory once. --> state whose beams are keys and values of each layer, [B*K, H, 0, d] at first"""
+        """Project the memory once. --> state with each layer's view of the source, and room for a cache"""
         layers = cast(list[DecoderLayer], list(self.decoder))
-        cross = [t for layer in layers for t in layer.cross.keys_values(memory, src)]  # 2 a layer, [B, H, S, d]
-        batch, heads, _, width = cross[0].shape
-        past = cross[0].new_empty(batch * beam_size, heads, 0, width)
-        return DecodeState(sentences=[src.bias, *cross], beams=[past] * len(cross), beam_size=beam_size)
+        sentences = [t for layer in layers for t in layer.cross.source(memory, src)]  # the same number a layer
+        past = memory.new_empty(0, len(layers), 2, len(src.lengths) * beam_size, memory.shape[1])
+        return DecodeState(sentences, [], beam_size, cache=Cache.holding(past, self.window))
 
+    @torch.no_grad()
     def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """Read one token a hypothesis. tokens: [B*K] --> logits [B*K, V], next state"""
-        place = torch.full((1,), state.position, device=tokens.device)
-        x = self.embed(self.tgt_embed, tokens, place, state.position + 1)  # --> [B*K, D]
-        bias, *cross = state.sentences
-        beams: list[Tensor] = []
-        for i, layer in enumerate(cast(list[DecoderLayer], list(self.decoder))):
-            (past_k, past_v), (k, v) = state.beams[2 * i:2 * i + 2], cross[2 * i:2 * i + 2]
-            x, *past = layer.step(x, past_k, past_v, state.position, k, v, bias, state.beam_size)
-            beams += past
-        return self.project(self.decoder_norm(x)), replace(state, beams=beams, position=state.position + 1)
+        assert state.cache is not None
+        layers, cache, length = cast(list[DecoderLayer], list(self.decoder)), state.cache.extended(), state.position + 1
+        places = torch.full((1,), state.position, device=tokens.device)
+        x = self.embed(self.tgt_embed, tokens, places, length)  # --> [B*K, D]
+        parts = len(state.sentences) // len(layers)
+        for i, (layer, past) in enumerate(zip(layers, cache.by_head(layers[0].attention.n_heads), strict=True)):
+            x = layer.step(x, past, places, length, state.sentences[parts * i:parts * (i + 1)], state.beam_size)
+        return self.project(self.decoder_norm(x)), replace(state, cache=cache, position=length)
 
     def recomputable(self) -> list[nn.Module]:
         """Return the layers of both sides."""
@@ -181,14 +182,9 @@ class DecoderLayer(nn.Module):
         x = self.add_cross(x, lambda y: self.cross(y, tgt, memory, src))
         return self.add_feed_forward(x, self.feed_forward)
 
-    def step(self, x: Tensor, past_k: Tensor, past_v: Tensor, place: int, k: Tensor, v: Tensor, bias: Tensor,
-             beam_size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode one position. x: [B*K, D], past: [B*K, H, t, d], k, v: [B, H, S, d] --> x, past with this position"""
-        def self_attention(y: Tensor) -> Tensor:
-            nonlocal past_k, past_v
-            y, past_k, past_v = self.attention.step(y, past_k, past_v, place)
-            return y
-
-        x = self.add_attention(x, self_attention)
-        x = self.add_cross(x, lambda y: self.cross.step(y, k, v, bias, beam_size))
-        return self.add_feed_forward(x, self.feed_forward), past_k, past_v
+    def step(self, x: Tensor, past: tuple[Tensor, Tensor], places: Tensor, length: int, source: Sequence[Tensor],
+             beam_size: int) -> Tensor:
+        """Decode the last position of `past`, which it writes. x: [B*K, D], past: 2 x [B*K*H, T, d] --> [B*K, D]"""
+        x = self.add_attention.step(x, lambda y, added: self.attention.step(y, *past, places, length, added))
+        x = self.add_cross.step(x, lambda y, added: self.cross.step(y, source, beam_size, added))
+        return self.add_feed_forward.step(x, self.feed_forward.add)

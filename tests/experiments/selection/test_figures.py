@@ -58,7 +58,7 @@ def test_a_state_that_is_made_up_is_the_one_that_steps_lead_to(architecture: str
     cfg = replace(cfg, tokenizer=replace(cfg.tokenizer, vocab_size=300))
     with evaluating(model), torch.inference_mode():
         made, real = state_at(model, cfg, 12, position, CPU), unrolled(model, cfg, 12, position)
-        assert [t.shape for t in made.beams] == [t.shape for t in real.beams]
+        assert [t.shape for t in made.carried] == [t.shape for t in real.carried]
         assert [t.shape for t in made.sentences] == [t.shape for t in real.sentences]
         assert made.position == real.position
         model.step(torch.zeros(1, dtype=torch.long), made)

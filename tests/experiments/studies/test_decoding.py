@@ -54,8 +54,8 @@ def test_a_state_that_was_grown_has_the_size_of_one_that_was_read(name: str, len
         patch.setattr(decoding, "READ", 40)
         grown = model.state_at(length)
         assert grown.position == read.position == length
-        assert [t.shape for t in grown.beams] == [t.shape for t in read.beams]
-        assert n_bytes(grown.beams) == n_bytes(read.beams)
+        assert [t.shape for t in grown.carried] == [t.shape for t in read.carried]
+        assert n_bytes(grown.carried) == n_bytes(read.carried)
         assert model.step(grown).position == length + 1
 
 

@@ -26,6 +26,8 @@ from minitx.experiments.selection.decision import Figure, Figures, Structure
 from minitx.experiments.selection.demands import Demands
 from minitx.experiments.studies.growth import PeakBytes, storages
 from minitx.models.base import DecodeState, Seq2Seq, evaluating
+from minitx.models.cache import Cache
+from minitx.models.precision import computing_in
 from minitx.models.registry import build_model
 from minitx.profiling.cpu_bench import CPU, repeats
 from minitx.profiling.devices import Device
@@ -172,8 +174,10 @@ def state_at(model: Seq2Seq, cfg: Config, length: int, position: int, device: to
     _, second = model.step(tokens, first)
     window = getattr(cfg.model, "window", None)
     kept = position if window is None else min(position, window + 1)  # the token itself, too
-    beams = [stretched(one, other, kept) for one, other in zip(first.beams, second.beams, strict=True)]
-    return replace(second, beams=beams, position=position)
+    if first.cache is None or second.cache is None:
+        return replace(second, position=position)
+    positions = stretched(first.cache.positions, second.cache.positions, kept)
+    return replace(second, cache=Cache.holding(positions, window), position=position)
 
 
 def stretched(one: Tensor, two: Tensor, kept: int) -> Tensor:
@@ -187,7 +191,7 @@ def state_bytes(model: Seq2Seq, state: DecodeState, tokens: Tensor) -> int:
     """Count the bytes of a state that a step reads."""
     with Reads() as reads:
         model.step(tokens, state)
-    held = storages([*state.sentences, *state.beams])
+    held = storages([*state.sentences, *state.carried])
     return sum(nbytes for ref, nbytes in held.items() if ref in reads.seen)
 
 
@@ -263,12 +267,13 @@ def counted_here(task: LoneTask, cfg: Config, length: int, sentences: int) -> fl
 def step_here(model: Seq2Seq, cfg: Config, length: int) -> tuple[float, int, int]:
     """Time steps at the end of a sentence. --> seconds of one, bytes of its state, growth of that a token"""
     tokens = torch.zeros(1, dtype=torch.long)
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode(), computing_in(None):
         state, growth = grown_state(model, cfg, length, CPU)
 
         def steps() -> None:
+            now = state
             for _ in range(STEPS):
-                model.step(tokens, state)
+                _, now = model.step(tokens, now)
 
         steps()
         return min(repeats(steps, 3, ENOUGH_S / 2)) / STEPS, state_bytes(model, state, tokens), growth
