@@ -114,7 +114,7 @@ def test_states_are_kept_in_fp32(cell: str) -> None:
     layer = tiny_linear_rnn(cell=cell).decoder[0].recurrence.bfloat16()
     state = torch.zeros(3, 12)
     for _ in range(2):
-        out, state = layer.step(torch.randn(3, 16).bfloat16(), state)
+        out, state = layer.step(torch.randn(3, 16).bfloat16(), state, torch.zeros(3, 16).bfloat16())
         assert (out.dtype, state.dtype) == (torch.bfloat16, torch.float32)
     model, batch = tiny_linear_rnn(cell=cell), random_batch(2)
     with computing_in(torch.bfloat16):

@@ -148,11 +148,11 @@ class SelfAttention(Attention):
 
         keys, values: [N*H, T, d], the last position of which is this one's, still to be written
         """
-        D, heads = x.shape[1], len(keys)
-        qkv = self.project(x, places, length)
-        q, k, v = (qkv[:, i * D:(i + 1) * D].reshape(heads, -1) for i in range(3))
-        keys[:, -1], values[:, -1] = k, v
-        return self.out.add(attend_from_step(q[:, None], keys, values, None, self.n_heads).view(x.shape), added)
+        q, k, v = self.project(x, places, length).chunk(3, dim=1)
+        keys[:, -1].view(x.shape).copy_(k)
+        values[:, -1].view(x.shape).copy_(v)
+        y = attend_from_step(q.reshape(len(keys), 1, -1), keys, values, None, self.n_heads)
+        return self.out.add(y.reshape(x.shape), added)
 
 
 class CrossAttention(Attention):

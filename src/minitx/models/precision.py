@@ -1,4 +1,4 @@
-"""The number format of activations, and weights cast to it. Each thread has its own, so threads can share a model."""
+"""The number format of activations, and weights cast to it. Each thread has a format, so threads can share a model."""
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -15,26 +15,35 @@ Mark = tuple[int, int, torch.dtype]  # what changes with a weight: its version, 
 class Casts:
     """Hold weights in other formats and layouts, each made once as long as its weights stay what they are.
 
-    What is done to a weight's `.data` alone is not seen.
+    What is done to a weight's `.data` alone is not seen. Threads may share one.
     """
 
     def __init__(self) -> None:
-        self._made: dict[tuple[torch.dtype | str, *tuple[int, ...]], tuple[list[weakref.ref[Tensor]], list[Mark | None],
-                                                                           Tensor]] = {}
+        self._made: dict[tuple[torch.dtype | str, *tuple[int, ...]], _Cast] = {}
 
     def once(self, weights: Sequence[Tensor], kind: torch.dtype | str, make: Callable[[], Tensor]) -> Tensor:
         """Make what is called `kind` of these weights, or return what was made before."""
         key = (kind, *map(id, weights))
-        if (found := self._made.get(key)) is None:
-            self._made[key] = found = [weakref.ref(w) for w in weights], [_mark(w) for w in weights], make()
-        return found[2]
+        found = self._made.get(key)
+        if found is None or any(ref() is not weight for ref, weight in zip(found.weights, weights, strict=True)):
+            found = self._made[key] = _Cast([weakref.ref(w) for w in weights], [_mark(w) for w in weights], make())
+        return found.result
 
     def drop_changed(self) -> None:
         """Forget what was made of weights that have changed since, or are gone."""
-        for key, (refs, marks, _) in list(self._made.items()):
-            weights = [ref() for ref in refs]
-            if any(w is None or mark is None or _mark(w) != mark for w, mark in zip(weights, marks, strict=True)):
+        for key, cast in list(self._made.items()):
+            weights = [ref() for ref in cast.weights]
+            if any(w is None or mark is None or _mark(w) != mark for w, mark in zip(weights, cast.marks, strict=True)):
                 self._made.pop(key, None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cast:
+    """Hold what was made of weights, and what they were like."""
+
+    weights: list[weakref.ref[Tensor]]
+    marks: list[Mark | None]
+    result: Tensor
 
 
 def _mark(weight: Tensor) -> Mark | None:
