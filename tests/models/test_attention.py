@@ -22,6 +22,7 @@ from minitx.models.attention import (
     cross_attention,
     from_heads,
     self_attention,
+    source_bias,
     to_heads,
 )
 
@@ -298,7 +299,7 @@ def test_cross_attention_is_torch_multihead_attention() -> None:
     keys = src.pad(memory)
     expected, _ = theirs(tgt.pad(x), keys, keys, key_padding_mask=~src.mask)
     torch.testing.assert_close(tgt.pad(ours(x, tgt, memory, src)), expected, atol=1e-12, rtol=1e-12)
-    stepped = ours.step(x[:6:3], ours.source(memory, src), 1, x[:6:3])
+    stepped = ours.step(x[:6:3], [*ours.keys_values(memory, src), *source_bias(src, 4, x.dtype)], 1, x[:6:3])
     torch.testing.assert_close(stepped - x[:6:3], expected[:, 0], atol=1e-12, rtol=1e-12)
 
 

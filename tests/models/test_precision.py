@@ -92,7 +92,7 @@ def test_casts_are_kept_from_block_to_block_as_long_as_the_weight_is_what_it_was
 
 def test_casts_of_a_weight_that_is_gone_are_forgotten() -> None:
     casts = Casts()
-    with computing_in(torch.bfloat16, casts):
+    with torch.inference_mode(), computing_in(torch.bfloat16, casts):
         gone = weakref.ref(cast_weight(nn.Parameter(torch.ones(2)), torch.bfloat16))
     assert gone() is not None
     casts.drop_changed()

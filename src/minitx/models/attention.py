@@ -178,20 +178,10 @@ class CrossAttention(Attention):
         """Project the memory once a sentence. [N, D] --> 2 x [B, H, S, d]"""
         return to_heads(self.kv(memory), src, self.n_heads, 2).unbind(0)
 
-    def source(self, memory: Tensor, src: Packed) -> list[Tensor]:
-        """Prepare what steps of a search read of the source. --> keys, values [B, H, S, d], and a bias [B, H, 1, S]
-
-        There is no bias where sentences are as long as one another.
-        """
-        k, v = self.keys_values(memory, src)
-        if src.n_tokens == len(k) * src.longest:
-            return [k, v]
-        return [k, v, src.bias.to(k.dtype).expand(-1, self.n_heads, -1, -1).contiguous()]
-
     def step(self, x: Tensor, source: Sequence[Tensor], beam_size: int, added: Tensor) -> Tensor:
-        """Attend to the source, and add. x, added: [B*K, D], source: as above --> [B*K, D]
+        """Attend to the source, and add. x, added: [B*K, D] --> [B*K, D]
 
-        A sentence's keys serve its K hypotheses.
+        source: keys and values [B, H, S, d], which serve a sentence's K hypotheses, and what `source_bias` returns
         """
         k, v, *bias = (t.flatten(0, 1) for t in source)  # --> [B*H, S, d]
         q = self.q(x)
@@ -201,6 +191,13 @@ class CrossAttention(Attention):
         if beam_size > 1:
             y = y.unflatten(0, (-1, self.n_heads)).transpose(1, 2)
         return self.out.add(y.reshape(x.shape), added)
+
+
+def source_bias(src: Packed, n_heads: int, dtype: torch.dtype) -> list[Tensor]:
+    """Return the bias that `CrossAttention.step` adds, or none where all sources are as long. --> [B, H, 1, S]"""
+    if src.n_tokens == len(src.lengths) * src.longest:
+        return []
+    return [src.bias.to(dtype).expand(-1, n_heads, -1, -1).contiguous()]
 
 
 class SourceAttention(Attention):

@@ -48,7 +48,7 @@ class Cache:
         cache = replace(self, start=start)
         if self.room.written != self.stop or self.stop == len(self.room.positions):
             kept = cache.positions
-            cache = cache._in_new_room(len(kept), kept.shape[-2])
+            cache = self._in_new_room(len(kept), kept.shape[-2])
             cache.positions.copy_(kept)
         cache.room.written = cache.stop + 1
         return replace(cache, stop=cache.stop + 1)

@@ -49,14 +49,15 @@ def has_packed(x: Tensor) -> bool:
     if not torch.is_inference_mode_enabled():
         return False
     if x.dtype is torch.float32:
-        return on_cpu(x) and keeps_casts() and bool(torch.backends.mkldnn.enabled) and has_vectors()
-    return has_tiles(x)
+        return has_vectors() and keeps_casts() and on_cpu(x)
+    return x.dtype is torch.bfloat16 and has_tiles(x)
 
 
 @cache
 def has_vectors() -> bool:
     """Return whether this processor has AVX2 or AVX-512, and torch oneDNN's kernels for them."""
-    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return (torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+            and torch.backends.cpu.get_cpu_capability().startswith("AVX"))
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:

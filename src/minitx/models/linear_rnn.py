@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitx.data.batch import Packed, gather_rows
-from minitx.models.attention import CrossAttention
+from minitx.models.attention import CrossAttention, source_bias
 from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, count_matrix_weights
 from minitx.models.dropout import Dropout
 from minitx.models.layers import FeedForward, LayerNorm, Linear, Sublayer
@@ -39,7 +39,7 @@ class LinearRNN(Seq2Seq):
     def __init__(self, *, src_vocab_size: int, tgt_vocab_size: int, num_layers: int, d_model: int, d_hidden: int,
                  d_ff: int, n_heads: int, dropout: float, cell: str, attention: str, tie_embeddings: bool) -> None:
         super().__init__()
-        self.d_hidden, self.attends = d_hidden, attention == "dot"
+        self.d_hidden, self.n_heads, self.attends = d_hidden, n_heads, attention == "dot"
         self.src_embed = nn.Embedding(src_vocab_size, d_model)
         self.tgt_embed = self.src_embed if tie_embeddings else nn.Embedding(tgt_vocab_size, d_model)
         self.dropout = Dropout(dropout)
@@ -95,15 +95,17 @@ class LinearRNN(Seq2Seq):
         batch, layers = len(src.lengths), cast(list[DecoderLayer], list(self.decoder))
         zeros = at_least_fp32(memory.new_zeros(batch, self.d_hidden))
         beams = [zeros if start is None else at_least_fp32(start) for start in self.initial_states(memory)]
-        cross = [t for layer in layers if layer.cross is not None for t in layer.cross.source(memory, src)]
+        cross = [t for layer in layers if layer.cross is not None for t in layer.cross.keys_values(memory, src)]
+        if self.attends:
+            cross += source_bias(src, self.n_heads, memory.dtype)
         return DecodeState(cross, [state.repeat_interleave(beam_size, dim=0) for state in beams], beam_size)
 
     def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """Read one token a hypothesis. tokens: [B*K] --> logits [B*K, V], next state"""
         x, beams = self.embed(self.tgt_embed, tokens), list[Tensor]()  # --> [B*K, D]
-        parts = len(state.sentences) // len(self.decoder)
+        bias = state.sentences[2 * len(self.decoder):]
         for i, (layer, past) in enumerate(zip(cast(list[DecoderLayer], list(self.decoder)), state.beams, strict=True)):
-            source = state.sentences[parts * i:parts * (i + 1)]
+            source = [*state.sentences[2 * i:2 * i + 2], *bias]
             x, past = layer.step(x, past, source, state.beam_size)
             beams.append(past)
         return self.project(self.decoder_norm(x)), replace(state, beams=beams, position=state.position + 1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+Kind = torch.dtype | tuple[str, torch.dtype] | str  # what is made of a weight
 Mark = tuple[int, int, torch.dtype]  # what changes with a weight: its version, its place in memory, its type
 
 
@@ -19,13 +20,13 @@ class Casts:
     """
 
     def __init__(self) -> None:
-        self._made: dict[tuple[torch.dtype | str, *tuple[int, ...]], _Cast] = {}
+        self._made: dict[tuple[Kind, *tuple[int, ...]], _Cast] = {}
 
-    def once(self, weights: Sequence[Tensor], kind: torch.dtype | str, make: Callable[[], Tensor]) -> Tensor:
+    def once(self, weights: Sequence[Tensor], kind: Kind, make: Callable[[], Tensor]) -> Tensor:
         """Make what is called `kind` of these weights, or return what was made before."""
         key = (kind, *map(id, weights))
         found = self._made.get(key)
-        if found is None or any(ref() is not weight for ref, weight in zip(found.weights, weights, strict=True)):
+        if found is None or found.weights[0]() is not weights[0]:  # another weight may have the number of one gone
             found = self._made[key] = _Cast([weakref.ref(w) for w in weights], [_mark(w) for w in weights], make())
         return found.result
 
@@ -104,7 +105,7 @@ def cast_together(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]
     """Return weights in another type, one after the other in one buffer; inside `computing_in` the same each time."""
     if all(weight.dtype is dtype for weight in weights):
         return list(weights)
-    flat = _once(weights, f"{dtype} together", lambda: torch.cat([weight.flatten() for weight in weights]).to(dtype))
+    flat = _once(weights, ("together", dtype), lambda: torch.cat([weight.flatten() for weight in weights]).to(dtype))
     parts = flat.split([weight.numel() for weight in weights])
     return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
@@ -118,11 +119,11 @@ def pack_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a matrix laid out for oneDNN's products, inside `computing_in` once: they else do so at each use."""
     if not keeps_casts():
         return weight.to(dtype)
-    return _once([weight], f"{dtype} packed",
+    return _once([weight], ("packed", dtype),
                  lambda: torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype)))
 
 
-def _once(weights: Sequence[Tensor], kind: torch.dtype | str, make: Callable[[], Tensor]) -> Tensor:
+def _once(weights: Sequence[Tensor], kind: Kind, make: Callable[[], Tensor]) -> Tensor:
     """Make something of weights, but inside `computing_in` return what was made there before."""
     if torch.compiler.is_compiling() or (block := _block.get()) is None:
         return make()

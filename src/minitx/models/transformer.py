@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.data.batch import Packed
-from minitx.models.attention import CrossAttention, SelfAttention
+from minitx.models.attention import CrossAttention, SelfAttention, source_bias
 from minitx.models.base import Attention, DecodeState, Lengths, Seq2Seq, count_matrix_weights
 from minitx.models.cache import Cache
 from minitx.models.dropout import Dropout
@@ -102,9 +102,10 @@ class Transformer(Seq2Seq):
     def init_state(self, memory: Tensor, src: Packed, beam_size: int = 1) -> DecodeState:
         """Project the memory once. --> state with each layer's view of the source, and room for a cache"""
         layers = cast(list[DecoderLayer], list(self.decoder))
-        sentences = [t for layer in layers for t in layer.cross.source(memory, src)]  # the same number a layer
+        cross = [t for layer in layers for t in layer.cross.keys_values(memory, src)]  # 2 a layer
+        bias = source_bias(src, layers[0].cross.n_heads, memory.dtype)
         past = memory.new_empty(0, len(layers), 2, len(src.lengths) * beam_size, memory.shape[1])
-        return DecodeState(sentences, [], beam_size, cache=Cache.holding(past, self.window))
+        return DecodeState([*cross, *bias], [], beam_size, cache=Cache.holding(past, self.window))
 
     @torch.no_grad()
     def step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
@@ -113,9 +114,9 @@ class Transformer(Seq2Seq):
         layers, cache, length = cast(list[DecoderLayer], list(self.decoder)), state.cache.extended(), state.position + 1
         places = torch.full((1,), state.position, device=tokens.device)
         x = self.embed(self.tgt_embed, tokens, places, length)  # --> [B*K, D]
-        parts = len(state.sentences) // len(layers)
+        cross, bias = state.sentences[:2 * len(layers)], state.sentences[2 * len(layers):]
         for i, (layer, past) in enumerate(zip(layers, cache.by_head(layers[0].attention.n_heads), strict=True)):
-            x = layer.step(x, past, places, length, state.sentences[parts * i:parts * (i + 1)], state.beam_size)
+            x = layer.step(x, past, places, length, [*cross[2 * i:2 * i + 2], *bias], state.beam_size)
         return self.project(self.decoder_norm(x)), replace(state, cache=cache, position=length)
 
     def recomputable(self) -> list[nn.Module]:
