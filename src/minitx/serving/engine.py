@@ -50,7 +50,8 @@ def _runs(folders: Sequence[Path], device: str, precision: str | None) -> Transl
             raise UserError(f"{folder}: has another vocabulary than {folders[0]}; only runs with one vocabulary can "
                             "translate together: train them on one text, with the same settings of tokenizer")
     decode: DecodeConfig = configs[0].decode if precision is None else replace(configs[0].decode, precision=precision)
-    return Translator(TorchBackend(models, device, decode.precision, serves=True), pairs[0], decode)
+    return Translator(TorchBackend(models, device, decode.precision, serves=True), pairs[0], decode,
+                      language=configs[0].data.src)
 
 
 def _export(folder: Path, device: str, precision: str | None) -> Translator:

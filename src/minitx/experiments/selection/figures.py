@@ -34,7 +34,6 @@ from minitx.experiments.selection.memory import (
 from minitx.experiments.studies.decoding import state_at
 from minitx.experiments.studies.growth import storages
 from minitx.models.base import DecodeState, Seq2Seq, evaluating
-from minitx.models.cache import Cache
 from minitx.models.precision import computing_in
 from minitx.models.registry import build_model
 from minitx.profiling.cpu_bench import CPU, repeats
@@ -151,22 +150,9 @@ def state_after(model: Seq2Seq, cfg: Config, length: int, position: int, device:
     """Return a state as it is after `position` tokens, the source having `length`; what is cached may be made up."""
     batch = batch_of(cfg, np.array([length]), np.array([2])).to(device)
     tokens = torch.zeros(1, dtype=torch.long, device=device)
-    state = model.init_state(model.encode(batch.src), batch.src)
-    _, first = model.step(tokens, state)
-    _, second = model.step(tokens, first)
-    window = getattr(cfg.model, "window", None)
-    kept = position if window is None else min(position, window + 1)  # the token itself, too
-    if first.cache is None or second.cache is None:
-        return replace(second, position=position)
-    positions = stretched(first.cache.positions, second.cache.positions, kept)
-    return replace(second, cache=Cache.holding(positions, window), position=position)
-
-
-def stretched(one: Tensor, two: Tensor, kept: int) -> Tensor:
-    """Return a tensor that grew from `one` to `two` in a step, as it is after `kept` of them."""
-    if one.shape == two.shape:
-        return two
-    return two.new_zeros([kept * (b - a) if a != b else b for a, b in zip(one.shape, two.shape, strict=True)])
+    first = model.init_state(model.encode(batch.src), batch.src)
+    read = 2 + (getattr(cfg.model, "window", None) or 0)  # by then a window is full
+    return state_at(first, lambda state: model.step(tokens, state)[1], position, read)
 
 
 def state_bytes(model: Seq2Seq, state: DecodeState, tokens: Tensor) -> int:

@@ -84,15 +84,7 @@ class Decoder:
 
     def state_at(self, length: int) -> DecodeState:
         """Return the state after so many tokens."""
-        before = state = self.first
-        for _ in range(min(length, READ)):
-            before, state = state, self.step(state)
-        if length <= READ:
-            return state
-        if state.cache is None or before.cache is None:
-            return replace(state, position=length)
-        positions = lengthened(before.cache.positions, state.cache.positions, length)
-        return replace(state, cache=Cache.holding(positions, state.cache.window), position=length)
+        return state_at(self.first, self.step, length, READ)
 
 
 def state_at(first: DecodeState, step: Callable[[DecodeState], DecodeState], length: int, read: int) -> DecodeState:
