@@ -148,14 +148,14 @@ def beam(model: Searchable, src: Packed, *, bos_id: int, eos_id: int, max_length
         *is_done, moved = torch.cat([done, (parents != slots).any()[None]]).tolist()  # the step's one wait
         keep = _kept(len(is_done) - sum(is_done), len(is_done))
         if keep < len(is_done):
-            order = sorted(range(len(is_done)), key=is_done.__getitem__)  # the unfinished first
-            leaving = torch.tensor(order[keep:], device=device)
+            unfinished_first = sorted(range(len(is_done)), key=is_done.__getitem__)
+            leaving = torch.tensor(unfinished_first[keep:], device=device)
             columns = (x[leaving].tolist() for x in (sentences, ids[..., 1:], lengths, log_probs, scores))
             for b, *hypotheses in zip(*columns, strict=True):
                 results[b] = _ranked(eos_id, *hypotheses)[:n_best]
             if not keep:
                 break
-            staying = torch.tensor(order[:keep], device=device)
+            staying = torch.tensor(unfinished_first[:keep], device=device)
             state, constraints = state.select(staying), constraints.select(staying)
             sentences, limits, ids, log_probs, lengths, finished, parents = (
                 x[staying] for x in (sentences, limits, ids, log_probs, lengths, finished, parents))
@@ -229,7 +229,8 @@ def _best(logits: Tensor, count: int, banned: Tensor,
 def _in_groups(logits: Tensor) -> Tensor:
     """[N, V] --> [N, V/64, 64]; a last group that is not full is filled up with -inf"""
     missing = -logits.shape[1] % GROUP
-    return (pad(logits, (0, missing), value=-inf) if missing else logits).unflatten(1, (-1, GROUP))
+    whole: Tensor = pad(logits, (0, missing), value=-inf) if missing else logits
+    return whole.unflatten(1, (-1, GROUP))
 
 
 def _take_max(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

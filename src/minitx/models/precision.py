@@ -20,11 +20,11 @@ class Casts:
     """
 
     def __init__(self) -> None:
-        self._made: dict[tuple[Kind, *tuple[int, ...]], _Cast] = {}
+        self._made: dict[tuple[Kind, tuple[int, ...]], _Cast] = {}
 
     def once(self, weights: Sequence[Tensor], kind: Kind, make: Callable[[], Tensor]) -> Tensor:
         """Make what is called `kind` of these weights, or return what was made before."""
-        key = (kind, *map(id, weights))
+        key = kind, tuple(map(id, weights))
         found = self._made.get(key)
         if found is None or found.weights[0]() is not weights[0]:  # another weight may have the number of one gone
             found = self._made[key] = _Cast([weakref.ref(w) for w in weights], [_mark(w) for w in weights], make())
