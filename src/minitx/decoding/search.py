@@ -229,8 +229,8 @@ def _best(logits: Tensor, count: int, banned: Tensor,
 def _in_groups(logits: Tensor) -> Tensor:
     """[N, V] --> [N, V/64, 64]; a last group that is not full is filled up with -inf"""
     missing = -logits.shape[1] % GROUP
-    whole: Tensor = pad(logits, (0, missing), value=-inf) if missing else logits
-    return whole.unflatten(1, (-1, GROUP))
+    groups: Tensor = (pad(logits, (0, missing), value=-inf) if missing else logits).unflatten(1, (-1, GROUP))
+    return groups
 
 
 def _take_max(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
