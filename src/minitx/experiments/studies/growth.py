@@ -190,7 +190,7 @@ class PeakBytes(TorchDispatchMode):
 
 def storages(tree: Any) -> dict[StorageWeakRef, int]:
     """Return the storages behind tensors, which views share, and their bytes."""
-    every = (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+    every = (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_mkldnn)
     return {StorageWeakRef(storage): storage.nbytes() for storage in every}
 
 
