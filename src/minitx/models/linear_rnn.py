@@ -177,8 +177,7 @@ class DecoderLayer(nn.Module):
 
         x = self.add_recurrence.step(x, recurrence)
         if (cross := self.cross) is not None:
-            add_cross = cast(Sublayer, self.add_cross)
-            x = add_cross.step(x, lambda y, added: cross.step(y, source, beam_size, added))
+            x = cast(Sublayer, self.add_cross).step(x, lambda y, added: cross.step(y, source, beam_size, added))
         return self.add_feed_forward.step(x, self.feed_forward.add), past
 
 

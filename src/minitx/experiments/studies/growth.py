@@ -191,8 +191,12 @@ class PeakBytes(TorchDispatchMode):
 
 
 def storages(tree: Any) -> dict[StorageWeakRef, int]:
-    """Return the storages behind tensors, which views share, and their bytes; what is on no device takes none."""
-    every = (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_meta)
+    """Return the storages behind tensors, which views share, and their bytes.
+
+    What is on no device takes none; what has a layout of oneDNN's own has no storage, and is left out.
+    """
+    every = (leaf.untyped_storage() for leaf in tree_leaves(tree)
+             if isinstance(leaf, Tensor) and not leaf.is_meta and not leaf.is_mkldnn)
     return {StorageWeakRef(storage): storage.nbytes() for storage in every}
 
 
