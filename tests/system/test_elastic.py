@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from toys import ROOT
 from trials import QUICK
+from zygote import Zygote
 
 from minitx.runs.checkpoint import whole_checkpoints
 from minitx.runs.result import Result
@@ -23,8 +24,13 @@ HANG_S = 5.0  # trainer.timeout_s here
 
 FULL = os.environ.get("MINITX_FAULTS") == "full"  # make test-faults
 RANKS = (1, 2, 3) if FULL else (2,)
+STEPS = 200
 
 Start = Callable[..., "Job"]
+
+
+def words(text: Path, run_dir: Path, *more: str) -> list[str]:
+    return ["data=files", f"data.dir={text}", f"run_dir={run_dir}", *QUICK, "data.max_tokens=64", "resume=auto", *more]
 
 
 class Job:
@@ -37,8 +43,7 @@ class Job:
         self.run_dir, self.ranks = run_dir, ranks
         self.log = run_dir.with_suffix(".log")
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), "data=files", f"data.dir={text}", f"run_dir={run_dir}", *QUICK,
-             "data.max_tokens=64", "resume=auto", f"trainer.devices={ranks}", *more],
+            [sys.executable, str(ROOT / "train.py"), *words(text, run_dir, f"trainer.devices={ranks}", *more)],
             stderr=self.log.open("a"), env=env)
 
     def reach(self, step: int, limit_s: float = 120) -> None:
@@ -106,8 +111,32 @@ def start(text: Path, tmp_path: Path) -> Iterator[Start]:
         job.process.wait()
 
 
+Finish = Callable[..., dict[str, torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def finish(zygote: Zygote, text: Path) -> Finish:
+    """Train to the end on two ranks that are forked, in a fifth of the time. --> the newest checkpoint"""
+
+    def trained(run_dir: Path, *more: str) -> dict[str, torch.Tensor]:
+        done = zygote.run(words(text, run_dir, *more), ranks=2)
+        assert done.returncode == 0, done.stderr
+        return newest(run_dir)
+
+    return trained
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finish: Finish, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    return finish(tmp_path_factory.mktemp("undisturbed") / "run", f"trainer.max_steps={STEPS}")
+
+
 def newest(run_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(max((run_dir / "checkpoints").glob("step-*.safetensors")))
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(other[name], tensor) for name, tensor in one.items())
 
 
 # --- stopped
@@ -118,10 +147,10 @@ def newest(run_dir: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("whom", "number"), [(whom, number) for whom in ("first rank", "last rank", "agent", "all")
                                               for number in (signal.SIGTERM, signal.SIGINT)
                                               if FULL or (whom == "last rank") == (number == signal.SIGTERM)])
-def test_a_signal_to_anyone_stops_all_with_one_checkpoint(start: Start, number: signal.Signals, whom: str,
-                                                          ranks: int) -> None:
+def test_a_signal_to_anyone_stops_all_with_one_checkpoint_and_restarts_none(start: Start, number: signal.Signals,
+                                                                            whom: str, ranks: int) -> None:
     job = start("trainer.max_steps=100000", "checkpoint.every_n_steps=100000", "trainer.valid_every_n_steps=100000",
-                ranks=ranks)
+                "trainer.max_restarts=3", ranks=ranks)
     job.reach(10)
     pids = job.rank_pids()
     assert len(pids) == (ranks if ranks > 1 else 0), "one rank is the command itself"
@@ -140,48 +169,50 @@ def test_a_signal_to_anyone_stops_all_with_one_checkpoint(start: Start, number: 
     assert int(saved.name[5:13]) == result.steps >= 10
     assert "Traceback" not in job.said
     assert "go on" in job.said
+    assert "resuming" not in job.said
+
+
+def kills() -> list[tuple[str, signal.Signals, int]]:
+    """Return who is killed, how, and after which update."""
+    draw, agent, first, last = Random(3), "agent", "first rank", "last rank"
+    drawn = [(draw.choice([agent, first, last]), draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]),
+              2 * draw.randrange(1, STEPS // 2 - 20)) for _ in range(25 if FULL else 0)]
+    return [(agent, signal.SIGKILL, 10), (last, signal.SIGKILL, 56), (last, signal.SIGTERM, 20), *drawn]
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_to_the_same_weights(start: Start) -> None:
-    whole = start("trainer.max_steps=300", name="whole")
-    stopped = start("trainer.max_steps=300", name="stopped")
-    stopped.reach(20)
-    os.kill(stopped.rank_pids()[1], signal.SIGTERM)
-    assert stopped.ended(60) == 143
-    assert whole.ended(120) == 0, whole.said
-    again = start("trainer.max_steps=300", name="stopped")
-    assert again.ended(120) == 0, again.said
-    expected, found = newest(whole.run_dir), newest(stopped.run_dir)
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+@pytest.mark.parametrize(("whom", "number", "step"), kills())
+def test_without_its_agent_or_a_rank_a_job_ends_says_why_and_goes_on_to_the_same_weights(
+        start: Start, finish: Finish, undisturbed: dict[str, torch.Tensor], whom: str, number: signal.Signals,
+        step: int) -> None:
+    job = start(f"trainer.max_steps={STEPS}")
+    job.reach(step)
+    pids = job.rank_pids()
+    place = {"first rank": 0, "last rank": 1}.get(whom)
+    os.kill(job.process.pid if place is None else pids[place], number)
+    code = job.ended(CLEAN_S)
+    if number == signal.SIGTERM:
+        assert code == 143
+    elif place is None:
+        assert code == -9
+        assert gone(pids, CLEAN_S), "no rank lives on"
+        assert Result.read(job.run_dir / "result.json").status == "terminated"
+    else:
+        assert code == 1
+        assert gone(pids, 0.5)
+        assert f"minitx: rank {place} was killed by SIGKILL" in job.said
+        assert "Traceback" not in job.said
+        assert f"rank {1 - place}, update" in job.said
+    folder = job.run_dir / "checkpoints"
+    assert len(list(folder.glob("step-*.safetensors"))) == len(list(whole_checkpoints(folder)))
+    assert equal(finish(job.run_dir, f"trainer.max_steps={STEPS}"), undisturbed)
 
 
 @pytest.mark.slow
-def test_kills_of_agents_and_ranks_change_nothing(start: Start) -> None:
-    whole = start("trainer.max_steps=200", name="whole")
-    assert whole.ended(120) == 0, whole.said
-    expected, draw = newest(whole.run_dir), Random(3)
-    for number in range(25 if FULL else 2):
-        job = start("trainer.max_steps=200", name=str(number))
-        job.reach(2 * draw.randrange(1, 95))
-        pids = job.rank_pids()
-        os.kill(draw.choice([*pids, job.process.pid]), draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
-        job.process.wait(60)
-        assert gone(pids, CLEAN_S)
-        folder = job.run_dir / "checkpoints"
-        assert len(list(folder.glob("step-*.safetensors"))) == len(list(whole_checkpoints(folder)))
-        again = start("trainer.max_steps=200", name=str(number))
-        assert again.ended(120) == 0, again.said
-        found = newest(job.run_dir)
-        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items()), number
-
-
-@pytest.mark.slow
-def test_shares_of_a_model_go_on_with_their_own_moments(start: Start) -> None:
+def test_shares_of_a_model_go_on_with_their_own_moments(start: Start, finish: Finish, tmp_path: Path) -> None:
     """Processes that start one by one, not forked from one, each read a checkpoint in their own order."""
     fsdp2 = ("trainer.strategy=fsdp2", "trainer.max_steps=60", "optim.ema_decay=0.9")
-    whole = start(*fsdp2, name="whole")
-    assert whole.ended(120) == 0, whole.said
+    expected = finish(tmp_path / "whole", *fsdp2)
     job = start(*fsdp2, name="killed")
     job.reach(20)
     os.kill(job.process.pid, signal.SIGKILL)
@@ -189,7 +220,7 @@ def test_shares_of_a_model_go_on_with_their_own_moments(start: Start) -> None:
     time.sleep(CLEAN_S / 2)
     again = start(*fsdp2, name="killed")
     assert again.ended(120) == 0, again.said
-    expected, found = newest(whole.run_dir), newest(job.run_dir)
+    found = newest(job.run_dir)
     assert expected.keys() == found.keys()
     assert all(torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-7) for name, tensor in expected.items())
 
@@ -198,49 +229,14 @@ def test_shares_of_a_model_go_on_with_their_own_moments(start: Start) -> None:
 
 
 @pytest.mark.slow
-def test_without_its_agent_no_rank_lives_on(start: Start) -> None:
-    job = start("trainer.max_steps=100000")
-    job.reach(10)
-    pids = job.rank_pids()
-    os.kill(job.process.pid, signal.SIGKILL)
-    assert gone(pids, CLEAN_S)
-    assert Result.read(job.run_dir / "result.json").status == "terminated"
-
-
-@pytest.mark.slow
-def test_a_killed_rank_ends_the_job_and_is_named(start: Start) -> None:
-    job = start("trainer.max_steps=100000")
-    job.reach(10)
-    pids = job.rank_pids()
-    os.kill(pids[1], signal.SIGKILL)
-    assert job.ended(CLEAN_S) == 1
-    assert gone(pids, 0.5)
-    assert "minitx: rank 1 was killed by SIGKILL" in job.said
-    assert "Traceback" not in job.said
-    assert "rank 0, update" in job.said
-
-
-@pytest.mark.slow
-def test_a_killed_rank_is_restarted_where_that_is_allowed(start: Start) -> None:
-    whole = start("trainer.max_steps=200", name="whole")
-    assert whole.ended(120) == 0, whole.said
-    job = start("trainer.max_steps=200", "trainer.max_restarts=1")
+def test_a_killed_rank_is_restarted_where_that_is_allowed(start: Start, undisturbed: dict[str, torch.Tensor]) -> None:
+    job = start(f"trainer.max_steps={STEPS}", "trainer.max_restarts=1")
     job.reach(20)
     os.kill(job.rank_pids()[0], signal.SIGKILL)
     assert job.ended(120) == 0, job.said
     assert "minitx: a rank failed; all ranks restart (1 of 1 restarts)" in job.said
     assert "resuming at step" in job.said
-    expected, found = newest(whole.run_dir), newest(job.run_dir)
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-
-
-@pytest.mark.slow
-def test_a_stopped_job_is_not_restarted(start: Start) -> None:
-    job = start("trainer.max_steps=100000", "trainer.max_restarts=3")
-    job.reach(10)
-    os.kill(job.rank_pids()[1], signal.SIGTERM)
-    assert job.ended(CLEAN_S) == 143, job.said
-    assert "resuming" not in job.said
+    assert equal(newest(job.run_dir), undisturbed)
 
 
 @pytest.mark.slow
