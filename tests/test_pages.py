@@ -1,7 +1,7 @@
 """Every command on README and the site is valid, and those of the first pages run, as written plus two updates.
 
 A command is checked without running it, in a fraction of a second: its words compose, or its arguments parse. Commands
-of the pages in `RUN` also run, in a forked child on a smaller text; README's as typed, too.
+of the pages in `RUN` also run: README's as they are typed, the others in a forked child, on a smaller text.
 """
 
 import os
@@ -11,8 +11,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toys import ROOT, write_digits
@@ -38,7 +39,7 @@ SMALL = " data.train_size=2000 data.test_sets=[length_10]"  # of the embedded te
 QUICK = ("experiment=quick optim.lr", "train.py --help", "-c job", "echo ", "evaluate", "--repeat",
          "attention runs", "minitx suite headline --size small --dry-run")
 
-Shell = Callable[[str], subprocess.CompletedProcess[str]]
+Done = subprocess.CompletedProcess[str]
 
 
 def blocks(page: str, *languages: str) -> list[str]:
@@ -158,72 +159,82 @@ def test_one_that_is_not_is_found(command: str) -> None:
 # --- run
 
 
-def trains(command: str) -> bool:
-    return command.startswith("python train.py") and not any(word in command for word in ("--help", " -c "))
+class Place:
+    """A folder with the ledger, the docs, a trained run, and text of the names that the pages use."""
 
+    def __init__(self, folder: Path, zygote: Zygote) -> None:
+        self.folder, self.zygote = folder, zygote
+        self.env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        self.env.pop("OMP_NUM_THREADS", None)  # a person uses all cores
+        done = self.forked("python train.py experiment=quick run_dir=runs/RUN checkpoint.every_n_steps=1" + SHORT)
+        assert done.returncode == 0, done.stderr
+        (folder / "test.en").write_text("The dog sees the cat.\n")
+        (folder / "test.de").write_text("Der Hund sieht die Katze.\n")
+        for name in ("results", "docs"):
+            shutil.copytree(ROOT / name, folder / name)
+        write_digits(folder / "FOLDER", train=100, other=10, languages=("en", "fr"))
+        (folder / "TRAINING").mkdir()
+        for language in ("en", "fr"):
+            shutil.copy(folder / f"FOLDER/train.{language}", folder / "TRAINING")
+        shutil.copy(ROOT / "README.md", folder)
 
-@pytest.fixture(scope="module", params=["forked", pytest.param("typed", marks=pytest.mark.slow)])
-def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """Run a line in a folder with the ledger, the docs, a trained run, and text of the names that the pages use."""
-    folder = tmp_path_factory.mktemp("pages")
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    env.pop("OMP_NUM_THREADS", None)  # a person uses all cores
-
-    def as_typed(line: str) -> subprocess.CompletedProcess[str]:
+    def typed(self, line: str) -> Done:
+        """Run a line as a person does."""
         line = line.replace("python train.py", f"python {shlex.quote(str(ROOT / 'train.py'))}")
-        return subprocess.run(line, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=300,
-                              stdin=subprocess.DEVNULL)
+        return subprocess.run(line, shell=True, cwd=self.folder, env=self.env, capture_output=True, text=True,
+                              timeout=300, stdin=subprocess.DEVNULL)
 
-    def forked(line: str) -> subprocess.CompletedProcess[str]:
-        zygote: Zygote = request.getfixturevalue("zygote")
+    def forked(self, line: str) -> Done:
+        """Run a line in a child of the zygote, what trains on the embedded text on less of it."""
         line += SMALL * (SHORT in line and "data=" not in line)
         echo, _, command = line.rpartition(" | ")
         program, *words = shlex.split(command.replace("python train.py", "train.py"))
         stdin = "".join(shlex.split(echo)[1:]) + "\n" * bool(echo)
-        done = zygote.run(words, program=program, stdin=stdin, cwd=folder)
+        done = self.zygote.run(words, program=program, stdin=stdin, cwd=self.folder)
         return subprocess.CompletedProcess(line, done.returncode, done.stdout, done.stderr)
 
-    run: Shell = {"forked": forked, "typed": as_typed}[request.param]
-    done = run("python train.py experiment=quick run_dir=runs/RUN checkpoint.every_n_steps=1" + SHORT)
-    assert done.returncode == 0, done.stderr
-    (folder / "test.en").write_text("The dog sees the cat.\n")
-    (folder / "test.de").write_text("Der Hund sieht die Katze.\n")
-    for name in ("results", "docs"):
-        shutil.copytree(ROOT / name, folder / name)
-    write_digits(folder / "FOLDER", train=100, other=10, languages=("en", "fr"))
-    (folder / "TRAINING").mkdir()
-    for language in ("en", "fr"):
-        shutil.copy(folder / f"FOLDER/train.{language}", folder / "TRAINING")
-    shutil.copy(ROOT / "README.md", folder)
-    return run
+
+@pytest.fixture(scope="module")
+def place(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("pages"), zygote)
 
 
-@pytest.mark.parametrize("command", [
-    pytest.param(command, marks=[] if any(word in command for word in QUICK) else pytest.mark.slow)
-    for command in RUNNABLE])
-def test_a_command_runs(command: str, shell: Shell, request: pytest.FixtureRequest) -> None:
-    if "typed" in request.node.name and (command, "README.md") not in COMMANDS:
-        pytest.skip("as typed, README's commands only")
-    done = shell(command + SHORT * trains(command))
+def trains(command: str) -> bool:
+    return command.startswith("python train.py") and not any(word in command for word in ("--help", " -c "))
+
+
+def ways(what: str, *, is_quick: bool, is_readme: bool) -> list[Any]:
+    """Return how this is run. As typed it shows more, and takes longer: it is forked, too, where that is quick."""
+    forked = [pytest.param("forked", what, marks=[] if is_quick else pytest.mark.slow)]
+    typed = [pytest.param("typed", what, marks=pytest.mark.slow)]
+    return forked * (is_quick or not is_readme) + typed * is_readme
+
+
+@pytest.mark.parametrize(("way", "command"), [
+    way for command in RUNNABLE
+    for way in ways(command, is_quick=any(word in command for word in QUICK),
+                    is_readme=(command, "README.md") in COMMANDS)])
+def test_a_command_runs(way: str, command: str, place: Place) -> None:
+    done: Done = getattr(place, way)(command + SHORT * trains(command))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "\n$ " in PAGES[page]])
-def test_a_mistake_gets_the_line_that_is_shown(page: str, shell: Shell) -> None:
+def test_a_mistake_gets_the_line_that_is_shown(page: str, place: Place) -> None:
     lines = [line for block in blocks(page, "") for line in block.splitlines()]
     for command in [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]:
-        done = shell(command)
+        done = place.typed(command)
         assert done.returncode == Exit.USAGE
         assert done.stderr.strip() in lines
 
 
-@pytest.mark.parametrize("page", [
-    pytest.param(page, marks=[] if page == "README.md" else pytest.mark.slow)
-    for page in PAGES if blocks(page, "python") and page not in (NEW_FAMILY, ELSEWHERE)])
-def test_python(page: str, shell: Shell) -> None:
+@pytest.mark.parametrize(("way", "page"), [
+    way for page in PAGES if blocks(page, "python") and page not in (NEW_FAMILY, ELSEWHERE)
+    for way in ways(page, is_quick=page == "README.md", is_readme=page == "README.md")])
+def test_python(way: str, page: str, place: Place) -> None:
     for code in blocks(page, "python"):
-        done = shell(shlex.join(["python", "-c", code]))
+        done: Done = getattr(place, way)(shlex.join(["python", "-c", code]))
         assert done.returncode == 0, done.stderr
 
 
