@@ -11,6 +11,8 @@ from served import write_run
 from minitx.cli import main as cli
 from minitx.export import ctranslate2 as ctranslate2_format
 from minitx.export.manifest import read_manifest
+from minitx.models import transformer
+from minitx.models.layers import FeedForward
 from minitx.utils.errors import Exit
 
 
@@ -117,3 +119,18 @@ def test_a_library_that_is_missing_is_named(run_dir: Path, tmp_path: Path, monke
 def test_no_run_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert export(tmp_path, "--to", "ctranslate2", "-o", str(tmp_path / "out")) == Exit.USAGE
     assert "not a run directory" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["ctranslate2", "onnx"])
+def test_a_layer_that_no_writer_knows_is_refused(run_dir: Path, tmp_path: Path, to: str,
+                                                 monkeypatch: pytest.MonkeyPatch,
+                                                 capfd: pytest.CaptureFixture[str]) -> None:
+    class GELUFeedForward(FeedForward):
+        pass
+
+    monkeypatch.setattr(transformer, "FeedForward", GELUFeedForward)
+    assert export(run_dir, "--to", to, "-o", str(tmp_path / "out")) == Exit.USAGE
+    error = capfd.readouterr().err
+    assert error.startswith(f"minitx: error: --to {to}: knows the feed-forward layer with a rectifier alone")
+    assert "encoder.0.feed_forward is a GELUFeedForward" in error
+    assert not (tmp_path / "out").exists()

@@ -24,8 +24,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Add what translates, and the device to use it on."""
     parser.add_argument("models", metavar="RUN", type=Path, nargs="+",
-                        help="run directory of a training, or a folder of minitx export; several runs with one "
-                             "vocabulary translate together: their probabilities are averaged")
+                        help="run directory of a training, or a folder of minitx export to ctranslate2 or onnx; "
+                             "several runs with one vocabulary translate together: their probabilities are averaged")
     add_device(parser)
 
 

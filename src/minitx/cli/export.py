@@ -20,7 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=[*FORMATS], required=True, help="the format")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", required=True, help="a new folder")
     parser.add_argument("--quantize", choices=QUANTIZATIONS, metavar="TYPE",
-                        help="number format of the weights, such as int8 (default: fp32, as they were trained)")
+                        help="number format of the weights (default: fp32, as they were trained); " + "; ".join(
+                            f"{name}: {', '.join(known.quantizations) or 'none'}" for name, known in FORMATS.items()))
     parser.add_argument("--push", metavar="REPO",
                         help="huggingface: also upload the folder to this repository of the hub, such as NAME/en-de")
     parser.add_argument("--private", action="store_true", help="with --push: a new repository is not public")

@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                              "the model reads (default), all, or none, and what is too long is cut")
     parser.add_argument("--align", action="store_true",
                         help="add a tab and which words of the line and of its translation belong together, from 0: "
-                             "0-0 1-2; needs a model with attention between them")
+                             "0-0 1-2; needs a run whose decoder attends to the source")
     add_runs(parser)
     add_output(parser, "translations go (default: standard output)")
     add_search(parser)

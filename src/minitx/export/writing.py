@@ -1,6 +1,7 @@
 """Export a run: a folder in a format of others, with its vocabulary and `minitx.json`, whole or not at all."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minitx.config.saved import read_config
 from minitx.config.schema import as_dict
@@ -10,6 +11,9 @@ from minitx.export.provenance import result_summary, text_origin
 from minitx.utils.checkout import own_version
 from minitx.utils.errors import Exit, UserError
 from minitx.utils.files import new_folder
+
+if TYPE_CHECKING:
+    from minitx.models.base import Seq2Seq
 
 
 def export_run(run_dir: Path, to: str, out: Path, quantization: str | None = None,
@@ -29,6 +33,7 @@ def export_run(run_dir: Path, to: str, out: Path, quantization: str | None = Non
     from minitx.runs.checkpoint import load_model  # brings torch
 
     model, tokenizers, cfg = load_model(run_dir)
+    _check_layers(model, to)
     source_text = SourceText.read(run_dir)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +49,16 @@ def export_run(run_dir: Path, to: str, out: Path, quantization: str | None = Non
     except OSError as error:
         raise UserError(f"{error.filename or out}: cannot be written: {error.strerror}", Exit.STORAGE) from error
     return manifest
+
+
+def _check_layers(model: "Seq2Seq", to: str) -> None:
+    """Refuse a layer that all writers would take for another. Errors: `UserError`"""
+    from minitx.models.layers import FeedForward
+
+    for name, module in model.named_modules():
+        if name.endswith(".feed_forward") and type(module) is not FeedForward:
+            raise UserError(f"--to {to}: knows the feed-forward layer with a rectifier alone, and {name} is a "
+                            f"{type(module).__name__}; src/minitx/export/ has to learn it first")
 
 
 def _manifest(trained: Trained, to: str, quantization: str | None, limits: Limits, folder: Path) -> Manifest:
