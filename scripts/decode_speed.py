@@ -202,7 +202,9 @@ def ct2_search(options: argparse.Namespace, precision: str) -> Search:
 
     model = ctranslate2.Translator(options.ct2, device="cpu", compute_type=precision, intra_threads=options.threads,
                                    inter_threads=1)
-    names = json.loads(next(Path(options.ct2).glob("*vocabulary.json")).read_text(encoding="utf-8"))
+    vocabulary = next(path for name in ("source_vocabulary.json", "shared_vocabulary.json")
+                      if (path := Path(options.ct2, name)).is_file())
+    names = json.loads(vocabulary.read_text(encoding="utf-8"))
 
     def search(sources: list[list[int]], length: int, size: int) -> list[int]:
         found = model.translate_batch([[names[i] for i in ids] for ids in sources], beam_size=size, length_penalty=0,

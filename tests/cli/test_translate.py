@@ -216,6 +216,15 @@ class TestHow:
         assert message.format(input=tmp_path / "in") in capfd.readouterr().err
         assert not (tmp_path / "out").exists()
 
+    def test_prefixes_are_not_written_over(self, run_dir: Path, tmp_path: Path,
+                                           capfd: pytest.CaptureFixture[str]) -> None:
+        text = tmp_path / "prefixes"
+        text.write_text("a\n")
+        argv = ["translate", str(run_dir), "-i", "/dev/null", "--prefix-file", str(text), "-o", str(text)]
+        assert cli.main(argv) == Exit.USAGE
+        assert "is the input: write to another file" in capfd.readouterr().err
+        assert text.read_text() == "a\n"
+
     @pytest.mark.parametrize(("words", "message"), [
         (["--seed", "1"], "--seed: says how tokens are drawn; add --sample"),
         (["--top-k", "1"], "--top-k: says how tokens are drawn; add --sample"),

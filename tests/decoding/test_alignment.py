@@ -15,7 +15,8 @@ import minitx
 from minitx.cli import main as cli
 from minitx.data.batch import Packed
 from minitx.data.tokenizer import Tokenizer
-from minitx.decoding.alignment import align, pharaoh, word_of_tokens
+from minitx.decoding import alignment
+from minitx.decoding.alignment import align, cross_heads, pharaoh, word_of_tokens
 from minitx.utils.errors import Exit, UserError
 
 
@@ -34,7 +35,7 @@ class Known(nn.Module):
     def attentions(self) -> dict[str, list[object]]:
         return {"cross": [self.Layer()] * 3}
 
-    def attention_weights(self, src: Packed, tgt: Packed) -> dict[str, Tensor]:
+    def attention_weights(self, src: Packed, tgt: Packed, kinds: set[str]) -> dict[str, Tensor]:
         shape = 3, len(src.lengths), 2, tgt.longest, src.longest
         weights = torch.rand(shape, generator=torch.Generator().manual_seed(1))
         for t, s in enumerate(self.attended):
@@ -76,7 +77,7 @@ def test_order_and_batch_mates_change_no_alignment(family: str) -> None:
         assert all(0 <= s < len(src.split()) and 0 <= t < len(tgt.split()) for s, t in links)
 
 
-def test_what_cannot_be_aligned_is_refused_or_said() -> None:
+def test_what_cannot_be_aligned_is_refused_or_said(monkeypatch: pytest.MonkeyPatch) -> None:
     vocab = Letters.vocab_size
     sizes = {"src_vocab_size": vocab, "tgt_vocab_size": vocab, "tie_embeddings": False}
     with pytest.raises(UserError, match="does not attend to the source, so its words cannot be aligned"):
@@ -89,6 +90,10 @@ def test_what_cannot_be_aligned_is_refused_or_said() -> None:
     found = align(translate_with(model), ["a" * DECODE.max_source_length, "a"], ["a", "a"],
                   warn=lambda row, what: calls.append((row, what)))
     assert calls == [(0, "is too long to be aligned")]
+    monkeypatch.setattr(alignment, "MAX_WEIGHTS_A_PAIR", 6 * 8 * cross_heads(translate_with(model)))
+    assert [bool(links) for links in align(translate_with(model), ["a b c"] * 2, ["a b c", "a b c d e f"],
+                                           warn=lambda row, what: calls.append((row, what)))] == [True, False]
+    assert calls[1:] == [(1, "is too long to be aligned")]
     assert found == [[], [(0, 0)]]
 
 

@@ -50,6 +50,7 @@ def test_sentences_end_where_the_language_ends_them(tokenizer: Tokenizer) -> Non
     found = [tokenizer.decode(ids) for ids in split_line(text, "en", tokenizer, 100)]
     assert found == ["The dog sees Dr. Smith.", "It was 3.5 m long!", "Dog."]
     assert [tokenizer.decode(ids) for ids in split_line(text, "xx", tokenizer, 100)][-2:] == found[-2:]
+    assert len(split_line("The dog. \N{ZERO WIDTH SPACE}", "en", tokenizer, 100)) == 1, "what is blank is no sentence"
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])

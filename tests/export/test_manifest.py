@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 def manifest(folder: Path) -> Manifest:
     return Manifest(version=VERSION, minitx="0.2.0", format="ctranslate2", quantization="int8", src="en", tgt="de",
                     model={"family": "transformer"}, decode=DecodeConfig(**DECODE),  # type: ignore[arg-type]
-                    max_source_length=30, max_target_length=None, details={},
+                    max_source_length=30, max_target_length=None, bleu_tokenizer=None,
                     data={"name": "files", "source": None, "licence": None}, result=None, files=records(folder))
 
 

@@ -67,7 +67,8 @@ def test_a_cast_is_made_once_a_block_and_type() -> None:
 
 
 def test_casts_are_kept_from_block_to_block_as_long_as_the_weight_is_what_it_was() -> None:
-    weight, other, casts = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2)), Casts()
+    weight, other = (nn.Parameter(torch.ones(2, 2), requires_grad=False) for _ in range(2))
+    casts = Casts()
 
     def cast() -> torch.Tensor:
         with torch.inference_mode(), computing_in(torch.bfloat16, casts):
@@ -93,10 +94,23 @@ def test_casts_are_kept_from_block_to_block_as_long_as_the_weight_is_what_it_was
 def test_casts_of_a_weight_that_is_gone_are_forgotten() -> None:
     casts = Casts()
     with torch.inference_mode(), computing_in(torch.bfloat16, casts):
-        gone = weakref.ref(cast_weight(nn.Parameter(torch.ones(2)), torch.bfloat16))
+        gone = weakref.ref(cast_weight(nn.Parameter(torch.ones(2), requires_grad=False), torch.bfloat16))
     assert gone() is not None
     casts.drop_changed()
     assert gone() is None
+
+
+def test_a_weight_that_is_trained_is_cast_for_each_block() -> None:
+    weight, casts = nn.Parameter(torch.ones(2, 2)), Casts()
+    weight.grad = torch.full((2, 2), -1.0)
+
+    def cast() -> torch.Tensor:
+        with torch.inference_mode(), computing_in(torch.bfloat16, casts):
+            return cast_weight(weight, torch.bfloat16)
+
+    assert cast()[0, 0] == 1
+    torch.optim.SGD([weight], lr=1.0, fused=True).step()  # which leaves the weight's version as it was
+    assert cast()[0, 0] == 2
 
 
 def test_a_weight_that_does_not_tell_its_changes_is_cast_for_each_block() -> None:

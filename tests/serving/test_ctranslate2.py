@@ -90,6 +90,18 @@ def test_no_sequence_comes_twice_where_that_is_asked_for(both: Both) -> None:
         assert len(set(pairs)) == len(pairs)
 
 
+def test_an_output_as_long_as_can_be_is_scored(tmp_path: Path) -> None:
+    run = write_drawn_run(tmp_path / "run", "decode.max_source_length=8", "decode.max_length_ratio=1",
+                          "decode.max_length_extra=1")
+    manifest = export_run(run, "ctranslate2", tmp_path / "out")
+    backend, most = open_backend(tmp_path / "out", manifest), manifest.max_target_length
+    assert most == 9
+    sources = [ids[:7] for ids in random_ids(len(backend.src_tokens))]
+    for beam_size in (1, 3):
+        found = backend.search(sources, [most] * len(sources), SearchOptions(beam_size, 1.0, no_repeat_ngram=1))
+        assert any(len(one.ids) == most for outputs in found for one in outputs)
+
+
 def test_given_targets_are_scored(both: Both) -> None:
     targets = [[5, 6], [7], [], [8, 9, 10], [4]]
     assert both.theirs.score(both.sources, targets) == pytest.approx(both.own.score(both.sources, targets), abs=1e-4)

@@ -84,6 +84,9 @@ class Echo(Backend):
                options: SearchOptions) -> list[list[Hypothesis]]:
         return [[Hypothesis(ids[:limit], -1.0, -0.5)] for ids, limit in zip(sources, limits, strict=True)]
 
+    def score(self, sources: list[list[int]], targets: list[list[int]]) -> list[float]:  # type: ignore[override]
+        return [-1.0] * len(sources)
+
 
 def test_an_export_is_opened_by_the_module_of_its_format(exported: Path, runs: list[Path],
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,15 +108,12 @@ def test_an_export_is_opened_by_the_module_of_its_format(exported: Path, runs: l
     assert cli.main(["translate", str(exported), "-i", "/dev/null"]) == Exit.OK
 
 
-def test_an_export_without_scores_says_where_to_get_them(exported: Path, tmp_path: Path,
-                                                         monkeypatch: pytest.MonkeyPatch,
-                                                         capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(engine, "import_module", lambda name: SimpleNamespace(open_backend=lambda *_: Echo()))
-    (tmp_path / "s").write_text("a\n")
-    argv = ["score", str(exported), "--src", str(tmp_path / "s"), "--ref", str(tmp_path / "s")]
-    assert cli.main(argv) == Exit.USAGE
-    assert capfd.readouterr().err == ("minitx: error: this export cannot score given translations; score them with the "
-                                      "run that it was made from\n")
+def test_an_export_scores_as_its_run_does(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "data.bleu_tokenizer=char", "decode.precision=bf16-mixed")
+    export_run(run, "ctranslate2", tmp_path / "exported")
+    assert read_origin(tmp_path / "exported") == read_origin(run)
+    assert read_origin(run).bleu_tokenizer == "char"
+    assert minitx.load(tmp_path / "exported").decode.precision is None, "the search is in that of the export"
 
 
 @pytest.mark.parametrize(("asked", "message"), [

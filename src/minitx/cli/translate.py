@@ -59,10 +59,15 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     console = Console()
     name = "standard input" if args.input is None else str(args.input)
-    with open_text(args.input) as source, created(args.output, args.input) as sink:
+    with open_text(args.input) as source, created(args.output, args.input, args.prefix_file) as sink:
         with uncollected():
             translator = load(args.models, args.device, args.precision)
         from minitx.data.source_text import SourceText  # imports tokenizers, as loading a run does
+
+        if args.align:
+            from minitx.decoding.alignment import cross_heads
+
+            cross_heads(translator)  # or a refusal, before anything is translated
 
         source_text = SourceText.read(args.models[0])
         if args.n_best and args.n_best > (args.beam_size or translator.decode.beam_size):

@@ -23,6 +23,7 @@ from minitx.models.base import evaluating
 from minitx.utils.errors import UserError
 
 MAX_WEIGHTS = 2**24  # of a batch: 64 MiB in fp32
+MAX_WEIGHTS_A_PAIR = 2**28  # of a pair that fills a batch alone: 1 GiB
 
 Links = list[tuple[int, int]]  # a word of the source and one of the target, both counted from 0
 
@@ -37,27 +38,25 @@ def align(translator: Translator, sources: Iterable[str], targets: Iterable[str]
     sources, targets = as_lines(sources, "sources"), as_lines(targets, "targets")
     if len(sources) != len(targets):
         raise ValueError(f"sources has {len(sources)} lines, targets has {len(targets)}: must be as many")
-    model, tokenizers = translator.model, translator.tokenizers
-    if not (layers := model.attentions().get("cross")):
-        raise UserError("this model's decoder does not attend to the source, so its words cannot be aligned; take a "
-                        "run with attention, such as model=transformer or model=lstm_attention")
+    model, tokenizers, heads = translator.model, translator.tokenizers, cross_heads(translator)
     rows = [row for row, pair in enumerate(zip(sources, targets, strict=True)) if not any(map(is_blank, pair))]
     src = dict(zip(rows, tokenizers.src.encode_batch([sources[row] for row in rows]), strict=True))
     tgt = dict(zip(rows, tokenizers.tgt.encode_batch([targets[row] for row in rows]), strict=True))
     longest, most = source_limit(translator.decode, translator.backend), translator.backend.max_target_length
-    for row in rows:
-        if len(src[row]) >= longest or most is not None and len(tgt[row]) >= most:
-            (warn or warn_of_line)(row, "is too long to be aligned")
-    rows = [row for row in rows if len(src[row]) < longest and (most is None or len(tgt[row]) < most)]
+    long = {row for row in rows if len(src[row]) >= longest or most is not None and len(tgt[row]) >= most
+            or (len(src[row]) + 1) * (len(tgt[row]) + 1) * heads > MAX_WEIGHTS_A_PAIR}
+    for row in sorted(long):
+        (warn or warn_of_line)(row, "is too long to be aligned")
+    rows = [row for row in rows if row not in long]
     lengths = [max(len(src[row]), len(tgt[row])) + 1 for row in rows]
-    max_tokens = MAX_WEIGHTS // (max(lengths, default=1) * sum(layer.n_heads for layer in layers))
+    max_tokens = MAX_WEIGHTS // (max(lengths, default=1) * heads)
     links: dict[int, Links] = {}
     with evaluating(model):
         for plan in evaluation_plan(lengths, max_tokens):
             batch = [rows[i] for i in plan]
             pairs = collate([src[row] for row in batch], [tgt[row] for row in batch], pad_id=PAD_ID, bos_id=BOS_ID,
                             eos_id=EOS_ID).to(translator.device)
-            weights = model.attention_weights(pairs.src, pairs.tgt)["cross"]  # --> [layers, B, H, T, S]
+            weights = model.attention_weights(pairs.src, pairs.tgt, {"cross"})["cross"]  # --> [layers, B, H, T, S]
             for row, seen in zip(batch, weights[max(0, len(weights) - 2)].mean(1), strict=True):
                 links[row] = _word_links(_attended(seen, len(src[row]), len(tgt[row])),
                                          word_of_tokens(tokenizers.src, src[row]),
@@ -65,6 +64,14 @@ def align(translator: Translator, sources: Iterable[str], targets: Iterable[str]
             if progress is not None:
                 progress(len(links), len(rows))
     return [links.get(row, []) for row in range(len(sources))]
+
+
+def cross_heads(translator: Translator) -> int:
+    """Count the heads, of all layers, that attend to the source. Errors: `UserError` if `align` cannot use them"""
+    if not (layers := translator.model.attentions().get("cross")):
+        raise UserError("this model's decoder does not attend to the source, so its words cannot be aligned; take a "
+                        "run with attention, such as model=transformer or model=lstm_attention")
+    return sum(layer.n_heads for layer in layers)
 
 
 def pharaoh(links: Links) -> str:

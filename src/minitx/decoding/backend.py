@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from minitx.utils.errors import UserError
-
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -54,9 +52,9 @@ class Backend(ABC):
         limits: tokens that each output may have, EOS counted; longer than its prefix
         """
 
+    @abstractmethod
     def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
         """Sum the log-probabilities of each target, given its source, EOS included; ids without EOS. --> nats"""
-        raise UserError("this export cannot score given translations; score them with the run that it was made from")
 
     def session(self) -> AbstractContextManager[None]:
         """Hold what all batches of a text share, such as weights in another number format."""

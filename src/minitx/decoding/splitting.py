@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence, Set
 
+from minitx.data.lines import is_blank
 from minitx.data.tokenizer import Tokenizer
 
 
@@ -12,7 +13,7 @@ def split_line(text: str, language: str, tokenizer: Tokenizer, most: int) -> lis
     """
     from sentencex import segment  # type: ignore[import-untyped]
 
-    sentences = [sentence for part in segment(language, text) if (sentence := part.strip())]
+    sentences = [sentence for part in segment(language, text) if not is_blank(sentence := part.strip())]
     return [part for ids in tokenizer.encode_batch(sentences)
             for part in cut_between_words(ids, tokenizer.word_beginnings, most)]
 

@@ -23,7 +23,7 @@ LAYER_NORM_EPSILON = 1e-5  # torch's own, and what each `LayerNorm` here has
 def write(trained: Trained, folder: Path, quantization: str | None) -> Limits:
     """Write model.bin, config.json and the vocabulary. Errors: OSError"""
     model, cfg = cast(Transformer, trained.model), cast(TransformerConfig, trained.config.model)
-    positions = None if cfg.pos_encoding == "rope" else position_table(model, longest(trained.config.decode))
+    positions = None if cfg.pos_encoding == "rope" else position_table(model, longest(trained.config.decode) + 1)
     spec = _specification(model, cfg.pre_norm, positions)
     src, tgt = trained.tokenizers.src.tokens, trained.tokenizers.tgt.tokens
     spec.register_source_vocabulary(src)
@@ -37,7 +37,7 @@ def write(trained: Trained, folder: Path, quantization: str | None) -> Limits:
     spec.optimize(quantization)
     spec.save(str(folder))
     rows = None if positions is None else len(positions)
-    return Limits(rows, rows)
+    return Limits(rows, None if rows is None else rows - 1)  # scoring reads BOS before all that was written
 
 
 def _specification(model: Transformer, pre_norm: bool, positions: Tensor | None) -> Any:

@@ -4,7 +4,7 @@ The module of this folder that has a format's name writes it: `write(trained, fo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +35,6 @@ class Limits:
 
     max_source_length: int | None
     max_target_length: int | None
-    details: dict[str, Any] = field(default_factory=dict)  # whatever else who reads them must know
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Manifest:
     decode: DecodeConfig
     max_source_length: int | None
     max_target_length: int | None
-    details: dict[str, Any]  # of this format
+    bleu_tokenizer: str | None  # of test scores; null = what suits the language
     data: dict[str, str | None]  # the text: `name`, `source`, `licence`; a licence of null is not known
     result: dict[str, Any] | None  # of the run, cut to its quality and its origin; null = it has none
     files: dict[str, FileRecord]  # all others of the folder, by path in it

@@ -66,4 +66,5 @@ def _manifest(trained: Trained, to: str, quantization: str | None, limits: Limit
     return Manifest(version=VERSION, minitx=own_version(), format=to, quantization=quantization, src=cfg.data.src,
                     tgt=cfg.data.tgt, model=as_dict(cfg)["model"], decode=cfg.decode,
                     max_source_length=limits.max_source_length, max_target_length=limits.max_target_length,
-                    details=limits.details, data=text_origin(cfg), result=trained.result, files=records(folder))
+                    bleu_tokenizer=cfg.data.bleu_tokenizer, data=text_origin(cfg), result=trained.result,
+                    files=records(folder))

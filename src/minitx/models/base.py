@@ -5,7 +5,7 @@ H heads, L queries.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock, get_ident
@@ -106,10 +106,11 @@ class Seq2Seq(nn.Module, ABC):
         return {}
 
     @torch.no_grad()
-    def attention_weights(self, src: Packed, tgt: Packed) -> dict[str, Tensor]:
+    def attention_weights(self, src: Packed, tgt: Packed, kinds: Container[str] | None = None) -> dict[str, Tensor]:
         """Return each head's weights while `forward` reads these, from what each module is given there.
 
-        --> [layers, B, H, L, S] by the names of `attentions`; rows and columns of padding and filler mean nothing
+        kinds: which of them, None = all --> [layers, B, H, L, S] by the names of `attentions`; rows and columns of
+        padding and filler mean nothing
         """
         recorded: dict[nn.Module, list[Tensor]] = {}
         thread = get_ident()
@@ -118,7 +119,7 @@ class Seq2Seq(nn.Module, ABC):
             if get_ident() == thread:  # another one may use the model at the same time
                 recorded.setdefault(module, []).append(module.weights(*inputs, **options))
 
-        named = self.attentions()
+        named = {name: layers for name, layers in self.attentions().items() if kinds is None or name in kinds}
         hooks = [module.register_forward_hook(record, with_kwargs=True)
                  for layers in named.values() for module in layers]
         try:

@@ -16,7 +16,8 @@ Mark = tuple[int, int, torch.dtype]  # what changes with a weight: its version, 
 class Casts:
     """Hold weights in other formats and layouts, each made once as long as its weights stay what they are.
 
-    What is done to a weight's `.data` alone is not seen. Threads may share one.
+    From block to block they last for weights that are not trained; what is done to such a weight's `.data` alone is not
+    seen. Threads may share one.
     """
 
     def __init__(self) -> None:
@@ -48,8 +49,10 @@ class _Cast:
 
 
 def _mark(weight: Tensor) -> Mark | None:
-    """Return what tells whether a weight has changed, None = nothing does."""
-    return None if weight.is_inference() else (weight._version, weight.data_ptr(), weight.dtype)
+    """Return what tells whether a weight has changed, None = nothing does: a fused optimizer leaves no trace."""
+    if weight.requires_grad or weight.is_inference():
+        return None
+    return weight._version, weight.data_ptr(), weight.dtype
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,6 @@ class Recurrence(nn.LSTM):
             steps.append(h)
         return torch.stack(steps, dim=1), (h[None], c[None])
 
-
     def step(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Do what `forward` does with one step of a search: the fused operator lays out its weights at each call."""
         w_ih, w_hh = (pack_weight(weight, x.dtype) for weight in self.all_weights[0][:2])

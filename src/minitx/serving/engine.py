@@ -49,6 +49,8 @@ def _runs(folders: Sequence[Path], device: str, precision: str | None) -> Transl
         if pair.fingerprint != pairs[0].fingerprint:
             raise UserError(f"{folder}: has another vocabulary than {folders[0]}; only runs with one vocabulary can "
                             "translate together: train them on one text, with the same settings of tokenizer")
+    for model in models:
+        model.requires_grad_(False)  # so what is laid out for the search may be kept
     decode: DecodeConfig = configs[0].decode if precision is None else replace(configs[0].decode, precision=precision)
     return Translator(TorchBackend(models, device, decode.precision, serves=True), pairs[0], decode,
                       language=configs[0].data.src)
@@ -70,7 +72,8 @@ def _export(folder: Path, device: str, precision: str | None) -> Translator:
     except ModuleNotFoundError as error:
         raise UserError(f"{folder}: needs {error.name}: pip install 'minitx[export]'") from error
     open_backend: Callable[[Path, Manifest], Backend] = engine.open_backend
-    return Translator(open_backend(folder, manifest), TokenizerPair.load(folder), manifest.decode,
+    return Translator(open_backend(folder, manifest), TokenizerPair.load(folder),
+                      replace(manifest.decode, precision=None),  # it has that of its export
                       language=manifest.src)
 
 

@@ -20,6 +20,6 @@ def read_origin(folder: Path) -> Origin:
     """Read it of a run or an export. Errors: `UserError` if the folder is neither, or damaged"""
     if is_exported(folder):
         manifest = read_manifest(folder)
-        return Origin(manifest.src, manifest.tgt, None)
+        return Origin(manifest.src, manifest.tgt, manifest.bleu_tokenizer)
     data = read_config(folder).data
     return Origin(data.src, data.tgt, data.bleu_tokenizer)

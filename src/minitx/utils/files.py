@@ -32,7 +32,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, which takes that name once the block has filled it; else it is removed.
 
-    Errors: OSError as it comes, also where `path` exists by then.
+    Errors: OSError as it comes, also where `path` is a file or a folder with something in it by then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)  # of a killed process of this number

@@ -100,7 +100,7 @@ def state_at(first: DecodeState, step: Callable[[DecodeState], DecodeState], len
     if state.cache is None or before.cache is None:
         return replace(state, position=length)
     positions = lengthened(before.cache.positions, state.cache.positions, length - read)
-    return replace(state, cache=Cache.holding(positions, state.cache.window), position=length)
+    return replace(state, cache=Cache.holding(positions.clone(), state.cache.window), position=length)
 
 
 def lengthened(before: Tensor, after: Tensor, more: int) -> Tensor:
