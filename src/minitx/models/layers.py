@@ -46,7 +46,7 @@ def has_packed(x: Tensor) -> bool:
 
     In bf16 where it has kernels; in fp32 where its vectors are x86's, if a matrix is laid out only once.
     """
-    if not torch.is_inference_mode_enabled():
+    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():  # in a search nothing is compiled
         return False
     if x.dtype is torch.float32:
         return has_vectors() and keeps_casts() and on_cpu(x)

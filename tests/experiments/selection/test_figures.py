@@ -66,7 +66,7 @@ def test_a_state_that_is_made_up_is_the_one_that_steps_lead_to(architecture: str
 
 
 def test_bytes_of_a_state_by_hand() -> None:
-    """A layer holds keys and values of width 32 for each token read, and each written, in four bytes: no mask of one."""
+    """A layer holds keys and values of width 32 for each token read, and written, in four bytes: no mask of one."""
     cfg, model = built("transformer")
     cfg = replace(cfg, tokenizer=replace(cfg.tokenizer, vocab_size=300))
     nbytes, growth = counted(model, cfg)
