@@ -74,7 +74,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 
 
 def private_uses() -> Iterator[str]:
-    """Yield the last part of each name that begins with an underscore, or is imported from such a module."""
+    """Yield the last part of each name that begins with an underscore, is imported from such a module, or patched."""
     for path in sorted(SRC.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr):
@@ -84,6 +84,8 @@ def private_uses() -> Iterator[str]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.module.startswith("minitx"):
                 private = any(part.startswith("_") for part in node.module.split(".")[1:])
                 yield from (alias.name for alias in node.names if private or re.match("_[a-z]", alias.name))
+            elif isinstance(node, ast.Constant) and re.fullmatch(r"torch\._C\._[a-z]\w*", str(node.value)):
+                yield node.value.rpartition(".")[2]  # it is patched
 
 
 def found(name: str) -> bool:

@@ -65,7 +65,8 @@ def test_what_gpus_would_take_is_predicted(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(("words", "why"), [
-    (["suite", "headlin"], "headlin: no such suite; did you mean headline? (embedded, headline, positions, verses)"),
+    (["suite", "headlin"], "headlin: no such suite; did you mean headline? (embedded, headline, positions, "
+                           "recurrence, verses)"),
     (["suite", "headline", "--size", "medium"], "headline: has no size medium; it has smoke, small, full"),
     (["suite", "headline", "--measure"], "--measure: is about what would be trained; add --dry-run"),
     (["suite", "headline", "--json"], "--json: is about what would be trained; add --dry-run"),

@@ -165,20 +165,28 @@ def pictures(rows: Sequence[Row], maps: Mapping[str, AttentionMaps],
 
 
 def of_table(name: str, table: Table, rows: Sequence[Row]) -> Iterator[Picture]:
-    """Yield a table's figures, unless a table before it shows the same rows."""
+    """Yield a table's figures, unless a table before it shows the same rows; those of times without disturbed ones."""
     chosen = [row for line in table.lines(rows) for row in line]
     first = next(known for known, other in TABLES.items() if other.experiments == table.experiments)
     if not chosen or name != first:
         return
-    last = [f"{system} {max(bleu for row in seeds for *_, bleu in row.curve[-1:]):.1f}"
-            for system, seeds in group_systems(chosen).items() if any(row.curve for row in seeds)]
-    yield Picture(f"{name}-bleu-over-time", "BLEU on the validation set while training went on.",
-                  f"A line for each system. BLEU at its end, of the best seed: {'; '.join(last)}.",
-                  partial(bleu_over_time, chosen))
+    timed = [row for row in chosen if not row.result.disturbed]
+    if timed:
+        yield over_time(name, timed)
     scored = [score.test_set for score in table.scores.values() if score.key == "bleu"]
     sets = [test_set for test_set in scored if test_set.startswith("length_")] or scored[:1]
     yield from over_length(name, chosen, sets)
-    yield over_parts(name, chosen)
+    if timed:
+        yield over_parts(name, timed)
+
+
+def over_time(name: str, rows: Sequence[Row]) -> Picture:
+    """Return the figure of validation BLEU while these rows' runs were trained."""
+    last = [f"{system} {max(bleu for row in seeds for *_, bleu in row.curve[-1:]):.1f}"
+            for system, seeds in group_systems(rows).items() if any(row.curve for row in seeds)]
+    return Picture(f"{name}-bleu-over-time", "BLEU on the validation set while training went on.",
+                   f"A line for each system. BLEU at its end, of the best seed: {'; '.join(last)}.",
+                   partial(bleu_over_time, rows))
 
 
 def over_length(name: str, rows: Sequence[Row], test_sets: Sequence[str]) -> Iterator[Picture]:
