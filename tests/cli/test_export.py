@@ -52,7 +52,7 @@ def test_the_result_goes_along(run_dir: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "why"), [
-    (["--to", "ctranslate2", "--quantize", "int4"], "invalid choice: 'int4'"),
+    (["--to", "ctranslate2", "--quantize", "int4"], "--quantize int4: ctranslate2 does not have it; it has int8, "),
     (["--to", "tflite"], "invalid choice: 'tflite'"),
     (["--to", "huggingface", "--quantize", "int8"], "--quantize int8: huggingface does not have it; it has none"),
     (["--to", "ctranslate2", "--push", "me/en-de"], "--push me/en-de: goes with --to huggingface"),

@@ -11,7 +11,6 @@ from minitx.utils.errors import Exit, UserError
 HELP = "write a run in a format of other engines"
 DESCRIPTION = ("Write a run's best weights, its vocabulary and where they are from into a new folder, for CTranslate2, "
                "Hugging Face's transformers, or ONNX Runtime.")
-QUANTIZATIONS = sorted({kind for known in FORMATS.values() for kind in known.quantizations})
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_run_dir(parser)
     parser.add_argument("--to", choices=[*FORMATS], required=True, help="the format")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", required=True, help="a new folder")
-    parser.add_argument("--quantize", choices=QUANTIZATIONS, metavar="TYPE",
+    parser.add_argument("--quantize", metavar="TYPE",
                         help="number format of the weights (default: fp32, as they were trained); " + "; ".join(
                             f"{name}: {', '.join(known.quantizations) or 'none'}" for name, known in FORMATS.items()))
     parser.add_argument("--push", metavar="REPO",

@@ -29,8 +29,6 @@ from minitx.models.precision import at_least_fp32, finest
 DROP_FRACTION = 1 / 8  # finished sentences that make it worth copying the state of the others
 GROUP = 64  # ids compared together when the best are searched for
 CACHED = 2**18  # logits of which the best are searched for at a time
-
-
 FREE_CHOICE = Constraints()
 
 

@@ -62,6 +62,14 @@ def read_manifest(folder: Path) -> Manifest:
 
     Errors: `UserError` for a folder that was not exported, is damaged, or is of another version.
     """
+    manifest = read_description(folder)
+    for name, record in manifest.files.items():
+        _check_file(folder / name, record)
+    return manifest
+
+
+def read_description(folder: Path) -> Manifest:
+    """Read the manifest alone, without a look at the files. Errors: as of `read_manifest`, but for these"""
     path = folder / NAME
     try:
         values = json.loads(path.read_bytes())
@@ -71,10 +79,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path}: cannot be read ({error.strerror})", Exit.STORAGE) from error
     except ValueError as error:
         raise _damaged(path, f"not JSON: {error}") from error
-    manifest = _parse(values, path)
-    for name, record in manifest.files.items():
-        _check_file(folder / name, record)
-    return manifest
+    return _parse(values, path)
 
 
 def records(folder: Path) -> dict[str, FileRecord]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minitx.config.saved import read_config
-from minitx.export.manifest import is_exported, read_manifest
+from minitx.export.manifest import is_exported, read_description
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Origin:
 
 
 def read_origin(folder: Path) -> Origin:
-    """Read it of a run or an export. Errors: `UserError` if the folder is neither, or damaged"""
+    """Read it of a run or an export. Errors: `UserError` if the folder is neither, or its description is damaged"""
     if is_exported(folder):
-        manifest = read_manifest(folder)
+        manifest = read_description(folder)
         return Origin(manifest.src, manifest.tgt, manifest.bleu_tokenizer)
     data = read_config(folder).data
     return Origin(data.src, data.tgt, data.bleu_tokenizer)
